@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LODGE_BLOCK_H
+#define LODGE_BLOCK_H
+
+/*
+ * The block path, from a device model to a host file: nodes stacked behind one vtable, formats
+ * over protocols. A node is bound to one IoThread; submit may come from any thread; done runs on
+ * the node's IoThread with no lock held, exactly once, never from inside blk_submit().
+ *
+ * A flush orders only what was done before it was submitted. A format serves cache hits inline;
+ * allocation and metadata misses run one at a time on the node's worker, written as plain blocking
+ * code. Drained: no request in flight, and submit parks new ones.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include <glib.h>
+
+typedef struct IoThread IoThread;
+typedef struct BlkNode BlkNode;
+typedef struct BlkReq BlkReq;
+
+/* STATUS: what is allocated, for map, convert and NBD. */
+typedef enum BlkOp { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO, BLK_STATUS } BlkOp;
+
+#define BLK_CHILDREN 4 /* requests that one layer may have under way for one parent request */
+
+struct BlkReq {
+    /* Set by the submitter: */
+    BlkOp op;
+    bool fua, may_unmap;
+    uint64_t offset, len;    /* bytes */
+    const struct iovec *iov; /* borrowed until done; READ and WRITE only */
+    unsigned niov;
+    void (*done)(BlkReq *req, int err); /* 0 or a positive errno */
+    void *opaque;
+    /* Owned by the block layer until done: */
+    BlkNode *node;
+    BlkReq *next;
+    int status;              /* BLK_STATUS: 1 data, 0 reads as zeros or comes from below */
+    uint64_t status_len;     /* BLK_STATUS: bytes from offset with that answer */
+    uintptr_t scratch[8];    /* of the driver that has it */
+};
+
+typedef struct BlkLimits {
+    uint64_t size;        /* bytes, the guest's view; a multiple of align */
+    uint64_t discard_max; /* bytes in one DISCARD or ZERO; 0: not supported */
+    uint32_t align;       /* offset and len are multiples: 512 or 4096 */
+    uint32_t block;       /* preferred I/O size, bytes */
+    uint32_t max_iov;     /* entries in one request */
+    bool read_only;
+} BlkLimits;
+
+typedef enum BlkCache { BLK_CACHE_WRITEBACK, BLK_CACHE_NONE, BLK_CACHE_UNSAFE } BlkCache;
+
+typedef enum BlkAio { BLK_AIO_AUTO, BLK_AIO_URING, BLK_AIO_THREADS } BlkAio;
+
+/* What a disk is opened with; strings are borrowed for the call. */
+typedef struct BlkOptions {
+    const char *file;   /* required */
+    const char *base;   /* makes @file as an overlay of it where @file is not there yet */
+    const char *format; /* "raw", "umlcow", or NULL: by magic */
+    bool read_only;
+    bool snapshot;      /* writes go to an unlinked temporary overlay */
+    BlkCache cache;
+    BlkAio aio;
+    const char *holder; /* name of the VM, for lock messages */
+} BlkOptions;
+
+/**
+ * blk_open() - Open an image and all that is under it, locked
+ * @name: node name in the description, copied
+ * @io:   its IoThread, borrowed
+ * Context: main thread.
+ * Return: transfer full (close by blk_close()), or NULL: LODGE_ERROR_CONFIG (missing, a directory,
+ *         bad option), LODGE_ERROR_IMAGE (malformed), LODGE_ERROR_BUSY (locked; names the holder),
+ *         LODGE_ERROR_HOST. Nothing that it made is left behind on failure.
+ */
+BlkNode *blk_open(const char *name, const BlkOptions *o, IoThread *io, GError **error);
+/* Drains, closes what is under it, frees. Main thread. NULL is fine. */
+void blk_close(BlkNode *n);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkNode, blk_close)
+
+const char *blk_name(const BlkNode *n);
+const char *blk_format(const BlkNode *n); /* driver's name: "raw", "umlcow", ... */
+const char *blk_engine(const BlkNode *n); /* "io_uring", "threads" */
+void blk_limits(BlkNode *n, BlkLimits *ret_limits);
+IoThread *blk_io_thread(BlkNode *n);
+
+/**
+ * blk_submit() - Start @req on @n
+ * Checks range, alignment, iov sum and read-only first; a breach completes with EINVAL, EIO or
+ * EROFS like any other error. Context: any thread, device locks may be held.
+ */
+void blk_submit(BlkNode *n, BlkReq *req);
+/* Block until @req is done; for tools and tests. Context: not the node's IoThread. */
+int blk_wait(BlkNode *n, BlkReq *req);
+int blk_pread(BlkNode *n, void *buf, uint64_t offset, size_t len);
+int blk_pwrite(BlkNode *n, const void *buf, uint64_t offset, size_t len);
+int blk_flush(BlkNode *n);
+
+/* Park new requests and wait until none is in flight; nests. Main thread. */
+void blk_drain_begin(BlkNode *n);
+void blk_drain_end(BlkNode *n);
+
+/* Unflushed and unlocked state is never freed under a client: */
+typedef struct BlkStats {
+    uint64_t ops[6], bytes[6], errors[6]; /* by BlkOp */
+} BlkStats;
+void blk_stats(BlkNode *n, BlkStats *ret_stats);
+
+#endif

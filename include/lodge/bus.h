@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LODGE_BUS_H
+#define LODGE_BUS_H
+
+/*
+ * Dispatch of port and MMIO accesses; one Bus for each space. Each vCPU looks up through a
+ * BusReader, which keeps its own reference on an immutable sorted view and takes a new one when
+ * an atomic generation has moved: the look-up takes no lock. The layout lock is for writers and
+ * is never held across a handler. Unclaimed reads give all-ones of the access width, unclaimed
+ * writes vanish; both are counted.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <glib.h>
+
+#include "lodge/lock.h"
+
+typedef struct Bus Bus;
+typedef struct BusReader BusReader;
+typedef struct Device Device;
+
+typedef struct BusRegionOps {
+    /* @off + @size <= region length; @size is one of the accepted widths. A result is taken
+     * modulo the width. NULL read gives all-ones, NULL write is dropped. Context: vCPU thread,
+     * the region's lock held. */
+    uint64_t (*read)(void *owner, uint64_t off, unsigned size);
+    void (*write)(void *owner, uint64_t off, unsigned size, uint64_t val);
+    uint8_t sizes; /* accepted widths, OR of 1|2|4|8; others are split to the largest accepted that
+                    * fits, low part first; narrower than any accepted: all-ones, dropped */
+} BusRegionOps;
+
+typedef struct BusRegion {
+    const char *name; /* borrowed, lives as long as the region */
+    uint64_t len;     /* bytes, > 0 */
+    const BusRegionOps *ops;
+    void *owner;     /* passed to ops */
+    LodgeLock *lock; /* taken by the bus around ops: &dev->lock; NULL: ops lock for themselves */
+    /* Set by the bus: */
+    uint64_t base; /* where it is mapped */
+    bool mapped;
+} BusRegion;
+
+/* @name: "port" or "mmio"; @limit: number of addresses (65536, or 1 << 52). */
+Bus *bus_new(const char *name, uint64_t limit);
+void bus_free(Bus *b);
+
+/* Board code: an overlap is LODGE_ERROR_CONFIG and names both. Context: main thread. @r is
+ * borrowed and must stay where it is, with its owner, until a grace (see bus_sync) after unmap. */
+bool bus_map(Bus *b, BusRegion *r, uint64_t base, GError **error);
+/* The guest moved a BAR: overlap is legal and the region mapped first wins. Already mapped: moves.
+ * A base that does not fit leaves it unmapped. Context: any thread, device locks may be held. */
+void bus_place(Bus *b, BusRegion *r, uint64_t base);
+/* Context: as bus_place. A call begun on another vCPU may still finish after it returns. */
+void bus_unmap(Bus *b, BusRegion *r);
+
+/* One reader a thread. */
+BusReader *bus_reader_new(Bus *b);
+void bus_reader_free(BusReader *rd);
+/* @size 1, 2, 4 or 8. Context: the reader's thread; LOCK_RANK_DEVICE and above not held. */
+uint64_t bus_read(BusReader *rd, uint64_t addr, unsigned size);
+void bus_write(BusReader *rd, uint64_t addr, unsigned size, uint64_t val);
+
+/* Whether something is mapped at @addr, and its name. For diagnostics. */
+const char *bus_region_at(Bus *b, uint64_t addr);
+/* Counts of accesses that nobody claimed. */
+void bus_unclaimed(Bus *b, uint64_t *ret_reads, uint64_t *ret_writes);
+/* Count accesses to [@base, @base + @len) that reach the bus; for tests and tracing. */
+uint64_t bus_region_hits(Bus *b, uint64_t addr);
+
+/* Lets a write of exactly @len bytes at @addr signal @fd without leaving the kernel. The region
+ * mapped there must do the same when its write handler is called, so a bus without KVM behaves
+ * alike. @len 0 takes any width. */
+typedef struct BusEventHooks {
+    bool (*add)(void *opaque, Bus *b, uint64_t addr, unsigned len, int fd);
+    void (*remove)(void *opaque, Bus *b, uint64_t addr, unsigned len, int fd);
+    void *opaque;
+} BusEventHooks;
+void bus_set_event_hooks(Bus *b, const BusEventHooks *hooks); /* copied; before devices */
+/* False where the host cannot: then the write handler does the work. */
+bool bus_eventfd_add(Bus *b, uint64_t addr, unsigned len, int fd);
+void bus_eventfd_remove(Bus *b, uint64_t addr, unsigned len, int fd);
+
+#endif

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LODGE_NET_H
+#define LODGE_NET_H
+
+/*
+ * Ethernet. A wire joins two ports; the offloads in force are the AND of both ends, and the wire
+ * computes checksums or segments for the rest. Sending takes arrays and answers how many it took. A source that can
+ * write in place (tap, ring) pulls: it borrows the guest's buffers, fills and commits them. A
+ * source that owns the bytes (libslirp) delivers, and false means full. A wire between two
+ * IoThreads is one bounded queue that copies.
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include <glib.h>
+
+typedef struct IoThread IoThread;
+typedef struct LodgeClock LodgeClock;
+
+enum {
+    NET_OFF_CSUM = 1 << 0, /* takes frames whose checksum is to be done */
+    NET_OFF_TSO4 = 1 << 1,
+    NET_OFF_TSO6 = 1 << 2,
+};
+
+enum { NET_FRAME_NEEDS_CSUM = 1 << 0, NET_FRAME_CSUM_VALID = 1 << 1 };
+enum { NET_GSO_NONE = 0, NET_GSO_TCPV4 = 1, NET_GSO_TCPV6 = 4 };
+
+#define NET_FRAME_MAX 65562 /* bytes with Ethernet header */
+
+typedef struct NetFrame {
+    const struct iovec *iov;
+    unsigned niov;
+    uint32_t len; /* bytes, sum of iov */
+    uint32_t gso_size;
+    uint16_t csum_start, csum_off;
+    uint16_t hdr_len;
+    uint8_t flags, gso;
+} NetFrame;
+
+typedef struct NetPort NetPort;
+
+typedef struct NetPortOps {
+    /* Frames for the outside of this port, called by net_send() on the peer's side. Frames taken;
+     * fewer than n: the rest again after writable. Context: self's IoThread, unlocked. */
+    unsigned (*send)(NetPort *self, const NetFrame *v, unsigned n);
+    /* From the peer. Context: self's IoThread, unlocked; f dies on return. False: full; the peer keeps it. */
+    bool (*deliver)(NetPort *self, const NetFrame *f);
+    /* 0: none now; NULL slot: deliver only. */
+    unsigned (*rx_borrow)(NetPort *self, uint32_t len, struct iovec *ret_iov, unsigned max);
+    void (*rx_commit)(NetPort *self, const NetFrame *meta); /* meta->len 0 gives the buffers back */
+    void (*writable)(NetPort *self);                        /* room again; context as deliver */
+    void (*link)(NetPort *self, bool up);                   /* the peer's link; context as deliver */
+    uint32_t offloads;                                      /* NET_OFF_* that self can consume */
+} NetPortOps;
+
+struct NetPort {
+    const NetPortOps *ops; /* constant */
+    const char *name;      /* borrowed; in messages */
+    void *opaque;          /* of the port's owner */
+    IoThread *io;          /* where its callbacks run; constant while joined */
+    uint16_t mtu;          /* bytes without Ethernet header; 0: 1500 */
+    uint32_t offloads;     /* what it takes now: a subset of ops->offloads */
+    struct NetWire *wire;  /* owned by the pair; NULL: not joined */
+};
+
+/**
+ * net_join() - Wire @a to @b
+ * Both ports stay owned by their makers. If they have different IoThreads the wire queues copies.
+ * Context: main thread. Return: false with LODGE_ERROR_STATE if either is joined already.
+ */
+bool net_join(NetPort *a, NetPort *b, GError **error);
+/* Take the wire away; no callback of either port starts afterwards. Main thread; NULL is fine. */
+void net_part(NetPort *p);
+
+/**
+ * net_send() - Send @n frames from @from to its peer
+ * Delivers into the peer (through its queue where the IoThreads differ), finishing checksums and
+ * segments that the peer cannot take. Not joined or link down: taken and counted as dropped.
+ * Context: @from's IoThread, no lock held. Return: frames taken; fewer: retry on writable.
+ */
+unsigned net_send(NetPort *from, const NetFrame *v, unsigned n);
+/* @from has room again after deliver() said false. Context: @p's IoThread. */
+void net_rx_ready(NetPort *p);
+/* What frames @p may send: peer's offloads and the wire's abilities. */
+uint32_t net_peer_offloads(NetPort *p);
+uint16_t net_peer_mtu(NetPort *p);
+void net_set_link(NetPort *p, bool up); /* tell the peer; main thread */
+
+typedef struct NetStats {
+    uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_dropped, tx_dropped;
+} NetStats;
+void net_stats(NetPort *p, NetStats *ret_stats); /* as @p sees it; any thread */
+
+/* ---- host back ends: rows of net_driver_table[] ---- */
+typedef struct NetBackend NetBackend;
+typedef struct NetOptSpec {
+    const char *name, *help;
+    bool repeat; /* may come several times */
+} NetOptSpec;
+typedef struct NetDriver {
+    const char *name; /* "user", "none" */
+    const char *help;
+    const NetOptSpec *opts; /* NULL name ends it */
+    /* @opts: name -> GPtrArray of strings, borrowed. Main thread. Transfer full. */
+    NetBackend *(*open)(const char *id, GHashTable *opts, LodgeClock *clock, GError **error);
+} NetDriver;
+extern const NetDriver *const net_driver_table[]; /* NULL-terminated */
+
+struct NetBackend {
+    const NetDriver *driver;
+    NetPort *port; /* to be joined to the guest's; owned by the back end; NULL for "none" */
+    void (*close)(NetBackend *be); /* parts, stops its thread, frees */
+};
+/* @driver: its name. LODGE_ERROR_CONFIG for an unknown one, or an unknown or ill-formed option. */
+NetBackend *net_backend_open(const char *driver, const char *id, GHashTable *opts,
+                             LodgeClock *clock, GError **error);
+void net_backend_close(NetBackend *be); /* NULL is fine */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(NetBackend, net_backend_close)
+
+#endif
