@@ -77,11 +77,13 @@ static void memory(void)
   mmio_write8(HOLE, 0);
   mmio_write16(HOLE + 2, 0);
   mmio_write32(HOLE + 4, 0);
-  CHECK(mmio_read8(HOLE) == 0xff && mmio_read16(HOLE + 2) == 0xffff && mmio_read32(HOLE + 4) == 0xffffffff, "unclaimed memory is not all ones");
-  CHECK(mmio_read32(HOLE + 0xffd) == 0xffffffff, "unclaimed memory across a page is not all ones");
+  /* hole=0 is for emulators that answer 0 where a PC's bus floats high. */
+  ulong ones = (ulong)-(arg_num("hole", 1) != 0);
+  CHECK(mmio_read8(HOLE) == (u8)ones && mmio_read16(HOLE + 2) == (u16)ones && mmio_read32(HOLE + 4) == (u32)ones, "unclaimed memory is not all ones");
+  CHECK(mmio_read32(HOLE + 0xffd) == (u32)ones, "unclaimed memory across a page is not all ones");
 #ifdef __x86_64__
   mmio_write64(HOLE + 8, 0);
-  CHECK(mmio_read64(HOLE + 8) == ~0ull, "unclaimed memory is not all ones, 64 bits");
+  CHECK(mmio_read64(HOLE + 8) == ones, "unclaimed memory is not all ones, 64 bits");
 #endif
   say("ok memory\n");
 }

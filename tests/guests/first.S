@@ -11,4 +11,6 @@
 _start: outb    %al, $0xf4
 0:      hlt
         jmp     0b
+        .data                           /* an empty second segment would lie at address 0 */
+        .long   0
         .section .note.GNU-stack, "", @progbits
