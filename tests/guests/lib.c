@@ -201,10 +201,10 @@ extern u32 ap_index;
 static IrqHandler handlers[256];
 #ifdef __x86_64__
 static struct { u16 lo, cs, attr, mid; u32 hi, zero; } idt[256];
-static struct __attribute__((packed)) { u32 r; u64 sp[3], r2, ist[7], r3; u16 r4, iomap; } tss;
+static struct __attribute__((packed)) { u32 r; u64 sp[3], r2, ist[7], r3; u16 r4, iomap; u8 ports[8193]; } tss;
 #else
 static struct { u16 lo, cs, attr, mid; } idt[256];
-static struct __attribute__((packed)) { u32 link, sp0, ss0, rest[22]; u16 trap, iomap; } tss;
+static struct __attribute__((packed)) { u32 link, sp0, ss0, rest[22]; u16 trap, iomap; u8 ports[8193]; } tss;
 #endif
 static u8 ring0_stack[8192] __attribute__((aligned(16)));
 
@@ -237,7 +237,10 @@ void lib_start(void)
     idt[i].mid = (u16)(a >> 16);
   }
   idt_load();
-  tss.iomap = sizeof tss;
+  /* All ports are open to ring 3 by the map as well as by IOPL: a host that runs ring 3 itself does
+   * not carry IOPL into it. The byte after the map must be ones. */
+  tss.iomap = (u16)offsetof(__typeof__(tss), ports);
+  tss.ports[8192] = 0xff;
 #ifdef __x86_64__
   tss.sp[0] = (ulong)(ring0_stack + sizeof ring0_stack);
 #else

@@ -126,9 +126,43 @@ isr_common:
         push    %esp
         call    isr_dispatch
         add     $4, %esp
+        testl   $3, 44(%esp)
+        jnz     1f
+        /* KVM's emulator has no 32-bit IRET: a far return that drops the flags does the same.
+           STI holds interrupts back until that is done. */
         popa
         add     $8, %esp
-        iret
+        btl     $9, 8(%esp)
+        pushl   8(%esp)
+        jc      2f
+        popf
+        lret    $4
+2:      andl    $~0x200, (%esp)
+        popf
+        sti
+        lret    $4
+        /* To ring 3: SYSEXIT takes two registers, so what must be restored goes by way of the
+           user's stack: ECX, EDX, flags, address. */
+1:      mov     52(%esp), %eax
+        sub     $16, %eax
+        mov     24(%esp), %ecx
+        mov     %ecx, (%eax)
+        mov     20(%esp), %ecx
+        mov     %ecx, 4(%eax)
+        mov     48(%esp), %ecx
+        mov     %ecx, 8(%eax)
+        mov     40(%esp), %ecx
+        mov     %ecx, 12(%eax)
+        mov     %eax, 12(%esp)          /* POPA skips this slot */
+        popa
+        mov     -20(%esp), %ecx
+        mov     $sysexit_landing, %edx
+        sysexit
+sysexit_landing:
+        pop     %ecx
+        pop     %edx
+        popf
+        ret
 #endif
 
 /* ring3_enter(fn, stack): never comes back; IOPL 3, interrupts as they are */
@@ -152,13 +186,18 @@ ring3_enter:
         mov     $0x2b, %eax
         mov     %eax, %ds
         mov     %eax, %es
-        push    $0x2b
+        push    %ecx                    /* the same instruction as the way back: 0x20 is code, 0x28 data */
         push    %edx
+        mov     $0x174, %ecx            /* SYSENTER_CS */
+        mov     $0x10, %eax
+        xor     %edx, %edx
+        wrmsr
         pushf
         orl     $0x3000, (%esp)
-        push    $0x23
-        push    %ecx
-        iret
+        popf
+        pop     %ecx
+        pop     %edx
+        sysexit
 #endif
 
 /* ---- how another CPU starts: copied to 0x8000, entered in real mode with CS = 0x800 ---- */
