@@ -16,7 +16,7 @@ typedef struct BootSpec {
     const char *const *initrds; /* paths, NULL-terminated; NULL: none. "PATH ARGS" for Multiboot */
     int initrd_fd;              /* > 0: a generated initrd after those, see initrd_make(); dup'ed */
     const char *append;         /* command line; NULL: empty */
-    const char *protocol;       /* a name of boot_protocols[], or "auto"; NULL is auto */
+    const char *protocol;       /* see boot_protocol_name(); NULL: auto */
     bool kaslr_off;             /* as nokaslr on the command line */
     const char *cache_dir;      /* folder of unpacked kernels; NULL: no cache */
 } BootSpec;
@@ -72,11 +72,8 @@ enum { BOOT_MAX_RESERVED = 8, BOOT_MAX_E820 = BOOT_MAX_RESERVED + 5 };
 #define BOOT_LOW_START 0x8000u
 #define BOOT_LOW_END 0x50000u
 
-/* Rows of the protocol table, for help texts; NULL name ends. */
-typedef struct BootProtocolName {
-    const char *name, *help;
-} BootProtocolName;
-const BootProtocolName *boot_protocols(void);
+/* Name and help of the @i'th value of --boot protocol=; returns how many there are. */
+unsigned boot_protocol_name(unsigned i, const char **ret_name, const char **ret_help);
 
 /**
  * boot_open() - Open and check the kernel and the initrds
