@@ -8,7 +8,7 @@
  * that the message can name the option that the user wrote.
  */
 #include <arpa/inet.h>
-#include <errno.h>
+#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
