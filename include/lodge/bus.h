@@ -39,6 +39,7 @@ typedef struct BusRegion {
     LodgeLock *lock; /* taken by the bus around ops: &dev->lock; NULL: ops lock for themselves */
     /* Set by the bus: */
     uint64_t base; /* where it is mapped */
+    uint64_t hits; /* accesses that reached it; atomic */
     bool mapped;
 } BusRegion;
 
@@ -47,7 +48,8 @@ Bus *bus_new(const char *name, uint64_t limit);
 void bus_free(Bus *b);
 
 /* Board code: an overlap is LODGE_ERROR_CONFIG and names both. Context: main thread. @r is
- * borrowed and must stay where it is, with its owner, until a grace (see bus_sync) after unmap. */
+ * borrowed; after bus_unmap() it and its owner must live until every vCPU was parked once: a
+ * reader looks at the generation before it touches a region, so it cannot meet it later. */
 bool bus_map(Bus *b, BusRegion *r, uint64_t base, GError **error);
 /* The guest moved a BAR: overlap is legal and the region mapped first wins. Already mapped: moves.
  * A base that does not fit leaves it unmapped. Context: any thread, device locks may be held. */
@@ -66,7 +68,7 @@ void bus_write(BusReader *rd, uint64_t addr, unsigned size, uint64_t val);
 const char *bus_region_at(Bus *b, uint64_t addr);
 /* Counts of accesses that nobody claimed. */
 void bus_unclaimed(Bus *b, uint64_t *ret_reads, uint64_t *ret_writes);
-/* Count accesses to [@base, @base + @len) that reach the bus; for tests and tracing. */
+/* Accesses so far to the region at @addr; for tests and tracing. */
 uint64_t bus_region_hits(Bus *b, uint64_t addr);
 
 /* Lets a write of exactly @len bytes at @addr signal @fd without leaving the kernel. The region

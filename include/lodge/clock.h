@@ -33,6 +33,8 @@ void lodge_clock_free(LodgeClock *c);
 int64_t clock_now_ns(LodgeClock *c);
 /* Wall time in ns since 1970-01-01 UTC, as the guest's RTC should see it. */
 int64_t clock_wall_ns(LodgeClock *c);
+/* When @guest_ns comes, in CLOCK_MONOTONIC ns; TIMER_NEVER while the clock stands still. */
+int64_t clock_to_host_ns(LodgeClock *c, int64_t guest_ns);
 /* Shift wall time by @ns from now on (--rtc EPOCH). */
 void clock_set_wall_offset(LodgeClock *c, int64_t ns);
 /* Stop and continue guest time; idempotent. Context: main thread, vCPUs parked. */

@@ -2,6 +2,7 @@
 #ifndef LODGE_ERROR_H
 #define LODGE_ERROR_H
 
+#include <inttypes.h>
 #include <stdbool.h>
 
 #include <glib.h>

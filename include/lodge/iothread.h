@@ -33,6 +33,9 @@ IoThread *io_thread_new(const char *name, LodgeClock *clock, GError **error);
 void io_thread_free(IoThread *t);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(IoThread, io_thread_free)
 
+/* Let the loop look at its timers again, after clock_resume(). Any thread. */
+void io_thread_wake(IoThread *t);
+
 /* Transfer none. */
 TimerQueue *io_thread_timers(IoThread *t);
 bool io_thread_is_current(const IoThread *t);

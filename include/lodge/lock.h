@@ -24,7 +24,9 @@ typedef struct LodgeLock {
     pthread_mutex_t mutex;
     LockRank rank;
     const char *name; /* borrowed, static */
-    pthread_t owner;  /* valid while held */
+    /* With LODGE_LOCK_CHECKS, valid while held: */
+    pthread_t owner;
+    unsigned below; /* highest rank that the owner held before */
     bool held;
 } LodgeLock;
 
@@ -38,6 +40,8 @@ void lodge_lock_clear(LodgeLock *lock);
 /* Context: any thread that holds no lock of @lock's rank or above. Not recursive. */
 void lodge_lock(LodgeLock *lock);
 void lodge_unlock(LodgeLock *lock);
+/* Wait on @cond with @lock held; as pthread_cond_wait(). */
+void lodge_cond_wait(pthread_cond_t *cond, LodgeLock *lock);
 
 #ifdef LODGE_LOCK_CHECKS
 /* Stop unless the caller holds @lock; helpers named *_locked start with it. */

@@ -1,0 +1,348 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The event loop of an IoThread.
+ *
+ * A round: sleep in epoll_pwait2() until a descriptor, a deadline (nanoseconds) or a post; call
+ * what is ready; run timers; run posts; run idle hooks. A watch freed during a round is only
+ * marked, and reclaimed at its end, so events already fetched for it are harmless.
+ *
+ * Invariants:
+ * (1) Watches, idle hooks and callbacks are touched by the loop's thread only, once it runs;
+ *     foreign calls come through the post queue.
+ * (2) The wake descriptor is written only when the loop sleeps or is about to: `asleep` is set
+ *     before the queue is looked at for the last time.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "lodge/error.h"
+#include "lodge/iothread.h"
+#include "lodge/lock.h"
+#include "lodge/num.h"
+
+#define EVENTS_PER_ROUND 64
+
+typedef struct Call {
+    IoCallFn fn;
+    void *opaque;
+} Call;
+
+struct IoWatch {
+    IoThread *thread;
+    int fd;
+    uint32_t events;
+    IoWatchFn fn;
+    void *opaque;
+    bool dead;
+    IoWatch *next_dead;
+};
+
+struct IoThread {
+    /* Constant: */
+    char name[16];
+    LodgeClock *clock; /* borrowed */
+    TimerQueue *timers;
+    int epoll_fd, wake_fd;
+    pthread_t thread;
+    /* Guarded by lock: */
+    LodgeLock lock;
+    GArray *posts; /* Call */
+    bool stop;
+    /* Atomic: */
+    bool asleep; /* pairs with io_thread_wake() */
+    /* The loop's thread only: */
+    GArray *running; /* posts of this round, swapped with posts */
+    GArray *idle;    /* Call */
+    IoWatch *dead;
+};
+
+void io_thread_wake(IoThread *t)
+{
+    /* Pairs with the store in sleep_round(): either we see asleep, or the loop sees our work. */
+    if (__atomic_exchange_n(&t->asleep, false, __ATOMIC_SEQ_CST)) {
+        uint64_t one = 1;
+        ssize_t n = write(t->wake_fd, &one, sizeof one);
+        (void)n; /* a full counter wakes as well */
+    }
+}
+
+static void wake_for_timer(void *opaque)
+{
+    IoThread *t = opaque;
+    if (!io_thread_is_current(t))
+        io_thread_wake(t);
+}
+
+bool io_thread_is_current(const IoThread *t)
+{
+    return pthread_equal(t->thread, pthread_self());
+}
+
+TimerQueue *io_thread_timers(IoThread *t)
+{
+    return t->timers;
+}
+
+static bool posts_empty(IoThread *t, bool *ret_stop)
+{
+    lodge_lock(&t->lock);
+    bool empty = !t->posts->len;
+    *ret_stop = t->stop;
+    lodge_unlock(&t->lock);
+    return empty;
+}
+
+static int wait_events(IoThread *t, struct epoll_event *ev, int64_t wait_ns)
+{
+    struct timespec ts = {.tv_sec = wait_ns / NS_PER_SEC, .tv_nsec = wait_ns % NS_PER_SEC};
+    int n = epoll_pwait2(t->epoll_fd, ev, EVENTS_PER_ROUND, wait_ns < 0 ? NULL : &ts, NULL);
+    if (n < 0 && errno == ENOSYS) {
+        int64_t ms = wait_ns < 0 ? -1 : MIN((wait_ns + 999999) / 1000000, 3600000);
+        n = epoll_wait(t->epoll_fd, ev, EVENTS_PER_ROUND, (int)ms);
+    }
+    return n;
+}
+
+/* Sleep until there is something to do; the events that came. */
+static int sleep_round(IoThread *t, struct epoll_event *ev)
+{
+    bool stop;
+    __atomic_store_n(&t->asleep, true, __ATOMIC_SEQ_CST);
+    int64_t wait_ns = -1;
+    if (!posts_empty(t, &stop) || stop) {
+        wait_ns = 0;
+    } else {
+        int64_t host = clock_to_host_ns(t->clock, timer_queue_next(t->timers));
+        if (host != TIMER_NEVER)
+            wait_ns = MAX(host - clock_host_ns(), 0);
+    }
+    int n = wait_events(t, ev, wait_ns);
+    __atomic_store_n(&t->asleep, false, __ATOMIC_SEQ_CST);
+    return n;
+}
+
+static void run_posts(IoThread *t)
+{
+    lodge_lock(&t->lock);
+    GArray *batch = t->posts;
+    t->posts = t->running;
+    t->running = batch;
+    lodge_unlock(&t->lock);
+    for (unsigned i = 0; i < batch->len; i++) {
+        Call c = g_array_index(batch, Call, i);
+        c.fn(c.opaque);
+    }
+    g_array_set_size(batch, 0);
+}
+
+static void reap_watches(IoThread *t)
+{
+    while (t->dead) {
+        IoWatch *w = t->dead;
+        t->dead = w->next_dead;
+        g_free(w);
+    }
+}
+
+static void *loop(void *opaque)
+{
+    IoThread *t = opaque;
+    struct epoll_event ev[EVENTS_PER_ROUND];
+    pthread_setname_np(pthread_self(), t->name);
+    for (;;) {
+        int n = sleep_round(t, ev);
+        for (int i = 0; i < n; i++) {
+            IoWatch *w = ev[i].data.ptr;
+            if (!w) {
+                uint64_t v;
+                ssize_t got = read(t->wake_fd, &v, sizeof v);
+                (void)got; /* another round may have drained it */
+            } else if (!w->dead) {
+                w->fn(w->opaque, ev[i].events);
+            }
+        }
+        timer_queue_run(t->timers);
+        run_posts(t);
+        for (unsigned i = 0; i < t->idle->len; i++) {
+            Call c = g_array_index(t->idle, Call, i);
+            c.fn(c.opaque);
+        }
+        reap_watches(t);
+        bool stop;
+        if (posts_empty(t, &stop) && stop)
+            return NULL;
+    }
+}
+
+IoThread *io_thread_new(const char *name, LodgeClock *clock, GError **error)
+{
+    IoThread *t = g_new0(IoThread, 1);
+    g_strlcpy(t->name, name, sizeof t->name);
+    t->clock = clock;
+    lodge_lock_init(&t->lock, LOCK_RANK_QUEUE, "iothread");
+    t->timers = timer_queue_new(clock, wake_for_timer, t);
+    t->posts = g_array_new(FALSE, FALSE, sizeof(Call));
+    t->running = g_array_new(FALSE, FALSE, sizeof(Call));
+    t->idle = g_array_new(FALSE, FALSE, sizeof(Call));
+    t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    struct epoll_event ev = {.events = EPOLLIN, .data.ptr = NULL};
+    int err = 0;
+    if (t->epoll_fd < 0 || t->wake_fd < 0 ||
+        epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, t->wake_fd, &ev) < 0)
+        err = errno;
+    if (!err) {
+        /* Signals are the main thread's; small stacks keep a VM small. */
+        sigset_t all, old;
+        pthread_attr_t attr;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &old);
+        pthread_attr_init(&attr);
+        pthread_attr_setstacksize(&attr, 256 * KIB);
+        err = pthread_create(&t->thread, &attr, loop, t);
+        pthread_attr_destroy(&attr);
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+    }
+    if (err) {
+        t->thread = pthread_self();
+        t->stop = true;
+        lodge_fail_errno(error, err, "%s: cannot start its event loop", name);
+        if (t->epoll_fd >= 0)
+            close(t->epoll_fd);
+        if (t->wake_fd >= 0)
+            close(t->wake_fd);
+        t->epoll_fd = -1;
+        io_thread_free(t);
+        return NULL;
+    }
+    return t;
+}
+
+void io_thread_free(IoThread *t)
+{
+    if (!t)
+        return;
+    if (t->epoll_fd >= 0) {
+        lodge_lock(&t->lock);
+        t->stop = true;
+        lodge_unlock(&t->lock);
+        io_thread_wake(t);
+        pthread_join(t->thread, NULL);
+        close(t->epoll_fd);
+        close(t->wake_fd);
+    }
+    timer_queue_free(t->timers);
+    g_array_free(t->posts, TRUE);
+    g_array_free(t->running, TRUE);
+    g_array_free(t->idle, TRUE);
+    lodge_lock_clear(&t->lock);
+    g_free(t);
+}
+
+void io_thread_post(IoThread *t, IoCallFn fn, void *opaque)
+{
+    Call c = {fn, opaque};
+    lodge_lock(&t->lock);
+    g_array_append_val(t->posts, c);
+    lodge_unlock(&t->lock);
+    io_thread_wake(t);
+}
+
+typedef struct SyncCall {
+    Call call;
+    GMutex mutex;
+    GCond cond;
+    bool done;
+} SyncCall;
+
+static void run_sync(void *opaque)
+{
+    SyncCall *s = opaque;
+    s->call.fn(s->call.opaque);
+    g_mutex_lock(&s->mutex);
+    s->done = true;
+    g_cond_signal(&s->cond);
+    g_mutex_unlock(&s->mutex);
+}
+
+void io_thread_call(IoThread *t, IoCallFn fn, void *opaque)
+{
+    if (io_thread_is_current(t)) {
+        fn(opaque);
+        return;
+    }
+    lock_assert_none();
+    SyncCall s = {.call = {fn, opaque}};
+    g_mutex_init(&s.mutex);
+    g_cond_init(&s.cond);
+    io_thread_post(t, run_sync, &s);
+    g_mutex_lock(&s.mutex);
+    while (!s.done)
+        g_cond_wait(&s.cond, &s.mutex);
+    g_mutex_unlock(&s.mutex);
+    g_mutex_clear(&s.mutex);
+    g_cond_clear(&s.cond);
+}
+
+IoWatch *io_watch_new(IoThread *t, int fd, uint32_t events, IoWatchFn fn, void *opaque,
+                      GError **error)
+{
+    IoWatch *w = g_new0(IoWatch, 1);
+    w->thread = t;
+    w->fd = fd;
+    w->events = events;
+    w->fn = fn;
+    w->opaque = opaque;
+    struct epoll_event ev = {.events = events, .data.ptr = w};
+    if (epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0) {
+        lodge_fail_errno(error, errno, "%s: cannot watch descriptor %d", t->name, fd);
+        g_free(w);
+        return NULL;
+    }
+    return w;
+}
+
+void io_watch_set(IoWatch *w, uint32_t events)
+{
+    if (w->events == events)
+        return;
+    w->events = events;
+    struct epoll_event ev = {.events = events, .data.ptr = w};
+    epoll_ctl(w->thread->epoll_fd, EPOLL_CTL_MOD, w->fd, &ev);
+}
+
+static void watch_kill(void *opaque)
+{
+    IoWatch *w = opaque;
+    epoll_ctl(w->thread->epoll_fd, EPOLL_CTL_DEL, w->fd, NULL);
+    w->dead = true;
+    w->next_dead = w->thread->dead;
+    w->thread->dead = w;
+}
+
+void io_watch_free(IoWatch *w)
+{
+    if (w)
+        io_thread_call(w->thread, watch_kill, w);
+}
+
+void io_thread_add_idle(IoThread *t, IoCallFn fn, void *opaque)
+{
+    Call c = {fn, opaque};
+    g_array_append_val(t->idle, c);
+}
+
+void io_thread_remove_idle(IoThread *t, IoCallFn fn, void *opaque)
+{
+    for (unsigned i = 0; i < t->idle->len; i++) {
+        Call c = g_array_index(t->idle, Call, i);
+        if (c.fn == fn && c.opaque == opaque) {
+            g_array_remove_index(t->idle, i);
+            return;
+        }
+    }
+}

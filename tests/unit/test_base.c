@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The frame: clocks and timers, loops, guest memory, buses, the interrupt router, parsing. */
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "lodge/bus.h"
+#include "lodge/device.h"
+#include "lodge/error.h"
+#include "lodge/iothread.h"
+#include "lodge/mem.h"
+#include "lodge/num.h"
+
+/* ---- clock and timers ---- */
+
+typedef struct Fired {
+    LodgeTimer *timer;
+    LodgeClock *clock;
+    unsigned count;
+    int64_t at, again_ns;
+} Fired;
+
+static void on_timer(void *opaque)
+{
+    Fired *f = opaque;
+    f->count++;
+    f->at = clock_now_ns(f->clock);
+    if (f->again_ns)
+        timer_arm(f->timer, f->at + f->again_ns);
+}
+
+static void test_timers_fire_in_order(void)
+{
+    LodgeClock *c = lodge_clock_new_manual(0);
+    TimerQueue *q = timer_queue_new(c, NULL, NULL);
+    Fired f[20] = {0};
+    for (unsigned i = 0; i < 20; i++) {
+        f[i].clock = c;
+        f[i].timer = timer_new(q, on_timer, &f[i]);
+        timer_arm(f[i].timer, (int64_t)((i * 7) % 20) * 100 + 100);
+    }
+    timer_cancel(f[3].timer);
+    g_assert_cmpint(timer_queue_next(q), ==, 100);
+    timer_queue_advance(q, 1000);
+    for (unsigned i = 0; i < 20; i++) {
+        int64_t due = (int64_t)((i * 7) % 20) * 100 + 100;
+        g_assert_cmpuint(f[i].count, ==, i != 3 && due <= 1000);
+        if (f[i].count)
+            g_assert_cmpint(f[i].at, ==, due);
+    }
+    for (unsigned i = 0; i < 20; i++)
+        timer_free(f[i].timer);
+    g_assert_cmpint(timer_queue_next(q), ==, TIMER_NEVER);
+    timer_queue_free(q);
+    lodge_clock_free(c);
+}
+
+static void test_timer_in_the_past_cannot_spin(void)
+{
+    LodgeClock *c = lodge_clock_new_manual(0);
+    TimerQueue *q = timer_queue_new(c, NULL, NULL);
+    Fired f = {.clock = c, .again_ns = -1};
+    f.timer = timer_new(q, on_timer, &f);
+    timer_arm(f.timer, 0);
+    timer_queue_run(q);
+    g_assert_cmpuint(f.count, ==, 1);
+    timer_free(f.timer);
+    timer_queue_free(q);
+    lodge_clock_free(c);
+}
+
+/* ---- loop ---- */
+
+typedef struct Loop {
+    GMutex mutex;
+    GCond cond;
+    unsigned calls;
+    int fd;
+} Loop;
+
+static void count_call(void *opaque)
+{
+    Loop *l = opaque;
+    g_mutex_lock(&l->mutex);
+    l->calls++;
+    g_cond_signal(&l->cond);
+    g_mutex_unlock(&l->mutex);
+}
+
+static void count_event(void *opaque, uint32_t events)
+{
+    Loop *l = opaque;
+    uint64_t v;
+    g_assert_cmpint(read(l->fd, &v, sizeof v), ==, sizeof v);
+    count_call(l);
+}
+
+static void wait_calls(Loop *l, unsigned n)
+{
+    gint64 deadline = g_get_monotonic_time() + 10 * G_TIME_SPAN_SECOND;
+    g_mutex_lock(&l->mutex);
+    while (l->calls < n)
+        g_assert_true(g_cond_wait_until(&l->cond, &l->mutex, deadline));
+    g_mutex_unlock(&l->mutex);
+}
+
+static void test_loop(void)
+{
+    GError *error = NULL;
+    LodgeClock *c = lodge_clock_new();
+    IoThread *t = io_thread_new("test", c, &error);
+    g_assert_no_error(error);
+    Loop l = {.fd = eventfd(0, EFD_CLOEXEC)};
+    for (unsigned i = 0; i < 1000; i++)
+        io_thread_post(t, count_call, &l);
+    wait_calls(&l, 1000);
+    io_thread_call(t, count_call, &l);
+    g_assert_cmpuint(l.calls, ==, 1001);
+    LodgeTimer *timer = timer_new(io_thread_timers(t), count_call, &l);
+    timer_arm(timer, clock_now_ns(c) + 1000000);
+    wait_calls(&l, 1002);
+    IoWatch *w = io_watch_new(t, l.fd, EPOLLIN, count_event, &l, &error);
+    g_assert_no_error(error);
+    uint64_t one = 1;
+    g_assert_cmpint(write(l.fd, &one, sizeof one), ==, sizeof one);
+    wait_calls(&l, 1003);
+    io_watch_free(w);
+    g_assert_cmpint(write(l.fd, &one, sizeof one), ==, sizeof one);
+    io_thread_call(t, count_call, &l);
+    g_assert_cmpuint(l.calls, ==, 1004);
+    g_assert_null(io_watch_new(t, -1, EPOLLIN, count_event, &l, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_HOST);
+    g_clear_error(&error);
+    timer_free(timer);
+    io_thread_free(t);
+    lodge_clock_free(c);
+    close(l.fd);
+}
+
+/* ---- memory ---- */
+
+static void test_memory(void)
+{
+    GError *error = NULL;
+    g_autoptr(MemMap) m = mem_map_new();
+    MemBlock *ram = mem_block_new("ram", 16 * KIB, 0, &error);
+    g_assert_no_error(error);
+    g_assert_true(mem_map_add(m, ram, 0, 0, 8 * KIB, &error));
+    g_assert_true(mem_map_add(m, ram, 8 * KIB, 8 * KIB, 8 * KIB, &error));
+    MemBlock *rom = mem_block_new("rom", 4 * KIB, MEM_READ_ONLY, &error);
+    g_assert_true(mem_map_add(m, rom, 1 * MIB, 0, 4 * KIB, &error));
+    g_autoptr(MemBlock) extra = mem_block_new("extra", 4 * KIB, 0, &error);
+    g_assert_false(mem_map_add(m, extra, 12 * KIB, 0, 4 * KIB, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+    g_clear_error(&error);
+
+    uint8_t a[64], b[64];
+    memset(a, 0x5a, sizeof a);
+    g_assert_true(mem_write(m, 8 * KIB - 32, a, 64)); /* spans two ranges */
+    g_assert_true(mem_read(m, 8 * KIB - 32, b, 64));
+    g_assert_cmpmem(a, 64, b, 64);
+    g_assert_false(mem_write(m, 16 * KIB - 32, a, 64));
+    g_assert_true(mem_read(m, 16 * KIB - 32, b, 32));
+    g_assert_cmpuint(b[0], ==, 0); /* all or nothing */
+    g_assert_false(mem_read(m, 16 * KIB - 32, b, 64));
+    g_assert_cmpuint(b[63], ==, 0);
+    g_assert_false(mem_read(m, UINT64_MAX - 3, b, 8));
+    g_assert_false(mem_write(m, 1 * MIB, a, 4));
+    g_assert_true(mem_load(m, 1 * MIB, a, 4));
+    g_assert_true(mem_zero(m, 8 * KIB - 32, 64));
+
+    MemPin pin;
+    g_assert_true(mem_pin(m, 0, 8 * KIB, true, &pin));
+    g_assert_false(mem_pin(m, 4 * KIB, 8 * KIB, true, &pin)); /* two ranges */
+    g_assert_null(pin.host);
+    g_assert_false(mem_pin(m, 1 * MIB, 4, true, &pin));
+    g_assert_true(mem_pin(m, 1 * MIB, 4, false, &pin));
+    g_assert_cmpuint(mem_pin_some(m, 4 * KIB, 64 * KIB, false, &pin), ==, 4 * KIB);
+    g_assert_false(mem_pin(m, 0, 0, false, &pin));
+    mem_unpin(&pin);
+}
+
+/* ---- bus ---- */
+
+typedef struct Chip {
+    uint64_t last_off, last_val;
+    unsigned last_size, writes;
+} Chip;
+
+static uint64_t chip_read(void *owner, uint64_t off, unsigned size)
+{
+    return 0x1122334455667788u >> (off * 8);
+}
+
+static void chip_write(void *owner, uint64_t off, unsigned size, uint64_t val)
+{
+    Chip *c = owner;
+    c->last_off = off;
+    c->last_val = val;
+    c->last_size = size;
+    c->writes++;
+}
+
+static const BusRegionOps byte_ops = {chip_read, chip_write, 1};
+static const BusRegionOps wide_ops = {chip_read, chip_write, 4};
+
+static void test_bus_widths(void)
+{
+    Bus *b = bus_new("port", 65536);
+    BusReader *rd = bus_reader_new(b);
+    Chip chip = {0};
+    BusRegion bytes = {.name = "bytes", .len = 8, .ops = &byte_ops, .owner = &chip};
+    BusRegion wide = {.name = "wide", .len = 8, .ops = &wide_ops, .owner = &chip};
+    GError *error = NULL;
+    g_assert_true(bus_map(b, &bytes, 0x100, &error));
+    g_assert_true(bus_map(b, &wide, 0x108, &error));
+    g_assert_cmphex(bus_read(rd, 0x100, 4), ==, 0x55667788);
+    g_assert_cmphex(bus_read(rd, 0x100, 8), ==, 0x1122334455667788u);
+    bus_write(rd, 0x100, 4, 0xa1b2c3d4);
+    g_assert_cmpuint(chip.writes, ==, 4);
+    g_assert_cmphex(chip.last_val, ==, 0xa1);
+    g_assert_cmphex(bus_read(rd, 0x108, 1), ==, 0xff); /* narrower than it takes */
+    g_assert_cmphex(bus_read(rd, 0x108, 8), ==, 0x1122334455667788u);
+    g_assert_cmphex(bus_read(rd, 0x107, 2), ==, 0xff11); /* across two regions */
+    g_assert_cmphex(bus_read(rd, 0x200, 4), ==, 0xffffffff);
+    g_assert_cmphex(bus_read(rd, 0xffff, 4), ==, 0xffffffff);
+    uint64_t r, w;
+    bus_unclaimed(b, &r, &w);
+    g_assert_cmpuint(r, >, 0);
+    g_assert_cmpstr(bus_region_at(b, 0x10f), ==, "wide");
+    BusRegion clash = {.name = "clash", .len = 4, .ops = &byte_ops, .owner = &chip};
+    g_assert_false(bus_map(b, &clash, 0x10c, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+    g_assert_nonnull(strstr(error->message, "wide"));
+    g_clear_error(&error);
+    g_assert_false(bus_map(b, &clash, 0xfffe, &error));
+    g_clear_error(&error);
+    bus_reader_free(rd);
+    bus_free(b);
+}
+
+static void test_bus_moves(void)
+{
+    Bus *b = bus_new("mmio", UINT64_C(1) << 52);
+    BusReader *rd = bus_reader_new(b);
+    Chip first = {0}, second = {0};
+    BusRegion r1 = {.name = "first", .len = 0x1000, .ops = &byte_ops, .owner = &first};
+    BusRegion r2 = {.name = "second", .len = 0x3000, .ops = &byte_ops, .owner = &second};
+    bus_place(b, &r1, 0x2000);
+    bus_place(b, &r2, 0x1000); /* round the first: two pieces */
+    bus_write(rd, 0x1000, 1, 1);
+    bus_write(rd, 0x2004, 1, 2);
+    bus_write(rd, 0x3008, 1, 3);
+    g_assert_cmpuint(first.writes, ==, 1);
+    g_assert_cmphex(first.last_off, ==, 4);
+    g_assert_cmpuint(second.writes, ==, 2);
+    g_assert_cmphex(second.last_off, ==, 0x2008);
+    bus_place(b, &r1, UINT64_C(1) << 52); /* does not fit: gone */
+    g_assert_false(r1.mapped);
+    bus_write(rd, 0x2004, 1, 2);
+    g_assert_cmpuint(second.writes, ==, 3);
+    bus_unmap(b, &r2);
+    bus_unmap(b, &r2);
+    g_assert_cmphex(bus_read(rd, 0x1000, 1), ==, 0xff);
+    bus_reader_free(rd);
+    bus_free(b);
+}
+
+/* ---- interrupts ---- */
+
+typedef struct Pins {
+    unsigned changes;
+    bool level[IRQ_GSIS];
+    unsigned eois;
+    Irq *irq;
+    IrqLine *line;
+} Pins;
+
+static void see_pin(void *opaque, unsigned gsi, bool level)
+{
+    Pins *p = opaque;
+    p->changes++;
+    p->level[gsi] = level;
+}
+
+static void on_eoi(void *opaque)
+{
+    Pins *p = opaque;
+    lock_assert_none();
+    p->eois++;
+    irq_line_set(p->line, false);
+}
+
+static void test_irq_lines(void)
+{
+    Irq *q = irq_new();
+    Pins pic = {0}, apic = {.irq = q};
+    irq_set_pic(q, &(IrqSink){see_pin, &pic});
+    irq_set_ioapic(q, &(IrqSink){see_pin, &apic});
+    IrqLine *a = irq_line_new(q, 10, "a"), *b = irq_line_new(q, 10, "b"), *t = irq_line_new(q, 0, "t");
+    irq_line_set(a, true);
+    irq_line_set(a, true);
+    irq_line_set(b, true);
+    g_assert_cmpuint(pic.changes, ==, 1);
+    irq_line_set(a, false);
+    g_assert_true(pic.level[10]);
+    irq_line_free(b);
+    g_assert_false(pic.level[10]);
+    irq_line_set(t, true);
+    g_assert_true(pic.level[0]);
+    g_assert_true(apic.level[2]);
+    apic.line = a;
+    irq_line_on_eoi(a, on_eoi, &apic);
+    irq_line_set(a, true);
+    irq_lock_take(q);
+    irq_eoi_locked(q, 10);
+    g_assert_cmpuint(apic.eois, ==, 0);
+    irq_lock_drop(q);
+    g_assert_cmpuint(apic.eois, ==, 1);
+    g_assert_false(apic.level[10]);
+    irq_line_free(a);
+    irq_line_free(t);
+    irq_free(q);
+}
+
+static void count_msi(void *opaque, uint64_t addr, uint32_t data)
+{
+    Pins *p = opaque;
+    p->changes++;
+    p->eois = data;
+}
+
+static void test_irq_messages(void)
+{
+    Irq *q = irq_new();
+    Pins p = {0};
+    irq_set_hooks(q, &(IrqHooks){.msi = count_msi, .opaque = &p});
+    irq_msi_send(q, 0xfee00000, 0x41);
+    irq_msi_send(q, 0x1000, 0x42); /* no message address: dropped */
+    g_assert_cmpuint(p.changes, ==, 1);
+    IrqMsi *m = irq_msi_new(q, "m");
+    irq_msi_set(m, 0xfee01000, 0x55);
+    irq_msi_raise(m);
+    irq_msi_raise(m);
+    g_assert_true(irq_msi_pending(m));
+    g_assert_cmpuint(p.changes, ==, 1);
+    irq_msi_mask(m, false); /* the two raises are one */
+    g_assert_cmpuint(p.changes, ==, 2);
+    g_assert_cmphex(p.eois, ==, 0x55);
+    g_assert_false(irq_msi_pending(m));
+    irq_msi_free(m);
+    irq_free(q);
+}
+
+/* ---- parsing ---- */
+
+static void test_parse(void)
+{
+    uint64_t v;
+    bool b;
+    uint8_t mac[6];
+    g_assert_true(parse_size("256M", &v) && v == 256 * MIB);
+    g_assert_true(parse_size("0x10k", &v) && v == 16 * KIB);
+    g_assert_true(parse_size("512", &v) && v == 512);
+    g_assert_false(parse_size("", &v));
+    g_assert_false(parse_size("-1", &v));
+    g_assert_false(parse_size("1MM", &v));
+    g_assert_false(parse_size("99999999T", &v));
+    g_assert_false(parse_size("99999999999999999999999", &v));
+    g_assert_false(parse_u64("12K", &v));
+    g_assert_true(parse_bool("off", &b) && !b);
+    g_assert_false(parse_bool("maybe", &b));
+    g_assert_true(parse_mac("52:54:00:12:34:5f", mac) && mac[5] == 0x5f);
+    g_assert_false(parse_mac("52:54:00:12:34", mac));
+    g_assert_false(parse_mac("52:54:00:12:34:5f:", mac));
+    g_assert_false(parse_mac("52-54-00-12-34-5f", mac));
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/timers/order", test_timers_fire_in_order);
+    g_test_add_func("/timers/past", test_timer_in_the_past_cannot_spin);
+    g_test_add_func("/loop/all", test_loop);
+    g_test_add_func("/mem/all", test_memory);
+    g_test_add_func("/bus/widths", test_bus_widths);
+    g_test_add_func("/bus/moves", test_bus_moves);
+    g_test_add_func("/irq/lines", test_irq_lines);
+    g_test_add_func("/irq/messages", test_irq_messages);
+    g_test_add_func("/parse/all", test_parse);
+    return g_test_run();
+}
