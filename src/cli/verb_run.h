@@ -25,6 +25,7 @@ typedef struct RunOptions {
 void run_options_clear(RunOptions *o); /* frees what it owns */
 
 extern const OptSpec run_options_table[];
+extern const SubSpec run_disk_subs[]; /* of --disk: what is not the device's */
 
 /**
  * run_compile() - Turn a command line into a machine description
