@@ -13,6 +13,8 @@
 
 #include "lodge/irq.h"
 
+#define MSI_HOT 64 /* raises with one message before it is worth a descriptor: a new route stops
+                    * all vCPUs for a moment, and most vectors of a boot are raised a few times */
 #define MSI_ADDRESS_TOP 0xfeeu /* Intel SDM 3A, 10.11.1: bits 31:20 of a message's address */
 
 typedef struct EoiCall {
@@ -36,6 +38,7 @@ struct IrqMsi {
     uint64_t addr;
     uint32_t data;
     bool masked, pending;
+    unsigned raised; /* with this message, up to MSI_HOT */
     int fd; /* of the kernel's injection, or -1; owned by the hooks */
 };
 
@@ -295,21 +298,26 @@ void irq_msi_free(IrqMsi *m)
 void irq_msi_set(IrqMsi *m, uint64_t addr, uint32_t data)
 {
     Irq *q = m->irq;
-    int fd = -1;
     lodge_lock(&q->lock);
-    bool changed = m->addr != addr || m->data != data || m->fd < 0;
-    if (changed)
-        m->fd = -1; /* raised by message until the kernel has the new route */
-    m->addr = addr;
-    m->data = data;
+    bool unbind = false;
+    if (m->addr != addr || m->data != data) {
+        unbind = m->raised >= MSI_HOT;
+        m->addr = addr;
+        m->data = data;
+        m->raised = 0;
+        m->fd = -1;
+    }
     lodge_unlock(&q->lock);
-    if (!changed || !q->hooks.msi_bind || addr >> 20 != MSI_ADDRESS_TOP)
-        return;
-    fd = q->hooks.msi_bind(q->hooks.opaque, m, addr, data);
-    lodge_lock(&q->lock);
-    if (m->addr == addr && m->data == data)
+    if (unbind && q->hooks.msi_unbind)
+        q->hooks.msi_unbind(q->hooks.opaque, m);
+}
+
+void irq_msi_bound(IrqMsi *m, uint64_t addr, uint32_t data, int fd)
+{
+    lodge_lock(&m->irq->lock);
+    if (m->addr == addr && m->data == data && m->raised >= MSI_HOT)
         m->fd = fd;
-    lodge_unlock(&q->lock);
+    lodge_unlock(&m->irq->lock);
 }
 
 void irq_msi_mask(IrqMsi *m, bool masked)
@@ -349,9 +357,13 @@ void irq_msi_raise(IrqMsi *m)
     bool masked = m->masked;
     if (masked)
         m->pending = true;
+    bool bind = !masked && m->raised < MSI_HOT && ++m->raised == MSI_HOT && q->hooks.msi_bind &&
+                addr >> 20 == MSI_ADDRESS_TOP;
     lodge_unlock(&q->lock);
     if (masked)
         return;
+    if (bind)
+        q->hooks.msi_bind(q->hooks.opaque, m, addr, data);
     if (fd >= 0) {
         uint64_t one = 1;
         __atomic_fetch_add(&q->messages, 1, __ATOMIC_RELAXED);

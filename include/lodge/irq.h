@@ -42,7 +42,10 @@ typedef struct IrqHooks {
     void (*extint)(void *opaque, bool asserted);                 /* PIC's INTR to vCPU 0's LINT0 */
     void (*ioapic_route)(void *opaque, unsigned pin, uint64_t addr, uint32_t data, bool level,
                          bool masked);                           /* mirror for EOI exits */
-    int (*msi_bind)(void *opaque, IrqMsi *m, uint64_t addr, uint32_t data); /* see irq_msi_fd */
+    /* @m is raised often: give it a descriptor by irq_msi_bound(), now or later. No lock held
+     * above LOCK_RANK_DEVICE. NULL: messages only. */
+    void (*msi_bind)(void *opaque, IrqMsi *m, uint64_t addr, uint32_t data);
+    /* @m goes, or has another message: its descriptor is not used any more. */
     void (*msi_unbind)(void *opaque, IrqMsi *m);
     void *opaque;
 } IrqHooks;
@@ -88,6 +91,10 @@ bool irq_msi_pending(IrqMsi *m); /* raised while masked */
 void irq_msi_clear_pending(IrqMsi *m);
 /* Any thread, device locks may be held. */
 void irq_msi_raise(IrqMsi *m);
+
+/* The hooks' answer to msi_bind: writing @fd injects (@addr, @data); dropped if @m has changed
+ * since. @fd stays the hooks'. Any thread, no lock held. */
+void irq_msi_bound(IrqMsi *m, uint64_t addr, uint32_t data, int fd);
 
 /* For the controller models and the vCPU glue; irq lock held. */
 void irq_msi_deliver_locked(Irq *q, uint64_t addr, uint32_t data);
