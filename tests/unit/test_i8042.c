@@ -102,6 +102,13 @@ static void test_interrupts(Fixture *f, gconstpointer unused)
     g_assert_cmphex(status(f) & AUX, ==, AUX);
     g_assert_cmpint(irq_ack(f->tb->board.irq), ==, 0x2c);
     g_assert_cmphex(test_in(f->tb, DATA, 1), ==, 0x22);
+    irq_lock_take(f->tb->board.irq);
+    g_assert_false(irq_level_locked(f->tb->board.irq, 12)); /* lowered by the read */
+    irq_lock_drop(f->tb->board.irq);
+    tell(f, 0xd2, 0x33);
+    g_assert_cmpint(irq_ack(f->tb->board.irq), ==, 0x21);
+    tell(f, 0xd2, 0x44); /* over the unread one: an edge all the same */
+    g_assert_cmpint(irq_ack(f->tb->board.irq), ==, 0x21);
     tell(f, 0x60, 0x00);
     tell(f, 0xd2, 0x11);
     g_assert_false(f->tb->extint);

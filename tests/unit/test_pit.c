@@ -419,6 +419,28 @@ static void test_shortest_period(Fixture *f, gconstpointer unused)
     g_assert_true(f->tb->extint);
 }
 
+/* A state loaded where the guest clock stands elsewhere goes on counting from where it was. */
+static void test_restore(Fixture *f, gconstpointer unused)
+{
+    Device *from = g_ptr_array_index(f->tb->devices, 2);
+    program(f, 1, 2, 1000);
+    ticks(f, 301);
+    g_autoptr(GByteArray) bytes = g_byte_array_new();
+    state_save(from->cls->state, from, bytes);
+    Fixture g = {.tb = test_board_new(0)};
+    Device *to = test_board_add(g.tb, "i8254", NULL);
+    ticks(&g, 77777);
+    g_autoptr(GError) error = NULL;
+    size_t used;
+    g_assert_true(state_load(to->cls->state, to, bytes->data, bytes->len, &used, &error));
+    g_assert_cmpuint(used, ==, bytes->len);
+    g_assert_cmpuint(count(&g, 1), ==, count(f, 1));
+    ticks(&g, 100);
+    ticks(f, 100);
+    g_assert_cmpuint(count(&g, 1), ==, count(f, 1));
+    test_board_free(g.tb);
+}
+
 #define PIT_TEST(name) g_test_add("/pit/" #name, Fixture, NULL, set_up, test_##name, tear_down)
 
 int main(int argc, char **argv)
@@ -445,5 +467,6 @@ int main(int argc, char **argv)
     PIT_TEST(rests_while_masked);
     PIT_TEST(through_ioapic);
     PIT_TEST(shortest_period);
+    PIT_TEST(restore);
     return g_test_run();
 }
