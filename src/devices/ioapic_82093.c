@@ -191,7 +191,7 @@ static void ioapic_mirror_locked(Ioapic *s, unsigned pin)
                             ioapic_message_data(e), ioapic_is_level(e), e & REDIR_MASKED);
 }
 
-/* 82093AA 3.2.4. A change to edge drops remote IRR, which old drivers use as an EOI; it keeps (1). */
+/* 82093AA 3.2.4. A change to edge drops remote IRR, which old drivers use as an EOI: keeps (1). */
 static void ioapic_redir_write(Ioapic *s, unsigned pin, uint64_t val)
 {
     uint64_t old = s->regs.redir[pin];
