@@ -4,8 +4,20 @@
 
 #include "lodge/device.h"
 
+extern const DeviceClass acpi_pm_class;
+extern const DeviceClass debug_exit_class;
+extern const DeviceClass fw_cfg_class;
+extern const DeviceClass i440fx_class;
+extern const DeviceClass piix3_class;
+extern const DeviceClass pvpanic_class;
 
 const DeviceClass *const device_table[] = {
+    &acpi_pm_class,
+    &debug_exit_class,
+    &fw_cfg_class,
+    &i440fx_class,
+    &piix3_class,
+    &pvpanic_class,
     NULL,
 };
 
