@@ -250,7 +250,7 @@ static bool pm_realize(Device *dev, GError **error)
     d->cfg_reset[PM_CFG_PMREGMISC] = PMREGMISC_PMIOSE;
     p->sci = irq_line_new(dev->board->irq, PC_IRQ_SCI, dev->id);
     p->timer = timer_new(dev->board->timers, pm_timer_fired, p);
-    p->io = (BusRegion){.name = "acpi-pm", .len = ACPI_PM_PORTS, .ops = &pm_ops, .owner = p,
+    p->io = (BusRegion){.name = "piix4-pm", .len = ACPI_PM_PORTS, .ops = &pm_ops, .owner = p,
                         .lock = &dev->lock};
     if (!bus_map(dev->board->pio, &p->io, PC_PORT_ACPI_PM, error)) {
         pm_unrealize(dev);
@@ -299,12 +299,12 @@ static const StateField pm_fields[] = {
     ST_END,
 };
 static const StateDesc pm_state = {
-    .name = "acpi-pm", .version = 1, .oldest = 1, .regs_offset = offsetof(AcpiPm, pci.regs),
+    .name = "piix4-pm", .version = 1, .oldest = 1, .regs_offset = offsetof(AcpiPm, pci.regs),
     .regs_size = sizeof(PciRegs) + sizeof(AcpiPmRegs), .fields = pm_fields,
     .pre_save = pci_pre_save, .post_load = pm_post_load};
 
 const DeviceClass acpi_pm_class = {
-    .name = "acpi-pm",
+    .name = "piix4-pm",
     .help = "Intel PIIX4 power management: ACPI timer, power button, soft-off",
     .instance_size = sizeof(AcpiPm),
     .state = &pm_state,
