@@ -97,6 +97,11 @@ static void test_overflow(void)
     g_assert_true(sci(tb));
     /* Disabled again: nothing runs. */
     test_out(tb, STATUS, 2, TMR);
+    test_advance(tb, HALF_NS / 2); /* a clearing on the way does not put the next one off */
+    test_out(tb, STATUS, 2, TMR);
+    test_advance(tb, HALF_NS / 2 + NS_PER_SEC / 1000);
+    g_assert_true(sci(tb));
+    test_out(tb, STATUS, 2, TMR);
     test_out(tb, ENABLE, 2, 0);
     g_assert_cmpint(timer_queue_next(tb->board.timers), ==, TIMER_NEVER);
     g_assert_false(sci(tb));
