@@ -4,9 +4,9 @@
  *
  * Specification: Intel 82371AB data sheet (290562), section 7; ACPI 6.4, section 4.8. The I/O block
  * stands at port 0x600 from reset on (PMBA and PMREGMISC are read-only and read as set up). SCI_EN
- * always reads as 1: there is no SMI, no legacy mode, no APM port; DEVACTB reads with APMC_EN set so
- * that firmware does not wait for an SMI. Soft-off is SLP_TYP 0; other sleep types are refused. No
- * SMBus, no idle and device traps, no throttling: their registers read as 0.
+ * always reads as 1: there is no SMI, no legacy mode, no APM port; DEVACTB reads with APMC_EN set,
+ * so that firmware does not wait for an SMI. Soft-off is SLP_TYP 0; other sleep types are refused.
+ * No SMBus, no idle and device traps, no throttling: their registers read as 0.
  * The timer has 24 bits. PM1 status bits that can be set: TMR (0), PWRBTN (8). GPE0 is the 16-bit
  * pair at offset 0x0C.
  *
