@@ -271,16 +271,16 @@ static void pm_reset(Device *dev, ResetKind kind)
 static bool pm_post_load(void *obj, unsigned version, GError **error)
 {
     AcpiPm *p = obj;
-    if (!pci_post_load(&p->pci, error))
-        return false;
     /* Past this the conversion to ns would overflow: centuries of guest time. */
     if (p->regs.overflow_ticks > INT64_MAX / NS_PER_SEC * ACPI_PM_TIMER_HZ / 2)
         return lodge_fail(error, LODGE_ERROR_IMAGE, "%s: the timer overflows too far ahead",
                           p->pci.dev.id);
     lodge_lock(&p->pci.dev.lock);
-    pm_update_locked(p);
+    bool ok = pci_post_load(&p->pci, error);
+    if (ok)
+        pm_update_locked(p);
     lodge_unlock(&p->pci.dev.lock);
-    return true;
+    return ok;
 }
 
 #define PM_U(field, maxval)                                                                        \

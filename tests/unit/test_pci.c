@@ -97,7 +97,11 @@ static void probe_unrealize(Device *dev)
 
 static bool probe_post_load(void *obj, unsigned version, GError **error)
 {
-    return pci_post_load(obj, error);
+    PciDev *d = obj;
+    lodge_lock(&d->dev.lock);
+    bool ok = pci_post_load(d, error);
+    lodge_unlock(&d->dev.lock);
+    return ok;
 }
 
 static const StateField probe_fields[] = {
