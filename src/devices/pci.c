@@ -322,6 +322,7 @@ void pci_reset(PciDev *d)
 
 bool pci_post_load(PciDev *d, GError **error)
 {
+    lock_assert_held(&d->dev.lock);
     for (unsigned i = 0; i < PCI_CFG_SIZE; i++) {
         uint8_t may = d->cfg_mask[i] | d->cfg_w1c[i];
         if (i == PCI_STATUS && d->intx_pin)
