@@ -4,7 +4,6 @@
  * a thread pool for everything else, or for everything. Shared by the nodes of the disk, made and
  * freed on the main thread, used on the disk's IoThread.
  */
-#include <string.h>
 #include <sys/uio.h>
 
 #include "block_int.h"
