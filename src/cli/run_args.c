@@ -29,6 +29,7 @@
 #define RUN_PORT_MAX 65535
 #define RUN_CONSOLES_MAX 2 /* serial ports of the board */
 
+#define CLASS_SERIAL "16550a"
 #define CLASS_DISK "virtio-blk-pci"
 #define CLASS_NET "virtio-net-pci"
 #define CLASS_RNG "virtio-rng-pci"
@@ -557,30 +558,50 @@ static bool chan_add(Tree *t, const char *option, const char *id, const char *sp
     return put(t, path, "spec", spec, error);
 }
 
+/* A serial port of the board, at the place where every PC has it. */
+static bool compile_serial(Tree *t, unsigned n, const char *chan, GError **error)
+{
+    static const struct {
+        const char *id, *iobase, *irq;
+    } ports[RUN_CONSOLES_MAX] = {{"com1", "0x3f8", "4"}, {"com2", "0x2f8", "3"}};
+    const DeviceClass *cls = class_for("console", CLASS_SERIAL, error);
+    g_autofree char *path = cls ? device_add(t, ports[n].id, cls) : NULL;
+
+    return cls && put(t, path, "iobase", ports[n].iobase, error) &&
+           put(t, path, "irq", ports[n].irq, error) && put(t, path, "chan", chan, error);
+}
+
+/* Channel @n is the named port n + 1 of one device: its port 0 is a console of its own. */
 static bool compile_channel(Tree *t, const char *text, unsigned n, bool *stdio_used, GError **error)
 {
     const char *eq = strchr(text, '=');
     g_autofree char *name = eq ? g_strndup(text, (gsize)(eq - text)) : NULL;
     g_autofree char *id = g_strdup_printf("chan%u", n);
-    g_autofree char *device = NULL;
+    g_autofree char *port = g_strdup_printf("port%u", n + 1);
+    g_autofree char *label = g_strdup_printf("port%u-name", n + 1);
     const DeviceClass *cls = class_for("channel", CLASS_CHANNEL, error);
-    const PropSpec *port = cls ? prop_of_kind(cls, PROP_CHAN) : NULL;
-    const PropSpec *label = cls ? prop_named(cls, "name") : NULL;
+    g_autofree char *device = NULL;
 
     if (!cls)
         return false;
     if (!name)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "--channel: \"%s\": write NAME=SPEC, like agent=unix:/tmp/agent", text);
+    if (!prop_named(cls, port))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--channel: \"%s\": one more than the limit, %u",
+                          text, n);
     if (!name_check("--channel", name, error) ||
         !chan_add(t, "channel", id, eq + 1, stdio_used, error))
         return false;
-    device = device_add(t, id, cls);
-    if (port)
-        tree_set_str(t, device, port->name, id);
-    if (label)
-        tree_set_str(t, device, label->name, name);
-    return true;
+    device = device_add(t, "channels", cls);
+    for (unsigned i = 0; i < n; i++) {
+        g_autofree char *other = g_strdup_printf("port%u-name", i + 1);
+
+        if (!g_strcmp0(tree_str(t, device, other), name))
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "--channel: \"%s\": given twice; choose another name", name);
+    }
+    return put(t, device, port, id, error) && put(t, device, label, name, error);
 }
 
 static bool compile_chans(Tree *t, const Options *o, GError **error)
@@ -599,10 +620,12 @@ static bool compile_chans(Tree *t, const Options *o, GError **error)
         if (options_has(o, "detach") && !strcmp(v->text, "stdio"))
             return lodge_fail(error, LODGE_ERROR_CONFIG,
                               "--console: stdio: a detached machine has no terminal; write pty");
-        if (!chan_add(t, "console", id, v->text, &stdio_used, error))
+        if (!chan_add(t, "console", id, v->text, &stdio_used, error) ||
+            !compile_serial(t, n, id, error))
             return false;
     }
-    if (!n && !chan_add(t, "console", "con0", preset, &stdio_used, error))
+    if (!n && (!chan_add(t, "console", "con0", preset, &stdio_used, error) ||
+               !compile_serial(t, 0, "con0", error)))
         return false;
     n = 0;
     for (const OptValue *v = NULL; (v = options_next(o, "channel", v)); n++) {

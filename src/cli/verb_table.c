@@ -27,7 +27,7 @@ const Verb verb_table[] = {
      "The least is a kernel: 512 MiB, one CPU, the terminal as serial console, a network card on "
      "the user network, an entropy source. A distribution's kernel and a root disk are enough for a "
      "system: Lodge makes the initial RAM disk that mounts it.\n\n"
-     "On a terminal, all keys go to the guest, Ctrl-C too. Ctrl-] then x ends the machine, Ctrl-] "
+     "On a terminal, all keys go to the guest, Ctrl-C too. Ctrl-] then q ends the machine, Ctrl-] "
      "then ? lists what else there is. Without a terminal, SIGINT and SIGTERM press the guest's "
      "power button; a second one ends the machine at once.\n\n"
      "Sub-options stand behind commas as KEY=VALUE; a comma that belongs to a value is doubled. "
