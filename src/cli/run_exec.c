@@ -187,6 +187,12 @@ static void report_times(const Run *r, int64_t begin_ns)
                (double)(t.start_ns - t.load_ns) / 1e6, machine_boot_text(r->machine));
 }
 
+/* Context: see blk_set_holder_lookup(). */
+static char *find_holder(dev_t dev, ino_t ino, void *opaque)
+{
+    return registry_find_holder(dev, ino);
+}
+
 static bool set_up(Run *r, const Tree *tree, GError **error)
 {
     const RunOptions *o = r->options;
@@ -197,7 +203,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
     r->registry = registry_claim(o->name, o->name_given, error);
     if (!r->registry)
         return false;
-    blk_set_holder_lookup(registry_find_holder);
+    blk_set_holder_lookup(find_holder, NULL);
     r->machine = machine_build(tree, &config, error);
     if (!r->machine)
         return false;

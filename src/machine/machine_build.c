@@ -10,7 +10,6 @@
 #include "lodge/error.h"
 #include "lodge/num.h"
 
-#include "initrd.h"
 #include "machine_internal.h"
 
 #define MEMORY_MIN (1 * MIB)

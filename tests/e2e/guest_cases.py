@@ -44,7 +44,7 @@ def both(guest, **kw):
 CASES = [
     Case("first", status=5),
     *both("hello", append="one two", expect=("one two", "modules: 0", "PASS")),
-    Case("hello", append="x", modules=2, expect=("modules: 2", "module 0: '", "first words'", "module 1: '")),
+    Case("hello", append="x", modules=2, expect=("modules: 2", "module 0: '", "5000 bytes, sum 5000", "module 1: '", "5001 bytes, sum 10002")),
     Case("hello", append="exit=3", status=7),
     Case("hello", append="exit=0", status=1),
     *both("bus"),
