@@ -737,7 +737,7 @@ static bool compile_identity(Tree *t, const Options *o, RunOptions *r, GError **
     if (!name_check("NAME", r->name, error))
         return false;
     tree_set_str(t, "/", "compatible", TREE_COMPATIBLE);
-    tree_set_str(t, "/", "name", r->name);
+    tree_set_str(t, "/", "vm-name", r->name);
     return !uuid || put(t, "/", "uuid", uuid, error);
 }
 

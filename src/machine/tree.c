@@ -122,6 +122,12 @@ static bool name_ok(const char *name, size_t len)
     return true;
 }
 
+/* "name" was the node's own name in flat trees before version 16; dtc refuses another value. */
+static bool prop_name_ok(const char *name)
+{
+    return name_ok(name, strlen(name)) && strcmp(name, "name");
+}
+
 static TreeNode *child_find(const TreeNode *n, const char *name, size_t len)
 {
     for (guint i = 0; i < n->children->len; i++) {
@@ -211,7 +217,7 @@ static bool tree_put(Tree *t, const char *path, const char *prop, TreeKind kind,
     TreeNode *n;
     TreeProp *p;
 
-    if (!name_ok(prop, strlen(prop)) || len > TREE_PROP_BYTES_MAX)
+    if (!prop_name_ok(prop) || len > TREE_PROP_BYTES_MAX)
         return false;
     n = node_find(t, path);
     p = n ? prop_find(n, prop) : NULL;
@@ -534,7 +540,7 @@ static bool read_props(TreeNode *n, const void *fdt, int node, GError **error)
         if (!data)
             return lodge_fail(error, LODGE_ERROR_IMAGE, "machine description: node \"%s\": %s",
                               n->name, fdt_strerror(len));
-        if (!name_ok(name, strlen(name)) || prop_find(n, name))
+        if (!prop_name_ok(name) || prop_find(n, name))
             return lodge_fail(error, LODGE_ERROR_IMAGE,
                               "machine description: node \"%s\": a property's name is illegal or "
                               "stands twice",

@@ -10,9 +10,9 @@
 static Tree *compile(const char *line, RunOptions *ret, GError **error)
 {
     g_auto(GStrv) words = NULL;
-    int n;
+    int n = 0;
 
-    g_assert_true(g_shell_parse_argv(line, &n, &words, NULL));
+    g_assert_true(!line[0] || g_shell_parse_argv(line, &n, &words, NULL));
     return run_compile(n, words, ret, error);
 }
 

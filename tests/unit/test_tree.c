@@ -13,7 +13,7 @@ static Tree *sample(void)
     Tree *t = tree_new();
 
     tree_set_str(t, "/", "compatible", TREE_COMPATIBLE);
-    tree_set_str(t, "/", "name", "a \"quoted\" \\ back\xc3\xa9");
+    tree_set_str(t, "/", "vm-name", "a \"quoted\" \\ back\xc3\xa9");
     tree_set_u64(t, "/memory", "size", UINT64_C(0x123456789000));
     tree_set_bool(t, "/memory", "shared", true);
     tree_set_u32(t, "/cpus", "count", 3);
@@ -31,7 +31,7 @@ static void check_sample(const Tree *t)
     g_auto(GStrv) list = NULL;
     uint64_t n;
 
-    g_assert_cmpstr(tree_str(t, "/", "name"), ==, "a \"quoted\" \\ back\xc3\xa9");
+    g_assert_cmpstr(tree_str(t, "/", "vm-name"), ==, "a \"quoted\" \\ back\xc3\xa9");
     g_assert_true(tree_u64(t, "/memory", "size", &n));
     g_assert_cmphex(n, ==, UINT64_C(0x123456789000));
     g_assert_true(tree_u64(t, "/cpus", "count", &n));
@@ -59,6 +59,7 @@ static void test_set(void)
     g_assert_false(tree_set_str(t, "relative", "x", "y"));
     g_assert_false(tree_set_str(t, "/bad name", "x", "y"));
     g_assert_false(tree_set_str(t, "/devices", "bad prop", "y"));
+    g_assert_false(tree_set_str(t, "/devices", "name", "y"));
     g_assert_false(tree_set_str(t, deep, "x", "y"));
     g_assert_false(tree_has(t, "/a", NULL));
     tree_set_bool(t, "/memory", "shared", false);
