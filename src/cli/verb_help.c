@@ -117,7 +117,8 @@ void help_print(const Verb *v)
 static void man_text(const char *text)
 {
     for (const char *s = text; *s; s++) {
-        if (strchr("_*#\\~[]<>.-`|", *s) && *s != '-' && *s != '.')
+        /* A dash begins a list only where a line begins. */
+        if (strchr("_*#\\~[]<>`|", *s) || (*s == '-' && s == text))
             putchar('\\');
         putchar(*s);
     }
@@ -226,8 +227,8 @@ int verb_help(const Verb *self, int argc, char **argv)
     if (o && name && !v) {
         const char *near = verb_nearest(name);
 
-        lodge_fail(&error, LODGE_ERROR_CONFIG, "\"%s\": no such verb; %s%s", name,
-                   near ? "did you mean " : "lodge help lists them", near ? near : "");
+        lodge_fail(&error, LODGE_ERROR_CONFIG, "\"%s\": no such verb; %s%s%s", name,
+                   near ? "did you mean " : "lodge help lists them", near ? near : "", near ? "?" : "");
     }
     if (error)
         return cli_fail(self->name, error, false);
