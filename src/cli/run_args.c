@@ -23,7 +23,8 @@
 #define RUN_MEMORY_MIN MIB
 #define RUN_MEMORY_MAX (1024 * GIB)
 #define RUN_PAGE ((uint64_t)4096)
-#define RUN_CPUS_MAX 255 /* 8-bit APIC ids without interrupt remapping; KVM's own limit comes later */
+#define RUN_CPUS_MAX                                                                               \
+    255 /* 8-bit APIC ids without interrupt remapping; KVM's own limit comes later */
 #define RUN_NAME_MAX 64
 #define RUN_TIMEOUT_MAX_S 31536000.0 /* a year */
 #define RUN_PORT_MAX 65535
@@ -169,9 +170,8 @@ static bool compile_memory(Tree *t, const Options *o, GError **error)
     if (size < RUN_MEMORY_MIN) {
         bool bare = g_ascii_isdigit(text[strlen(text) - 1]);
 
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "--memory: \"%s\": less than the least, 1M%s", text,
-                          bare && size ? "; a number alone is bytes, write M behind it" : "");
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--memory: \"%s\": less than the least, 1M%s",
+                          text, bare && size ? "; a number alone is bytes, write M behind it" : "");
     }
     if (size > RUN_MEMORY_MAX)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--memory: \"%s\": more than the limit, 1T",
@@ -353,7 +353,8 @@ static bool compile_boot(Tree *t, const Options *o, GError **error)
         !put(t, "/boot", "protocol",
              opt_sub(kernel, "protocol") ? opt_sub(kernel, "protocol") : "auto", error))
         return false;
-    if (opt_sub(kernel, "modules") && !put(t, "/boot", "modules", opt_sub(kernel, "modules"), error))
+    if (opt_sub(kernel, "modules") &&
+        !put(t, "/boot", "modules", opt_sub(kernel, "modules"), error))
         return false;
     tree_set_bool(t, "/boot", "cache", !opt_sub(kernel, "cache") || opt_sub_on(kernel, "cache"));
     return true;
@@ -464,7 +465,8 @@ static char *publish_rule(const char *text, GError **error)
     if (n == 3)
         addr = part[0];
     if (n < 2 || n > 3 || (strcmp(proto, "tcp") && strcmp(proto, "udp")) ||
-        inet_pton(AF_INET, addr, &ip) != 1 || !port_ok(part[n - 2], 0) || !port_ok(part[n - 1], 1)) {
+        inet_pton(AF_INET, addr, &ip) != 1 || !port_ok(part[n - 2], 0) ||
+        !port_ok(part[n - 1], 1)) {
         lodge_fail(error, LODGE_ERROR_CONFIG,
                    "--publish: \"%s\": write [ADDR:]HOST:GUEST[/udp], like 2222:22 or "
                    "0.0.0.0:8080:80",
@@ -588,8 +590,8 @@ static bool compile_channel(Tree *t, const char *text, unsigned n, bool *stdio_u
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "--channel: \"%s\": write NAME=SPEC, like agent=unix:/tmp/agent", text);
     if (!prop_named(cls, port))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--channel: \"%s\": one more than the limit, %u",
-                          text, n);
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--channel: \"%s\": one more than the limit, %u", text, n);
     if (!name_check("--channel", name, error) ||
         !chan_add(t, "channel", id, eq + 1, stdio_used, error))
         return false;
@@ -639,14 +641,15 @@ static bool compile_device(Tree *t, const OptValue *v, unsigned n, GError **erro
 {
     const char *name = opt_sub(v, "class");
     const DeviceClass *cls = class_for("device", name ? name : "", error);
-    g_autofree char *id = opt_sub(v, "id") ? g_strdup(opt_sub(v, "id")) : g_strdup_printf("dev%u", n);
+    g_autofree char *id =
+        opt_sub(v, "id") ? g_strdup(opt_sub(v, "id")) : g_strdup_printf("dev%u", n);
     g_autofree char *path = g_strdup_printf("/devices/%s", id);
 
     if (!cls || !name_check("--device: id", id, error))
         return false;
     if (tree_has(t, path, NULL))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--device: id: \"%s\": is taken; choose another",
-                          id);
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--device: id: \"%s\": is taken; choose another", id);
     tree_set_str(t, path, "compatible", cls->name);
     for (guint i = 0; i < v->pairs->len; i++) {
         const OptPair *pair = g_ptr_array_index(v->pairs, i);
@@ -660,8 +663,8 @@ static bool compile_device(Tree *t, const OptValue *v, unsigned n, GError **erro
             for (p = cls->props; p && p->name; p++)
                 g_string_append_printf(list, "%s%s", list->len ? ", " : "", p->name);
             return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--device: %s: \"%s\": unknown property; valid ones are %s", cls->name,
-                              pair->key, list->len ? list->str : "none");
+                              "--device: %s: \"%s\": unknown property; valid ones are %s",
+                              cls->name, pair->key, list->len ? list->str : "none");
         }
         if (tree_has(t, path, p->name))
             return lodge_fail(error, LODGE_ERROR_CONFIG, "--device: %s: given twice", pair->key);
@@ -757,7 +760,8 @@ static bool compile_flags(Tree *t, const Options *o, RunOptions *r, GError **err
     r->quiet = options_has(o, "quiet");
     r->trace_boot = trace != NULL;
     if (r->verbose && r->quiet)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--quiet: stands beside --verbose; choose one");
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--quiet: stands beside --verbose; choose one");
     tree_add_node(t, "/options");
     tree_set_bool(t, "/options", "debug-exit", r->debug_exit);
     tree_set_bool(t, "/options", "no-reboot", options_has(o, "no-reboot"));

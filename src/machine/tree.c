@@ -531,7 +531,8 @@ static bool read_props(TreeNode *n, const void *fdt, int node, GError **error)
 {
     int off;
 
-    fdt_for_each_property_offset (off, fdt, node) {
+    fdt_for_each_property_offset(off, fdt, node)
+    {
         int len;
         const char *name;
         const char *data = fdt_getprop_by_offset(fdt, off, &name, &len);
@@ -576,8 +577,7 @@ static bool read_nodes(Tree *t, const void *fdt, GError **error)
             return lodge_fail(error, LODGE_ERROR_LIMIT,
                               "machine description: over %d nodes or %d levels", TREE_NODES_MAX,
                               TREE_DEPTH_MAX);
-        if (!name || !name_ok(name, (size_t)len) ||
-            child_find(at[depth - 1], name, (size_t)len))
+        if (!name || !name_ok(name, (size_t)len) || child_find(at[depth - 1], name, (size_t)len))
             return lodge_fail(error, LODGE_ERROR_IMAGE,
                               "machine description: under node \"%s\": a name is illegal or stands "
                               "twice",
@@ -598,8 +598,8 @@ Tree *tree_from_blob(const void *data, size_t len, GError **error)
     int err;
 
     if (len > TREE_BLOB_MAX) {
-        lodge_fail(error, LODGE_ERROR_LIMIT, "machine description: %zu bytes, over the limit of %zu",
-                   len, TREE_BLOB_MAX);
+        lodge_fail(error, LODGE_ERROR_LIMIT,
+                   "machine description: %zu bytes, over the limit of %zu", len, TREE_BLOB_MAX);
         return NULL;
     }
     /* libfdt wants 8-byte alignment, and the checks must hold for the bytes that are used. */

@@ -76,7 +76,8 @@ static void test_kvm(Fake *f, gconstpointer unused)
 
 static void test_host(Fake *f, gconstpointer unused)
 {
-    fake_set(f, "/proc/meminfo", "MemAvailable:  102400 kB\nHugePages_Free: 3\nHugepagesize: 2048 kB\n");
+    fake_set(f, "/proc/meminfo",
+             "MemAvailable:  102400 kB\nHugePages_Free: 3\nHugepagesize: 2048 kB\n");
     expect(f, check_memory, CHECK_WARNING, "100 MiB available", NULL);
     expect(f, check_huge_pages, CHECK_OK, "3 free of 2048 kB", NULL);
     fake_set(f, "/proc/meminfo", "MemAvailable:  2097152 kB\n");

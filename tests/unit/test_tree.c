@@ -192,7 +192,8 @@ static void test_dtc(void)
     dtb = g_build_filename(dir, "a.dtb", NULL);
     g_assert_true(g_file_set_contents(dts, source, -1, &error));
     const char *argv[] = {dtc, "-q", "-I", "dts", "-O", "dtb", "-o", dtb, dts, NULL};
-    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, NULL, NULL, &status, &error));
+    g_assert_true(
+        g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, NULL, NULL, &status, &error));
     g_assert_cmpint(status, ==, 0);
     g_assert_true(g_file_get_contents(dtb, &bytes, &len, &error));
     back = tree_from_blob(bytes, len, &error);
