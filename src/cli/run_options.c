@@ -7,7 +7,9 @@
 
 static const SubSpec kernel_subs[] = {
     {"file", "FILE", "bzImage, ELF, PVH or Multiboot kernel"},
-    {"protocol", "auto|NAME", "how to enter it; auto looks at the file"},
+    {"protocol", "auto|linux|bzimage|multiboot|pvh|elf",
+     "how to enter it: linux unpacks it first, bzimage enters its own unpacker; auto looks at the "
+     "file"},
     {"modules", "DIR",
      "where its modules are, for the initrd that Lodge makes: /lib/modules/VERSION"},
     {"cache", "on|off", "keep the unpacked kernel for the next run (on)"},

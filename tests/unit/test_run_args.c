@@ -124,6 +124,7 @@ static const struct {
 } wrong[] = {
     {"", "no kernel"},
     {"--kernel ''", "empty part"},
+    {"--kernel k,protocol=efi", "not one of auto|linux|bzimage"},
     {"--kernel k --memory 0", "less than the least"},
     {"--kernel k --memory 256", "write M behind it"},
     {"--kernel k --memory 1P", "--memory: \"1P\""},
