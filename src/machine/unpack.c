@@ -64,6 +64,7 @@ typedef struct Job {
     uint8_t *dst;
     size_t cap; /* bytes at dst */
     size_t out; /* bytes produced */
+    bool exact; /* cap is the stated size, not a ceiling */
 } Job;
 
 /* A decompressor: false with an error, LODGE_ERROR_IMAGE if the bytes are to blame. */
@@ -71,7 +72,7 @@ typedef bool (*UnpackFn)(DynLib *lib, Job *job, GError **error);
 
 static bool damaged(const Job *job, GError **error)
 {
-    if (job->out >= job->cap)
+    if (job->out >= job->cap && !job->exact)
         return lodge_fail(error, LODGE_ERROR_LIMIT,
                           "compressed data: damaged, or unpacks to more than %zu bytes", job->cap);
     return lodge_fail(error, LODGE_ERROR_IMAGE, "compressed data: damaged or truncated");
@@ -320,7 +321,8 @@ bool unpack(UnpackFormat format, const void *src, size_t len, uint64_t expect, u
     g_auto(UnpackBuf) buf = {0};
     if (!buf_map(&buf, expect ? expect : max, error))
         return false;
-    Job job = {.src = src, .len = len, .dst = buf.data, .cap = expect ? expect : max};
+    Job job = {.src = src, .len = len, .dst = buf.data, .cap = expect ? expect : max,
+               .exact = expect != 0};
     if (format == UNPACK_PLAIN) {
         job.out = MIN(len, job.cap);
         memcpy(job.dst, src, job.out);
