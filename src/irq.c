@@ -13,6 +13,8 @@
 
 #include "lodge/irq.h"
 
+#define MSI_HOT 64 /* raises with one message before it is worth a descriptor: a new route stops
+                    * all vCPUs for a moment, and most vectors of a boot are raised a few times */
 #define MSI_ADDRESS_TOP 0xfeeu /* Intel SDM 3A, 10.11.1: bits 31:20 of a message's address */
 
 typedef struct EoiCall {
@@ -36,6 +38,7 @@ struct IrqMsi {
     uint64_t addr;
     uint32_t data;
     bool masked, pending;
+    unsigned raised; /* with this message, up to MSI_HOT */
     int fd; /* of the kernel's injection, or -1; owned by the hooks */
 };
 
@@ -84,12 +87,16 @@ void irq_set_hooks(Irq *q, const IrqHooks *hooks)
 
 void irq_set_pic(Irq *q, const IrqSink *sink)
 {
-    q->pic = *sink;
+    irq_lock_take(q);
+    q->pic = sink ? *sink : (IrqSink){0};
+    irq_lock_drop(q);
 }
 
 void irq_set_ioapic(Irq *q, const IrqSink *sink)
 {
-    q->ioapic = *sink;
+    irq_lock_take(q);
+    q->ioapic = sink ? *sink : (IrqSink){0};
+    irq_lock_drop(q);
 }
 
 LodgeLock *irq_lock(Irq *q)
@@ -127,13 +134,19 @@ void irq_lock_drop(Irq *q)
         g_array_free(calls, TRUE);
 }
 
+/* ISA IRQ 0 arrives at the IOAPIC's pin 2. */
+static unsigned ioapic_pin(unsigned gsi)
+{
+    return gsi == 0 ? 2 : gsi;
+}
+
 static void drive_pin_locked(Irq *q, unsigned gsi)
 {
     bool level = q->asserted[gsi] > 0;
     if (gsi < 16 && q->pic.set_pin)
         q->pic.set_pin(q->pic.opaque, gsi, level);
     if (q->ioapic.set_pin)
-        q->ioapic.set_pin(q->ioapic.opaque, gsi == 0 ? 2 : gsi, level);
+        q->ioapic.set_pin(q->ioapic.opaque, ioapic_pin(gsi), level);
 }
 
 static void line_set_locked(IrqLine *l, bool asserted)
@@ -195,6 +208,26 @@ void irq_line_on_eoi(IrqLine *l, IrqEoiFn fn, void *opaque)
     l->eoi = fn;
     l->eoi_opaque = opaque;
     lodge_unlock(&l->irq->lock);
+}
+
+unsigned irq_line_at_pic(IrqLine *l)
+{
+    Irq *q = l->irq;
+    lodge_lock(&q->lock);
+    bool wired = l->gsi < 16 && q->pic.pin_state;
+    unsigned state = wired ? q->pic.pin_state(q->pic.opaque, l->gsi) : 0;
+    lodge_unlock(&q->lock);
+    return state;
+}
+
+unsigned irq_line_at_ioapic(IrqLine *l)
+{
+    Irq *q = l->irq;
+    lodge_lock(&q->lock);
+    unsigned state =
+        q->ioapic.pin_state ? q->ioapic.pin_state(q->ioapic.opaque, ioapic_pin(l->gsi)) : 0;
+    lodge_unlock(&q->lock);
+    return state;
 }
 
 void irq_eoi_locked(Irq *q, unsigned gsi)
@@ -265,21 +298,26 @@ void irq_msi_free(IrqMsi *m)
 void irq_msi_set(IrqMsi *m, uint64_t addr, uint32_t data)
 {
     Irq *q = m->irq;
-    int fd = -1;
     lodge_lock(&q->lock);
-    bool changed = m->addr != addr || m->data != data || m->fd < 0;
-    if (changed)
-        m->fd = -1; /* raised by message until the kernel has the new route */
-    m->addr = addr;
-    m->data = data;
+    bool unbind = false;
+    if (m->addr != addr || m->data != data) {
+        unbind = m->raised >= MSI_HOT;
+        m->addr = addr;
+        m->data = data;
+        m->raised = 0;
+        m->fd = -1;
+    }
     lodge_unlock(&q->lock);
-    if (!changed || !q->hooks.msi_bind || addr >> 20 != MSI_ADDRESS_TOP)
-        return;
-    fd = q->hooks.msi_bind(q->hooks.opaque, m, addr, data);
-    lodge_lock(&q->lock);
-    if (m->addr == addr && m->data == data)
+    if (unbind && q->hooks.msi_unbind)
+        q->hooks.msi_unbind(q->hooks.opaque, m);
+}
+
+void irq_msi_bound(IrqMsi *m, uint64_t addr, uint32_t data, int fd)
+{
+    lodge_lock(&m->irq->lock);
+    if (m->addr == addr && m->data == data && m->raised >= MSI_HOT)
         m->fd = fd;
-    lodge_unlock(&q->lock);
+    lodge_unlock(&m->irq->lock);
 }
 
 void irq_msi_mask(IrqMsi *m, bool masked)
@@ -319,9 +357,13 @@ void irq_msi_raise(IrqMsi *m)
     bool masked = m->masked;
     if (masked)
         m->pending = true;
+    bool bind = !masked && m->raised < MSI_HOT && ++m->raised == MSI_HOT && q->hooks.msi_bind &&
+                addr >> 20 == MSI_ADDRESS_TOP;
     lodge_unlock(&q->lock);
     if (masked)
         return;
+    if (bind)
+        q->hooks.msi_bind(q->hooks.opaque, m, addr, data);
     if (fd >= 0) {
         uint64_t one = 1;
         __atomic_fetch_add(&q->messages, 1, __ATOMIC_RELAXED);
@@ -365,7 +407,7 @@ int irq_ack(Irq *q)
     if (!q->ack)
         return -1;
     irq_lock_take(q);
-    int vector = q->extint ? q->ack(q->ack_opaque) : -1;
+    int vector = q->ack(q->ack_opaque);
     irq_lock_drop(q);
     return vector;
 }

@@ -30,7 +30,7 @@ typedef struct PciBar {
 typedef struct PciRegs {
     uint8_t cfg[PCI_CFG_SIZE];
     uint8_t msix_table[PCI_MSIX_MAX * 16];
-    uint64_t msix_pba; /* one bit a vector */
+    uint64_t msix_pba; /* one bit a vector; filled by pci_pre_save(); else ask msix[] */
 } PciRegs;
 extern const StateDesc pci_state; /* of PciRegs, regs_offset 0: a sub-table for devices */
 
@@ -46,15 +46,15 @@ struct PciDev {
     unsigned msix_vectors;             /* 0: no MSI-X */
     uint8_t msix_cap;                  /* offset of the capability */
     uint8_t cap_end;                   /* first free byte for capabilities */
-    BusRegion msix_table_region, msix_pba_region;
-    IrqMsi *msix[PCI_MSIX_MAX];
-    IrqLine *intx; /* NULL: no pin */
+    uint8_t intx_pin;                  /* 1..4: INTA..INTD; 0: none */
+    IrqMsi *msix[PCI_MSIX_MAX];        /* owned */
     /* Called after each configuration write that changed something, device lock held. */
     void (*cfg_written)(PciDev *d, unsigned off, unsigned len);
     /* BARs were placed or removed (ioeventfds move along); device lock held. */
     void (*bars_moved)(PciDev *d);
     /* Guarded by dev.lock: */
-    PciRegs regs;
+    bool intx_driven; /* adds to its PIRQ's count now; derived from regs */
+    PciRegs regs;     /* last: a device puts its own Regs right behind, one range for its StateDesc */
 };
 
 /* Create the bus of a host bridge; @board->pci is set. The 0xCF8 window is mapped by the bridge. */
@@ -72,7 +72,10 @@ bool pci_realize(PciDev *d, int slot, unsigned fn, uint16_t vendor, uint16_t dev
                  uint32_t class_code, uint8_t revision, unsigned pin, GError **error);
 void pci_unrealize(PciDev *d);
 void pci_reset(PciDev *d); /* lock held: configuration space, BARs, MSI-X back to their reset values */
-/* After regs were loaded from a snapshot: place BARs, set MSI-X messages. */
+/* The pre_save of a PCI device's StateDesc (or called first by it); @dev: the PciDev. */
+void pci_pre_save(void *dev);
+/* After regs were loaded from a snapshot: place BARs, set MSI-X messages. LODGE_ERROR_IMAGE where
+ * a bit differs that the guest cannot change. */
 bool pci_post_load(PciDev *d, GError **error);
 
 void pci_set_subsystem(PciDev *d, uint16_t vendor, uint16_t device);
@@ -101,6 +104,17 @@ PciDev *pci_bus_find(PciBus *bus, uint8_t devfn);
 /* Assign BARs as firmware would, for kernels entered without one: MMIO from 0xFEBF0000 down or
  * from @mmio_base up, ports from 0xC000 up; sets I/O, memory (not bus master), interrupt line. */
 void pci_assign(PciBus *bus, uint32_t mmio_base, uint32_t mmio_limit);
+/* The PIRQ that @pin (0..3 for INTA..INTD) of @slot is wired to on this board. */
+static inline unsigned pci_pirq(unsigned slot, unsigned pin)
+{
+    return (slot + pin + 3) & 3; /* (slot + pin - 1) mod 4 */
+}
+/* Byte accesses to port 0xCF9, which lies inside the window, go to @r (one byte long, borrowed,
+ * its lock honoured). NULL takes it away. Main thread, vCPUs parked. */
+void pci_set_reset_port(PciBus *bus, const BusRegion *r);
+/* The address register at 0xCF8, which travels in the host bridge's state. Any thread. */
+uint32_t pci_bus_address(PciBus *bus);
+void pci_bus_set_address(PciBus *bus, uint32_t address);
 /* The window, for the host bridge: mechanism 1. */
 extern const BusRegionOps pci_cfg_window_ops; /* owner: PciBus; 8 ports from 0xCF8; lock NULL */
 

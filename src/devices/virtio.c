@@ -1,0 +1,667 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The life of a virtio device.
+ *
+ * Models: Virtual I/O Device (VIRTIO) 1.2, sections 2.1 "Device Status Field", 2.2 "Feature Bits",
+ * 2.4 "Device Reset", 3.1 "Device Initialization". A driver must accept VIRTIO_F_VERSION_1; there
+ * is no legacy interface. Left out: packed rings, queue reset, ACCESS_PLATFORM, suspend.
+ *
+ * Threads: a vCPU writes the status register and holds no lock while the loop thread starts or
+ * stops the rings on its behalf; main quiesces and resumes; the loop thread handles kicks.
+ *
+ * Invariants:
+ * (1) Rings are used by the loop thread only, between start_rings() and stop_rings(); both run on
+ *     the loop, or where it cannot be (quiet device, no loop) under the device's lock.
+ * (2) start_rings() and stop_rings() look at the registers under the lock at the moment that they
+ *     run, so vCPUs that race on the status register end in the state of the last write.
+ * (3) The status register reads 0 after a reset only when no request holds guest memory.
+ * (4) A broken device touches no ring until it is reset.
+ */
+#include "virtio.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <linux/virtio_config.h>
+#include <linux/virtio_pci.h>
+#include <linux/virtio_ring.h>
+
+#include "lodge/error.h"
+#include "lodge/iothread.h"
+#include "lodge/num.h"
+
+enum { PUMP_ROUNDS = 64 }; /* kick handlers run for one kick, without a loop */
+
+/* Features of every device. */
+static const VirtioFeature ring_features[] = {
+    {VIRTIO_RING_F_INDIRECT_DESC, "indirect_desc", 0},
+    {VIRTIO_RING_F_EVENT_IDX, "event_idx", 0},
+    {VIRTIO_F_VERSION_1, "version_1", 0},
+    {0, NULL, 0},
+};
+
+/* ---- features ---- */
+
+static const VirtioFeature *unmet_feature(const VirtioFeature *table, uint64_t features)
+{
+    for (const VirtioFeature *f = table; f && f->name; f++) {
+        if ((features & VIRTIO_BIT(f->bit)) && (f->needs & ~features))
+            return f;
+    }
+    return NULL;
+}
+
+static bool features_acceptable(VirtioDev *vd, uint64_t features)
+{
+    const VirtioFeature *f = unmet_feature(vd->vc->features, features);
+
+    if (features & ~vd->offered) {
+        guest_fault(&vd->pci.dev, "accepts features that were not offered");
+        return false;
+    }
+    if (!(features & VIRTIO_BIT(VIRTIO_F_VERSION_1))) {
+        guest_fault(&vd->pci.dev, "does not accept version 1");
+        return false;
+    }
+    if (f) {
+        guest_fault(&vd->pci.dev, "accepts %s without what it needs", f->name);
+        return false;
+    }
+    return true;
+}
+
+/* ---- running on the loop ---- */
+
+bool virtio_may_run(VirtioDev *vd)
+{
+    return __atomic_load_n(&vd->live, __ATOMIC_RELAXED) && !vd->broken &&
+           !__atomic_load_n(&vd->quiet, __ATOMIC_RELAXED);
+}
+
+static void handle_kick(VirtioQ *q)
+{
+    VirtioDev *vd = q->vd;
+
+    if (virtio_may_run(vd) && virtqueue_running(&q->vq))
+        vd->vc->kick(vd, q->index);
+}
+
+static void on_kick(void *opaque, uint32_t events)
+{
+    /* Edge-triggered: each write of the eventfd is an event, so its counter need not be read. */
+    handle_kick(opaque);
+}
+
+/* Without a loop: handle what is pending, here. Handlers may kick again, which nests no deeper. */
+static void pump(VirtioDev *vd)
+{
+    if (vd->pumping)
+        return;
+    vd->pumping = true;
+    for (unsigned i = 0; vd->pending && i < PUMP_ROUNDS; i++) {
+        unsigned q = (unsigned)__builtin_ctzll(vd->pending);
+
+        vd->pending &= ~VIRTIO_BIT(q);
+        handle_kick(&vd->q[q]);
+    }
+    vd->pumping = false;
+}
+
+void virtio_kick(VirtioDev *vd, unsigned q)
+{
+    if (q >= vd->queues)
+        return;
+    if (vd->io) {
+        /* Fails only where the counter is full, and then the event is there already. */
+        (void)eventfd_write(vd->q[q].fd, 1);
+        return;
+    }
+    vd->pending |= VIRTIO_BIT(q);
+    pump(vd);
+}
+
+void virtio_kick_again(VirtioDev *vd, unsigned q)
+{
+    if (vd->io)
+        (void)eventfd_write(vd->q[q].fd, 1); /* as above */
+    else
+        vd->pending |= VIRTIO_BIT(q);
+}
+
+static void kick_all(VirtioDev *vd)
+{
+    for (unsigned i = 0; i < vd->queues; i++) {
+        if (virtqueue_running(&vd->q[i].vq))
+            virtio_kick_again(vd, i);
+    }
+    if (!vd->io)
+        pump(vd);
+}
+
+/* ---- start ---- */
+
+static VirtQueueSetup ring_setup(const VirtioDev *vd, const VirtioQueueRegs *r)
+{
+    uint64_t f = vd->regs.driver_features;
+
+    return (VirtQueueSetup){
+        .desc_gpa = r->desc,
+        .avail_gpa = r->avail,
+        .used_gpa = r->used,
+        .size = r->size,
+        .last_avail = r->last_avail,
+        .used_idx = r->used_idx,
+        .indirect = f & VIRTIO_BIT(VIRTIO_RING_F_INDIRECT_DESC),
+        .event_idx = f & VIRTIO_BIT(VIRTIO_RING_F_EVENT_IDX),
+    };
+}
+
+/* Bring up every enabled ring that is not up. Device lock held. NULL, or what is wrong. */
+static const char *start_rings_locked(VirtioDev *vd)
+{
+    vd->features = vd->regs.driver_features;
+    for (unsigned i = 0; i < vd->queues; i++) {
+        VirtioQueueRegs *r = &vd->regs.q[i];
+        VirtQueueSetup s = ring_setup(vd, r);
+        const char *why;
+
+        if (!r->enabled || vd->q[i].vq.size)
+            continue;
+        if (!virtqueue_start(&vd->q[i].vq, vd->pci.dev.board->mem, &s, &why))
+            return why;
+    }
+    __atomic_store_n(&vd->live, true, __ATOMIC_RELAXED);
+    return NULL;
+}
+
+/* On the loop; keeps (2). */
+static void start_rings(void *opaque)
+{
+    VirtioDev *vd = opaque;
+    const char *why = NULL;
+    bool go, first;
+
+    lodge_lock(&vd->pci.dev.lock);
+    go = (vd->regs.status & VIRTIO_CONFIG_S_DRIVER_OK) &&
+         !(vd->regs.status & VIRTIO_CONFIG_S_NEEDS_RESET) && !vd->regs.resetting;
+    first = !vd->live;
+    if (go)
+        why = start_rings_locked(vd);
+    lodge_unlock(&vd->pci.dev.lock);
+    if (!go)
+        return;
+    if (why) {
+        virtio_break(vd, why);
+        return;
+    }
+    if (first && vd->vc->started)
+        vd->vc->started(vd);
+    kick_all(vd);
+}
+
+static void run_on_loop(VirtioDev *vd, IoCallFn fn)
+{
+    if (vd->io)
+        io_thread_call(vd->io, fn, vd);
+    else
+        fn(vd);
+}
+
+void virtio_sync_rings(VirtioDev *vd)
+{
+    run_on_loop(vd, start_rings);
+    lodge_lock(&vd->pci.dev.lock);
+    virtio_pci_eventfds_locked(vd, vd->live && !vd->regs.resetting);
+    lodge_unlock(&vd->pci.dev.lock);
+}
+
+/* ---- reset ---- */
+
+/* Take the rings away; the device forgets what it holds, but for requests under way. */
+static void stop_rings(VirtioDev *vd)
+{
+    __atomic_store_n(&vd->live, false, __ATOMIC_RELAXED);
+    vd->broken = false;
+    vd->pending = 0;
+    for (unsigned i = 0; i < vd->queues; i++) {
+        virtqueue_stop(&vd->q[i].vq);
+        vd->q[i].vq.broken = false;
+    }
+    if (vd->vc->stopped)
+        vd->vc->stopped(vd);
+    vd->features = 0;
+}
+
+/* Registers to their values after reset. */
+static void regs_reset_locked(VirtioDev *vd)
+{
+    lock_assert_held(&vd->pci.dev.lock);
+    memset(&vd->regs, 0, sizeof vd->regs);
+    vd->regs.config_vector = VIRTIO_MSI_NO_VECTOR;
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
+        vd->regs.q[i].vector = VIRTIO_MSI_NO_VECTOR;
+        vd->regs.q[i].size = i < vd->queues ? vd->queue_max : 0;
+    }
+    virtio_pci_reset_locked(vd);
+}
+
+static void finish_reset(VirtioDev *vd)
+{
+    lodge_lock(&vd->pci.dev.lock);
+    if (vd->regs.resetting)
+        regs_reset_locked(vd);
+    lodge_unlock(&vd->pci.dev.lock);
+}
+
+/* On the loop; keeps (2) and (3). */
+static void stop_on_loop(void *opaque)
+{
+    VirtioDev *vd = opaque;
+    bool go;
+
+    lodge_lock(&vd->pci.dev.lock);
+    go = vd->regs.resetting;
+    lodge_unlock(&vd->pci.dev.lock);
+    if (!go)
+        return;
+    stop_rings(vd);
+    vd->stopping = vd->inflight > 0;
+    if (!vd->stopping)
+        finish_reset(vd);
+}
+
+static void driver_reset(VirtioDev *vd)
+{
+    bool first;
+
+    lodge_lock(&vd->pci.dev.lock);
+    first = !vd->regs.resetting;
+    if (first && !(vd->regs.status & (VIRTIO_CONFIG_S_DRIVER_OK | VIRTIO_CONFIG_S_NEEDS_RESET))) {
+        regs_reset_locked(vd);
+        first = false;
+    } else if (first) {
+        vd->regs.resetting = true;
+        virtio_pci_eventfds_locked(vd, false);
+    }
+    lodge_unlock(&vd->pci.dev.lock);
+    if (first)
+        run_on_loop(vd, stop_on_loop);
+}
+
+void virtio_reset(Device *d, ResetKind kind)
+{
+    VirtioDev *vd = (VirtioDev *)d;
+
+    pci_reset(&vd->pci);
+    virtio_pci_eventfds_locked(vd, false);
+    if (vd->io && vd->live && !__atomic_load_n(&vd->quiet, __ATOMIC_ACQUIRE)) {
+        /* The loop may be in a handler now: it stops the rings itself. */
+        vd->regs.resetting = true;
+        virtio_pci_msix_sync_locked(vd);
+        io_thread_post(vd->io, stop_on_loop, vd);
+        return;
+    }
+    stop_rings(vd);
+    if (vd->inflight) {
+        vd->stopping = true;
+        vd->regs.resetting = true;
+        virtio_pci_msix_sync_locked(vd);
+        return;
+    }
+    regs_reset_locked(vd);
+}
+
+/* Keeps (3), and lets a quiesce end. */
+static void settle(VirtioDev *vd)
+{
+    if (vd->inflight)
+        return;
+    if (vd->stopping) {
+        vd->stopping = false;
+        finish_reset(vd);
+    }
+    if (vd->quieting) {
+        vd->quieting = false;
+        device_quiesced(&vd->pci.dev);
+    }
+}
+
+void virtio_get(VirtioDev *vd)
+{
+    vd->inflight++;
+}
+
+void virtio_put(VirtioDev *vd)
+{
+    g_assert(vd->inflight);
+    vd->inflight--;
+    if (!vd->inflight && (vd->stopping || vd->quieting))
+        settle(vd);
+}
+
+/* ---- the status register ---- */
+
+void virtio_write_status(VirtioDev *vd, uint8_t val)
+{
+    bool start = false;
+
+    if (!val) {
+        driver_reset(vd);
+        return;
+    }
+    lodge_lock(&vd->pci.dev.lock);
+    if (!vd->regs.resetting) {
+        uint8_t old = vd->regs.status, now;
+
+        /* 2.1.1: a driver only adds bits; NEEDS_RESET is ours. */
+        now = old | (val & ~VIRTIO_CONFIG_S_NEEDS_RESET);
+        if ((now & ~old & VIRTIO_CONFIG_S_FEATURES_OK) &&
+            !features_acceptable(vd, vd->regs.driver_features))
+            now &= ~VIRTIO_CONFIG_S_FEATURES_OK;
+        if ((now & VIRTIO_CONFIG_S_DRIVER_OK) && !(now & VIRTIO_CONFIG_S_FEATURES_OK)) {
+            guest_fault(&vd->pci.dev, "driver is ready before its features are accepted");
+            now &= ~VIRTIO_CONFIG_S_DRIVER_OK;
+        }
+        vd->regs.status = now;
+        start = now & ~old & VIRTIO_CONFIG_S_DRIVER_OK;
+    }
+    lodge_unlock(&vd->pci.dev.lock);
+    if (start)
+        virtio_sync_rings(vd);
+}
+
+void virtio_break_locked(VirtioDev *vd, const char *why)
+{
+    lock_assert_held(&vd->pci.dev.lock);
+    guest_fault(&vd->pci.dev, "%s", why);
+    if (vd->regs.resetting || (vd->regs.status & VIRTIO_CONFIG_S_NEEDS_RESET))
+        return;
+    vd->regs.status |= VIRTIO_CONFIG_S_NEEDS_RESET;
+    /* 2.1.2: the driver is told if it was ready. */
+    if (vd->regs.status & VIRTIO_CONFIG_S_DRIVER_OK)
+        virtio_pci_interrupt_config_locked(vd);
+}
+
+void virtio_break(VirtioDev *vd, const char *why)
+{
+    vd->broken = true;
+    lodge_lock(&vd->pci.dev.lock);
+    virtio_break_locked(vd, why);
+    lodge_unlock(&vd->pci.dev.lock);
+}
+
+/* ---- for devices ---- */
+
+bool virtio_pop(VirtioDev *vd, unsigned q, VirtChain *c)
+{
+    VirtQueue *vq = &vd->q[q].vq;
+
+    if (vd->broken)
+        return false;
+    switch (virtqueue_pop(vq, c)) {
+    case VIRTQ_CHAIN:
+        return true;
+    case VIRTQ_BROKEN:
+        virtio_break(vd, vq->why);
+        return false;
+    case VIRTQ_EMPTY:
+        break;
+    }
+    return false;
+}
+
+void virtio_publish(VirtioDev *vd, unsigned q)
+{
+    if (virtqueue_publish(&vd->q[q].vq))
+        virtio_pci_interrupt(vd, &vd->q[q]);
+}
+
+void virtio_config_set(VirtioDev *vd, unsigned off, const void *from, unsigned len)
+{
+    g_assert(range_within(off, len, VIRTIO_CONFIG_MAX));
+    lodge_lock(&vd->pci.dev.lock);
+    if (memcmp(vd->config + off, from, len)) {
+        memcpy(vd->config + off, from, len);
+        vd->regs.generation++;
+        if ((vd->regs.status & VIRTIO_CONFIG_S_DRIVER_OK) && !vd->regs.resetting)
+            virtio_pci_interrupt_config_locked(vd);
+    }
+    lodge_unlock(&vd->pci.dev.lock);
+}
+
+/* ---- quiesce and resume ---- */
+
+static void quiet_on_loop(void *opaque)
+{
+    VirtioDev *vd = opaque;
+
+    __atomic_store_n(&vd->quiet, true, __ATOMIC_RELEASE);
+    if (vd->live && vd->vc->quieted)
+        vd->vc->quieted(vd);
+    vd->quieting = true;
+    settle(vd);
+}
+
+void virtio_quiesce(Device *d)
+{
+    VirtioDev *vd = (VirtioDev *)d;
+
+    if (vd->io)
+        io_thread_post(vd->io, quiet_on_loop, vd);
+    else
+        quiet_on_loop(vd);
+}
+
+static void resume_on_loop(void *opaque)
+{
+    VirtioDev *vd = opaque;
+
+    __atomic_store_n(&vd->quiet, false, __ATOMIC_RELEASE);
+    vd->quieting = false;
+    if (vd->live && vd->vc->started)
+        vd->vc->started(vd);
+    kick_all(vd);
+}
+
+void virtio_resume(Device *d)
+{
+    VirtioDev *vd = (VirtioDev *)d;
+
+    if (vd->io)
+        io_thread_post(vd->io, resume_on_loop, vd);
+    else
+        resume_on_loop(vd);
+}
+
+/* ---- realize ---- */
+
+static bool make_queues(VirtioDev *vd, GError **error)
+{
+    vd->q = g_new0(VirtioQ, vd->queues);
+    for (unsigned i = 0; i < vd->queues; i++) {
+        vd->q[i].vd = vd;
+        vd->q[i].index = i;
+        vd->q[i].fd = -1;
+    }
+    for (unsigned i = 0; vd->io && i < vd->queues; i++) {
+        VirtioQ *q = &vd->q[i];
+
+        q->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (q->fd < 0)
+            return lodge_fail_errno(error, errno, "%s: cannot make an eventfd", vd->pci.dev.id);
+        q->watch = io_watch_new(vd->io, q->fd, EPOLLIN | EPOLLET, on_kick, q, error);
+        if (!q->watch)
+            return false;
+    }
+    return true;
+}
+
+bool virtio_realize(VirtioDev *vd, const VirtioClass *vc, IoThread *io, uint64_t offered,
+                    unsigned queues, uint16_t entries, unsigned config_len, GError **error)
+{
+    g_assert(queues && queues <= VIRTIO_QUEUES_MAX && queues < PCI_MSIX_MAX);
+    g_assert(is_power_of_two(entries) && entries <= VIRTQ_SIZE_MAX);
+    g_assert(config_len <= VIRTIO_CONFIG_MAX);
+    vd->vc = vc;
+    vd->io = io;
+    vd->offered = offered;
+    for (const VirtioFeature *f = ring_features; f->name; f++)
+        vd->offered |= VIRTIO_BIT(f->bit);
+    g_assert(!unmet_feature(vc->features, vd->offered));
+    vd->queues = queues;
+    vd->queue_max = entries;
+    vd->config_len = config_len;
+    vd->notify_gpa = UINT64_MAX;
+    if (virtio_pci_realize(vd, error) && make_queues(vd, error))
+        return true;
+    virtio_unrealize(vd);
+    return false;
+}
+
+void virtio_unrealize(VirtioDev *vd)
+{
+    if (!vd->vc)
+        return;
+    if (vd->q) {
+        lodge_lock(&vd->pci.dev.lock);
+        virtio_pci_eventfds_locked(vd, false);
+        lodge_unlock(&vd->pci.dev.lock);
+    }
+    for (unsigned i = 0; vd->q && i < vd->queues; i++) {
+        io_watch_free(vd->q[i].watch);
+        if (vd->q[i].fd >= 0)
+            close(vd->q[i].fd);
+    }
+    g_clear_pointer(&vd->q, g_free);
+    pci_unrealize(&vd->pci);
+    vd->vc = NULL;
+}
+
+/* ---- state ---- */
+
+static const StateField queue_fields[] = {
+    ST_U(VirtioQueueRegs, desc, UINT64_MAX),
+    ST_U(VirtioQueueRegs, avail, UINT64_MAX),
+    ST_U(VirtioQueueRegs, used, UINT64_MAX),
+    ST_U(VirtioQueueRegs, size, VIRTQ_SIZE_MAX),
+    ST_U(VirtioQueueRegs, vector, UINT16_MAX),
+    ST_U(VirtioQueueRegs, last_avail, UINT16_MAX),
+    ST_U(VirtioQueueRegs, used_idx, UINT16_MAX),
+    ST_U(VirtioQueueRegs, enabled, 1),
+    ST_END,
+};
+static const StateDesc queue_state = {.name = "queue", .version = 1, .oldest = 1,
+                                      .regs_size = sizeof(VirtioQueueRegs),
+                                      .fields = queue_fields};
+
+static const StateField virtio_fields[] = {
+    ST_U(VirtioRegs, driver_features, UINT64_MAX),
+    ST_U(VirtioRegs, device_feature_sel, UINT32_MAX),
+    ST_U(VirtioRegs, driver_feature_sel, UINT32_MAX),
+    ST_U(VirtioRegs, config_vector, UINT16_MAX),
+    ST_U(VirtioRegs, queue_sel, UINT16_MAX),
+    ST_U(VirtioRegs, status, UINT8_MAX),
+    ST_U(VirtioRegs, isr, VIRTIO_PCI_ISR_CONFIG | 1),
+    ST_U(VirtioRegs, generation, UINT8_MAX),
+    ST_B(VirtioRegs, resetting),
+    ST_SUBS(VirtioRegs, q, VIRTIO_QUEUES_MAX, &queue_state),
+    ST_END,
+};
+const StateDesc virtio_state = {.name = "virtio", .version = 1, .oldest = 1,
+                                .regs_size = sizeof(VirtioRegs), .fields = virtio_fields};
+
+static const StateField saved_fields[] = {
+    ST_SUBS(VirtioSaved, pci, 1, &pci_state),
+    ST_SUBS(VirtioSaved, virtio, 1, &virtio_state),
+    ST_END,
+};
+const StateDesc virtio_saved_state = {.name = "virtio-pci", .version = 1, .oldest = 1,
+                                      .regs_size = sizeof(VirtioSaved), .fields = saved_fields};
+
+/**
+ * virtio_pre_save() - Collect the registers, ring indices among them, for a snapshot
+ * @ret_saved: filled
+ * Context: main thread, quiesced: nothing is in flight, so the indices say all.
+ */
+void virtio_pre_save(VirtioDev *vd, VirtioSaved *ret_saved)
+{
+    for (unsigned i = 0; i < vd->queues; i++) {
+        const VirtQueue *vq = &vd->q[i].vq;
+        VirtioQueueRegs *r = &vd->regs.q[i];
+
+        if (!vq->size)
+            continue;
+        r->last_avail = vq->last_avail;
+        r->used_idx = vq->used_idx;
+    }
+    pci_pre_save(&vd->pci);
+    ret_saved->pci = vd->pci.regs;
+    ret_saved->virtio = vd->regs;
+}
+
+static bool vector_valid(const VirtioDev *vd, uint16_t v)
+{
+    return v == VIRTIO_MSI_NO_VECTOR || v < vd->pci.msix_vectors;
+}
+
+static bool regs_valid(VirtioDev *vd, const VirtioRegs *r)
+{
+    bool accepted = r->status & VIRTIO_CONFIG_S_FEATURES_OK;
+
+    if (r->resetting || !vector_valid(vd, r->config_vector))
+        return false;
+    if (accepted && !features_acceptable(vd, r->driver_features))
+        return false;
+    if ((r->status & VIRTIO_CONFIG_S_DRIVER_OK) && !accepted)
+        return false;
+    for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
+        const VirtioQueueRegs *q = &r->q[i];
+
+        if (!vector_valid(vd, q->vector))
+            return false;
+        if (i >= vd->queues ? q->enabled || q->size
+                            : !is_power_of_two(q->size) || q->size > vd->queue_max)
+            return false;
+    }
+    return true;
+}
+
+/**
+ * virtio_post_load() - Put loaded registers in force and bring the rings up
+ * @s: as state_load() filled it; checked here
+ * Context: main thread; the device was reset and is quiesced or has no loop.
+ * Return:  false with LODGE_ERROR_IMAGE: registers that no driver could have left.
+ */
+bool virtio_post_load(VirtioDev *vd, const VirtioSaved *s, GError **error)
+{
+    const char *why = NULL;
+    bool ok = false;
+
+    if (!regs_valid(vd, &s->virtio))
+        return lodge_fail(error, LODGE_ERROR_IMAGE, "%s: its registers contradict each other",
+                          vd->pci.dev.id);
+    lodge_lock(&vd->pci.dev.lock);
+    vd->pci.regs = s->pci;
+    vd->regs = s->virtio;
+    ok = pci_post_load(&vd->pci, error);
+    if (ok) {
+        for (unsigned i = 0; i < vd->queues; i++)
+            __atomic_store_n(&vd->q[i].vector, vd->regs.q[i].vector, __ATOMIC_RELAXED);
+        __atomic_store_n(&vd->config_vec, vd->regs.config_vector, __ATOMIC_RELAXED);
+        virtio_pci_msix_sync_locked(vd);
+        vd->broken = vd->regs.status & VIRTIO_CONFIG_S_NEEDS_RESET;
+        if (!vd->broken && (vd->regs.status & VIRTIO_CONFIG_S_DRIVER_OK)) {
+            why = start_rings_locked(vd);
+            virtio_pci_eventfds_locked(vd, !why);
+        }
+    }
+    lodge_unlock(&vd->pci.dev.lock);
+    if (!ok)
+        return false;
+    if (why)
+        return lodge_fail(error, LODGE_ERROR_IMAGE, "%s: %s", vd->pci.dev.id, why);
+    return true;
+}
