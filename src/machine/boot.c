@@ -254,7 +254,7 @@ static bool open_initrd(BootImage *b, const char *text, GError **error)
     return add_initrd(b, &f, error);
 }
 
-static bool open_initrd_fd(BootImage *b, int given, GError **error)
+bool boot_add_initrd(BootImage *b, int given, GError **error)
 {
     int fd = fcntl(given, F_DUPFD_CLOEXEC, 0);
     if (fd < 0)
@@ -344,7 +344,7 @@ BootImage *boot_open(const BootSpec *spec, GError **error)
     for (const char *const *i = spec->initrds; i && *i; i++)
         if (!open_initrd(b, *i, error))
             return NULL;
-    if (spec->initrd_fd > 0 && !open_initrd_fd(b, spec->initrd_fd, error))
+    if (spec->initrd_fd > 0 && !boot_add_initrd(b, spec->initrd_fd, error))
         return NULL;
     if (strlen(b->append) >= BOOT_CMDLINE_MAX) {
         lodge_fail(error, LODGE_ERROR_CONFIG, "command line: %zu bytes are more than %u",
