@@ -12,7 +12,7 @@
 #include "kernel_image.h"
 #include "replay.h"
 
-enum { RAM = 32 << 20, MAX_INPUT = 1 << 20 };
+enum { RAM = 32 << 20, INPUT_CAP = 1 << 20 };
 
 static MemMap *make_ram(void)
 {
@@ -53,7 +53,7 @@ static void as_unpacked(const uint8_t *data, size_t len)
 {
     UnpackBuf buf = {0};
     g_autoptr(GError) error = NULL;
-    if (!unpack(UNPACK_PLAIN, data, len, 0, MAX_INPUT, &buf, &error))
+    if (!unpack(UNPACK_PLAIN, data, len, 0, INPUT_CAP, &buf, &error))
         return;
     g_auto(KernelImage) k = {.fd = -1};
     g_autoptr(MemMap) m = make_ram();
@@ -64,7 +64,7 @@ static void as_unpacked(const uint8_t *data, size_t len)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    if (!len || len > MAX_INPUT)
+    if (!len || len > INPUT_CAP)
         return 0;
     as_file(data, len);
     as_unpacked(data, len);

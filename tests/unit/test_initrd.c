@@ -56,7 +56,8 @@ static void make_tree(void)
     put_module("kernel/d/sum_generic.ko", UNPACK_PLAIN);
     put_module("kernel/e/loop1.ko", UNPACK_PLAIN);
     put_module("kernel/e/loop2.ko", UNPACK_PLAIN);
-    put("kernel/f/torn.ko.xz", "\3757zXZ\0\0\1", 8);
+    g_autoptr(GByteArray) torn = fake_compress(UNPACK_XZ, (const uint8_t *)dir, strlen(dir));
+    put("kernel/f/torn.ko.xz", torn->data, torn->len / 2);
 }
 
 /* Contents of @name in the archive, NULL if it is not there. */
