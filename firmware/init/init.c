@@ -461,4 +461,9 @@ static void __attribute__((noreturn, used)) start(long *stack)
     die("init ended", 0, 0);
 }
 
-__asm__(".globl _start\n_start:\n\txor %ebp, %ebp\n\tmov %rsp, %rdi\n\tand $-16, %rsp\n\tcall start\n");
+__asm__(".globl _start\n"
+        "_start:\n"
+        "\txor %ebp, %ebp\n"
+        "\tmov %rsp, %rdi\n"
+        "\tand $-16, %rsp\n"
+        "\tcall start\n");

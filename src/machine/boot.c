@@ -35,8 +35,9 @@ static const char auto_name[] = "auto";
 
 unsigned boot_protocol_name(unsigned i, const char **ret_name, const char **ret_help)
 {
-    *ret_name = i ? protocols[MIN(i, G_N_ELEMENTS(protocols)) - 1]->name : auto_name;
-    *ret_help = i ? protocols[MIN(i, G_N_ELEMENTS(protocols)) - 1]->help : "what fits the file best";
+    const BootProtocol *p = i ? protocols[MIN(i, G_N_ELEMENTS(protocols)) - 1] : NULL;
+    *ret_name = p ? p->name : auto_name;
+    *ret_help = p ? p->help : "what fits the file best";
     return G_N_ELEMENTS(protocols) + 1;
 }
 
@@ -147,7 +148,8 @@ bool boot_write_cmdline(MemMap *mem, const char *text, GError **error)
     size_t len = strlen(text) + 1;
     if (len > BOOT_CMDLINE_MAX)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "command line: %zu bytes are more than %u", len - 1, BOOT_CMDLINE_MAX - 1);
+                          "command line: %zu bytes are more than %u", len - 1,
+                          BOOT_CMDLINE_MAX - 1);
     if (!mem_write(mem, BOOT_CMDLINE_GPA, text, len))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "memory: too small for a kernel");
     return true;
@@ -320,7 +322,7 @@ static bool choose_protocol(BootImage *b, const char *wanted, GError **error)
         return true;
     const char *guess = guess_contents(b);
     return lodge_fail(error, LODGE_ERROR_IMAGE,
-                      "kernel '%s': is not a kernel (neither bzImage, ELF for x86, nor Multiboot)%s%s",
+                      "kernel '%s': is not a kernel (neither bzImage, x86 ELF, nor Multiboot)%s%s",
                       b->kernel.path, guess ? "; it looks like " : "", guess ? guess : "");
 }
 

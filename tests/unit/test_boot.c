@@ -478,7 +478,7 @@ static void test_bad_elf(void)
 {
     g_autoptr(GByteArray) elf = fake_elf(true, 0, NULL, 3);
     g_autofree char *path = put("elf", elf->data, elf->len);
-    expect_error(&(BootSpec){.kernel = path}, LODGE_ERROR_UNSUPPORTED, "needs the header's address");
+    expect_error(&(BootSpec){.kernel = path}, LODGE_ERROR_UNSUPPORTED, "the header's address");
     elf = fake_elf(false, 0, NULL, 0x8);
     g_free(path);
     path = put("elf", elf->data, elf->len);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The cache of unpacked kernels: hits, damage anywhere, changed kernels, the cap, hostile folders. */
+/* The cache of unpacked kernels: hits, damage anywhere, changed kernels, the cap, bad folders. */
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
