@@ -40,7 +40,8 @@ typedef struct Modules {
     char *dep, *builtin, *softdep, *alias; /* owned texts, cut into lines */
     GHashTable *by_name;  /* name -> line of modules.dep: path, colon, paths; into dep */
     GHashTable *built_in; /* set of names, owned */
-    GHashTable *seen;     /* name -> added already, owned */
+    GHashTable *seen;     /* set of names added already, owned */
+    GHashTable *aliased;  /* set of names looked up in alias, owned */
     GPtrArray *order;     /* paths below dir, owned; in loading order */
     GPtrArray *optional;  /* beside order: non-NULL if it may fail */
     GPtrArray *missing;   /* names, owned */
@@ -92,6 +93,7 @@ static void modules_free(Modules *m)
     g_clear_pointer(&m->by_name, g_hash_table_unref);
     g_clear_pointer(&m->built_in, g_hash_table_unref);
     g_clear_pointer(&m->seen, g_hash_table_unref);
+    g_clear_pointer(&m->aliased, g_hash_table_unref);
     g_clear_pointer(&m->order, g_ptr_array_unref);
     g_clear_pointer(&m->optional, g_ptr_array_unref);
     g_clear_pointer(&m->missing, g_ptr_array_unref);
@@ -113,6 +115,7 @@ static Modules *modules_open(const char *dir)
     m->by_name = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     m->built_in = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     m->seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    m->aliased = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     m->order = g_ptr_array_new_with_free_func(g_free);
     m->optional = g_ptr_array_new();
     m->missing = g_ptr_array_new_with_free_func(g_free);
@@ -130,28 +133,27 @@ static Modules *modules_open(const char *dir)
 
 static bool add_module(Modules *m, const char *name, bool optional, unsigned depth);
 
-/* What else answers to @name: modules whose alias it is, exactly. All of them are optional. */
-static bool add_by_alias(Modules *m, const char *name, unsigned depth)
+/* Modules whose alias is exactly @name, as depmod wrote it. The table has a megabyte of patterns:
+ * it is searched as text, not parsed. */
+static bool add_by_alias_text(Modules *m, const char *name, unsigned depth)
 {
     bool found = false;
-    g_autofree char *wanted = g_strdelimit(g_strdup(name), "-", '_');
-    for (const char *p = m->alias; p && *p;) {
-        const char *end = strchrnul(p, '\n');
-        const char *alias = p + strlen("alias ");
-        if (g_str_has_prefix(p, "alias ") && alias < end) {
-            const char *gap = memchr(alias, ' ', (size_t)(end - alias));
-            size_t len = gap ? (size_t)(gap - alias) : 0;
-            bool same = len == strlen(wanted);
-            for (size_t i = 0; same && i < len; i++)
-                same = (alias[i] == '-' ? '_' : alias[i]) == wanted[i];
-            if (same) {
-                g_autofree char *target = g_strndup(gap + 1, (size_t)(end - gap - 1));
-                found |= add_module(m, target, true, depth + 1);
-            }
-        }
-        p = *end ? end + 1 : end;
+    g_autofree char *pattern = g_strdup_printf("\nalias %s ", name);
+    for (const char *p = m->alias; p && (p = strstr(p, pattern));) {
+        p += strlen(pattern);
+        g_autofree char *target = g_strndup(p, strcspn(p, "\n"));
+        found |= add_module(m, target, true, depth + 1);
     }
     return found;
+}
+
+/* What else answers to @name, once; all of it is optional. */
+static void add_by_alias(Modules *m, const char *name, unsigned depth)
+{
+    if (!g_hash_table_add(m->aliased, g_strdup(name)) || add_by_alias_text(m, name, depth))
+        return;
+    g_autofree char *other = g_strdelimit(g_strdup(name), "-", '_');
+    (void)add_by_alias_text(m, other, depth); /* a soft dependency may be nowhere */
 }
 
 /* "softdep NAME pre: A B post: C": what comes before @name. */
@@ -170,7 +172,7 @@ static void add_softdeps(Modules *m, const char *name, unsigned depth)
             if (g_str_has_suffix(*w, ":"))
                 pre = !strcmp(*w, "pre:");
             else if (pre && **w && !add_module(m, *w, true, depth + 1))
-                (void)add_by_alias(m, *w, depth); /* soft: may be nowhere */
+                add_by_alias(m, *w, depth);
         }
     }
 }

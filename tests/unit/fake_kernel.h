@@ -125,7 +125,7 @@ static inline GByteArray *fake_compress(UnpackFormat format, const uint8_t *src,
         done = len;
     } else {
         /* gzip and lzma have no one-call encoder: their programs do it. */
-        g_autofree char *in = NULL, *text = NULL;
+        g_autofree char *in = NULL;
         int fd = g_file_open_tmp("lodge-test-XXXXXX", &in, &error);
         g_assert_no_error(error);
         g_close(fd, NULL);

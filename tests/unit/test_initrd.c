@@ -47,7 +47,7 @@ static void make_tree(void)
                             "kernel/f/torn.ko.xz:\n");
     put_text("modules.builtin", "kernel/x/virtio-pci.ko\n");
     put_text("modules.softdep", "# comment\nsoftdep top_mod pre: crypto-sum post: other\n");
-    put_text("modules.alias", "# comment\nalias crypto-sum sum_fast\nalias crypto_sum sum_generic\n"
+    put_text("modules.alias", "# comment\nalias crypto-sum sum_fast\nalias crypto-sum sum_generic\n"
                               "alias crypto-sum-more other\n");
     put_module("kernel/a/top-mod.ko", UNPACK_PLAIN);
     put_module("kernel/b/mid.ko.xz", UNPACK_XZ);
@@ -128,6 +128,7 @@ static void test_order(void)
     g_assert_cmpmem(g_bytes_get_data(init, NULL), 4, "\177ELF", 4);
     g_assert_cmpuint(g_bytes_get_size(init), <, 8192);
     g_autoptr(GBytes) console = look(fd, "dev/console", &mode);
+    g_assert_nonnull(console);
     g_assert_cmpuint(mode, ==, S_IFCHR | 0600);
     close(fd);
 }
