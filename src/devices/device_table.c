@@ -4,8 +4,16 @@
 
 #include "lodge/device.h"
 
+extern const DeviceClass virtio_blk_pci_class;
+extern const DeviceClass virtio_console_pci_class;
+extern const DeviceClass virtio_net_pci_class;
+extern const DeviceClass virtio_rng_pci_class;
 
 const DeviceClass *const device_table[] = {
+    &virtio_blk_pci_class,
+    &virtio_console_pci_class,
+    &virtio_net_pci_class,
+    &virtio_rng_pci_class,
     NULL,
 };
 
