@@ -87,12 +87,16 @@ void irq_set_hooks(Irq *q, const IrqHooks *hooks)
 
 void irq_set_pic(Irq *q, const IrqSink *sink)
 {
-    q->pic = *sink;
+    irq_lock_take(q);
+    q->pic = sink ? *sink : (IrqSink){0};
+    irq_lock_drop(q);
 }
 
 void irq_set_ioapic(Irq *q, const IrqSink *sink)
 {
-    q->ioapic = *sink;
+    irq_lock_take(q);
+    q->ioapic = sink ? *sink : (IrqSink){0};
+    irq_lock_drop(q);
 }
 
 LodgeLock *irq_lock(Irq *q)
@@ -130,13 +134,19 @@ void irq_lock_drop(Irq *q)
         g_array_free(calls, TRUE);
 }
 
+/* ISA IRQ 0 arrives at the IOAPIC's pin 2. */
+static unsigned ioapic_pin(unsigned gsi)
+{
+    return gsi == 0 ? 2 : gsi;
+}
+
 static void drive_pin_locked(Irq *q, unsigned gsi)
 {
     bool level = q->asserted[gsi] > 0;
     if (gsi < 16 && q->pic.set_pin)
         q->pic.set_pin(q->pic.opaque, gsi, level);
     if (q->ioapic.set_pin)
-        q->ioapic.set_pin(q->ioapic.opaque, gsi == 0 ? 2 : gsi, level);
+        q->ioapic.set_pin(q->ioapic.opaque, ioapic_pin(gsi), level);
 }
 
 static void line_set_locked(IrqLine *l, bool asserted)
@@ -198,6 +208,26 @@ void irq_line_on_eoi(IrqLine *l, IrqEoiFn fn, void *opaque)
     l->eoi = fn;
     l->eoi_opaque = opaque;
     lodge_unlock(&l->irq->lock);
+}
+
+unsigned irq_line_at_pic(IrqLine *l)
+{
+    Irq *q = l->irq;
+    lodge_lock(&q->lock);
+    bool wired = l->gsi < 16 && q->pic.pin_state;
+    unsigned state = wired ? q->pic.pin_state(q->pic.opaque, l->gsi) : 0;
+    lodge_unlock(&q->lock);
+    return state;
+}
+
+unsigned irq_line_at_ioapic(IrqLine *l)
+{
+    Irq *q = l->irq;
+    lodge_lock(&q->lock);
+    unsigned state =
+        q->ioapic.pin_state ? q->ioapic.pin_state(q->ioapic.opaque, ioapic_pin(l->gsi)) : 0;
+    lodge_unlock(&q->lock);
+    return state;
 }
 
 void irq_eoi_locked(Irq *q, unsigned gsi)
@@ -377,7 +407,7 @@ int irq_ack(Irq *q)
     if (!q->ack)
         return -1;
     irq_lock_take(q);
-    int vector = q->extint ? q->ack(q->ack_opaque) : -1;
+    int vector = q->ack(q->ack_opaque);
     irq_lock_drop(q);
     return vector;
 }

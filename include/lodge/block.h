@@ -41,6 +41,7 @@ struct BlkReq {
     BlkReq *next;
     int status;              /* BLK_STATUS: 1 data, 0 reads as zeros or comes from below */
     uint64_t status_len;     /* BLK_STATUS: bytes from offset with that answer */
+    uint8_t flags;           /* of the block layer */
     uintptr_t scratch[8];    /* of the driver that has it */
 };
 
@@ -79,6 +80,10 @@ typedef struct BlkOptions {
  *         LODGE_ERROR_HOST. Nothing that it made is left behind on failure.
  */
 BlkNode *blk_open(const char *name, const BlkOptions *o, IoThread *io, GError **error);
+/* Who has the file of that device and inode locked, from the registry of VMs: transfer full, or NULL
+ * if it is none of ours. Set once, before anything is opened; NULL takes it away. Main thread. */
+typedef char *(*BlkHolderFn)(void *opaque, uint64_t dev, uint64_t ino);
+void blk_set_holder_lookup(BlkHolderFn fn, void *opaque);
 /* Drains, closes what is under it, frees. Main thread. NULL is fine. */
 void blk_close(BlkNode *n);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkNode, blk_close)
@@ -95,7 +100,8 @@ IoThread *blk_io_thread(BlkNode *n);
  * EROFS like any other error. Context: any thread, device locks may be held.
  */
 void blk_submit(BlkNode *n, BlkReq *req);
-/* Block until @req is done; for tools and tests. Context: not the node's IoThread. */
+/* Block until @req is done; for tools and tests; takes over its done and opaque. It is not parked by
+ * a drain, so that the one who drained can flush. Context: not the node's IoThread. */
 int blk_wait(BlkNode *n, BlkReq *req);
 int blk_pread(BlkNode *n, void *buf, uint64_t offset, size_t len);
 int blk_pwrite(BlkNode *n, const void *buf, uint64_t offset, size_t len);

@@ -27,7 +27,8 @@ typedef struct ChanOps {
 
 /**
  * chan_open() - Open a channel from its text
- * @spec: none | stdio | pty | file:PATH | unix:PATH[,server=on|off] | tcp:HOST:PORT[,server=on|off] | fd:N[,fd:M]
+ * @spec: none | stdio | pty | file:PATH | unix:PATH[,server=on|off] |
+ *        tcp:[HOST]:PORT[,server=on|off] | fd:N[,fd:M]; server is on by default, HOST 127.0.0.1
  * @name: copied; names it in messages
  * @io:   borrowed
  * Context: main thread. Return: transfer full, or NULL: LODGE_ERROR_CONFIG (unknown kind, bad
@@ -38,7 +39,8 @@ void chan_close(Chan *c); /* flushes what can be written, restores the terminal;
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Chan, chan_close)
 const char *chan_describe(const Chan *c); /* "pty /dev/pts/3", ...; transfer none */
 
-/* The device's side: one at a time. Main thread; NULL ops detaches. */
+/* The device's side: one at a time. Main thread; NULL ops detaches. Says connected(true) at once
+ * where somebody is there. */
 void chan_attach(Chan *c, const ChanOps *ops, void *opaque);
 /* Queue bytes for the host; never blocks, copies. Any thread, device locks may be held. */
 void chan_write(Chan *c, const void *data, size_t len);
@@ -54,5 +56,7 @@ void chan_set_input_filter(Chan *c, ChanFilterFn fn, void *opaque);
 /* Feed bytes as if the host's end had sent them (lodge type, tests). Any thread. */
 void chan_inject(Chan *c, const void *data, size_t len);
 bool chan_is_terminal(const Chan *c);
+/* Output bytes that were lost because the host took none. Any thread. */
+uint64_t chan_dropped(const Chan *c);
 
 #endif

@@ -27,7 +27,14 @@ typedef void (*IrqEoiFn)(void *opaque);
 typedef struct IrqSink {
     void (*set_pin)(void *opaque, unsigned gsi, bool level);
     void *opaque;
+    unsigned (*pin_state)(void *opaque, unsigned gsi); /* IRQ_PIN_*; NULL: never open */
 } IrqSink;
+
+/* What a controller makes of a pin now. */
+enum {
+    IRQ_PIN_OPEN = 1, /* not masked on its way to the CPUs */
+    IRQ_PIN_BUSY = 2, /* a request is latched, or in service until the guest's EOI */
+};
 
 /* Towards the CPUs. Context: any thread, irq lock held. Must not call back. */
 typedef struct IrqHooks {
@@ -47,6 +54,7 @@ Irq *irq_new(void);
 void irq_free(Irq *q);
 /* Copied; main thread, before vCPUs run. Without hooks messages are counted and dropped. */
 void irq_set_hooks(Irq *q, const IrqHooks *hooks);
+/* Copied; NULL takes it away. */
 void irq_set_pic(Irq *q, const IrqSink *sink);    /* sees GSI 0..15 */
 void irq_set_ioapic(Irq *q, const IrqSink *sink); /* sees GSI 0..23, ISA IRQ 0 as pin 2 */
 LodgeLock *irq_lock(Irq *q);
@@ -57,8 +65,13 @@ IrqLine *irq_line_new(Irq *q, unsigned gsi, const char *who);
 void irq_line_free(IrqLine *l); /* lowers it first; NULL is fine */
 /* Any thread; idempotent level; never calls back. */
 void irq_line_set(IrqLine *l, bool asserted);
-/* Called, with no lock held, on the vCPU thread after the guest's EOI of the line's pin. One fn. */
+/* Called, with no lock held, on the vCPU thread after the guest's EOI of the line's pin, and when a
+ * controller was told to open the pin or to forget its request: look at the line again. One fn. */
 void irq_line_on_eoi(IrqLine *l, IrqEoiFn fn, void *opaque);
+/* IRQ_PIN_* of the line's pin at the PIC pair and at the IOAPIC, for a source that rests while
+ * nobody looks. Any thread; an opened pin is told by the EOI callback. */
+unsigned irq_line_at_pic(IrqLine *l);
+unsigned irq_line_at_ioapic(IrqLine *l);
 /* Raise and lower at once: an edge. */
 void irq_line_pulse(IrqLine *l);
 
@@ -88,7 +101,7 @@ void irq_msi_deliver_locked(Irq *q, uint64_t addr, uint32_t data);
 void irq_extint_locked(Irq *q, bool asserted);
 void irq_ioapic_route_locked(Irq *q, unsigned pin, uint64_t addr, uint32_t data, bool level,
                              bool masked);
-/* The guest ended @gsi: collect the lines' callbacks; they run in irq_unlock(). */
+/* The guest ended @gsi, opened its pin or dropped its request: collect the lines' callbacks; they run in irq_unlock(). */
 void irq_eoi_locked(Irq *q, unsigned gsi);
 /* Level of @gsi as the router sees it. */
 bool irq_level_locked(Irq *q, unsigned gsi);
@@ -96,7 +109,9 @@ bool irq_level_locked(Irq *q, unsigned gsi);
 void irq_lock_take(Irq *q);
 void irq_lock_drop(Irq *q);
 
-/* The PIC's acknowledge, by vCPU 0's thread: vector 0..255, or -1 when INTR is low. */
+/* The PIC's acknowledge, by vCPU 0's thread once irq_extint_pending() was seen; the irq lock is
+ * held around @fn. Vector 0..255; spurious IRQ 7 when INTR was withdrawn in between, as a CPU that
+ * had sampled it would get; -1 when INTR has not been up since the last acknowledge. */
 typedef int (*IrqAckFn)(void *opaque);
 void irq_set_ack(Irq *q, IrqAckFn fn, void *opaque);
 int irq_ack(Irq *q);

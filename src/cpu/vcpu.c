@@ -362,6 +362,11 @@ void cpu_set_run(CpuSet *s)
     set_wanted(s, WANT_RUN);
 }
 
+void cpu_set_stop(CpuSet *s)
+{
+    set_wanted(s, WANT_PARK);
+}
+
 void cpu_set_park(CpuSet *s)
 {
     set_wanted(s, WANT_PARK);

@@ -69,6 +69,9 @@ void cpu_set_run(CpuSet *s);
 /* Make them stop between instructions, and wait for it: afterwards no vCPU thread is in a device,
  * and registers are sound. Main thread, no lock held. */
 void cpu_set_park(CpuSet *s);
+/* Make them stop soon, without waiting; cpu_set_park() waits. Any thread, device and irq locks
+ * may be held. */
+void cpu_set_stop(CpuSet *s);
 bool cpu_set_parked(const CpuSet *s);
 /* All vCPUs to their state after power-on; vCPU 0 to @entry (NULL: the reset vector), the others
  * wait for SIPI. Parked. */

@@ -14,6 +14,22 @@ const DeviceClass *const device_table[] = {
     &virtio_console_pci_class,
     &virtio_net_pci_class,
     &virtio_rng_pci_class,
+extern const DeviceClass ioapic_82093_class;
+extern const DeviceClass kbd_i8042_class;
+extern const DeviceClass pic_i8259_class;
+extern const DeviceClass pit_i8254_class;
+extern const DeviceClass port92_class;
+extern const DeviceClass rtc_mc146818_class;
+extern const DeviceClass uart_16550_class;
+
+const DeviceClass *const device_table[] = {
+    &ioapic_82093_class,
+    &kbd_i8042_class,
+    &pic_i8259_class,
+    &pit_i8254_class,
+    &port92_class,
+    &rtc_mc146818_class,
+    &uart_16550_class,
     NULL,
 };
 

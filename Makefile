@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# A front for meson: everything happens in $(BUILD). `make help` lists the targets.
+BUILD ?= build
+SETUP ?=
+override BUILD := $(abspath $(BUILD))
+export BUILD
+
+.PHONY: build demo check check-sanitize bench clean install help deps-build deps-test deps-demo configure
+
+build: deps-build configure  ## build lodge
+	@ninja -C $(BUILD)
+
+demo: deps-demo build  ## boot a stock Linux from a copy-on-write disk; a shell on a terminal, a tour without
+	@scripts/demo
+
+check: deps-test build  ## all tests; the last line counts them
+	@tests/run
+
+check-sanitize:  ## all tests under the address and undefined-behaviour sanitizers
+	@$(MAKE) --no-print-directory check BUILD=$(BUILD)-sanitize SETUP="-Db_sanitize=address,undefined -Db_lundef=false $(SETUP)"
+
+bench: deps-test  ## the benchmarks, on a release build
+	@$(MAKE) --no-print-directory build BUILD=$(BUILD)-release SETUP="--buildtype=release $(SETUP)"
+	@meson test -C $(BUILD)-release --benchmark --verbose
+
+install: build  ## install under meson's prefix (SETUP=--prefix=DIR), honouring DESTDIR
+	@meson install -C $(BUILD) --no-rebuild
+
+clean:  ## remove the build folders
+	@rm -rf $(BUILD) $(BUILD)-sanitize $(BUILD)-release
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1: \2/p' Makefile
+
+configure:
+	@[ -f $(BUILD)/build.ninja ] || meson setup $(BUILD) . $(SETUP)
+
+deps-build deps-test deps-demo:
+	@scripts/deps $(@:deps-%=%)

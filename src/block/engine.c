@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The engine of one disk: an io_uring for reads, writes and flushes where the kernel has one, and
+ * a thread pool for everything else, or for everything. Shared by the nodes of the disk, made and
+ * freed on the main thread, used on the disk's IoThread.
+ */
+#include <string.h>
+
+#include "block_int.h"
+
+BlkEngine *blk_engine_new(IoThread *io, BlkAio aio, GError **error)
+{
+    g_autoptr(BlkEngine) e = g_new0(BlkEngine, 1);
+
+    e->refs = 1;
+    e->io = io;
+    if (aio != BLK_AIO_THREADS) {
+        int errnum = 0;
+        e->uring = blk_uring_new(io, &errnum);
+        if (!e->uring && aio == BLK_AIO_URING) {
+            lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                       "aio=io_uring: the host refuses it (%s); leave it out, or aio=threads",
+                       g_strerror(errnum));
+            return NULL;
+        }
+    }
+    e->pool = blk_pool_new(io);
+    return g_steal_pointer(&e);
+}
+
+BlkEngine *blk_engine_ref(BlkEngine *e)
+{
+    e->refs++;
+    return e;
+}
+
+void blk_engine_unref(BlkEngine *e)
+{
+    if (!e || --e->refs)
+        return;
+    blk_uring_free(e->uring);
+    blk_pool_free(e->pool);
+    g_free(e);
+}
+
+const char *blk_engine_kind(const BlkEngine *e)
+{
+    return e->uring ? "io_uring" : "threads";
+}
+
+void blk_engine_submit(BlkEngine *e, BlkReq *req)
+{
+    if (e->uring && (req->op == BLK_READ || req->op == BLK_WRITE || req->op == BLK_FLUSH))
+        blk_uring_submit(e->uring, req);
+    else
+        blk_pool_submit(e->pool, req);
+}

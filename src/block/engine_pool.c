@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Blocking host calls on a few threads: what io_uring is not used for (hole punching, block device
+ * ioctls, maps), and everything where io_uring is missing. Threads start when work comes and none
+ * is free, at most MAX_THREADS, and leave after LINGER_US without work.
+ *
+ * Answers go back as one posted call for as many requests as have piled up until it runs.
+ *
+ * Lock: p->mutex (a GMutex because it has a GCond) is a leaf; nothing is called with it held.
+ */
+#include "lodge/iothread.h"
+
+#include "block_int.h"
+
+#define MAX_THREADS 4u
+#define LINGER_US (2 * G_TIME_SPAN_SECOND)
+
+typedef struct Worker {
+    BlkPool *pool;
+    GThread *thread; /* owned; NULL: slot never used, or joined */
+    bool gone;       /* has left; to be joined */
+} Worker;
+
+struct BlkPool {
+    IoThread *io; /* borrowed */
+    GMutex mutex;
+    GCond work;
+    /* guarded by mutex */
+    BlkReq *todo_head, **todo_tail;
+    BlkReq *done_head, **done_tail;
+    unsigned queued, idle;
+    bool posted, stopping;
+    Worker workers[MAX_THREADS];
+};
+
+static void deliver(void *opaque)
+{
+    BlkPool *p = opaque;
+
+    g_mutex_lock(&p->mutex);
+    BlkReq *req = p->done_head;
+    p->done_head = NULL;
+    p->done_tail = &p->done_head;
+    p->posted = false;
+    g_mutex_unlock(&p->mutex);
+    while (req) {
+        BlkReq *next = req->next;
+        blk_complete(req, blk_xfer(req)->result);
+        req = next;
+    }
+}
+
+/* Take the next request, or NULL to leave. */
+static BlkReq *next_work_locked(BlkPool *p)
+{
+    int64_t until_us = g_get_monotonic_time() + LINGER_US;
+
+    while (!p->todo_head) {
+        if (p->stopping)
+            return NULL;
+        p->idle++;
+        bool woken = g_cond_wait_until(&p->work, &p->mutex, until_us);
+        p->idle--;
+        if (!woken && !p->todo_head)
+            return NULL;
+    }
+    BlkReq *req = p->todo_head;
+    p->todo_head = req->next;
+    if (!p->todo_head)
+        p->todo_tail = &p->todo_head;
+    p->queued--;
+    return req;
+}
+
+static void *work(void *opaque)
+{
+    Worker *w = opaque;
+    BlkPool *p = w->pool;
+    BlkReq *req;
+
+    g_mutex_lock(&p->mutex);
+    while ((req = next_work_locked(p))) {
+        g_mutex_unlock(&p->mutex);
+        blk_xfer(req)->result = blk_file_run(req);
+        g_mutex_lock(&p->mutex);
+        req->next = NULL;
+        *p->done_tail = req;
+        p->done_tail = &req->next;
+        if (!p->posted) {
+            p->posted = true;
+            g_mutex_unlock(&p->mutex);
+            io_thread_post(p->io, deliver, p);
+            g_mutex_lock(&p->mutex);
+        }
+    }
+    w->gone = true;
+    g_mutex_unlock(&p->mutex);
+    return NULL;
+}
+
+/* One more worker, if there is a slot; true if somebody will take what is queued. */
+static bool grow_locked(BlkPool *p)
+{
+    bool any = false;
+
+    for (unsigned i = 0; i < MAX_THREADS; i++) {
+        Worker *w = &p->workers[i];
+        if (w->thread && !w->gone) {
+            any = true;
+            continue;
+        }
+        if (w->thread)
+            g_thread_join(w->thread); /* it needs no lock any more */
+        w->gone = false;
+        w->thread = g_thread_try_new("lodge-blk", work, w, NULL);
+        return w->thread || any;
+    }
+    return any;
+}
+
+BlkPool *blk_pool_new(IoThread *io)
+{
+    BlkPool *p = g_new0(BlkPool, 1);
+
+    p->io = io;
+    g_mutex_init(&p->mutex);
+    g_cond_init(&p->work);
+    p->todo_tail = &p->todo_head;
+    p->done_tail = &p->done_head;
+    for (unsigned i = 0; i < MAX_THREADS; i++)
+        p->workers[i].pool = p;
+    return p;
+}
+
+static void nothing(void *opaque)
+{
+}
+
+void blk_pool_free(BlkPool *p)
+{
+    if (!p)
+        return;
+    g_mutex_lock(&p->mutex);
+    p->stopping = true;
+    g_cond_broadcast(&p->work);
+    g_mutex_unlock(&p->mutex);
+    for (unsigned i = 0; i < MAX_THREADS; i++)
+        if (p->workers[i].thread)
+            g_thread_join(p->workers[i].thread);
+    io_thread_call(p->io, nothing, NULL); /* a posted deliver() has run after this */
+    g_cond_clear(&p->work);
+    g_mutex_clear(&p->mutex);
+    g_free(p);
+}
+
+void blk_pool_submit(BlkPool *p, BlkReq *req)
+{
+    bool taken = true;
+
+    req->next = NULL;
+    g_mutex_lock(&p->mutex);
+    *p->todo_tail = req;
+    p->todo_tail = &req->next;
+    p->queued++;
+    if (p->queued > p->idle)
+        taken = grow_locked(p);
+    if (!taken) { /* no thread could be made: the only request queued is this one */
+        p->todo_head = NULL;
+        p->todo_tail = &p->todo_head;
+        p->queued--;
+    } else {
+        g_cond_signal(&p->work);
+    }
+    g_mutex_unlock(&p->mutex);
+    if (!taken)
+        blk_complete(req, EAGAIN);
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LODGE_CLI_H
+#define LODGE_CLI_H
+
+/* What the verbs share: their table, exit statuses, how an error is told. */
+
+#include <stdbool.h>
+
+#include <glib.h>
+
+#include "options.h"
+
+/* The process's exit status. What a guest says itself (--debug-exit) passes through. */
+typedef enum CliStatus {
+    STATUS_OK = 0,
+    STATUS_FAILURE = 1,
+    STATUS_USAGE = 2,
+    STATUS_NOT_FOUND = 3,
+    STATUS_NO_NODE = 4,     /* no node of a lab matched */
+    STATUS_EXISTS = 5,      /* exists or running already */
+    STATUS_NO_KVM = 6,
+    STATUS_NOT_RUNNING = 7,
+    STATUS_CPU_STOPPED = 8, /* the guest's CPU stopped on something KVM cannot run */
+    STATUS_TIMEOUT = 124,
+    STATUS_LODGE = 125,     /* Lodge failed around a guest's status */
+    STATUS_SIGNAL = 128,    /* plus its number */
+    STATUS_PANIC = 255,     /* the guest's kernel died */
+} CliStatus;
+
+/* A row of the list of statuses in help and man pages; NULL text ends it. */
+typedef struct StatusText {
+    int status;
+    const char *label, *text; /* label: what is printed for the number */
+} StatusText;
+extern const StatusText cli_status_texts[];
+
+typedef struct VerbExample {
+    const char *line, *text; /* NULL line ends */
+} VerbExample;
+
+typedef struct Verb {
+    const char *name;     /* NULL ends the table */
+    const char *synopsis; /* behind "lodge NAME" */
+    const char *help;     /* one line, lower case, no full stop */
+    const char *text;     /* paragraphs of the man page, an empty line between them */
+    const OptSpec *opts;  /* never NULL; an empty table ends at once */
+    const VerbExample *examples; /* NULL: none */
+    /* @argc, @argv: the words behind the verb. Return: the exit status, errors told already. */
+    int (*run)(const struct Verb *self, int argc, char **argv);
+} Verb;
+
+extern const Verb verb_table[]; /* src/cli/verb_table.c */
+
+/* Transfer none; NULL: no such verb. */
+const Verb *verb_find(const char *name);
+/* The verb that @name may stand for; NULL: none is near. */
+const char *verb_nearest(const char *name);
+
+/* The exit status for @error. @around_guest: the status belongs to the guest (--debug-exit), so
+ * every failure of ours is STATUS_LODGE. */
+int cli_status(const GError *error, bool around_guest);
+/* Say "lodge: WHAT: MESSAGE" on standard error; answers cli_status(). */
+int cli_fail(const char *what, const GError *error, bool around_guest);
+/* Flush standard output; a full disk or a closed pipe turns @status 0 into a failure. */
+int cli_finish(int status);
+
+/* Print help of one verb, or with NULL of all, to standard output. */
+void help_print(const Verb *v);
+
+/* --json, as every verb that prints takes it. */
+#define OPT_JSON {"json", 0, NULL, "Print JSON (an object with \"schema\": 1)."}
+
+extern const OptSpec doctor_options_table[], help_options_table[], json_options_table[],
+    no_options_table[];
+int verb_run(const Verb *self, int argc, char **argv);
+int verb_doctor(const Verb *self, int argc, char **argv);
+int verb_devices(const Verb *self, int argc, char **argv);
+int verb_version(const Verb *self, int argc, char **argv);
+int verb_completion(const Verb *self, int argc, char **argv);
+int verb_help(const Verb *self, int argc, char **argv);
+
+#endif

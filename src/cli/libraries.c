@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What libraries Lodge is linked with and which it loads at first use. */
+#include "libraries.h"
+
+#include <dlfcn.h>
+#include <glib.h>
+#include <libslirp.h>
+
+const OptionalLibrary optional_libraries[] = {
+    {"lzma", "liblzma.so.5", "liblzma5", "kernels and modules packed with XZ"},
+    {"zstd", "libzstd.so.1", "libzstd1", "kernels and modules packed with Zstandard"},
+    {"lz4", "liblz4.so.1", "liblz4-1", "kernels packed with LZ4"},
+    {"zlib", "libz.so.1", "zlib1g", "kernels and modules packed with gzip"},
+    {"bzip2", "libbz2.so.1.0", "libbz2-1.0", "kernels packed with bzip2"},
+    {"capstone", "libcapstone.so.4", "libcapstone4",
+     "disassembly of what a stopped CPU could not run"},
+    {NULL},
+};
+
+bool library_there(const OptionalLibrary *l)
+{
+    void *handle = dlopen(l->soname, RTLD_LAZY | RTLD_LOCAL);
+
+    if (!handle)
+        return false;
+    dlclose(handle);
+    return true;
+}
+
+static char *glib_text(void)
+{
+    return g_strdup_printf("%u.%u.%u", glib_major_version, glib_minor_version, glib_micro_version);
+}
+
+static char *slirp_text(void)
+{
+    return g_strdup(slirp_version_string());
+}
+
+const LinkedLibrary linked_libraries[] = {
+    {"glib", G_STRINGIFY(GLIB_MAJOR_VERSION) "." G_STRINGIFY(GLIB_MINOR_VERSION) "." G_STRINGIFY(
+                 GLIB_MICRO_VERSION), glib_text},
+    {"libslirp", SLIRP_VERSION_STRING, slirp_text},
+    {"libfdt", NULL, NULL},
+    {"liburing", NULL, NULL},
+    {NULL},
+};

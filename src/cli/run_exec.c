@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Running a machine for a person or a script: its name, its log, the terminal, signals, and the
+ * exit status that says how it ended.
+ *
+ * Signals come through the main loop. On a terminal Ctrl-C goes to the guest, since the terminal
+ * is raw; without one, SIGINT and SIGTERM press the power button and a second one pulls the plug.
+ * With -d the process forks before it makes any thread; the parent waits on a pipe until the guest
+ * runs, or for the error that it then prints.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <glib-unix.h>
+
+#include "lodge/block.h"
+#include "lodge/chan.h"
+#include "lodge/console_log.h"
+#include "lodge/diag.h"
+#include "lodge/error.h"
+#include "lodge/num.h"
+
+#include "cli.h"
+#include "console.h"
+#include "machine.h"
+#include "registry.h"
+#include "verb_run.h"
+
+#define CONSOLE_LOG_BYTES (1 * MIB)
+#define TAIL_LINES 30
+
+typedef struct Run {
+    const RunOptions *options; /* borrowed */
+    GMainLoop *loop;
+    Registry *registry;
+    ConsoleLog *log;
+    Console *console;
+    Machine *machine;
+    unsigned signals; /* SIGINT and SIGTERM so far */
+    int killed_by;    /* signal number, or 0 */
+    bool timed_out, killed_by_key;
+    int status;
+} Run;
+
+/* ---- how it ended ---- */
+
+static void print_tail(Run *r)
+{
+    Chan *c = machine_chan(r->machine, "con0");
+    if (c && chan_is_terminal(c))
+        return; /* the person has just seen it */
+    g_autofree char *tail = console_log_tail(r->log, TAIL_LINES);
+    if (tail[0])
+        fprintf(stderr, "lodge: the last lines of the console:\n%s%s", tail,
+                g_str_has_suffix(tail, "\n") ? "" : "\n");
+}
+
+static void on_ended(void *opaque, const MachineResult *result)
+{
+    Run *r = opaque;
+    const char *name = r->options->name;
+    bool around = r->options->debug_exit, badly = true;
+    switch (result->why) {
+    case MACHINE_END_POWER_OFF:
+    case MACHINE_END_RESET:
+        r->status = STATUS_OK;
+        badly = false;
+        break;
+    case MACHINE_END_EXIT:
+        r->status = result->status;
+        badly = false;
+        break;
+    case MACHINE_END_PANIC:
+        lodge_warn("run: %s: the guest's kernel died (panic)", name);
+        r->status = STATUS_PANIC;
+        break;
+    case MACHINE_END_CPU:
+        lodge_warn("run: %s: %s", name, result->report);
+        r->status = around ? STATUS_LODGE : STATUS_CPU_STOPPED;
+        break;
+    case MACHINE_END_KILLED:
+        if (r->timed_out)
+            lodge_warn("run: %s: not done within its time limit", name);
+        r->status = r->timed_out ? STATUS_TIMEOUT : r->killed_by ? STATUS_SIGNAL + r->killed_by
+                                                                 : STATUS_OK;
+        badly = r->timed_out;
+        break;
+    case MACHINE_END_ERROR:
+        lodge_warn("run: %s: %s", name, result->report);
+        r->status = around ? STATUS_LODGE : STATUS_FAILURE;
+        break;
+    }
+    if (badly)
+        print_tail(r);
+    g_main_loop_quit(r->loop);
+}
+
+/* ---- what a person does to it ---- */
+
+static gboolean power_on_main(gpointer opaque)
+{
+    machine_power_button(((Run *)opaque)->machine);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean reset_on_main(gpointer opaque)
+{
+    machine_reset(((Run *)opaque)->machine);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean kill_on_main(gpointer opaque)
+{
+    machine_kill(((Run *)opaque)->machine, 0);
+    return G_SOURCE_REMOVE;
+}
+
+static void key_power(void *opaque)
+{
+    g_idle_add(power_on_main, opaque);
+}
+
+static void key_reset(void *opaque)
+{
+    g_idle_add(reset_on_main, opaque);
+}
+
+static void key_kill(void *opaque)
+{
+    g_idle_add(kill_on_main, opaque);
+}
+
+static const ConsoleOps console_ops = {.power = key_power, .kill = key_kill, .reset = key_reset};
+
+static gboolean on_signal(Run *r, int sig)
+{
+    if (!r->signals++) {
+        lodge_note("%s: power button pressed; a second signal pulls the plug", r->options->name);
+        machine_power_button(r->machine);
+    } else {
+        r->killed_by = sig;
+        machine_kill(r->machine, 0);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+static gboolean on_sigint(gpointer opaque)
+{
+    return on_signal(opaque, SIGINT);
+}
+
+static gboolean on_sigterm(gpointer opaque)
+{
+    return on_signal(opaque, SIGTERM);
+}
+
+/* The terminal went away: nobody can see or say anything any more. */
+static gboolean on_sighup(gpointer opaque)
+{
+    Run *r = opaque;
+    r->killed_by = SIGHUP;
+    machine_kill(r->machine, 0);
+    return G_SOURCE_CONTINUE;
+}
+
+static gboolean on_timeout(gpointer opaque)
+{
+    Run *r = opaque;
+    r->timed_out = true;
+    machine_kill(r->machine, 0);
+    return G_SOURCE_REMOVE;
+}
+
+/* ---- set-up ---- */
+
+static void report_times(const Run *r, int64_t begin_ns)
+{
+    MachineTimes t;
+    machine_times(r->machine, &t);
+    lodge_note("boot: built in %.1f ms, loaded in %.1f ms, vCPUs started in %.1f ms: %s",
+               (double)(t.build_ns - begin_ns) / 1e6, (double)(t.load_ns - t.build_ns) / 1e6,
+               (double)(t.start_ns - t.load_ns) / 1e6, machine_boot_text(r->machine));
+}
+
+/* Context: see blk_set_holder_lookup(). */
+static char *find_holder(dev_t dev, ino_t ino, void *opaque)
+{
+    return registry_find_holder(dev, ino);
+}
+
+static bool set_up(Run *r, const Tree *tree, GError **error)
+{
+    const RunOptions *o = r->options;
+    int64_t begin_ns = clock_host_ns();
+    g_autofree char *cache = registry_cache_dir("kernel");
+    MachineConfig config = {
+        .name = o->name, .cache_dir = cache, .ended = on_ended, .opaque = r};
+    r->registry = registry_claim(o->name, o->name_given, error);
+    if (!r->registry)
+        return false;
+    blk_set_holder_lookup(find_holder, NULL);
+    r->machine = machine_build(tree, &config, error);
+    if (!r->machine)
+        return false;
+    g_autoptr(GError) why = NULL;
+    r->log = console_log_open(registry_console_log(r->registry), CONSOLE_LOG_BYTES, &why);
+    if (!r->log) {
+        lodge_warn("%s; the console is not logged", why->message);
+        r->log = console_log_open(NULL, CONSOLE_LOG_BYTES, error);
+        if (!r->log)
+            return false;
+    }
+    Chan *c = machine_chan(r->machine, "con0");
+    if (c) {
+        chan_set_tap(c, console_log_append, r->log);
+        if (chan_is_terminal(c)) {
+            lodge_note("%s: " CONSOLE_HINT, o->name);
+            r->console = console_new(c, &console_ops, r);
+        }
+    }
+    if (!machine_start(r->machine, error))
+        return false;
+    if (o->trace_boot || o->verbose)
+        report_times(r, begin_ns);
+    return true;
+}
+
+static void tear_down(Run *r)
+{
+    console_free(r->console);
+    machine_free(r->machine);
+    console_log_close(r->log);
+    registry_release(r->registry);
+    g_main_loop_unref(r->loop);
+}
+
+/* Point the standard streams from @first to @last at nothing. */
+static void detach_streams(int first, int last)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    for (int fd = first; null >= 0 && fd <= last; fd++)
+        dup2(null, fd);
+    if (null > STDERR_FILENO)
+        close(null);
+}
+
+/* Build, run to the end. @ready_fd: told with a byte once the guest runs; -1: nobody waits. */
+static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
+{
+    g_autoptr(GError) error = NULL;
+    Run r = {.options = o, .loop = g_main_loop_new(NULL, FALSE)};
+    signal(SIGPIPE, SIG_IGN);
+    if (!set_up(&r, tree, &error)) {
+        r.status = cli_fail("run", error, o->debug_exit);
+        tear_down(&r);
+        return r.status;
+    }
+    guint sources[] = {
+        g_unix_signal_add(SIGINT, on_sigint, &r),
+        g_unix_signal_add(SIGTERM, on_sigterm, &r),
+        g_unix_signal_add(SIGHUP, on_sighup, &r),
+    };
+    guint timer = o->timeout_ns ? g_timeout_add((guint)MIN(o->timeout_ns / 1000000, G_MAXUINT),
+                                                on_timeout, &r)
+                                : 0;
+    if (ready_fd >= 0) {
+        detach_streams(STDERR_FILENO, STDERR_FILENO);
+        ssize_t n = write(ready_fd, "+", 1);
+        (void)n; /* the parent may have been killed; the machine lives on */
+        close(ready_fd);
+    }
+    if (machine_state(r.machine) != MACHINE_ENDED)
+        g_main_loop_run(r.loop);
+    for (unsigned i = 0; i < G_N_ELEMENTS(sources); i++)
+        g_source_remove(sources[i]);
+    if (timer && !r.timed_out)
+        g_source_remove(timer);
+    tear_down(&r);
+    return r.status;
+}
+
+static int run_detached(Tree *tree, const RunOptions *o)
+{
+    int ready[2];
+    if (pipe2(ready, O_CLOEXEC) < 0) {
+        g_autoptr(GError) error = NULL;
+        lodge_fail_errno(&error, errno, "%s: cannot detach", o->name);
+        return cli_fail("run", error, o->debug_exit);
+    }
+    pid_t pid = fork();
+    if (pid < 0) {
+        g_autoptr(GError) error = NULL;
+        lodge_fail_errno(&error, errno, "%s: cannot detach", o->name);
+        return cli_fail("run", error, o->debug_exit);
+    }
+    if (pid == 0) {
+        close(ready[0]);
+        setsid();
+        detach_streams(STDIN_FILENO, STDOUT_FILENO); /* errors still go to the terminal */
+        _exit(run_here(tree, o, ready[1]));
+    }
+    close(ready[1]);
+    char byte;
+    ssize_t n;
+    do {
+        n = read(ready[0], &byte, 1);
+    } while (n < 0 && errno == EINTR);
+    close(ready[0]);
+    if (n == 1)
+        return STATUS_OK;
+    /* It failed, and has said why. */
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+    return WIFEXITED(status) ? WEXITSTATUS(status) : STATUS_SIGNAL + WTERMSIG(status);
+}
+
+int run_execute(Tree *tree, const RunOptions *o)
+{
+    return o->detach ? run_detached(tree, o) : run_here(tree, o, -1);
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The options of "lodge run", from which help, man page and completion are printed. An option
+ * that is part of the grammar and has no device in this version is a row with OPT_REFUSED.
+ */
+#include "verb_run.h"
+
+static const SubSpec kernel_subs[] = {
+    {"file", "FILE", "bzImage, ELF, PVH or Multiboot kernel"},
+    {"protocol", "auto|NAME", "how to enter it; auto looks at the file"},
+    {"modules", "DIR", "where its modules are, for the initrd that Lodge makes: /lib/modules/VERSION"},
+    {"cache", "on|off", "keep the unpacked kernel for the next run (on)"},
+    {NULL},
+};
+
+const SubSpec run_disk_subs[] = {
+    {"file", "FILE", "the image"},
+    {"base", "FILE", "make FILE as an overlay over this image where it is not there yet"},
+    {"format", "raw|umlcow", "instead of looking at the image's first bytes"},
+    {"ro", NULL, "the guest may not write"},
+    {"snapshot", "on|off", "writes go to a temporary overlay and are lost at the end"},
+    {"cache", "writeback|none|unsafe", "none bypasses the host's cache, unsafe ignores flushes"},
+    {"aio", "auto|io_uring|threads", "how the host does the input and output"},
+    {"bus", "virtio|none", "none: only a back end, for a --device that names it (disk0, ...)"},
+    {NULL},
+};
+
+static const SubSpec memory_subs[] = {
+    {"size", "SIZE", "guest memory, 1M to 1T"},
+    {"huge", "on|thp|off", "on: only huge pages; thp: where the host has them at hand (thp)"},
+    {"prefault", "on|off", "take all of it from the host at the start (off)"},
+    {"shared", "on|off", "in a file descriptor that other processes can map (off)"},
+    {NULL},
+};
+
+static const SubSpec cpus_subs[] = {
+    {"count", "N", "1 to 255"},
+    {"model", "host|NAME", "what CPUID says (host)"},
+    {NULL},
+};
+
+static const SubSpec net_subs[] = {
+    {"driver", "user|none|NAME", "the back end"},
+    {NULL},
+};
+
+static const SubSpec device_subs[] = {
+    {"class", "CLASS", "a class that \"lodge devices\" lists"},
+    {"id", "NAME", "its name in the description"},
+    {NULL},
+};
+
+const OptSpec run_options_table[] = {
+    {"kernel", 0, "FILE[,protocol=P][,modules=DIR][,cache=off]", "The kernel to boot.", kernel_subs},
+    {"initrd", 0, "FILE", "An initial RAM disk; several are put one behind the other, and are a "
+     "Multiboot kernel's modules. With a disk and no --initrd, Lodge makes one that holds the "
+     "modules which the kernel needs to mount it.", NULL, OPT_REPEAT},
+    {"append", 0, "TEXT", "The kernel's command line, as it stands. One case is completed: where "
+     "a disk is given without --initrd, a TEXT that is not empty and has no root= gets "
+     "root=/dev/vda and rw or ro. Without --append it is console=ttyS0, and with a disk "
+     "root=/dev/vda rw."},
+    {"disk", 0, "FILE[,base=FILE][,ro][,KEY=VALUE]...", "A disk: /dev/vda, /dev/vdb and so on. "
+     "Other keys are properties of the device; see lodge devices.", run_disk_subs,
+     OPT_REPEAT | OPT_OPEN},
+    {"memory", 'm', "SIZE[,huge=on|thp|off][,prefault=on][,shared=on]", "Guest memory (512M).",
+     memory_subs},
+    {"cpus", 0, "N[,model=host]", "Virtual CPUs (1).", cpus_subs},
+    {"net", 0, "user[,KEY=VALUE]...|none", "A network card and what it is joined to (one on "
+     "user). Other keys are options of the back end or properties of the device.", net_subs,
+     OPT_REPEAT | OPT_OPEN},
+    {"publish", 'p', "[ADDR:]HOST:GUEST[/udp]", "Forward a port of the host (at 127.0.0.1 unless "
+     "ADDR says otherwise) to the guest, through the first user network.", NULL, OPT_REPEAT},
+    {"console", 0, "stdio|pty|none|unix:P|file:P|tcp:H:P", "Where the first serial port goes "
+     "(stdio; none with --detach); given twice, the second one too.", NULL, OPT_REPEAT},
+    {"channel", 0, "NAME=SPEC", "A virtio port NAME (/dev/virtio-ports/NAME), with SPEC as for "
+     "--console.", NULL, OPT_REPEAT},
+    {"rng", 0, "on|off", "A virtio entropy source (on)."},
+    {"device", 0, "CLASS[,KEY=VALUE]...", "Any other device that lodge devices lists.", device_subs,
+     OPT_REPEAT | OPT_OPEN},
+    {"rtc", 0, "utc|localtime|EPOCH", "What the clock chip shows at the start (utc); EPOCH in "
+     "seconds."},
+    {"uuid", 0, "UUID", "The machine's identity."},
+    {"debug-exit", 0, NULL, "A write of V to port 0xf4 ends the machine with status (V << 1 | 1) "
+     "& 0xff; Lodge's own failures are then status 125."},
+    {"no-reboot", 0, NULL, "A reset by the guest ends the machine."},
+    {"timeout", 0, "SECONDS", "End the machine after this long, with status 124."},
+    {"detach", 'd', NULL, "Run on in the background once the guest runs."},
+    {"dry-run", 0, NULL, "Print the machine as device-tree source, start nothing."},
+    {"verbose", 'v', NULL, "Say more."},
+    {"quiet", 'q', NULL, "Say only what is wrong."},
+    {"trace", 0, "boot", "Print when each step of the start was done."},
+    {"share", 0, "DIR", "", NULL, OPT_REFUSED},
+    {"host", 0, NULL, "", NULL, OPT_REFUSED},
+    {"firmware", 0, "FILE", "", NULL, OPT_REFUSED},
+    {"cdrom", 0, "FILE", "", NULL, OPT_REFUSED},
+    {"floppy", 0, "FILE", "", NULL, OPT_REFUSED},
+    {"display", 0, "KIND", "", NULL, OPT_REFUSED},
+    {"qmp", 0, "SPEC", "", NULL, OPT_REFUSED},
+    {"gdb", 0, "SPEC", "", NULL, OPT_REFUSED},
+    {"boot", 0, "ORDER", "", NULL, OPT_REFUSED},
+    {"smbios", 0, "KEY=VALUE", "", NULL, OPT_REFUSED},
+    {"wait", 0, NULL, "", NULL, OPT_REFUSED},
+    {"ephemeral", 0, NULL, "", NULL, OPT_REFUSED},
+    {NULL},
+};

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* "lodge devices": the classes of device_table[] and their properties. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "lodge/device.h"
+#include "lodge/error.h"
+
+#include "cli.h"
+#include "json_out.h"
+
+/* In the order of PropKind. */
+static const char *const kind_names[] = {
+    [PROP_BOOL] = "on|off", [PROP_U32] = "number", [PROP_U64] = "number", [PROP_STRING] = "text",
+    [PROP_MAC] = "address", [PROP_BLK] = "disk",   [PROP_NET] = "net",    [PROP_CHAN] = "channel",
+};
+
+static bool is_number(const PropSpec *p)
+{
+    return p->kind == PROP_U32 || p->kind == PROP_U64;
+}
+
+static void print_text(const DeviceClass *cls)
+{
+    printf("%s (%s): %s\n", cls->name, cls->bus ? cls->bus : "board", cls->help ? cls->help : "");
+    for (const PropSpec *p = cls->props; p && p->name; p++) {
+        printf("    %s=%s", p->name, kind_names[p->kind]);
+        if (is_number(p))
+            printf(" %" PRIu64 "..%" PRIu64, p->min, p->max);
+        if (p->preset)
+            printf(" (%s)", p->preset);
+        printf("  %s\n", p->help ? p->help : "");
+    }
+}
+
+static void print_json(JsonOut *j, const DeviceClass *cls)
+{
+    json_object(j, NULL);
+    json_string(j, "name", cls->name);
+    json_string(j, "bus", cls->bus);
+    json_string(j, "help", cls->help);
+    json_array(j, "properties");
+    for (const PropSpec *p = cls->props; p && p->name; p++) {
+        json_object(j, NULL);
+        json_string(j, "name", p->name);
+        json_string(j, "kind", kind_names[p->kind]);
+        json_string(j, "help", p->help);
+        json_string(j, "default", p->preset);
+        if (is_number(p)) {
+            g_autofree char *min = g_strdup_printf("%" PRIu64, p->min);
+            g_autofree char *max = g_strdup_printf("%" PRIu64, p->max);
+
+            /* As text: a 64-bit maximum is no number that every reader keeps. */
+            json_string(j, "min", min);
+            json_string(j, "max", max);
+        }
+        json_end(j);
+    }
+    json_end(j);
+    json_end(j);
+}
+
+int verb_devices(const Verb *self, int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Options) o = options_parse(self->opts, argc, argv, 1, &error);
+    g_autoptr(JsonOut) j = json_out_new();
+    const char *wanted;
+
+    if (!o)
+        return cli_fail(self->name, error, false);
+    wanted = o->args->len ? g_ptr_array_index(o->args, 0) : NULL;
+    if (wanted && !device_class_find(wanted)) {
+        lodge_fail(&error, LODGE_ERROR_NOT_FOUND,
+                   "\"%s\": no such class; \"lodge devices\" lists them", wanted);
+        return cli_fail(self->name, error, false);
+    }
+    json_object(j, NULL);
+    json_number(j, "schema", 1);
+    json_array(j, "devices");
+    for (const DeviceClass *const *c = device_table; *c; c++) {
+        if (wanted && strcmp(wanted, (*c)->name))
+            continue;
+        if (options_has(o, "json"))
+            print_json(j, *c);
+        else
+            print_text(*c);
+    }
+    if (options_has(o, "json"))
+        fputs(json_text(j), stdout);
+    return cli_finish(STATUS_OK);
+}

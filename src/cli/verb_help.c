@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Help on the terminal and man pages in scdoc's format, both printed from verb_table[].
+ *
+ * scdoc (5) gives _ * # \ ~ [ ] and leading tabs, dashes and dots a meaning; text from the tables
+ * is escaped on the way out, so tables hold plain text.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "lodge/error.h"
+
+#include "cli.h"
+
+#define HELP_WIDTH 80
+#define HELP_INDENT 6
+
+const OptSpec help_options_table[] = {
+    {"man", 0, NULL, "Print the man page's source for scdoc."},
+    {NULL},
+};
+
+/* ---- terminal ---- */
+
+/* Print @text wrapped to the width, each line behind @indent blanks. */
+static void print_wrapped(const char *text, int indent)
+{
+    g_auto(GStrv) words = g_strsplit(text, " ", -1);
+    int at = 0;
+
+    for (char **w = words; *w; w++) {
+        int len = (int)g_utf8_strlen(*w, -1);
+
+        if (!at) {
+            printf("%*s%s", indent, "", *w);
+            at = indent + len;
+        } else if (at + 1 + len > HELP_WIDTH) {
+            printf("\n%*s%s", indent, "", *w);
+            at = indent + len;
+        } else {
+            printf(" %s", *w);
+            at += 1 + len;
+        }
+    }
+    printf("\n");
+}
+
+static void print_paragraphs(const char *text)
+{
+    g_auto(GStrv) parts = g_strsplit(text, "\n\n", -1);
+
+    for (char **p = parts; *p; p++) {
+        printf("\n");
+        print_wrapped(*p, 0);
+    }
+}
+
+static bool is_listed(const OptSpec *o)
+{
+    return !(o->flags & OPT_REFUSED);
+}
+
+static void print_option(const OptSpec *o)
+{
+    printf("  ");
+    if (o->letter)
+        printf("-%c, ", o->letter);
+    printf("--%s%s%s\n", o->name, o->value ? " " : "", o->value ? o->value : "");
+    print_wrapped(o->help, HELP_INDENT);
+    for (const SubSpec *s = o->subs; s && s->key; s++) {
+        g_autofree char *line =
+            s->value ? g_strdup_printf("%s=%s: %s", s->key, s->value, s->help)
+                     : g_strdup_printf("%s: %s", s->key, s->help);
+
+        print_wrapped(line, HELP_INDENT + 2);
+    }
+}
+
+static void print_all(void)
+{
+    printf("Usage: lodge VERB [OPTION]...\n"
+           "Virtual machines on Linux, from the command line.\n\n");
+    for (const Verb *v = verb_table; v->name; v++)
+        printf("  %-12s %s\n", v->name, v->help);
+    printf("\nlodge help VERB tells more. A first machine:\n"
+           "  lodge run --kernel /boot/vmlinuz-$(uname -r) --disk root.img\n");
+}
+
+void help_print(const Verb *v)
+{
+    if (!v) {
+        print_all();
+        return;
+    }
+    printf("Usage: lodge %s %s\n", v->name, v->synopsis);
+    printf("%c%s.\n", g_ascii_toupper(v->help[0]), v->help + 1);
+    print_paragraphs(v->text);
+    if (v->opts->name)
+        printf("\nOptions:\n");
+    for (const OptSpec *o = v->opts; o->name; o++) {
+        if (is_listed(o))
+            print_option(o);
+    }
+    for (const VerbExample *e = v->examples; e && e->line; e++) {
+        printf("%s  %s\n", e == v->examples ? "\nExamples:\n" : "", e->line);
+        print_wrapped(e->text, HELP_INDENT);
+    }
+    if (!strcmp(v->name, "run")) {
+        printf("\nExit status:\n");
+        for (const StatusText *s = cli_status_texts; s->text; s++)
+            printf("  %-6s %s\n", s->label, s->text);
+    }
+}
+
+/* ---- scdoc ---- */
+
+static void man_text(const char *text)
+{
+    for (const char *s = text; *s; s++) {
+        if (strchr("_*#\\~[]<>.-`|", *s) && *s != '-' && *s != '.')
+            putchar('\\');
+        putchar(*s);
+    }
+}
+
+static void man_bold(const char *text)
+{
+    putchar('*');
+    man_text(text);
+    putchar('*');
+}
+
+static void man_option(const OptSpec *o)
+{
+    if (o->letter)
+        printf("*-%c*, ", o->letter);
+    printf("*--%s*", o->name);
+    if (o->value) {
+        putchar(' ');
+        man_text(o->value);
+    }
+    printf("\n\t");
+    man_text(o->help);
+    printf("\n\n");
+    for (const SubSpec *s = o->subs; s && s->key; s++) {
+        printf("\t- ");
+        man_bold(s->key);
+        if (s->value) {
+            putchar('=');
+            man_text(s->value);
+        }
+        printf(": ");
+        man_text(s->help);
+        printf("\n");
+    }
+    if (o->subs)
+        printf("\n");
+}
+
+static void man_statuses(void)
+{
+    printf("# EXIT STATUS\n\n");
+    for (const StatusText *s = cli_status_texts; s->text; s++) {
+        man_bold(s->label);
+        printf("\n\t");
+        man_text(s->text);
+        printf("\n\n");
+    }
+}
+
+static void man_verb(const Verb *v)
+{
+    printf("lodge-%s(1)\n\n# NAME\n\nlodge-%s - ", v->name, v->name);
+    man_text(v->help);
+    printf("\n\n# SYNOPSIS\n\n*lodge %s* ", v->name);
+    man_text(v->synopsis);
+    printf("\n\n# DESCRIPTION\n\n");
+    man_text(v->text);
+    printf("\n\n");
+    if (v->opts->name)
+        printf("# OPTIONS\n\n");
+    for (const OptSpec *o = v->opts; o->name; o++) {
+        if (is_listed(o))
+            man_option(o);
+    }
+    if (v->examples)
+        printf("# EXAMPLES\n\n");
+    for (const VerbExample *e = v->examples; e && e->line; e++) {
+        man_text(e->text);
+        printf("\n\n```\n%s\n```\n\n", e->line);
+    }
+    man_statuses();
+    printf("# SEE ALSO\n\n*lodge*(1)\n");
+}
+
+static void man_all(void)
+{
+    printf("lodge(1)\n\n# NAME\n\nlodge - virtual machines from the command line\n\n"
+           "# SYNOPSIS\n\n*lodge* VERB \\[OPTION\\]...\n\n# DESCRIPTION\n\n"
+           "Lodge runs virtual machines on Linux hosts by KVM: one process a machine, no daemon, "
+           "no root. Data go to standard output, everything else to standard error. Colour is used "
+           "on a terminal only, and not where NO\\_COLOR is set.\n\n# VERBS\n\n");
+    for (const Verb *v = verb_table; v->name; v++) {
+        printf("*lodge %s* ", v->name);
+        man_text(v->synopsis);
+        printf("\n\t");
+        man_text(v->help);
+        printf("\n\n");
+    }
+    man_statuses();
+    printf("# FILES\n\n_/dev/kvm_\n\tThe host's virtualization. *lodge doctor* says whether it can "
+           "be used.\n\n_$XDG_CACHE_HOME/lodge_\n\tUnpacked kernels; may be removed at any "
+           "time.\n\n# SEE ALSO\n\n");
+    for (const Verb *v = verb_table; v->name; v++)
+        printf("%s*lodge-%s*(1)", v == verb_table ? "" : ", ", v->name);
+    printf("\n");
+}
+
+int verb_help(const Verb *self, int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Options) o = options_parse(self->opts, argc, argv, 1, &error);
+    const char *name = o && o->args->len ? g_ptr_array_index(o->args, 0) : NULL;
+    const Verb *v = name ? verb_find(name) : NULL;
+
+    if (o && name && !v) {
+        const char *near = verb_nearest(name);
+
+        lodge_fail(&error, LODGE_ERROR_CONFIG, "\"%s\": no such verb; %s%s", name,
+                   near ? "did you mean " : "lodge help lists them", near ? near : "");
+    }
+    if (error)
+        return cli_fail(self->name, error, false);
+    if (!options_has(o, "man"))
+        help_print(v);
+    else if (v)
+        man_verb(v);
+    else
+        man_all();
+    return cli_finish(STATUS_OK);
+}

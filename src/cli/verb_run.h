@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LODGE_VERB_RUN_H
+#define LODGE_VERB_RUN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <glib.h>
+
+#include "options.h"
+#include "tree.h"
+
+/* What of a run's command line is no part of the machine. */
+typedef struct RunOptions {
+    char *name;        /* owned; given, or "vm-PID" */
+    bool name_given;
+    bool detach;       /* -d: leave the terminal once the guest runs */
+    bool dry_run;      /* print the description, start nothing */
+    bool debug_exit;   /* the guest's own status; Lodge's failures are 125 */
+    bool verbose, quiet;
+    bool trace_boot;   /* time of each step until the guest runs, on standard error */
+    uint64_t timeout_ns; /* 0: none */
+} RunOptions;
+
+void run_options_clear(RunOptions *o); /* frees what it owns */
+
+extern const OptSpec run_options_table[];
+extern const SubSpec run_disk_subs[]; /* of --disk: what is not the device's */
+
+/**
+ * run_compile() - Turn a command line into a machine description
+ * @argc: count of @argv; @argv: the words behind "run"
+ * @ret:  cleared by the caller with run_options_clear(); written on success only
+ * Context: main thread. Opens nothing and looks at no file; needs the tables of device classes and
+ *          network drivers only.
+ * Return: transfer full, or NULL with LODGE_ERROR_CONFIG: WHICH: WHY; what to do.
+ */
+Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error);
+
+/**
+ * run_execute() - Build the machine, run it to its end
+ * @tree: the description, borrowed
+ * Context: main thread. Return: the process's exit status; it has said why where that is not the
+ *          guest's own.
+ */
+int run_execute(Tree *tree, const RunOptions *o);
+
+#endif

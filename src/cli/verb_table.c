@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Every verb of the command line; help, man pages and completion are printed from here. */
+#include <string.h>
+
+#include "cli.h"
+#include "verb_run.h"
+
+const OptSpec no_options_table[] = {{NULL}};
+const OptSpec json_options_table[] = {OPT_JSON, {NULL}};
+
+static const VerbExample run_examples[] = {
+    {"lodge run --kernel /boot/vmlinuz-6.1.0-18-amd64 --disk root.img",
+     "Boot a distribution's kernel from a disk; its modules come from /lib/modules."},
+    {"lodge run web --kernel vmlinuz --disk web.cow,base=debian.img --memory 1G --cpus 2 -p 8080:80",
+     "A machine named web on a copy-on-write disk, its web server at 127.0.0.1:8080."},
+    {"lodge run --kernel vmlinuz --initrd test.cpio --append 'console=ttyS0 quiet' --net none",
+     "Only a kernel and an initial RAM disk."},
+    {"lodge run --kernel test.elf --debug-exit --timeout 10",
+     "A bare-metal test program; its status is Lodge's."},
+    {NULL},
+};
+
+const Verb verb_table[] = {
+    {"run", "[NAME] --kernel FILE [OPTION]...", "start a virtual machine",
+     "Builds a machine and runs it in this process. NAME is 1 to 64 letters, digits, dots, dashes "
+     "and underscores; without one the machine is vm-PID, with the number of its process.\n\n"
+     "The least is a kernel: 512 MiB, one CPU, the terminal as serial console, a network card on "
+     "the user network, an entropy source. A distribution's kernel and a root disk are enough for a "
+     "system: Lodge makes the initial RAM disk that mounts it.\n\n"
+     "On a terminal, all keys go to the guest, Ctrl-C too. Ctrl-] then x ends the machine, Ctrl-] "
+     "then ? lists what else there is. Without a terminal, SIGINT and SIGTERM press the guest's "
+     "power button; a second one ends the machine at once.\n\n"
+     "Sub-options stand behind commas as KEY=VALUE; a comma that belongs to a value is doubled. "
+     "Sizes take K, M, G and T, powers of 1024.",
+     run_options_table, run_examples, verb_run},
+    {"doctor", "[--json]", "see whether this host can run machines, and what to do if not",
+     "Looks at what Lodge needs of the host, one line a check: ok, warning (something works less "
+     "well or not at all) or fail (machines cannot run), with what to do about it. The check named "
+     "assist measures code in a throw-away machine of its own, for less than half a second.\n\n"
+     "The status is 0, or 1 when a check failed.",
+     doctor_options_table, NULL, verb_doctor},
+    {"devices", "[--json] [CLASS]", "list the classes of devices and their properties",
+     "Those on bus pci or isa can be added by lodge run --device; the others stand on the board. "
+     "With CLASS, only that one.",
+     json_options_table, NULL, verb_devices},
+    {"version", "[--json]", "print the version and what libraries are there",
+     "A library that is loaded at first use may be missing; then what it is for does not work, and "
+     "says so.",
+     json_options_table, NULL, verb_version},
+    {"completion", "bash", "print a completion script",
+     "For bash: put eval \"$(lodge completion bash)\" into ~/.bashrc, or the script itself into "
+     "/etc/bash_completion.d.",
+     no_options_table, NULL, verb_completion},
+    {"help", "[VERB]", "print help",
+     "The same as lodge VERB --help. With --man, prints the source of the man page for scdoc.",
+     help_options_table, NULL, verb_help},
+    {NULL},
+};
+
+const Verb *verb_find(const char *name)
+{
+    for (const Verb *v = verb_table; v->name; v++) {
+        if (!strcmp(v->name, name))
+            return v;
+    }
+    return NULL;
+}
+
+static const char *verb_next(const void *opaque, unsigned i)
+{
+    const Verb *v = opaque;
+
+    return v[i].name;
+}
+
+const char *verb_nearest(const char *name)
+{
+    return name_nearest(name, verb_next, verb_table);
+}

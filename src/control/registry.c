@@ -1,0 +1,268 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Names, folders, locks.
+ *
+ * A running machine holds a lock on RUN/lodge/NAME/lock; the kernel drops it with the process, so
+ * a machine that was killed leaves nothing that hinders the next one of its name.
+ *
+ * Invariant: who has the lock and finds that the path still leads to the locked file owns the
+ * folder; a releaser removes the file before it drops the lock.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <glib/gstdio.h>
+
+#include "lodge/error.h"
+
+#include "registry.h"
+
+#define NAME_MAX_BYTES 63
+#define CLAIM_TRIES 16
+#define SHARED_LOGS 10 /* console logs kept of machines without a name */
+#define HOLDER_FDS 1024 /* descriptors looked at for each machine */
+
+struct Registry {
+    char *name, *run_root, *run_dir, *lock_path, *pid_path; /* owned */
+    char *console_log;                                      /* owned; NULL: none */
+    int lock_fd;
+};
+
+bool registry_name_ok(const char *name)
+{
+    size_t len = strlen(name);
+    if (!len || len > NAME_MAX_BYTES || !g_ascii_isalnum(name[0]))
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        if (!g_ascii_isalnum(name[i]) && !strchr("._-", name[i]))
+            return false;
+    }
+    return true;
+}
+
+/* The folder of all running machines. Without XDG_RUNTIME_DIR: /run for root, else a folder under
+ * /tmp, which must be ours alone. */
+static char *run_root(void)
+{
+    const char *xdg = g_getenv("XDG_RUNTIME_DIR");
+    if (xdg && g_path_is_absolute(xdg))
+        return g_build_filename(xdg, "lodge", NULL);
+    if (geteuid() == 0)
+        return g_strdup("/run/lodge");
+    return g_strdup_printf("/tmp/lodge-%u", (unsigned)geteuid());
+}
+
+static bool make_private_dir(const char *path, GError **error)
+{
+    struct stat st;
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        return lodge_fail_errno(error, errno, "%s: cannot make the folder of running machines",
+                                path);
+    if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
+        (st.st_mode & 0022))
+        return lodge_fail(error, LODGE_ERROR_HOST,
+                          "%s: is not a folder of this user alone; remove it or set "
+                          "XDG_RUNTIME_DIR", path);
+    return true;
+}
+
+static long read_pid(const char *path)
+{
+    g_autofree char *text = NULL;
+    return g_file_get_contents(path, &text, NULL, NULL) ? strtol(text, NULL, 10) : 0;
+}
+
+/* Take the lock; EWOULDBLOCK in errno when another has it, EAGAIN when the folder went away. */
+static int try_lock(const char *path)
+{
+    struct stat mine, now;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0)
+        return -1;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        int err = errno;
+        close(fd);
+        errno = err;
+        return -1;
+    }
+    if (fstat(fd, &mine) < 0 || stat(path, &now) < 0 || mine.st_ino != now.st_ino) {
+        close(fd);
+        errno = EAGAIN;
+        return -1;
+    }
+    return fd;
+}
+
+static bool lock_name(Registry *r, GError **error)
+{
+    for (unsigned i = 0; i < CLAIM_TRIES; i++) {
+        if (!make_private_dir(r->run_root, error) || !make_private_dir(r->run_dir, error))
+            return false;
+        r->lock_fd = try_lock(r->lock_path);
+        if (r->lock_fd >= 0)
+            return true;
+        if (errno == EWOULDBLOCK) {
+            struct stat st;
+            long pid = read_pid(r->pid_path);
+            if (pid > 0)
+                return lodge_fail(error, LODGE_ERROR_EXISTS,
+                                  "%s: a machine of that name is running (pid %ld); choose another "
+                                  "name", r->name, pid);
+            if (stat(r->lock_path, &st) == 0)
+                return lodge_fail(error, LODGE_ERROR_EXISTS,
+                                  "%s: a machine of that name is starting; choose another name",
+                                  r->name);
+        } else if (errno != ENOENT && errno != EAGAIN) {
+            break;
+        }
+    }
+    return lodge_fail_errno(error, errno, "%s: cannot lock the name", r->lock_path);
+}
+
+/* Keep the newest SHARED_LOGS files of @dir. */
+static void prune_logs(const char *dir)
+{
+    g_autoptr(GDir) d = g_dir_open(dir, 0, NULL);
+    for (;;) {
+        unsigned n = 0;
+        g_autofree char *oldest = NULL;
+        gint64 oldest_time = G_MAXINT64;
+        const char *name;
+        if (d)
+            g_dir_rewind(d);
+        while (d && (name = g_dir_read_name(d))) {
+            g_autofree char *path = g_build_filename(dir, name, NULL);
+            GStatBuf st;
+            if (g_stat(path, &st) < 0)
+                continue;
+            n++;
+            if (st.st_mtime < oldest_time) {
+                oldest_time = st.st_mtime;
+                g_free(oldest);
+                oldest = g_steal_pointer(&path);
+            }
+        }
+        if (n <= SHARED_LOGS || !oldest || g_unlink(oldest) < 0)
+            return;
+    }
+}
+
+/* Where the console log goes; a home that cannot be written is no reason not to run. */
+static void find_log(Registry *r, bool lasting)
+{
+    const char *xdg = g_getenv("XDG_STATE_HOME");
+    g_autofree char *base = xdg && g_path_is_absolute(xdg)
+                                ? g_strdup(xdg)
+                                : g_build_filename(g_get_home_dir(), ".local", "state", NULL);
+    g_autofree char *dir =
+        g_build_filename(base, "lodge", lasting ? r->name : "unnamed", NULL);
+    if (g_mkdir_with_parents(dir, 0700) < 0)
+        return;
+    if (!lasting)
+        prune_logs(dir);
+    g_autofree char *file =
+        lasting ? g_strdup("console.log") : g_strdup_printf("console-%s.log", r->name);
+    r->console_log = g_build_filename(dir, file, NULL);
+}
+
+Registry *registry_claim(const char *name, bool lasting, GError **error)
+{
+    if (!registry_name_ok(name)) {
+        lodge_fail(error, LODGE_ERROR_CONFIG,
+                   "'%s': not a name for a machine; use up to 63 letters, digits, '.', '_' and "
+                   "'-', a letter or digit first", name);
+        return NULL;
+    }
+    Registry *r = g_new0(Registry, 1);
+    r->lock_fd = -1;
+    r->name = g_strdup(name);
+    r->run_root = run_root();
+    r->run_dir = g_build_filename(r->run_root, name, NULL);
+    r->lock_path = g_build_filename(r->run_dir, "lock", NULL);
+    r->pid_path = g_build_filename(r->run_dir, "pid", NULL);
+    if (!lock_name(r, error) || !registry_set_pid(r, error)) {
+        registry_release(r);
+        return NULL;
+    }
+    find_log(r, lasting);
+    return r;
+}
+
+bool registry_set_pid(Registry *r, GError **error)
+{
+    g_autofree char *text = g_strdup_printf("%d\n", (int)getpid());
+    g_autoptr(GError) why = NULL;
+    if (!g_file_set_contents(r->pid_path, text, -1, &why))
+        return lodge_fail(error, LODGE_ERROR_HOST, "%s", why->message);
+    return true;
+}
+
+void registry_release(Registry *r)
+{
+    if (!r)
+        return;
+    if (r->lock_fd >= 0) {
+        (void)unlink(r->pid_path);
+        (void)unlink(r->lock_path);
+        close(r->lock_fd);
+        (void)rmdir(r->run_dir);
+        (void)rmdir(r->run_root); /* fails while another machine runs */
+    }
+    g_free(r->name);
+    g_free(r->run_root);
+    g_free(r->run_dir);
+    g_free(r->lock_path);
+    g_free(r->pid_path);
+    g_free(r->console_log);
+    g_free(r);
+}
+
+const char *registry_run_dir(const Registry *r)
+{
+    return r->run_dir;
+}
+
+const char *registry_console_log(const Registry *r)
+{
+    return r->console_log;
+}
+
+/* Whether process @pid has the file open. */
+static bool process_has(long pid, dev_t dev, ino_t ino)
+{
+    g_autofree char *dir = g_strdup_printf("/proc/%ld/fd", pid);
+    g_autoptr(GDir) d = g_dir_open(dir, 0, NULL);
+    const char *name;
+    for (unsigned i = 0; d && i < HOLDER_FDS && (name = g_dir_read_name(d)); i++) {
+        g_autofree char *path = g_build_filename(dir, name, NULL);
+        struct stat st;
+        if (stat(path, &st) == 0 && st.st_dev == dev && st.st_ino == ino)
+            return true;
+    }
+    return false;
+}
+
+char *registry_find_holder(dev_t dev, ino_t ino)
+{
+    g_autofree char *root = run_root();
+    g_autoptr(GDir) d = g_dir_open(root, 0, NULL);
+    const char *name;
+    while (d && (name = g_dir_read_name(d))) {
+        g_autofree char *pid_path = g_build_filename(root, name, "pid", NULL);
+        long pid = read_pid(pid_path);
+        if (pid > 0 && pid != getpid() && process_has(pid, dev, ino))
+            return g_strdup(name);
+    }
+    return NULL;
+}
+
+char *registry_cache_dir(const char *sub)
+{
+    return g_build_filename(g_get_user_cache_dir(), "lodge", sub, NULL);
+}

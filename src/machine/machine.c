@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The life of a machine: start, pause, resume, reset, end.
+ *
+ * Pause, reset and end share one order: park the vCPUs, quiesce every device and wait for each
+ * answer, drain the block nodes, act; going on is the reverse. What devices and vCPUs ask for is
+ * noted under a lock, stops the vCPUs at once (the guest does not run on behind its own request)
+ * and is carried out by the main thread.
+ *
+ * Invariants:
+ * (1) A device's callbacks never run the machine's transitions: those are the main thread's.
+ * (2) However often a guest asks, one poll is queued; requests are bits, the first exit status
+ *     counts.
+ */
+#include <errno.h>
+
+#include "lodge/diag.h"
+#include "lodge/error.h"
+#include "lodge/num.h"
+
+#include "acpi_pm.h"
+#include "crash.h"
+#include "machine_internal.h"
+
+#define QUIESCE_TIMEOUT (30 * G_TIME_SPAN_SECOND)
+
+static gboolean machine_poll(gpointer opaque);
+
+/* ---- requests ---- */
+
+static void request(Machine *m, unsigned bits)
+{
+    /* Not after the end: nobody is left to act. */
+    lodge_lock(&m->request_lock);
+    m->requested |= bits;
+    bool queue = !m->poll_queued;
+    m->poll_queued = true;
+    lodge_unlock(&m->request_lock);
+    if (m->cpus)
+        cpu_set_stop(m->cpus);
+    if (queue) {
+        GSource *s = g_idle_source_new();
+        g_source_set_priority(s, G_PRIORITY_HIGH);
+        g_source_set_callback(s, machine_poll, m, NULL);
+        g_source_attach(s, m->context);
+        g_source_unref(s);
+    }
+}
+
+void machine_on_request(Board *b, BoardRequest what, int arg)
+{
+    Machine *m = b->opaque;
+    if (what == BOARD_EXIT) {
+        lodge_lock(&m->request_lock);
+        if (!(m->requested & (1u << BOARD_EXIT)))
+            m->exit_status = arg;
+        lodge_unlock(&m->request_lock);
+    }
+    if (what == BOARD_CRASH_LOAD) {
+        lodge_note("the guest's kernel died and boots its crash kernel");
+        return;
+    }
+    request(m, 1u << what);
+}
+
+void machine_on_triple_fault(void *opaque, unsigned cpu)
+{
+    lodge_trace("guest", "vCPU %u: triple fault", cpu);
+    request(opaque, REQUEST_TRIPLE_FAULT);
+}
+
+void machine_on_cpu_stopped(void *opaque, unsigned cpu, const VcpuStopInfo *info)
+{
+    Machine *m = opaque;
+    lodge_lock(&m->request_lock);
+    if (!(m->requested & REQUEST_CPU_STOPPED)) {
+        m->stopped_cpu = cpu;
+        m->stop_info = *info;
+    }
+    lodge_unlock(&m->request_lock);
+    request(m, REQUEST_CPU_STOPPED);
+}
+
+/* ---- coming to rest ---- */
+
+typedef struct Quiesce {
+    GMutex mutex;
+    GCond cond;
+    GHashTable *waiting; /* Device that has not answered */
+} Quiesce;
+
+static void device_is_quiet(Device *d, void *opaque)
+{
+    Quiesce *q = opaque;
+    g_mutex_lock(&q->mutex);
+    g_hash_table_remove(q->waiting, d);
+    g_cond_signal(&q->cond);
+    g_mutex_unlock(&q->mutex);
+}
+
+static void drain_all(Machine *m, bool begin)
+{
+    GHashTableIter it;
+    gpointer node;
+    g_hash_table_iter_init(&it, m->blks);
+    while (g_hash_table_iter_next(&it, NULL, &node)) {
+        if (begin)
+            blk_drain_begin(node);
+        else
+            blk_drain_end(node);
+    }
+}
+
+static void wake_all(Machine *m)
+{
+    drain_all(m, false);
+    for (unsigned i = m->devices->len; i-- > 0;)
+        device_resume(g_ptr_array_index(m->devices, i));
+}
+
+/* Bring a machine whose vCPUs are parked to rest. On false all is as before. */
+static bool quiesce_all(Machine *m, GError **error)
+{
+    Quiesce *q = g_new0(Quiesce, 1);
+    g_mutex_init(&q->mutex);
+    g_cond_init(&q->cond);
+    q->waiting = g_hash_table_new(NULL, NULL);
+    for (unsigned i = 0; i < m->devices->len; i++)
+        g_hash_table_add(q->waiting, g_ptr_array_index(m->devices, i));
+    for (unsigned i = 0; i < m->devices->len; i++)
+        device_quiesce(g_ptr_array_index(m->devices, i), device_is_quiet, q);
+    gint64 deadline = g_get_monotonic_time() + QUIESCE_TIMEOUT;
+    g_mutex_lock(&q->mutex);
+    bool in_time = true;
+    while (in_time && g_hash_table_size(q->waiting))
+        in_time = g_cond_wait_until(&q->cond, &q->mutex, deadline);
+    const char *who = NULL;
+    for (unsigned i = 0; !in_time && i < m->devices->len; i++) {
+        Device *d = g_ptr_array_index(m->devices, i);
+        if (g_hash_table_contains(q->waiting, d))
+            who = d->id;
+    }
+    g_mutex_unlock(&q->mutex);
+    if (!in_time) {
+        /* q is left to the late answer: freeing it would give that a dead object. */
+        wake_all(m);
+        return lodge_fail(error, LODGE_ERROR_BUSY, "%s: does not come to rest",
+                          who ? who : "a device");
+    }
+    g_hash_table_destroy(q->waiting);
+    g_mutex_clear(&q->mutex);
+    g_cond_clear(&q->cond);
+    g_free(q);
+    drain_all(m, true);
+    return true;
+}
+
+/* ---- transitions ---- */
+
+static bool rest(Machine *m, GError **error)
+{
+    cpu_set_park(m->cpus);
+    clock_pause(m->board.clock);
+    if (!quiesce_all(m, error)) {
+        clock_resume(m->board.clock);
+        return false;
+    }
+    kvm_clock_save(m->kvm);
+    return true;
+}
+
+static void go_on(Machine *m)
+{
+    kvm_clock_restore(m->kvm);
+    clock_resume(m->board.clock);
+    wake_all(m);
+    io_thread_wake(m->io);
+    cpu_set_run(m->cpus);
+}
+
+static void end(Machine *m, MachineEnd why, int status, char *report)
+{
+    if (m->state == MACHINE_ENDED)
+        return;
+    g_autoptr(GError) error = NULL;
+    bool was_running = m->state == MACHINE_RUNNING;
+    m->state = MACHINE_ENDED;
+    /* Data that the guest was told is written must be: rest waits for it. */
+    if (was_running && !rest(m, &error))
+        lodge_warn("%s", error->message);
+    m->result = (MachineResult){why, status, report};
+    if (m->config.ended)
+        m->config.ended(m->config.opaque, &m->result);
+}
+
+/* Memory and vCPU 0 as a boot loader leaves them; parked. */
+static bool load(Machine *m, GError **error)
+{
+    BootLayout layout = {0};
+    BootCpu cpu = {0};
+    if (!pc_prepare_boot(&m->pc, &layout, error) ||
+        !boot_load(m->boot, m->board.mem, &layout, &cpu, error))
+        return false;
+    VcpuEntry entry = {
+        .mode = cpu.mode == BOOT_MODE_LONG64   ? VCPU_MODE_LONG64
+                : cpu.mode == BOOT_MODE_PROT32 ? VCPU_MODE_PROT32
+                                               : VCPU_MODE_REAL,
+        .rip = cpu.rip,
+        .rsp = cpu.rsp,
+        .rax = cpu.rax,
+        .rbx = cpu.rbx,
+        .rsi = cpu.rsi,
+        .cr3 = cpu.cr3,
+        .gdt_base = cpu.gdt_gpa,
+        .gdt_limit = BOOT_GDT_LIMIT,
+        .cs = BOOT_CS,
+        .ds = BOOT_DS,
+    };
+    return cpu_set_reset(m->cpus, cpu.mode == BOOT_MODE_REAL ? NULL : &entry, error);
+}
+
+static void reset_now(Machine *m)
+{
+    GError *error = NULL;
+    if (rest(m, &error)) {
+        for (unsigned i = 0; i < m->devices->len; i++)
+            device_reset(g_ptr_array_index(m->devices, i), RESET_WARM);
+        if (load(m, &error)) {
+            go_on(m);
+            return;
+        }
+        m->state = MACHINE_PAUSED; /* at rest already, for end() */
+    }
+    char *report = g_strdup_printf("the machine cannot be reset: %s", error->message);
+    g_error_free(error);
+    end(m, MACHINE_END_ERROR, 0, report);
+}
+
+/* Carry out what was asked, the weightiest first. */
+static gboolean machine_poll(gpointer opaque)
+{
+    Machine *m = opaque;
+    lodge_lock(&m->request_lock);
+    unsigned asked = m->requested;
+    int status = m->exit_status;
+    m->requested = 0;
+    m->poll_queued = false;
+    lodge_unlock(&m->request_lock);
+    if (m->state != MACHINE_RUNNING)
+        return G_SOURCE_REMOVE;
+    if (asked & (1u << BOARD_EXIT)) {
+        end(m, MACHINE_END_EXIT, status, NULL);
+    } else if (asked & REQUEST_CPU_STOPPED) {
+        cpu_set_park(m->cpus);
+        end(m, MACHINE_END_CPU, 0,
+            crash_report(m->cpus, m->stopped_cpu, &m->stop_info, m->board.mem));
+    } else if (asked & (1u << BOARD_PANIC)) {
+        end(m, MACHINE_END_PANIC, 0, NULL);
+    } else if (asked & (1u << BOARD_POWER_OFF)) {
+        end(m, MACHINE_END_POWER_OFF, 0, NULL);
+    } else if (asked & (REQUEST_TRIPLE_FAULT | 1u << BOARD_RESET)) {
+        if (m->no_reboot)
+            end(m, MACHINE_END_RESET, 0, NULL);
+        else
+            reset_now(m);
+    } else {
+        cpu_set_run(m->cpus); /* nothing that this version does: the guest runs on */
+    }
+    return G_SOURCE_REMOVE;
+}
+
+bool machine_start(Machine *m, GError **error)
+{
+    g_assert(m->state == MACHINE_BUILT);
+    if (!load(m, error))
+        return false;
+    m->times.load_ns = clock_host_ns();
+    if (!cpu_set_start(m->cpus, error))
+        return false;
+    m->state = MACHINE_RUNNING;
+    cpu_set_run(m->cpus);
+    m->times.start_ns = clock_host_ns();
+    return true;
+}
+
+bool machine_pause(Machine *m, GError **error)
+{
+    if (m->state != MACHINE_RUNNING)
+        return lodge_fail(error, LODGE_ERROR_STATE, "the machine is not running");
+    if (!rest(m, error)) {
+        cpu_set_run(m->cpus);
+        return false;
+    }
+    m->state = MACHINE_PAUSED;
+    return true;
+}
+
+void machine_resume(Machine *m)
+{
+    if (m->state != MACHINE_PAUSED)
+        return;
+    m->state = MACHINE_RUNNING;
+    go_on(m);
+    /* What came in while it was paused. */
+    lodge_lock(&m->request_lock);
+    unsigned asked = m->requested;
+    lodge_unlock(&m->request_lock);
+    if (asked)
+        request(m, asked);
+}
+
+void machine_power_button(Machine *m)
+{
+    if (m->pc.pm)
+        acpi_pm_power_button(m->pc.pm);
+}
+
+void machine_reset(Machine *m)
+{
+    if (m->state == MACHINE_RUNNING)
+        request(m, 1u << BOARD_RESET);
+}
+
+void machine_kill(Machine *m, int status)
+{
+    end(m, MACHINE_END_KILLED, status, NULL);
+}
+
+MachineState machine_state(const Machine *m)
+{
+    return m->state;
+}
+
+Chan *machine_chan(Machine *m, const char *name)
+{
+    return g_hash_table_lookup(m->chans, name);
+}
+
+Board *machine_board(Machine *m)
+{
+    return &m->board;
+}
+
+const GPtrArray *machine_devices(Machine *m)
+{
+    return m->devices;
+}
+
+void machine_times(const Machine *m, MachineTimes *ret_times)
+{
+    *ret_times = m->times;
+}
+
+const char *machine_boot_text(const Machine *m)
+{
+    return m->boot ? boot_describe(m->boot) : "firmware";
+}
+
+uint64_t machine_exits(const Machine *m)
+{
+    return m->cpus ? cpu_set_exits(m->cpus) : 0;
+}
+
+void machine_free(Machine *m)
+{
+    if (!m)
+        return;
+    if (m->state == MACHINE_RUNNING)
+        end(m, MACHINE_END_KILLED, 0, NULL);
+    cpu_set_free(g_steal_pointer(&m->cpus));
+    while (g_source_remove_by_user_data(m)) {
+        /* polls that are still queued on the default context */
+    }
+    if (m->devices) {
+        while (m->devices->len) {
+            device_free(g_ptr_array_index(m->devices, m->devices->len - 1));
+            g_ptr_array_set_size(m->devices, (gint)m->devices->len - 1);
+        }
+        g_ptr_array_free(m->devices, TRUE);
+    }
+    if (m->board.pci)
+        pci_bus_free(m->board.pci);
+    if (m->net_order)
+        g_ptr_array_free(m->net_order, TRUE);
+    g_clear_pointer(&m->nets, g_hash_table_destroy);
+    g_clear_pointer(&m->blks, g_hash_table_destroy);
+    g_clear_pointer(&m->chans, g_hash_table_destroy);
+    io_thread_free(m->io);
+    boot_free(m->boot);
+    kvm_free(m->kvm);
+    irq_free(m->board.irq);
+    bus_free(m->board.pio);
+    bus_free(m->board.mmio);
+    mem_map_free(m->board.mem);
+    lodge_clock_free(m->board.clock);
+    g_main_context_unref(m->context);
+    lodge_lock_clear(&m->request_lock);
+    g_free(m->result.report);
+    g_free(m);
+}

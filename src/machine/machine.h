@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LODGE_MACHINE_H
+#define LODGE_MACHINE_H
+
+/*
+ * A machine and its life. It is built from a description (tree.h) by one function, whoever asks:
+ * a command line, a definition file, a snapshot.
+ *
+ *      machine_build()      machine_start()           machine_pause()
+ *   ------------------> BUILT -----------> RUNNING <----------------> PAUSED
+ *                                             | the guest, a signal, an error
+ *                                             v
+ *                                           ENDED     machine_free() from any of them
+ *
+ * All calls are the main thread's, on the main context that was default at machine_build().
+ */
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <glib.h>
+
+#include "lodge/device.h"
+
+#include "tree.h"
+
+typedef struct Machine Machine;
+
+typedef enum MachineState {
+    MACHINE_BUILT,
+    MACHINE_RUNNING,
+    MACHINE_PAUSED,
+    MACHINE_ENDED,
+} MachineState;
+
+typedef enum MachineEnd {
+    MACHINE_END_POWER_OFF, /* ACPI S5 */
+    MACHINE_END_RESET,     /* the guest restarts and /options/no-reboot says to end then */
+    MACHINE_END_EXIT,      /* debug exit; status is the guest's */
+    MACHINE_END_PANIC,     /* pvpanic */
+    MACHINE_END_CPU,       /* a vCPU stopped on what KVM cannot run; report explains */
+    MACHINE_END_KILLED,    /* machine_kill() */
+    MACHINE_END_ERROR,     /* Lodge failed, for instance to load the kernel again; report says why */
+} MachineEnd;
+
+typedef struct MachineResult {
+    MachineEnd why;
+    int status;   /* EXIT: 0..255; KILLED: the caller's */
+    char *report; /* owned by the machine; CPU, ERROR; else NULL */
+} MachineResult;
+
+typedef struct MachineConfig {
+    const char *name;      /* in messages and lock refusals */
+    const char *cache_dir; /* of unpacked kernels; NULL: none */
+    /* The machine has ended; the main thread, once. Devices are quiet, vCPUs parked. */
+    void (*ended)(void *opaque, const MachineResult *r);
+    void *opaque;
+} MachineConfig;
+
+/**
+ * machine_build() - Build what @t describes; the guest does not run yet
+ * @t: borrowed for the call
+ * @c: copied; its strings are borrowed and outlive the machine
+ * Return: transfer full, or NULL with the error of whatever refused: LODGE_ERROR_CONFIG names the
+ *         node, LODGE_ERROR_NO_KVM the host. Nothing is left behind.
+ */
+Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error);
+void machine_free(Machine *m); /* from any state; NULL is fine */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Machine, machine_free)
+
+/* Load the kernel and let the guest run. LODGE_ERROR_CONFIG where memory is too small for it. */
+bool machine_start(Machine *m, GError **error);
+MachineState machine_state(const Machine *m);
+/* LODGE_ERROR_BUSY names the device that did not come to rest; the guest then runs on. */
+bool machine_pause(Machine *m, GError **error);
+void machine_resume(Machine *m);
+/* Press the power button: the guest is told by ACPI. */
+void machine_power_button(Machine *m);
+/* Press the reset button. */
+void machine_reset(Machine *m);
+/* Pull the plug. */
+void machine_kill(Machine *m, int status);
+
+/* Back ends by their name in the description; NULL: none. Transfer none. */
+Chan *machine_chan(Machine *m, const char *name);
+Board *machine_board(Machine *m);
+/* Devices in order of making; transfer none. */
+const GPtrArray *machine_devices(Machine *m);
+
+typedef struct MachineTimes {
+    int64_t build_ns, load_ns, start_ns; /* CLOCK_MONOTONIC at the end of each step; 0: not yet */
+} MachineTimes;
+void machine_times(const Machine *m, MachineTimes *ret_times);
+/* What was loaded, for people; transfer none. */
+const char *machine_boot_text(const Machine *m);
+uint64_t machine_exits(const Machine *m);
+
+/* Put what a description leaves open, and the board's own chips under /board, into @t: the whole
+ * machine, as --dry-run prints it. */
+bool machine_resolve(Tree *t, GError **error);
+
+#endif

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * From description to machine: the one wiring. Each part of the tree is read by one function; what
+ * no function knows is an error that names the node, so that a description of a later version is
+ * refused rather than built half.
+ */
+#include <string.h>
+
+#include "lodge/diag.h"
+#include "lodge/error.h"
+#include "lodge/num.h"
+
+#include "machine_internal.h"
+
+#define MEMORY_MIN (1 * MIB)
+#define MEMORY_MAX (UINT64_C(1) << 40) /* bytes: what page tables and tools are tried with */
+#define CPUS_MAX 255u                  /* xAPIC identifiers */
+#define PAGE 4096u
+
+/* ---- look-ups for devices ---- */
+
+static BlkNode *find_blk(Board *b, const char *name)
+{
+    return g_hash_table_lookup(((Machine *)b->opaque)->blks, name);
+}
+
+static NetPort *find_net(Board *b, const char *name)
+{
+    NetBackend *be = g_hash_table_lookup(((Machine *)b->opaque)->nets, name);
+    return be ? be->port : NULL;
+}
+
+static Chan *find_chan(Board *b, const char *name)
+{
+    return g_hash_table_lookup(((Machine *)b->opaque)->chans, name);
+}
+
+/* ---- parts ---- */
+
+static bool check_root(const Tree *t, GError **error)
+{
+    const char *compatible = tree_str(t, "/", "compatible");
+    if (!compatible || strcmp(compatible, TREE_COMPATIBLE))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "/: compatible is '%s'; this version builds "
+                          TREE_COMPATIBLE, compatible ? compatible : "absent");
+    return true;
+}
+
+static bool build_memory(Machine *m, const Tree *t, GError **error)
+{
+    uint64_t size = 0;
+    unsigned flags = 0;
+    const char *huge = tree_str(t, "/memory", "huge");
+    if (!tree_u64(t, "/memory", "size", &size) || size < MEMORY_MIN || size > MEMORY_MAX)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "/memory: size %" PRIu64 " bytes: must be 1M to 1T", size);
+    if (size % PAGE)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "/memory: size %" PRIu64 " bytes: must be a multiple of 4K", size);
+    if (!huge || !strcmp(huge, "thp"))
+        flags |= MEM_THP;
+    else if (!strcmp(huge, "on"))
+        flags |= MEM_HUGE;
+    else if (strcmp(huge, "off"))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "/memory: huge=%s: must be on, thp or off",
+                          huge);
+    if (tree_has(t, "/memory", "prefault"))
+        flags |= MEM_PREFAULT;
+    if (tree_has(t, "/memory", "shared"))
+        flags |= MEM_SHARED;
+    pc_split_ram(size, &m->board.ram_below_4g, &m->board.ram_above_4g);
+    return pc_map_ram(&m->board, flags, error);
+}
+
+static bool build_cpus(Machine *m, const Tree *t, GError **error)
+{
+    uint64_t count = 1;
+    const char *model = tree_str(t, "/cpus", "model");
+    (void)tree_u64(t, "/cpus", "count", &count); /* absent: one */
+    if (count < 1 || count > CPUS_MAX)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "/cpus: count %" PRIu64 ": must be 1 to %u",
+                          count, CPUS_MAX);
+    if (model && strcmp(model, "host"))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "/cpus: model '%s': this version knows host",
+                          model);
+    m->board.cpus = (unsigned)count;
+    CpuSetOps ops = {machine_on_triple_fault, machine_on_cpu_stopped, m};
+    m->cpus = cpu_set_new(m->kvm, &m->board, m->board.cpus, false, &ops, error);
+    return m->cpus != NULL;
+}
+
+static bool open_blk(Machine *m, const Tree *t, const char *id, GError **error)
+{
+    static const char *const caches[] = {"writeback", "none", "unsafe", NULL};
+    static const char *const aios[] = {"auto", "io_uring", "threads", NULL};
+    g_autofree char *path = g_strdup_printf("/backends/block/%s", id);
+    const char *cache = tree_str(t, path, "cache"), *aio = tree_str(t, path, "aio");
+    int c = 0, a = 0;
+    while (cache && caches[c] && strcmp(caches[c], cache))
+        c++;
+    while (aio && aios[a] && strcmp(aios[a], aio))
+        a++;
+    if (!caches[c])
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "%s: cache=%s: must be writeback, none or unsafe", id, cache);
+    if (!aios[a])
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "%s: aio=%s: must be auto, io_uring or threads", id, aio);
+    BlkOptions o = {
+        .file = tree_str(t, path, "file"),
+        .base = tree_str(t, path, "base"),
+        .format = tree_str(t, path, "format"),
+        .read_only = tree_has(t, path, "read-only"),
+        .snapshot = tree_has(t, path, "snapshot"),
+        .cache = (BlkCache)c,
+        .aio = (BlkAio)a,
+        .holder = m->config.name,
+    };
+    if (!o.file)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: no file", path);
+    BlkNode *n = blk_open(id, &o, m->io, error);
+    if (!n)
+        return false;
+    g_hash_table_insert(m->blks, g_strdup(id), n);
+    return true;
+}
+
+static bool open_net(Machine *m, const Tree *t, const char *id, GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/backends/net/%s", id);
+    g_autoptr(GPtrArray) props = tree_props(t, path);
+    g_autoptr(GHashTable) opts =
+        g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_ptr_array_unref);
+    const char *driver = tree_str(t, path, "driver");
+    for (unsigned i = 0; i < props->len; i++) {
+        const char *name = g_ptr_array_index(props, i);
+        if (!strcmp(name, "driver"))
+            continue;
+        GStrv values = NULL;
+        guint n = tree_strv(t, path, name, &values);
+        GPtrArray *list = g_ptr_array_new_with_free_func(g_free);
+        for (guint k = 0; k < n; k++)
+            g_ptr_array_add(list, g_strdup(values[k]));
+        g_strfreev(values);
+        g_hash_table_insert(opts, g_strdup(name), list);
+    }
+    NetBackend *be = net_backend_open(driver ? driver : "none", id, opts, m->board.clock, error);
+    if (!be)
+        return false;
+    g_ptr_array_add(m->net_order, be);
+    g_hash_table_insert(m->nets, g_strdup(id), be);
+    return true;
+}
+
+static bool open_chan(Machine *m, const Tree *t, const char *id, GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/backends/chan/%s", id);
+    const char *spec = tree_str(t, path, "spec");
+    Chan *c = chan_open(spec ? spec : "none", id, m->io, error);
+    if (!c)
+        return false;
+    g_hash_table_insert(m->chans, g_strdup(id), c);
+    return true;
+}
+
+static bool each_child(Machine *m, const Tree *t, const char *path,
+                       bool (*fn)(Machine *m, const Tree *t, const char *id, GError **error),
+                       GError **error)
+{
+    g_autoptr(GPtrArray) ids = tree_children(t, path);
+    for (unsigned i = 0; i < ids->len; i++) {
+        if (!fn(m, t, g_ptr_array_index(ids, i), error))
+            return false;
+    }
+    return true;
+}
+
+static bool build_device(Machine *m, const Tree *t, const char *id, GError **error)
+{
+    g_autofree char *path = g_strdup_printf("/devices/%s", id);
+    const char *name = tree_str(t, path, "compatible");
+    const DeviceClass *cls = name ? device_class_find(name) : NULL;
+    if (!cls || !cls->bus)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: no device class '%s'", path,
+                          name ? name : "");
+    g_autoptr(Device) d = device_new(cls, id, &m->board);
+    g_autoptr(GPtrArray) props = tree_props(t, path);
+    for (unsigned i = 0; i < props->len; i++) {
+        const char *prop = g_ptr_array_index(props, i), *value = tree_str(t, path, prop);
+        if (!strcmp(prop, "compatible"))
+            continue;
+        if (!device_set(d, prop, value ? value : "on", error))
+            return false;
+    }
+    if (!device_realize(d, error))
+        return false;
+    g_ptr_array_add(m->devices, g_steal_pointer(&d));
+    return true;
+}
+
+/* ---- what is booted ---- */
+
+/* The first disk: where the generated initrd finds the root file system. */
+static BlkNode *first_disk(Machine *m, const Tree *t)
+{
+    g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
+    return ids->len ? g_hash_table_lookup(m->blks, g_ptr_array_index(ids, 0)) : NULL;
+}
+
+static bool open_boot(Machine *m, const Tree *t, GError **error)
+{
+    g_auto(GStrv) initrds = NULL;
+    guint n = tree_strv(t, "/boot", "initrd", &initrds);
+    BootSpec spec = {
+        .kernel = tree_str(t, "/boot", "kernel"),
+        .initrds = n ? (const char *const *)initrds : NULL,
+        .initrd_fd = -1,
+        .append = tree_str(t, "/boot", "append"),
+        .protocol = tree_str(t, "/boot", "protocol"),
+        .cache_dir = tree_has(t, "/boot", "cache") ? m->config.cache_dir : NULL,
+    };
+    if (!spec.kernel)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "/boot: no kernel; give --kernel FILE");
+    m->boot = boot_open(&spec, error);
+    return m->boot != NULL;
+}
+
+static bool build(Machine *m, const Tree *t, GError **error)
+{
+    Board *b = &m->board;
+    if (!check_root(t, error) || !open_boot(m, t, error))
+        return false;
+    m->kvm = kvm_open(error);
+    if (!m->kvm)
+        return false;
+    b->clock = lodge_clock_new();
+    m->io = io_thread_new("io", b->clock, error);
+    if (!m->io)
+        return false;
+    b->io = m->io;
+    b->timers = io_thread_timers(m->io);
+    b->mem = mem_map_new();
+    b->pio = bus_new("port", 65536);
+    b->mmio = bus_new("mmio", UINT64_C(1) << 52);
+    b->irq = irq_new();
+    if (!kvm_attach(m->kvm, b, error) || !build_memory(m, t, error) || !build_cpus(m, t, error) ||
+        !each_child(m, t, "/backends/block", open_blk, error) ||
+        !each_child(m, t, "/backends/net", open_net, error) ||
+        !each_child(m, t, "/backends/chan", open_chan, error))
+        return false;
+    (void)first_disk;
+    m->no_reboot = tree_has(t, "/options", "no-reboot");
+    m->pc = (PcBoard){.board = b, .devices = m->devices};
+    return pc_build(&m->pc, t, error) && each_child(m, t, "/devices", build_device, error);
+}
+
+Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)
+{
+    g_autoptr(Machine) m = g_new0(Machine, 1);
+    m->config = *c;
+    m->context = g_main_context_ref(g_main_context_default());
+    lodge_lock_init(&m->request_lock, LOCK_RANK_QUEUE, "requests");
+    m->devices = g_ptr_array_new();
+    m->blks = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)blk_close);
+    m->nets = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    m->net_order = g_ptr_array_new_with_free_func((GDestroyNotify)net_backend_close);
+    m->chans = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)chan_close);
+    m->board.opaque = m;
+    m->board.blk = find_blk;
+    m->board.net = find_net;
+    m->board.chan = find_chan;
+    m->board.request = machine_on_request;
+    if (!build(m, t, error))
+        return NULL;
+    m->times.build_ns = clock_host_ns();
+    return g_steal_pointer(&m);
+}

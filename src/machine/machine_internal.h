@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LODGE_MACHINE_INTERNAL_H
+#define LODGE_MACHINE_INTERNAL_H
+
+/* Shared by machine_build.c (from description to machine) and machine.c (its life). */
+
+#include "lodge/block.h"
+#include "lodge/chan.h"
+#include "lodge/iothread.h"
+#include "lodge/net.h"
+
+#include "kvm.h"
+#include "machine.h"
+#include "pc.h"
+#include "vcpu.h"
+
+struct Machine {
+    /* Constant after machine_build(): */
+    MachineConfig config;
+    GMainContext *context; /* ref */
+    Board board;
+    IoThread *io;          /* owned */
+    Kvm *kvm;              /* owned */
+    CpuSet *cpus;          /* owned */
+    PcBoard pc;
+    GPtrArray *devices;    /* owned: Device, in order of making; freed in reverse */
+    GHashTable *blks;      /* owned: name -> BlkNode */
+    GPtrArray *net_order;  /* owned: NetBackend */
+    GHashTable *nets;      /* name -> NetBackend, borrowed from net_order */
+    GHashTable *chans;     /* owned: name -> Chan */
+    BootImage *boot;       /* owned; NULL: firmware */
+    bool no_reboot;
+    /* Main thread only: */
+    MachineState state;
+    MachineResult result;
+    MachineTimes times;
+    bool loaded;           /* the boot image was put in memory once */
+    /* Guarded by request_lock, written by any thread: */
+    LodgeLock request_lock; /* rank QUEUE */
+    unsigned requested;     /* bits of BoardRequest and of what vCPUs ask */
+    int exit_status;
+    unsigned stopped_cpu;
+    VcpuStopInfo stop_info;
+    bool poll_queued;       /* the main context was told */
+};
+
+/* Bits of `requested` beyond BoardRequest. */
+#define REQUEST_TRIPLE_FAULT (1u << 16)
+#define REQUEST_CPU_STOPPED (1u << 17)
+
+/* What vCPU threads tell the machine; opaque is the Machine. */
+void machine_on_triple_fault(void *opaque, unsigned cpu);
+void machine_on_cpu_stopped(void *opaque, unsigned cpu, const VcpuStopInfo *info);
+void machine_on_request(Board *b, BoardRequest what, int arg);
+
+#endif

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The board of a PC with the i440FX and PIIX chips: every chip, address and pin on one page. What
+ * may be there or not comes from the description; what stands here is soldered.
+ *
+ * Memory: RAM from 0 to 640 KiB and from 768 KiB to the PCI hole at 3 GiB, the rest from 4 GiB on.
+ * 0xE0000-0xFFFFF holds the tables of a guest that is entered without firmware.
+ */
+#include <string.h>
+
+#include "lodge/error.h"
+#include "lodge/num.h"
+
+#include "acpi.h"
+#include "acpi_pm.h"
+#include "fw_cfg.h"
+#include "mptable.h"
+#include "pc.h"
+#include "pc_map.h"
+#include "pci.h"
+#include "rtc_mc146818.h"
+
+#define PC_HIGH_RAM_GPA (4 * GIB)
+#define PC_MPTABLE_GPA 0xf0000u /* where an operating system looks: MP 1.4, 4.1 */
+#define PC_TABLES_END_GPA 0xf0000u
+
+/* In the order of making; the controllers come before what raises interrupts. */
+static const struct {
+    const char *cls;
+    const char *at; /* for people: ports, addresses, pins */
+} chips[] = {
+    {"i8259", "ports 20-21, a0-a1, 4d0-4d1"},
+    {"ioapic", "memory fec00000"},
+    {"i8254", "ports 40-43, 61; irq 0"},
+    {"mc146818", "ports 70-71; irq 8"},
+    {"i8042", "ports 60, 64; irq 1, 12"},
+    {"port92", "port 92"},
+    {"i440fx", "pci 00:00.0; ports cf8-cff"},
+    {"piix3", "pci 00:01.0; port cf9"},
+    {"piix4-pm", "pci 00:01.3; ports 600-63f; irq 9"},
+    {"fw-cfg", "ports 510-511"},
+    {"pvpanic", "port 505"},
+};
+
+void pc_split_ram(uint64_t bytes, uint64_t *ret_below_4g, uint64_t *ret_above_4g)
+{
+    *ret_below_4g = MIN(bytes, (uint64_t)PC_PCI_HOLE_GPA);
+    *ret_above_4g = bytes - *ret_below_4g;
+}
+
+bool pc_map_ram(Board *b, unsigned flags, GError **error)
+{
+    uint64_t vga_end = PC_VGA_GPA + PC_VGA_LEN;
+    MemBlock *low = mem_block_new("ram", b->ram_below_4g, flags, error);
+    if (!low)
+        return false;
+    if (!mem_map_add(b->mem, low, 0, 0, MIN(b->ram_below_4g, PC_VGA_GPA), error)) {
+        mem_block_free(low);
+        return false;
+    }
+    if (b->ram_below_4g > vga_end &&
+        !mem_map_add(b->mem, low, vga_end, vga_end, b->ram_below_4g - vga_end, error))
+        return false;
+    if (!b->ram_above_4g)
+        return true;
+    MemBlock *high = mem_block_new("ram-high", b->ram_above_4g, flags, error);
+    if (!high)
+        return false;
+    if (!mem_map_add(b->mem, high, PC_HIGH_RAM_GPA, 0, b->ram_above_4g, error)) {
+        mem_block_free(high);
+        return false;
+    }
+    return true;
+}
+
+static Device *find_chip(PcBoard *pc, const char *cls)
+{
+    for (unsigned i = 0; i < pc->devices->len; i++) {
+        Device *d = g_ptr_array_index(pc->devices, i);
+        if (!strcmp(d->cls->name, cls))
+            return d;
+    }
+    return NULL;
+}
+
+static bool add_chip(PcBoard *pc, const Tree *t, const char *name, GError **error)
+{
+    const DeviceClass *cls = device_class_find(name);
+    g_assert(cls);
+    g_autoptr(Device) d = device_new(cls, NULL, pc->board);
+    const char *rtc_base = tree_str(t, "/rtc", "base");
+    if (!strcmp(name, "mc146818") && rtc_base && !device_set(d, "base", rtc_base, error))
+        return false;
+    if (!device_realize(d, error))
+        return false;
+    g_ptr_array_add(pc->devices, g_steal_pointer(&d));
+    return true;
+}
+
+/* CMOS as old systems and loaders read memory sizes: Ralf Brown's CMOS list, 15h-18h, 30h-35h,
+ * 5Bh-5Dh. */
+static void set_cmos(PcBoard *pc)
+{
+    Device *rtc = find_chip(pc, "mc146818");
+    Board *b = pc->board;
+    uint64_t ext_kib = MIN(b->ram_below_4g > MIB ? (b->ram_below_4g - MIB) / KIB : 0, 65535);
+    uint64_t over_16m = b->ram_below_4g > 16 * MIB ? (b->ram_below_4g - 16 * MIB) / (64 * KIB) : 0;
+    uint64_t high = b->ram_above_4g / (64 * KIB);
+    const struct {
+        uint8_t index, bytes;
+        uint64_t value;
+    } cells[] = {{0x15, 2, 640},      {0x17, 2, ext_kib}, {0x30, 2, ext_kib},
+                 {0x34, 2, over_16m}, {0x5b, 3, high},    {0x5f, 1, b->cpus - 1}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(cells); i++) {
+        for (unsigned k = 0; k < cells[i].bytes; k++)
+            rtc_set_cmos(rtc, cells[i].index + k, (uint8_t)(cells[i].value >> (8 * k)));
+    }
+}
+
+bool pc_build(PcBoard *pc, const Tree *t, GError **error)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(chips); i++) {
+        if (!add_chip(pc, t, chips[i].cls, error))
+            return false;
+    }
+    pc->pm = find_chip(pc, "piix4-pm");
+    set_cmos(pc);
+    if (!tree_has(t, "/options", "debug-exit"))
+        return true;
+    return add_chip(pc, t, "debug-exit", error);
+}
+
+bool pc_prepare_boot(PcBoard *pc, BootLayout *ret_layout, GError **error)
+{
+    Board *b = pc->board;
+    g_autoptr(GByteArray) acpi = g_byte_array_new(), mp = g_byte_array_new();
+    gpa_t rsdp = 0;
+    AcpiConfig config = {
+        .cpus = b->cpus,
+        .ram_below_4g = b->ram_below_4g,
+        .ram_above_4g = b->ram_above_4g,
+        .pci_hole_base = PC_PCI_HOLE_GPA,
+        .pvpanic = true,
+    };
+    pci_assign(b->pci, PC_PCI_HOLE_GPA, PC_PCI_HOLE_LIMIT_GPA);
+    *ret_layout = (BootLayout){
+        .ram_below_4g = b->ram_below_4g, .ram_above_4g = b->ram_above_4g, .cpus = b->cpus};
+    if (b->ram_below_4g < MIB)
+        return true; /* no room for tables: a guest this small looks for none */
+    if (!acpi_build(&config, PC_BIOS_AREA_GPA, acpi, &rsdp, error))
+        return false;
+    /* More CPUs than such a table can tell: a kernel with ACPI does not miss it. */
+    (void)mptable_build(b->cpus, PC_MPTABLE_GPA, mp);
+    if (PC_BIOS_AREA_GPA + acpi->len > PC_TABLES_END_GPA || mp->len > 64 * KIB)
+        return lodge_fail(error, LODGE_ERROR_LIMIT, "%u vCPUs: their tables need more than 64 KiB",
+                          b->cpus);
+    if (!mem_zero(b->mem, PC_BIOS_AREA_GPA, PC_BIOS_AREA_LEN) ||
+        !mem_load(b->mem, PC_BIOS_AREA_GPA, acpi->data, acpi->len) ||
+        !mem_load(b->mem, PC_MPTABLE_GPA, mp->data, mp->len))
+        return lodge_fail(error, LODGE_ERROR_STATE, "the BIOS area is no memory");
+    ret_layout->rsdp_gpa = rsdp;
+    return true;
+}
+
+bool pc_describe(Tree *t)
+{
+    bool ok = true;
+    for (unsigned i = 0; i < G_N_ELEMENTS(chips); i++) {
+        g_autofree char *path = g_strdup_printf("/board/%s", chips[i].cls);
+        ok = ok && tree_set_str(t, path, "compatible", chips[i].cls) &&
+             tree_set_str(t, path, "at", chips[i].at);
+    }
+    return ok;
+}

@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Every host end that --net can name; a new one adds its line here and in driver_table.h. */
+#include "driver_table.h"
+
+#include <stddef.h>
+
+const NetDriver *const net_driver_table[] = {
+    &net_driver_user,
+    &net_driver_none,
+    NULL,
+};

@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LODGE_NET_DRIVER_TABLE_H
+#define LODGE_NET_DRIVER_TABLE_H
+
+#include "lodge/net.h"
+
+extern const NetDriver net_driver_none;
+extern const NetDriver net_driver_user;
+
+#endif

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Packet headers: bounds-checked look at Ethernet (with up to two VLAN tags), IPv4, IPv6, TCP and
+ * UDP; the Internet checksum; and the cutting of a long TCP frame into segments for a peer that
+ * cannot do it. Specs: IEEE 802.3 and 802.1Q, RFC 791, RFC 8200, RFC 9293, RFC 768, RFC 1071,
+ * virtio 1.2 section 5.1.6 (what a frame with GSO holds).
+ *
+ * Left out: reassembly, IPv6 destination options beyond skipping them, jumbograms. A frame that
+ * does not parse is not an error of this file: callers pass it on or drop it.
+ *
+ * Invariants:
+ * (1) No byte is read outside the length that was given.
+ * (2) An offset in PktInfo is at most that length, and the header of fixed size that starts
+ *     there lies within it.
+ * (3) A segmenter's header_len <= PKT_HEADERS_MAX and header_len + payload_len == frame->len.
+ * Threads: none of its own; no state.
+ */
+#include "pkt.h"
+
+#include <string.h>
+
+#include "lodge/num.h"
+
+enum {
+    IP4_MORE_FRAGMENTS = 0x2000,
+    IP4_OFFSET_MASK = 0x1fff,
+    IP6_HOP_BY_HOP = 0,
+    IP6_ROUTING = 43,
+    IP6_FRAGMENT = 44,
+    IP6_DEST_OPTIONS = 60,
+    IP6_EXT_MIN = 8,
+    IP6_EXT_MAX_COUNT = 8, /* more than any sane sender uses; bounds the walk */
+    VLAN_TAGS_MAX = 2,
+};
+
+/* Field offsets within their headers. */
+enum {
+    IP4_TOTAL_LEN = 2,
+    IP4_ID = 4,
+    IP4_FRAG = 6,
+    IP4_PROTO = 9,
+    IP4_CSUM = 10,
+    IP4_SRC = 12,
+    IP6_PAYLOAD_LEN = 4,
+    IP6_NEXT = 6,
+    IP6_SRC = 8,
+    IP6_FRAG_OFFSET = 2,
+    IP6_FRAG_MASK = 0xfff9, /* offset and the more-fragments bit */
+    TCP_SEQ = 4,
+    TCP_DATA_OFF = 12,
+    TCP_FLAGS = 13,
+    TCP_CSUM = 16,
+    TCP_URGENT = 18,
+};
+
+/**
+ * pkt_gather() - Copy bytes out of a scattered frame
+ * @f:   frame; its len must not exceed the sum of its iov, which is checked again here
+ * @off: first byte; @to: at least @len bytes
+ * Context: any thread. Return: false if the range is not wholly there.
+ */
+bool pkt_gather(const NetFrame *f, uint32_t off, void *to, uint32_t len)
+{
+    uint8_t *out = to;
+    uint32_t left = len;
+
+    if (range_within(off, len, f->len)) {
+        for (unsigned i = 0; i < f->niov && left; i++) {
+            size_t have = f->iov[i].iov_len;
+            if (off >= have) {
+                off -= have;
+                continue;
+            }
+            size_t n = have - off < left ? have - off : left;
+            memcpy(out, (const uint8_t *)f->iov[i].iov_base + off, n);
+            out += n;
+            left -= n;
+            off = 0;
+        }
+        if (!left)
+            return true;
+    }
+    memset(to, 0, len);
+    return false;
+}
+
+/* Walk IPv6 extension headers from @off; sets proto, fragment, l4_off. False: cut short. */
+static bool parse_ip6_extensions(const uint8_t *data, uint32_t len, uint32_t off, PktInfo *info)
+{
+    for (int i = 0; i < IP6_EXT_MAX_COUNT; i++) {
+        uint8_t next = info->proto;
+        if (next != IP6_HOP_BY_HOP && next != IP6_ROUTING && next != IP6_FRAGMENT &&
+            next != IP6_DEST_OPTIONS) {
+            info->l4_off = (uint16_t)off;
+            return true;
+        }
+        if (!range_within(off, IP6_EXT_MIN, len))
+            return false;
+        uint32_t size = IP6_EXT_MIN;
+        if (next == IP6_FRAGMENT) {
+            uint16_t where = load_be16(data + off + IP6_FRAG_OFFSET);
+            info->fragment |= (where & IP6_FRAG_MASK) != 0;
+        } else {
+            size += data[off + 1] * IP6_EXT_MIN;
+        }
+        if (!range_within(off, size, len))
+            return false;
+        info->proto = data[off];
+        off += size;
+    }
+    return false;
+}
+
+/* Find the payload behind the transport header at l4_off, or clear l4_off. */
+static void parse_transport(const uint8_t *data, uint32_t len, PktInfo *info)
+{
+    uint32_t off = info->l4_off, size = 0;
+
+    if (info->proto == PKT_PROTO_UDP) {
+        size = PKT_UDP_LEN;
+    } else if (info->proto == PKT_PROTO_TCP && range_within(off, PKT_TCP_LEN, len)) {
+        size = (data[off + TCP_DATA_OFF] >> 4) * 4u;
+        if (size < PKT_TCP_LEN)
+            size = 0;
+    }
+    if (!size || info->fragment || !range_within(off, size, len)) {
+        info->l4_off = 0;
+        return;
+    }
+    info->payload_off = (uint16_t)(off + size);
+}
+
+/**
+ * pkt_parse() - Find the headers of a frame
+ * @data: the frame's first bytes; @len: how many there are, which may be fewer than the frame's
+ * @ret_info: written always; what was not found is 0
+ * Context: any thread. Keeps (1) and (2).
+ * Return: false if the Ethernet or IP header is cut short or contradicts itself.
+ */
+bool pkt_parse(const uint8_t *data, uint32_t len, PktInfo *ret_info)
+{
+    PktInfo info = {0};
+    uint32_t off = PKT_ETH_LEN;
+
+    *ret_info = info;
+    if (len < PKT_ETH_LEN)
+        return false;
+    if (len > UINT16_MAX)
+        len = UINT16_MAX; /* offsets fit 16 bits: nothing that far is a header */
+    info.ethertype = load_be16(data + off - 2);
+    for (int tags = 0; tags < VLAN_TAGS_MAX; tags++) {
+        if (info.ethertype != PKT_TYPE_VLAN && info.ethertype != PKT_TYPE_QINQ)
+            break;
+        if (!range_within(off, PKT_VLAN_LEN, len))
+            return false;
+        info.ethertype = load_be16(data + off + 2);
+        off += PKT_VLAN_LEN;
+    }
+    info.l3_off = (uint16_t)off;
+
+    if (info.ethertype == PKT_TYPE_IP4) {
+        if (!range_within(off, PKT_IP4_LEN, len) || data[off] >> 4 != 4)
+            return false;
+        uint32_t size = (data[off] & 0xf) * 4u;
+        if (size < PKT_IP4_LEN || !range_within(off, size, len))
+            return false;
+        info.ip_version = 4;
+        info.proto = data[off + IP4_PROTO];
+        info.fragment = load_be16(data + off + IP4_FRAG) & (IP4_MORE_FRAGMENTS | IP4_OFFSET_MASK);
+        info.l4_off = (uint16_t)(off + size);
+        parse_transport(data, len, &info);
+    } else if (info.ethertype == PKT_TYPE_IP6) {
+        if (!range_within(off, PKT_IP6_LEN, len) || data[off] >> 4 != 6)
+            return false;
+        info.ip_version = 6;
+        info.proto = data[off + IP6_NEXT];
+        if (!parse_ip6_extensions(data, len, off + PKT_IP6_LEN, &info))
+            return false;
+        parse_transport(data, len, &info);
+    }
+    *ret_info = info;
+    return true;
+}
+
+/**
+ * pkt_sum() - Add bytes to an Internet checksum
+ * @len: at most NET_FRAME_MAX; an odd last byte counts as padded with zero
+ * @sum: what earlier, even-sized parts came to
+ * Context: any thread. Spec: RFC 1071; a 64-bit sum folded late is its section 2(C).
+ */
+uint32_t pkt_sum(const void *data, uint32_t len, uint32_t sum)
+{
+    const uint8_t *p = data;
+    uint64_t total = 0; /* in host order: the sum is the same but for a final byte swap */
+
+    for (; len >= 4; len -= 4, p += 4)
+        total += load_le32(p);
+    if (len >= 2) {
+        total += load_le16(p);
+        p += 2;
+        len -= 2;
+    }
+    if (len)
+        total += *p;
+    while (total >> 16)
+        total = (total & 0xffff) + (total >> 16);
+    return sum + __builtin_bswap16((uint16_t)total);
+}
+
+/* The checksum as it stands in a header, before byte swapping. */
+uint16_t pkt_fold(uint32_t sum)
+{
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    return (uint16_t)~sum;
+}
+
+/**
+ * pkt_finish_csum() - Complete a checksum that the sender left to be done
+ * @csum_start: first byte that it covers; @csum_off: from there, the field, which holds the sum
+ *              of the pseudo header
+ * Context: any thread. Return: false, frame untouched, if the field is not within the frame.
+ * Spec: virtio 1.2, 5.1.6.2, VIRTIO_NET_HDR_F_NEEDS_CSUM.
+ */
+bool pkt_finish_csum(uint8_t *data, uint32_t len, uint16_t csum_start, uint16_t csum_off)
+{
+    uint32_t field = (uint32_t)csum_start + csum_off;
+
+    if (!range_within(field, 2, len) || csum_start >= len)
+        return false;
+    uint16_t sum = pkt_fold(pkt_sum(data + csum_start, len - csum_start, 0));
+    /* 0 means "no checksum" in UDP, and all ones is the same number in every protocol. */
+    store_be16(data + field, sum ? sum : UINT16_MAX);
+    return true;
+}
+
+/**
+ * pkt_clear_urgent() - Take urgent data out of a TCP frame
+ * @info: of this very frame, from pkt_parse()
+ *
+ * Urgent data becomes ordinary, which RFC 6093 recommends to applications anyway; the checksum
+ * is adjusted as RFC 1624 says. Context: any thread. Return: whether something changed.
+ */
+bool pkt_clear_urgent(uint8_t *data, const PktInfo *info)
+{
+    if (!info->l4_off || info->proto != PKT_PROTO_TCP)
+        return false;
+    uint8_t *tcp = data + info->l4_off;
+    uint16_t word = load_be16(tcp + TCP_DATA_OFF), urgent = load_be16(tcp + TCP_URGENT);
+    if (!(word & PKT_TCP_URG) && !urgent)
+        return false;
+    uint16_t plain = word & (uint16_t)~PKT_TCP_URG;
+    uint32_t sum = (uint16_t)~load_be16(tcp + TCP_CSUM);
+    sum += (uint16_t)~word + (uint32_t)plain + (uint16_t)~urgent;
+    store_be16(tcp + TCP_DATA_OFF, plain);
+    store_be16(tcp + TCP_URGENT, 0);
+    store_be16(tcp + TCP_CSUM, pkt_fold(sum));
+    return true;
+}
+
+/**
+ * pkt_seg_begin() - Get ready to cut a TCP frame
+ * @f: gso NET_GSO_TCPV4 or NET_GSO_TCPV6, gso_size > 0; borrowed until the last segment
+ *
+ * Nothing but gso and gso_size is believed: header lengths come from the headers themselves.
+ * Context: any thread. Keeps (3). Return: false if @f is not what its gso says.
+ */
+bool pkt_seg_begin(PktSegmenter *s, const NetFrame *f)
+{
+    uint32_t have = f->len < PKT_HEADERS_MAX ? f->len : PKT_HEADERS_MAX;
+    uint8_t version = f->gso == NET_GSO_TCPV4 ? 4 : f->gso == NET_GSO_TCPV6 ? 6 : 0;
+
+    s->frame = f;
+    if (!version || !f->gso_size || f->len > NET_FRAME_MAX)
+        return false;
+    if (!pkt_gather(f, 0, s->headers, have) || !pkt_parse(s->headers, have, &s->info))
+        return false;
+    if (s->info.ip_version != version || !s->info.l4_off || s->info.proto != PKT_PROTO_TCP)
+        return false;
+    s->header_len = s->info.payload_off;
+    s->payload_len = f->len - s->header_len;
+    s->mss = f->gso_size;
+    s->count = s->payload_len ? (s->payload_len - 1) / s->mss + 1 : 1;
+    return true;
+}
+
+uint32_t pkt_seg_len(const PktSegmenter *s, uint32_t i)
+{
+    uint32_t done = i * s->mss; /* below NET_FRAME_MAX: i < count */
+    uint32_t left = s->payload_len - done;
+
+    return s->header_len + (left < s->mss ? left : s->mss);
+}
+
+/**
+ * pkt_seg_write() - Write one segment with its own lengths, sequence number and checksums
+ * @i:  below s->count; @to: pkt_seg_len() bytes
+ * Context: any thread.
+ * Spec: RFC 9293, 3.1 (flags: PSH and FIN belong to the last segment), RFC 3168, 6.1.2 (CWR to
+ *       the first).
+ */
+void pkt_seg_write(const PktSegmenter *s, uint32_t i, uint8_t *to)
+{
+    uint32_t len = pkt_seg_len(s, i), done = i * s->mss;
+    uint8_t *ip = to + s->info.l3_off, *tcp = to + s->info.l4_off;
+    uint32_t l4_len = len - s->info.l4_off, sum = PKT_PROTO_TCP + l4_len;
+
+    memcpy(to, s->headers, s->header_len);
+    (void)pkt_gather(s->frame, s->header_len + done, to + s->header_len, len - s->header_len);
+
+    if (s->info.ip_version == 4) {
+        store_be16(ip + IP4_TOTAL_LEN, (uint16_t)(len - s->info.l3_off));
+        store_be16(ip + IP4_ID, (uint16_t)(load_be16(ip + IP4_ID) + i));
+        store_be16(ip + IP4_CSUM, 0);
+        store_be16(ip + IP4_CSUM, pkt_fold(pkt_sum(ip, s->info.l4_off - s->info.l3_off, 0)));
+        sum = pkt_sum(ip + IP4_SRC, 2 * 4, sum);
+    } else {
+        store_be16(ip + IP6_PAYLOAD_LEN, (uint16_t)(len - s->info.l3_off - PKT_IP6_LEN));
+        sum = pkt_sum(ip + IP6_SRC, 2 * 16, sum);
+    }
+    store_be32(tcp + TCP_SEQ, load_be32(tcp + TCP_SEQ) + done);
+    if (i)
+        tcp[TCP_FLAGS] &= (uint8_t)~PKT_TCP_CWR;
+    if (i + 1 < s->count)
+        tcp[TCP_FLAGS] &= (uint8_t) ~(PKT_TCP_FIN | PKT_TCP_PSH);
+    store_be16(tcp + TCP_CSUM, 0);
+    store_be16(tcp + TCP_CSUM, pkt_fold(pkt_sum(tcp, l4_len, sum)));
+}

@@ -1,0 +1,514 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The user network, spoken to with hand-made frames: ARP, DHCP, TCP out to the host's loopback
+ * and in through a forwarded port; and the options that it refuses. */
+#include <arpa/inet.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lodge/clock.h"
+#include "lodge/diag.h"
+#include "lodge/error.h"
+#include "lodge/iothread.h"
+#include "lodge/net.h"
+#include "lodge/num.h"
+#include "pkt.h"
+
+enum { DEADLINE_S = 15, GUEST_IP = 0x0a00020f, HOST_IP = 0x0a000202 };
+
+static const uint8_t guest_mac[6] = {0x52, 0x54, 0, 0x12, 0x34, 0x56};
+static const uint8_t broadcast[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+
+/* The guest's card: keeps what arrives. */
+typedef struct Guest {
+    LodgeClock *clock;
+    IoThread *io;
+    NetBackend *be;
+    NetPort port;
+    GAsyncQueue *frames; /* GBytes */
+    uint8_t gateway[6];
+    uint16_t ip_id;
+} Guest;
+
+static bool guest_deliver(NetPort *self, const NetFrame *f)
+{
+    Guest *g = self->opaque;
+    uint8_t *copy = g_malloc(f->len);
+
+    g_assert_true(pkt_gather(f, 0, copy, f->len));
+    g_async_queue_push(g->frames, g_bytes_new_take(copy, f->len));
+    return true;
+}
+
+static const NetPortOps guest_ops = {.deliver = guest_deliver};
+
+static GHashTable *options(const char *first, ...) G_GNUC_NULL_TERMINATED;
+
+static GHashTable *options(const char *first, ...)
+{
+    GHashTable *t = g_hash_table_new_full(g_str_hash, g_str_equal, NULL,
+                                          (GDestroyNotify)g_ptr_array_unref);
+    va_list ap;
+
+    va_start(ap, first);
+    for (const char *name = first; name; name = va_arg(ap, const char *)) {
+        GPtrArray *values = g_hash_table_lookup(t, name);
+        if (!values) {
+            values = g_ptr_array_new();
+            g_hash_table_insert(t, (gpointer)name, values);
+        }
+        g_ptr_array_add(values, (gpointer)va_arg(ap, const char *));
+    }
+    va_end(ap);
+    return t;
+}
+
+static void guest_start(Guest *g, GHashTable *opts)
+{
+    g_autoptr(GError) error = NULL;
+
+    memset(g, 0, sizeof *g);
+    g->clock = lodge_clock_new();
+    g->io = io_thread_new("guest", g->clock, NULL);
+    g->frames = g_async_queue_new_full((GDestroyNotify)g_bytes_unref);
+    g->be = net_backend_open("user", "net0", opts, g->clock, &error);
+    g_assert_no_error(error);
+    g->port = (NetPort){.ops = &guest_ops, .name = "guest", .opaque = g, .io = g->io};
+    g_assert_true(net_join(&g->port, g->be->port, NULL));
+}
+
+static void guest_stop(Guest *g)
+{
+    net_backend_close(g->be);
+    g_assert_null(g->port.wire);
+    io_thread_free(g->io);
+    g_async_queue_unref(g->frames);
+    lodge_clock_free(g->clock);
+}
+
+typedef struct SendCall {
+    Guest *g;
+    const uint8_t *data;
+    uint32_t len;
+} SendCall;
+
+static void do_send(void *opaque)
+{
+    SendCall *s = opaque;
+    struct iovec iov = {(void *)s->data, s->len};
+    /* Checksums are left to the wire, as a guest's driver does. */
+    NetFrame f = {.iov = &iov, .niov = 1, .len = s->len};
+    PktInfo info;
+
+    if (pkt_parse(s->data, s->len, &info) && info.l4_off) {
+        f.flags = NET_FRAME_NEEDS_CSUM;
+        f.csum_start = info.l4_off;
+        f.csum_off = info.proto == PKT_PROTO_TCP ? 16 : 6;
+    }
+    g_assert_cmpuint(net_send(&s->g->port, &f, 1), ==, 1);
+}
+
+static void guest_send(Guest *g, const uint8_t *data, uint32_t len)
+{
+    SendCall s = {g, data, len};
+
+    io_thread_call(g->io, do_send, &s);
+}
+
+static uint32_t eth(uint8_t *p, const uint8_t *to, uint16_t type)
+{
+    memcpy(p, to, 6);
+    memcpy(p + 6, guest_mac, 6);
+    store_be16(p + 12, type);
+    return PKT_ETH_LEN;
+}
+
+/* IPv4 header at 14 for @len bytes behind it, and the pseudo header's sum into @field. */
+static void ip4(Guest *g, uint8_t *p, uint32_t from, uint32_t to, uint8_t proto, uint32_t len,
+                uint8_t *field)
+{
+    memset(p + 14, 0, 20);
+    p[14] = 0x45;
+    store_be16(p + 16, (uint16_t)(20 + len));
+    store_be16(p + 18, g->ip_id++);
+    p[22] = 64;
+    p[23] = proto;
+    store_be32(p + 26, from);
+    store_be32(p + 30, to);
+    store_be16(p + 24, pkt_fold(pkt_sum(p + 14, 20, 0)));
+    store_be16(field, (uint16_t)~pkt_fold(pkt_sum(p + 26, 8, proto + len)));
+}
+
+/* The next frame that @match accepts; others are dropped. */
+typedef bool (*Match)(const uint8_t *p, gsize len);
+
+static GBytes *guest_wait(Guest *g, Match match)
+{
+    gint64 end = g_get_monotonic_time() + DEADLINE_S * G_TIME_SPAN_SECOND;
+
+    while (g_get_monotonic_time() < end) {
+        GBytes *b = g_async_queue_timeout_pop(g->frames, G_TIME_SPAN_SECOND);
+        gsize len;
+        if (!b)
+            continue;
+        const uint8_t *p = g_bytes_get_data(b, &len);
+        if (match(p, len))
+            return b;
+        g_bytes_unref(b);
+    }
+    g_error("no answer in %d s", DEADLINE_S);
+}
+
+static bool is_arp_reply(const uint8_t *p, gsize len)
+{
+    return len >= 42 && load_be16(p + 12) == PKT_TYPE_ARP && load_be16(p + 20) == 2;
+}
+
+static bool is_dhcp(const uint8_t *p, gsize len)
+{
+    return len > 282 && load_be16(p + 12) == PKT_TYPE_IP4 && p[23] == PKT_PROTO_UDP &&
+           load_be16(p + 36) == 68;
+}
+
+static bool is_tcp(const uint8_t *p, gsize len)
+{
+    return len >= 54 && load_be16(p + 12) == PKT_TYPE_IP4 && p[23] == PKT_PROTO_TCP;
+}
+
+static void arp(Guest *g)
+{
+    uint8_t p[60] = {0};
+    uint32_t at = eth(p, broadcast, PKT_TYPE_ARP);
+
+    memcpy(p + at, "\0\1\x08\0\6\4\0\1", 8);
+    memcpy(p + at + 8, guest_mac, 6);
+    store_be32(p + at + 14, GUEST_IP);
+    store_be32(p + at + 24, HOST_IP);
+    guest_send(g, p, sizeof p);
+    g_autoptr(GBytes) b = guest_wait(g, is_arp_reply);
+    const uint8_t *r = g_bytes_get_data(b, NULL);
+    g_assert_cmpuint(g_bytes_get_size(b), >=, 60);
+    g_assert_cmphex(load_be32(r + 28), ==, HOST_IP);
+    memcpy(g->gateway, r + 22, 6);
+}
+
+/* One DHCP exchange of message @type; the answer's type, and the address it gives. */
+static uint8_t dhcp(Guest *g, uint8_t type, uint32_t *ret_ip)
+{
+    uint8_t p[400] = {0}, *udp = p + 34, *bootp = p + 42, *opt = bootp + 236;
+    uint8_t answer = 0;
+
+    eth(p, broadcast, PKT_TYPE_IP4);
+    store_be16(udp, 68);
+    store_be16(udp + 2, 67);
+    store_be16(udp + 4, sizeof p - 34);
+    bootp[0] = bootp[1] = 1;
+    bootp[2] = 6;
+    store_be32(bootp + 4, 0x12345678);
+    memcpy(bootp + 28, guest_mac, 6);
+    memcpy(opt, "\x63\x82\x53\x63\x35\x01", 6);
+    opt[6] = type;
+    memcpy(opt + 7, "\x32\x04\x0a\x00\x02\x0f\xff", 7); /* the address wanted */
+    ip4(g, p, 0, 0xffffffff, PKT_PROTO_UDP, sizeof p - 34, udp + 6);
+    guest_send(g, p, sizeof p);
+    g_autoptr(GBytes) b = guest_wait(g, is_dhcp);
+    gsize len;
+    const uint8_t *r = g_bytes_get_data(b, &len);
+    *ret_ip = load_be32(r + 42 + 16);
+    for (gsize i = 282; i + 2 < len && r[i] != 0xff; i += 2u + r[i + 1]) {
+        if (r[i] == 0x35)
+            answer = r[i + 2];
+    }
+    return answer;
+}
+
+static void test_arp_and_dhcp(void)
+{
+    Guest g;
+    uint32_t ip;
+
+    guest_start(&g, NULL);
+    arp(&g);
+    g_assert_cmpuint(dhcp(&g, 1, &ip), ==, 2); /* discover, offer */
+    g_assert_cmphex(ip, ==, GUEST_IP);
+    g_assert_cmpuint(dhcp(&g, 3, &ip), ==, 5); /* request, acknowledgement */
+    g_assert_cmphex(ip, ==, GUEST_IP);
+    guest_stop(&g);
+}
+
+/* ---- a very small TCP of the guest's ---- */
+
+typedef struct Tcp {
+    Guest *g;
+    uint16_t here, there;
+    uint32_t seq, ack;
+    GString *got;
+    bool fin;
+} Tcp;
+
+static void tcp_send(Tcp *t, uint8_t flags, const char *data)
+{
+    uint32_t n = data ? (uint32_t)strlen(data) : 0;
+    uint8_t p[256] = {0}, *tcp = p + 34;
+
+    eth(p, t->g->gateway, PKT_TYPE_IP4);
+    store_be16(tcp, t->here);
+    store_be16(tcp + 2, t->there);
+    store_be32(tcp + 4, t->seq);
+    store_be32(tcp + 8, t->ack);
+    tcp[12] = 5 << 4;
+    tcp[13] = flags;
+    store_be16(tcp + 14, 8000);
+    if (flags & PKT_TCP_URG)
+        store_be16(tcp + 18, 0xfff0); /* far beyond the data */
+    if (n)
+        memcpy(tcp + 20, data, n);
+    ip4(t->g, p, GUEST_IP, HOST_IP, PKT_PROTO_TCP, 20 + n, tcp + 16);
+    guest_send(t->g, p, 54 + n);
+    t->seq += n + ((flags & (PKT_TCP_SYN | PKT_TCP_FIN)) ? 1 : 0);
+}
+
+/* Take one segment, acknowledge what it carries; its flags. */
+static uint8_t tcp_recv(Tcp *t)
+{
+    g_autoptr(GBytes) b = guest_wait(t->g, is_tcp);
+    const uint8_t *p = g_bytes_get_data(b, NULL);
+    uint32_t len = load_be16(p + 16) - 40u, seq = load_be32(p + 38);
+    uint8_t flags = p[47], off = (p[46] >> 4) * 4;
+
+    len -= off - 20u;
+    if (flags & PKT_TCP_SYN) {
+        t->there = load_be16(p + 34);
+        t->here = load_be16(p + 36);
+        t->ack = seq + 1;
+    } else if (seq == t->ack && !(flags & PKT_TCP_RST)) {
+        g_string_append_len(t->got, (const char *)p + 34 + off, len);
+        t->ack += len + (flags & PKT_TCP_FIN ? 1 : 0);
+        t->fin |= flags & PKT_TCP_FIN;
+        if (len || (flags & PKT_TCP_FIN))
+            tcp_send(t, PKT_TCP_ACK, NULL);
+    }
+    return flags;
+}
+
+static void read_text(int fd, const char *want)
+{
+    char buf[64];
+    size_t have = 0;
+
+    while (have < strlen(want)) {
+        struct pollfd p = {fd, POLLIN, 0};
+        g_assert_cmpint(poll(&p, 1, DEADLINE_S * 1000), ==, 1);
+        ssize_t n = read(fd, buf + have, sizeof buf - have);
+        g_assert_cmpint(n, >, 0);
+        have += (size_t)n;
+    }
+    g_assert_cmpmem(buf, have, want, strlen(want));
+}
+
+static int listen_loopback(uint16_t *ret_port)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof sa;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    g_assert_cmpint(bind(fd, (struct sockaddr *)&sa, sizeof sa), ==, 0);
+    g_assert_cmpint(listen(fd, 4), ==, 0);
+    g_assert_cmpint(getsockname(fd, (struct sockaddr *)&sa, &len), ==, 0);
+    *ret_port = ntohs(sa.sin_port);
+    return fd;
+}
+
+static void test_tcp_out(void)
+{
+    Guest g;
+    Tcp t = {.g = &g, .here = 40000, .seq = 1000, .got = g_string_new(NULL)};
+    int server = listen_loopback(&t.there);
+
+    guest_start(&g, NULL);
+    arp(&g);
+    /* Several in turn: libslirp's descriptors come and go under the same numbers. */
+    for (int i = 0; i < 3; i++) {
+        uint8_t flags;
+        t.here++;
+        tcp_send(&t, PKT_TCP_SYN, NULL);
+        while (!((flags = tcp_recv(&t)) & PKT_TCP_SYN))
+            g_assert_cmphex(flags & PKT_TCP_RST, ==, 0);
+        tcp_send(&t, PKT_TCP_ACK, NULL);
+        int fd = accept(server, NULL, NULL);
+        g_assert_cmpint(fd, >=, 0);
+        tcp_send(&t, PKT_TCP_ACK | PKT_TCP_PSH, "GET / HTTP/1.0\r\n");
+        read_text(fd, "GET / HTTP/1.0\r\n");
+        /* Urgent data whose pointer lies goes through as plain data. */
+        tcp_send(&t, PKT_TCP_ACK | PKT_TCP_URG, "urgent");
+        read_text(fd, "urgent");
+        g_assert_cmpint(write(fd, "hello guest", 11), ==, 11);
+        close(fd);
+        g_string_truncate(t.got, 0);
+        t.fin = false;
+        while (!t.fin)
+            (void)tcp_recv(&t); /* its flags are in t.fin */
+        g_assert_cmpstr(t.got->str, ==, "hello guest");
+        tcp_send(&t, PKT_TCP_ACK | PKT_TCP_FIN, NULL);
+    }
+    guest_stop(&g);
+    close(server);
+    g_string_free(t.got, TRUE);
+}
+
+static void test_loopback_off(void)
+{
+    Guest g;
+    Tcp t = {.g = &g, .here = 40000, .seq = 1000, .got = g_string_new(NULL)};
+    int server = listen_loopback(&t.there);
+    g_autoptr(GHashTable) opts = options("host-loopback", "off", NULL);
+
+    guest_start(&g, opts);
+    arp(&g);
+    tcp_send(&t, PKT_TCP_SYN, NULL);
+    g_assert_cmphex(tcp_recv(&t) & PKT_TCP_RST, ==, PKT_TCP_RST);
+    guest_stop(&g);
+    close(server);
+    g_string_free(t.got, TRUE);
+}
+
+static void keep_note(void *opaque, const char *line)
+{
+    GString *s = opaque;
+
+    g_string_append(s, line);
+    g_string_append_c(s, '\n');
+}
+
+static void test_hostfwd(void)
+{
+    Guest g;
+    Tcp t = {.g = &g, .seq = 7000, .got = g_string_new(NULL)};
+    g_autoptr(GHashTable) opts = options("hostfwd", "tcp::0-:22", "hostfwd", "udp::0-:53", NULL);
+    GString *notes = g_string_new(NULL);
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    unsigned port = 0;
+
+    lodge_set_log(keep_note, notes);
+    guest_start(&g, opts);
+    lodge_set_log(NULL, NULL);
+    const char *note = strstr(notes->str, "forwarding 127.0.0.1:");
+    g_assert_nonnull(note);
+    g_assert_cmpint(sscanf(note, "forwarding 127.0.0.1:%u to guest port 22", &port), ==, 1);
+    g_assert_cmpuint(port, >, 0);
+    arp(&g);
+
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sa.sin_port = htons((uint16_t)port);
+    g_assert_cmpint(connect(fd, (struct sockaddr *)&sa, sizeof sa), ==, 0);
+    while (!(tcp_recv(&t) & PKT_TCP_SYN))
+        ;
+    g_assert_cmpuint(t.here, ==, 22);
+    tcp_send(&t, PKT_TCP_SYN | PKT_TCP_ACK, NULL);
+    g_assert_cmpint(write(fd, "hi", 2), ==, 2);
+    while (t.got->len < 2)
+        (void)tcp_recv(&t); /* flags do not matter here */
+    g_assert_cmpstr(t.got->str, ==, "hi");
+    tcp_send(&t, PKT_TCP_ACK | PKT_TCP_PSH, "SSH-2.0-test\r\n");
+    read_text(fd, "SSH-2.0-test\r\n");
+    close(fd);
+
+    /* The port is taken now, and a second network says so. */
+    g_autofree char *text = g_strdup_printf("tcp:127.0.0.1:%u-:22", port);
+    g_autofree char *name = g_strdup_printf("127.0.0.1:%u", port);
+    g_autoptr(GHashTable) again = options("hostfwd", text, NULL);
+    g_autoptr(GError) error = NULL;
+    g_assert_null(net_backend_open("user", "net1", again, g.clock, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_BUSY);
+    g_assert_nonnull(strstr(error->message, name));
+    guest_stop(&g);
+
+    g_string_free(t.got, TRUE);
+    g_string_free(notes, TRUE);
+}
+
+/* Frames that make no sense do no harm. */
+static void test_garbage(void)
+{
+    Guest g;
+    uint8_t p[2000];
+
+    guest_start(&g, NULL);
+    arp(&g);
+    for (int i = 0; i < 3000; i++) {
+        uint32_t len = (uint32_t)g_test_rand_int_range(1, sizeof p);
+        for (uint32_t j = 0; j < len; j++)
+            p[j] = (uint8_t)g_test_rand_int();
+        if (len > 54 && i % 4) {
+            eth(p, g.gateway, i % 4 == 1 ? PKT_TYPE_IP4 : i % 4 == 2 ? PKT_TYPE_IP6 : PKT_TYPE_ARP);
+            p[14] = i % 4 == 1 ? 0x45 : i % 4 == 2 ? 0x60 : 0;
+        }
+        guest_send(&g, p, len);
+    }
+    arp(&g);
+    guest_stop(&g);
+}
+
+static void test_refused(void)
+{
+    static const struct {
+        const char *name, *value, *says;
+    } bad[] = {
+        {"hostfwd", "tcp:22", "is not tcp|udp:"},
+        {"hostfwd", "", "is not tcp|udp:"},
+        {"hostfwd", "sctp::22-:22", "is not tcp|udp:"},
+        {"hostfwd", "tcp::22", "is not tcp|udp:"},
+        {"hostfwd", "tcp::70000-:22", "is not tcp|udp:"},
+        {"hostfwd", "tcp::2222-:0", "is not tcp|udp:"},
+        {"hostfwd", "tcp:localhost:2222-:22", "is not tcp|udp:"},
+        {"hostfwd", "tcp::-1-:22", "is not tcp|udp:"},
+        {"restrict", "yes", "neither on nor off"},
+        {"mtu", "575", "576 to 65520"},
+        {"mtu", "65521", "576 to 65520"},
+        {"mtu", "1000", "ipv6=off"},
+        {"tftp", "/nonexistent", "not a folder"},
+        {"dns", "8.8.8.8", "10.0.2.0/24"},
+        {"hostname", "", "characters"},
+        {"guestfwd", "x", "it takes hostfwd, restrict"},
+    };
+    LodgeClock *clock = lodge_clock_new();
+
+    for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GHashTable) opts = options(bad[i].name, bad[i].value, NULL);
+        g_assert_null(net_backend_open("user", "net0", opts, clock, &error));
+        g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+        if (!strstr(error->message, bad[i].says) || !strstr(error->message, "net 'net0': "))
+            g_error("%s=%s: %s", bad[i].name, bad[i].value, error->message);
+    }
+    g_autoptr(GError) error = NULL;
+    g_assert_null(net_backend_open("tap9", "net0", NULL, clock, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+    g_autoptr(GHashTable) twice = options("mtu", "1500", "mtu", "1500", NULL);
+    g_assert_null(net_backend_open("user", "net0", twice, clock, NULL));
+    g_autoptr(NetBackend) none = net_backend_open("none", "net0", NULL, clock, NULL);
+    g_assert_nonnull(none);
+    g_assert_null(none->port);
+    g_autoptr(GHashTable) all = options("mtu", "65520", "restrict", "on", "ipv6", "off", "hostname",
+                                        "lodge", "dns", "10.0.2.9", "tftp", "/tmp", "bootfile", "x",
+                                        NULL);
+    g_autoptr(NetBackend) be = net_backend_open("user", "net0", all, clock, NULL);
+    g_assert_nonnull(be);
+    g_assert_cmpuint(be->port->mtu, ==, 65520);
+    net_backend_close(g_steal_pointer(&be));
+    net_backend_close(g_steal_pointer(&none));
+    lodge_clock_free(clock);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/user-net/arp-and-dhcp", test_arp_and_dhcp);
+    g_test_add_func("/user-net/tcp-out", test_tcp_out);
+    g_test_add_func("/user-net/loopback-off", test_loopback_off);
+    g_test_add_func("/user-net/hostfwd", test_hostfwd);
+    g_test_add_func("/user-net/garbage", test_garbage);
+    g_test_add_func("/user-net/refused", test_refused);
+    return g_test_run();
+}
