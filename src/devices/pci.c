@@ -331,9 +331,11 @@ bool pci_post_load(PciDev *d, GError **error)
                               "%s: configuration byte 0x%02x is 0x%02x, this device has 0x%02x",
                               d->dev.id, i, d->regs.cfg[i], d->cfg_reset[i]);
     }
+    lodge_lock(&d->dev.lock);
     pci_msix_restore(d);
     intx_update(d);
     bars_update(d);
+    lodge_unlock(&d->dev.lock);
     return true;
 }
 

@@ -80,7 +80,7 @@ void pci_reset(PciDev *d); /* lock held: configuration space, BARs, MSI-X back t
 /* The pre_save of a PCI device's StateDesc (or called first by it); @dev: the PciDev. */
 void pci_pre_save(void *dev);
 /* After regs were loaded from a snapshot: place BARs, set MSI-X messages. LODGE_ERROR_IMAGE where
- * a bit differs that the guest cannot change. */
+ * a bit differs that the guest cannot change. Takes the device's lock. */
 bool pci_post_load(PciDev *d, GError **error);
 
 void pci_set_subsystem(PciDev *d, uint16_t vendor, uint16_t device);

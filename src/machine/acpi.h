@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LODGE_ACPI_H
+#define LODGE_ACPI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <glib.h>
+
+#include "lodge/mem.h"
+
+/* What of the machine the tables tell. */
+typedef struct AcpiConfig {
+    unsigned cpus;                        /* APIC IDs 0 to cpus - 1, all enabled */
+    uint64_t ram_below_4g, ram_above_4g;  /* bytes; the hole begins at or past ram_below_4g */
+    uint32_t pci_hole_base;               /* ends at PC_PCI_HOLE_LIMIT_GPA */
+    bool pvpanic;
+    bool hpet;
+    bool i8042; /* offer the keyboard controller: without a keyboard a kernel need not probe it */
+} AcpiConfig;
+
+#define ACPI_CPUS_MAX 1024
+
+/**
+ * acpi_build() - Make all ACPI tables for a kernel that is entered without firmware
+ * @base:     where the blob will lie; a multiple of 64, below 4 GiB
+ * @ret_blob: appended to (empty on entry): the bytes to load at @base
+ * @ret_rsdp: address of the root pointer, inside the blob
+ * Context: any thread; touches nothing else.
+ * Return:  false with LODGE_ERROR_CONFIG (no CPU, a hole that lies over memory, bad @base) or
+ *          LODGE_ERROR_LIMIT (over ACPI_CPUS_MAX CPUs, or past 4 GiB).
+ */
+bool acpi_build(const AcpiConfig *c, gpa_t base, GByteArray *ret_blob, gpa_t *ret_rsdp,
+                GError **error);
+
+#endif
