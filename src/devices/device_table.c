@@ -17,6 +17,10 @@ extern const DeviceClass port92_class;
 extern const DeviceClass pvpanic_class;
 extern const DeviceClass rtc_mc146818_class;
 extern const DeviceClass uart_16550_class;
+extern const DeviceClass virtio_blk_pci_class;
+extern const DeviceClass virtio_console_pci_class;
+extern const DeviceClass virtio_net_pci_class;
+extern const DeviceClass virtio_rng_pci_class;
 
 const DeviceClass *const device_table[] = {
     &acpi_pm_class,
@@ -32,6 +36,10 @@ const DeviceClass *const device_table[] = {
     &pvpanic_class,
     &rtc_mc146818_class,
     &uart_16550_class,
+    &virtio_blk_pci_class,
+    &virtio_console_pci_class,
+    &virtio_net_pci_class,
+    &virtio_rng_pci_class,
     NULL,
 };
 

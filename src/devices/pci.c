@@ -373,9 +373,16 @@ uint8_t pci_add_cap(PciDev *d, uint8_t id, uint8_t len)
 /* ---- configuration accesses ---- */
 
 /* Context: @d's lock held, @off + @size <= 256. Keeps (1). */
+static void window_touch(PciDev *d, bool write, unsigned off, unsigned size)
+{
+    if (d->cfg_window && ranges_overlap(off, size, d->cfg_window_at, d->cfg_window_len))
+        d->cfg_window(d, write, off, size);
+}
+
 static uint32_t cfg_read(PciDev *d, unsigned off, unsigned size)
 {
     uint8_t b[4] = {0};
+    window_touch(d, false, off, size);
     memcpy(b, d->regs.cfg + off, size);
     return load_le32(b);
 }
@@ -390,6 +397,7 @@ static void cfg_write(PciDev *d, unsigned off, unsigned size, uint32_t val)
         *reg = (uint8_t)((*reg & ~mask) | (v & mask));
         *reg &= (uint8_t)~(v & d->cfg_w1c[off + i]);
     }
+    window_touch(d, true, off, size);
     if (!memcmp(old + off, d->regs.cfg + off, size))
         return;
     if (ranges_overlap(off, size, PCI_COMMAND, 2)) {

@@ -50,6 +50,11 @@ struct PciDev {
     IrqMsi *msix[PCI_MSIX_MAX];        /* owned */
     /* Called after each configuration write that changed something, device lock held. */
     void (*cfg_written)(PciDev *d, unsigned off, unsigned len);
+    /* Configuration bytes [cfg_window_at, + cfg_window_len) stand for something else: called before
+     * a read that touches them is answered, to fill them in, and after a write stored them, even of
+     * the same value. Device lock held; it may drop and retake it. NULL: none. */
+    void (*cfg_window)(PciDev *d, bool write, unsigned off, unsigned len);
+    uint8_t cfg_window_at, cfg_window_len;
     /* BARs were placed or removed (ioeventfds move along); device lock held. */
     void (*bars_moved)(PciDev *d);
     /* Guarded by dev.lock: */

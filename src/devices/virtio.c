@@ -650,7 +650,6 @@ bool virtio_post_load(VirtioDev *vd, const VirtioSaved *s, GError **error)
     if (ok) {
         for (unsigned i = 0; i < vd->queues; i++)
             __atomic_store_n(&vd->q[i].vector, vd->regs.q[i].vector, __ATOMIC_RELAXED);
-        __atomic_store_n(&vd->config_vec, vd->regs.config_vector, __ATOMIC_RELAXED);
         virtio_pci_msix_sync_locked(vd);
         vd->broken = vd->regs.status & VIRTIO_CONFIG_S_NEEDS_RESET;
         if (!vd->broken && (vd->regs.status & VIRTIO_CONFIG_S_DRIVER_OK)) {

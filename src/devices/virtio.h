@@ -20,6 +20,7 @@
 #define VIRTIO_QUEUE_SIZE 256 /* entries, unless a device says otherwise */
 
 typedef struct VirtioDev VirtioDev;
+typedef struct IoWatch IoWatch;
 
 /* One row for each feature bit that a device can offer; name NULL ends the table. */
 typedef struct VirtioFeature {
@@ -104,7 +105,6 @@ struct VirtioDev {
     bool live;           /* started, not stopped; written by the loop thread */
     bool quiet;          /* no new host I/O */
     bool msix_on;        /* of the MSI-X control word; written under the lock */
-    uint16_t config_vec; /* of regs.config_vector; likewise */
 };
 
 /* The parts of a device's snapshot that are not its own; see virtio_pre_save(). */

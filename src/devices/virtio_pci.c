@@ -17,7 +17,7 @@
  * for INTx and for the ISR.
  *
  * Invariants:
- * (1) VirtioQ.vector, config_vec and msix_on equal the registers whenever the lock is free.
+ * (1) VirtioQ.vector and msix_on equal the registers whenever the lock is free.
  * (2) The eventfds are registered at notify_gpa, all or none.
  */
 #include "virtio.h"
@@ -115,9 +115,8 @@ static void bars_moved(PciDev *d)
 {
     VirtioDev *vd = (VirtioDev *)d;
 
-    virtio_pci_eventfds_locked(vd, vd->notify_gpa != UINT64_MAX ||
-                                       ((vd->regs.status & VIRTIO_CONFIG_S_DRIVER_OK) &&
-                                        !vd->regs.resetting));
+    virtio_pci_eventfds_locked(
+        vd, (vd->regs.status & VIRTIO_CONFIG_S_DRIVER_OK) && !vd->regs.resetting);
 }
 
 /* ---- common configuration, 4.1.4.3 ---- */
@@ -294,7 +293,6 @@ static bool common_write_locked(VirtioDev *vd, unsigned reg, unsigned size, uint
         return false;
     case VIRTIO_PCI_COMMON_MSIX:
         r->config_vector = vector_accept(vd, val);
-        __atomic_store_n(&vd->config_vec, r->config_vector, __ATOMIC_RELAXED);
         return false;
     case VIRTIO_PCI_COMMON_Q_SELECT:
         r->queue_sel = (uint16_t)val;
@@ -491,7 +489,6 @@ void virtio_pci_reset_locked(VirtioDev *vd)
 {
     for (unsigned i = 0; vd->q && i < vd->queues; i++)
         __atomic_store_n(&vd->q[i].vector, VIRTIO_MSI_NO_VECTOR, __ATOMIC_RELAXED);
-    __atomic_store_n(&vd->config_vec, VIRTIO_MSI_NO_VECTOR, __ATOMIC_RELAXED);
     virtio_pci_msix_sync_locked(vd);
     pci_set_intx(&vd->pci, false);
 }

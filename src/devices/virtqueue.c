@@ -315,17 +315,24 @@ void virtqueue_notify_off(VirtQueue *q)
         __atomic_store_n(ring_u16(&q->used, USED_FLAGS), VRING_USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
 }
 
-bool virtqueue_notify_on(VirtQueue *q)
+bool virtqueue_notify_after(VirtQueue *q, uint16_t ahead)
 {
+    uint16_t seen = q->last_avail + ahead;
+
     if (!virtqueue_running(q))
         return false;
     if (q->event_idx)
-        __atomic_store_n(ring_u16(&q->used, USED_RING + (size_t)q->size * USED_ELEM_LEN),
-                         q->last_avail, __ATOMIC_RELAXED);
+        __atomic_store_n(ring_u16(&q->used, USED_RING + (size_t)q->size * USED_ELEM_LEN), seen,
+                         __ATOMIC_RELAXED);
     else
         __atomic_store_n(ring_u16(&q->used, USED_FLAGS), 0, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_SEQ_CST); /* pairs as "notify_on" above */
-    return virtqueue_has_more(q);
+    return avail_idx(q) != seen;
+}
+
+bool virtqueue_notify_on(VirtQueue *q)
+{
+    return virtqueue_notify_after(q, 0);
 }
 
 size_t virtq_from_iov(const struct iovec *iov, unsigned n, size_t off, void *to, size_t len)

@@ -104,6 +104,8 @@ bool virtqueue_publish(VirtQueue *q);
 void virtqueue_notify_off(VirtQueue *q);
 /* Ask for kicks again; true if something came in the meantime, for which no kick may come. */
 bool virtqueue_notify_on(VirtQueue *q);
+/* The same where the next @ahead chains were seen, but do not suffice: a kick for those after. */
+bool virtqueue_notify_after(VirtQueue *q, uint16_t ahead);
 
 /* Copy between a buffer and @n pieces from byte @off on; returns how many bytes there were. */
 size_t virtq_from_iov(const struct iovec *iov, unsigned n, size_t off, void *to, size_t len);

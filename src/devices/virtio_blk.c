@@ -1,0 +1,483 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Virtio block device.
+ *
+ * Models: Virtual I/O Device (VIRTIO) 1.2, section 5.2 "Block Device": read, write, flush, get-id,
+ * discard, write-zeroes, several queues, block size and topology. Left out: SCSI commands, write
+ * cache toggling (the cache is write-back while the driver accepted FLUSH, and else each write is
+ * forced to the medium), geometry, secure erase, zones, lifetime.
+ *
+ * Threads: all queues belong to the node's loop thread, where completions come too. No lock and no
+ * allocation between a kick and the submission: each queue has as many requests as entries.
+ *
+ * Invariants:
+ * (1) A chain that was popped is pushed exactly once: at once if it is malformed, else in done.
+ * (2) The data iovecs given to the block layer point into guest memory and are not trimmed after
+ *     the submission.
+ * (3) Requests in the free list are not in flight; a pop succeeds only if one is free, since a ring
+ *     gives out no more chains than it has entries.
+ */
+#include "virtio.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include <linux/virtio_blk.h>
+#include <linux/virtio_config.h>
+#include <linux/virtio_ids.h>
+
+#include "lodge/block.h"
+#include "lodge/error.h"
+#include "lodge/iothread.h"
+#include "lodge/num.h"
+
+enum {
+    BLK_QUEUES_MAX = 8,
+    SECTOR = 512,
+    SEG_MAX = VIRTIO_QUEUE_SIZE - 2, /* data segments: header and status take two */
+    SEG_ROOM = SEG_MAX + 2 + 8,      /* pieces: some segments cross blocks of memory */
+    SIZE_MAX_BYTES = 4 << 20,        /* of a segment: a chain stays under VIRTQ_BYTES_MAX */
+    HDR_LEN = sizeof(struct virtio_blk_outhdr),
+    RANGE_LEN = sizeof(struct virtio_blk_discard_write_zeroes),
+    KICK_BATCH = VIRTIO_QUEUE_SIZE, /* requests a kick starts before others get a turn */
+    CONFIG_LEN = offsetof(struct virtio_blk_config, max_secure_erase_sectors),
+    CLASS_SCSI_STORAGE = 0x010000,
+};
+
+_Static_assert(CONFIG_LEN <= VIRTIO_CONFIG_MAX, "configuration fits");
+_Static_assert((uint64_t)SEG_MAX * SIZE_MAX_BYTES + SECTOR < VIRTQ_BYTES_MAX, "chain fits");
+
+typedef struct VirtioBlk VirtioBlk;
+typedef struct VirtioBlkReq VirtioBlkReq;
+
+struct VirtioBlkReq {
+    BlkReq req;
+    VirtioBlk *blk; /* constant */
+    unsigned queue; /* constant */
+    VirtioBlkReq *next_free;
+    VirtChain chain; /* arrays are slices of the queue's arenas */
+    uint8_t *status; /* in guest memory */
+    uint32_t data_len; /* bytes that a successful read writes */
+};
+
+typedef struct VirtioBlkQueue {
+    VirtioBlkReq *reqs; /* owned array */
+    struct iovec *iovs; /* owned: SEG_ROOM a request */
+    MemPin *pins;       /* likewise */
+    VirtioBlkReq *free; /* loop thread */
+} VirtioBlkQueue;
+
+struct VirtioBlk {
+    VirtioDev v;
+    /* Properties: */
+    BlkNode *drive; /* borrowed from the board */
+    char *serial;
+    uint32_t queues;
+    /* Constant after realize: */
+    BlkLimits limits;
+    VirtioBlkQueue queue[BLK_QUEUES_MAX];
+    /* Loop thread only: */
+    uint32_t done_queues; /* bits of the queues that have used entries to publish */
+    bool flush_posted;
+    /* Main thread, quiesced: */
+    VirtioSaved saved;
+};
+
+static const VirtioFeature blk_features[] = {
+    {VIRTIO_BLK_F_SIZE_MAX, "size_max", 0},
+    {VIRTIO_BLK_F_SEG_MAX, "seg_max", 0},
+    {VIRTIO_BLK_F_RO, "ro", 0},
+    {VIRTIO_BLK_F_BLK_SIZE, "blk_size", 0},
+    {VIRTIO_BLK_F_FLUSH, "flush", 0},
+    {VIRTIO_BLK_F_TOPOLOGY, "topology", 0},
+    {VIRTIO_BLK_F_MQ, "mq", 0},
+    {VIRTIO_BLK_F_DISCARD, "discard", 0},
+    {VIRTIO_BLK_F_WRITE_ZEROES, "write_zeroes", 0},
+    {0, NULL, 0},
+};
+
+/* ---- completion ---- */
+
+static void flush_used(void *opaque)
+{
+    VirtioBlk *b = opaque;
+    uint32_t queues = b->done_queues;
+
+    b->flush_posted = false;
+    b->done_queues = 0;
+    for (; queues; queues &= queues - 1)
+        virtio_publish(&b->v, (unsigned)__builtin_ctz(queues));
+}
+
+/* Keeps (1). @len: bytes written from the start of the writable part. */
+static void finish(VirtioBlkReq *r, uint8_t status, uint32_t len)
+{
+    VirtioBlk *b = r->blk;
+    VirtioBlkQueue *q = &b->queue[r->queue];
+
+    *r->status = status;
+    virtqueue_push_chain(&b->v.q[r->queue].vq, &r->chain, len);
+    b->done_queues |= 1u << r->queue;
+    r->next_free = q->free;
+    q->free = r;
+}
+
+static uint8_t status_of(int err)
+{
+    return err == 0 ? VIRTIO_BLK_S_OK
+                    : err == ENOTSUP || err == ENOSYS ? VIRTIO_BLK_S_UNSUPP : VIRTIO_BLK_S_IOERR;
+}
+
+static void finish_request(VirtioBlkReq *r, uint8_t status)
+{
+    uint32_t data = status == VIRTIO_BLK_S_OK ? r->data_len : 0;
+
+    /* The status byte counts only where nothing unwritten lies before it (2.7.8.2). */
+    finish(r, status, r->chain.writable_len == data + 1 ? data + 1 : data);
+}
+
+/* Block layer: @req is done. Context: the node's loop. One publication for a round of these. */
+static void blk_done(BlkReq *req, int err)
+{
+    VirtioBlkReq *r = req->opaque;
+    VirtioBlk *b = r->blk;
+
+    finish_request(r, status_of(err));
+    if (!b->v.io) {
+        flush_used(b);
+    } else if (!b->flush_posted) {
+        b->flush_posted = true;
+        io_thread_post(b->v.io, flush_used, b);
+    }
+    if (b->v.stopping || b->v.quieting)
+        flush_used(b);
+    virtio_put(&b->v);
+}
+
+/* ---- requests ---- */
+
+static void submit(VirtioBlkReq *r, BlkOp op, uint64_t offset, uint64_t len)
+{
+    VirtioBlk *b = r->blk;
+
+    r->req.op = op;
+    r->req.offset = offset;
+    r->req.len = len;
+    r->req.done = blk_done;
+    r->req.opaque = r;
+    virtio_get(&b->v);
+    blk_submit(b->drive, &r->req);
+}
+
+/* Whether sectors from @sector on are on the disk; their place in bytes. */
+static bool sectors_ok(const VirtioBlk *b, uint64_t sector, uint64_t bytes, uint64_t *ret_offset)
+{
+    return u64_mul_ok(sector, SECTOR, ret_offset) &&
+           range_within(*ret_offset, bytes, b->limits.size);
+}
+
+static void start_rw(VirtioBlkReq *r, bool write, uint64_t sector, struct iovec *iov, unsigned n,
+                     uint64_t len)
+{
+    VirtioBlk *b = r->blk;
+    uint64_t offset;
+
+    if (len % SECTOR || !sectors_ok(b, sector, len, &offset) ||
+        (write && b->limits.read_only)) {
+        finish_request(r, VIRTIO_BLK_S_IOERR);
+        return;
+    }
+    if (!len) {
+        finish_request(r, VIRTIO_BLK_S_OK);
+        return;
+    }
+    r->req.iov = iov;
+    r->req.niov = n;
+    r->req.fua = write && !virtio_has(&b->v, VIRTIO_BLK_F_FLUSH);
+    r->data_len = write ? 0 : (uint32_t)len;
+    submit(r, write ? BLK_WRITE : BLK_READ, offset, len);
+}
+
+/* 5.2.6.2: discard and write-zeroes carry ranges; one, as the configuration says. */
+static void start_range(VirtioBlkReq *r, uint32_t type, const struct iovec *iov, unsigned n,
+                        uint64_t len)
+{
+    VirtioBlk *b = r->blk;
+    struct virtio_blk_discard_write_zeroes range;
+    bool zeroes = type == VIRTIO_BLK_T_WRITE_ZEROES;
+    uint64_t offset, bytes;
+
+    if (!virtio_has(&b->v, zeroes ? VIRTIO_BLK_F_WRITE_ZEROES : VIRTIO_BLK_F_DISCARD)) {
+        finish_request(r, VIRTIO_BLK_S_UNSUPP);
+        return;
+    }
+    if (len != RANGE_LEN || virtq_from_iov(iov, n, 0, &range, RANGE_LEN) != RANGE_LEN) {
+        finish_request(r, VIRTIO_BLK_S_IOERR);
+        return;
+    }
+    if (range.flags & ~(zeroes ? VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP : 0)) {
+        finish_request(r, VIRTIO_BLK_S_UNSUPP);
+        return;
+    }
+    bytes = (uint64_t)range.num_sectors * SECTOR;
+    if (!bytes || bytes > b->limits.discard_max || b->limits.read_only ||
+        !sectors_ok(b, range.sector, bytes, &offset)) {
+        finish_request(r, VIRTIO_BLK_S_IOERR);
+        return;
+    }
+    r->req.may_unmap = range.flags & VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
+    submit(r, zeroes ? BLK_ZERO : BLK_DISCARD, offset, bytes);
+}
+
+static void give_id(VirtioBlkReq *r, const struct iovec *iov, unsigned n)
+{
+    char id[VIRTIO_BLK_ID_BYTES] = {0};
+
+    if (r->blk->serial)
+        memcpy(id, r->blk->serial, strnlen(r->blk->serial, sizeof id));
+    r->data_len = (uint32_t)virtq_to_iov(iov, n, 0, id, sizeof id);
+    finish_request(r, VIRTIO_BLK_S_OK);
+}
+
+/* A chain was popped into @r: take it apart, wherever header and status lie in it. */
+static void start_request(VirtioBlkReq *r)
+{
+    VirtioBlk *b = r->blk;
+    VirtChain *c = &r->chain;
+    struct iovec *in = c->iov + c->readable, *out = c->iov;
+    unsigned nin = c->writable, nout = c->readable;
+    struct virtio_blk_outhdr hdr;
+    struct iovec *last;
+
+    r->req.iov = NULL;
+    r->req.niov = 0;
+    r->req.fua = r->req.may_unmap = false;
+    r->data_len = 0;
+    last = &in[nin - 1];
+    r->status = (uint8_t *)last->iov_base + last->iov_len - 1;
+    virtq_trim_back(in, &nin, 1);
+    (void)virtq_from_iov(out, nout, 0, &hdr, HDR_LEN); /* its length was checked */
+    virtq_trim_front(&out, &nout, HDR_LEN);
+    switch (hdr.type) {
+    case VIRTIO_BLK_T_IN:
+        start_rw(r, false, hdr.sector, in, nin, c->writable_len - 1);
+        break;
+    case VIRTIO_BLK_T_OUT:
+        start_rw(r, true, hdr.sector, out, nout, c->readable_len - HDR_LEN);
+        break;
+    case VIRTIO_BLK_T_FLUSH:
+        submit(r, BLK_FLUSH, 0, 0);
+        break;
+    case VIRTIO_BLK_T_GET_ID:
+        give_id(r, in, nin);
+        break;
+    case VIRTIO_BLK_T_DISCARD:
+    case VIRTIO_BLK_T_WRITE_ZEROES:
+        start_range(r, hdr.type, out, nout, c->readable_len - HDR_LEN);
+        break;
+    default:
+        guest_fault(&b->v.pci.dev, "request of unknown type %u", hdr.type);
+        finish_request(r, VIRTIO_BLK_S_UNSUPP);
+        break;
+    }
+}
+
+/* False when there was nothing, or the device broke. */
+static bool take_one(VirtioBlk *b, unsigned qi)
+{
+    VirtioBlkQueue *q = &b->queue[qi];
+    VirtioBlkReq *r = q->free;
+
+    if (!r) { /* every entry is out, see (3) */
+        if (virtqueue_has_more(&b->v.q[qi].vq))
+            virtio_break(&b->v, "more requests offered than the ring has entries");
+        return false;
+    }
+    if (!virtio_pop(&b->v, qi, &r->chain))
+        return false;
+    if (r->chain.readable_len < HDR_LEN || !r->chain.writable_len) {
+        virtqueue_push_chain(&b->v.q[qi].vq, &r->chain, 0);
+        b->done_queues |= 1u << qi;
+        virtio_break(&b->v, "block request without header or status");
+        return false;
+    }
+    q->free = r->next_free;
+    start_request(r);
+    return true;
+}
+
+static void blk_kick(VirtioDev *vd, unsigned qi)
+{
+    VirtioBlk *b = (VirtioBlk *)vd;
+    VirtQueue *vq = &vd->q[qi].vq;
+    unsigned n = 0;
+
+    do {
+        virtqueue_notify_off(vq);
+        while (n < KICK_BATCH && take_one(b, qi))
+            n++;
+    } while (n < KICK_BATCH && !vd->broken && virtqueue_notify_on(vq));
+    if (n == KICK_BATCH)
+        virtio_kick_again(vd, qi);
+    if (b->done_queues)
+        flush_used(b);
+}
+
+static void blk_stopped(VirtioDev *vd)
+{
+    ((VirtioBlk *)vd)->done_queues = 0;
+}
+
+static const VirtioClass blk_virtio = {
+    .name = "virtio-blk",
+    .type = VIRTIO_ID_BLOCK,
+    .class_code = CLASS_SCSI_STORAGE,
+    .features = blk_features,
+    .kick = blk_kick,
+    .stopped = blk_stopped,
+};
+
+/* ---- device ---- */
+
+static void blk_free_queues(VirtioBlk *b)
+{
+    for (unsigned i = 0; i < BLK_QUEUES_MAX; i++) {
+        g_clear_pointer(&b->queue[i].reqs, g_free);
+        g_clear_pointer(&b->queue[i].iovs, g_free);
+        g_clear_pointer(&b->queue[i].pins, g_free);
+        b->queue[i].free = NULL;
+    }
+}
+
+/* Arenas are touched only as far as requests are in flight at once. */
+static void blk_make_queue(VirtioBlk *b, unsigned qi)
+{
+    VirtioBlkQueue *q = &b->queue[qi];
+
+    q->reqs = g_new0(VirtioBlkReq, VIRTIO_QUEUE_SIZE);
+    q->iovs = g_new(struct iovec, (size_t)VIRTIO_QUEUE_SIZE * SEG_ROOM);
+    q->pins = g_new(MemPin, (size_t)VIRTIO_QUEUE_SIZE * SEG_ROOM);
+    for (unsigned i = VIRTIO_QUEUE_SIZE; i-- > 0;) {
+        VirtioBlkReq *r = &q->reqs[i];
+
+        r->blk = b;
+        r->queue = qi;
+        r->chain.iov = q->iovs + (size_t)i * SEG_ROOM;
+        r->chain.pins = q->pins + (size_t)i * SEG_ROOM;
+        r->chain.max = SEG_ROOM;
+        r->next_free = q->free;
+        q->free = r;
+    }
+}
+
+static uint64_t blk_configure(VirtioBlk *b)
+{
+    const BlkLimits *l = &b->limits;
+    uint32_t sectors = (uint32_t)MIN(l->discard_max / SECTOR, UINT32_MAX / SECTOR);
+    uint64_t f = VIRTIO_BIT(VIRTIO_BLK_F_SIZE_MAX) | VIRTIO_BIT(VIRTIO_BLK_F_SEG_MAX) |
+                 VIRTIO_BIT(VIRTIO_BLK_F_BLK_SIZE) | VIRTIO_BIT(VIRTIO_BLK_F_FLUSH) |
+                 VIRTIO_BIT(VIRTIO_BLK_F_TOPOLOGY);
+    struct virtio_blk_config c = {
+        .capacity = l->size / SECTOR,
+        .size_max = SIZE_MAX_BYTES,
+        .seg_max = l->max_iov ? MIN(l->max_iov, SEG_MAX) : SEG_MAX,
+        .blk_size = l->align,
+        .min_io_size = 1,
+        .opt_io_size = l->block > l->align ? l->block / l->align : 0,
+        .num_queues = (uint16_t)b->queues,
+    };
+
+    if (b->queues > 1)
+        f |= VIRTIO_BIT(VIRTIO_BLK_F_MQ);
+    if (l->read_only)
+        f |= VIRTIO_BIT(VIRTIO_BLK_F_RO);
+    if (sectors && !l->read_only) {
+        f |= VIRTIO_BIT(VIRTIO_BLK_F_DISCARD) | VIRTIO_BIT(VIRTIO_BLK_F_WRITE_ZEROES);
+        c.max_discard_sectors = c.max_write_zeroes_sectors = sectors;
+        c.max_discard_seg = c.max_write_zeroes_seg = 1;
+        c.discard_sector_alignment = l->align / SECTOR;
+        c.write_zeroes_may_unmap = 1;
+    }
+    memcpy(b->v.config, &c, CONFIG_LEN);
+    return f;
+}
+
+static bool blk_realize(Device *d, GError **error)
+{
+    VirtioBlk *b = (VirtioBlk *)d;
+    IoThread *io;
+
+    if (!b->drive)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: needs drive=NAME", d->id);
+    if (!b->queues)
+        b->queues = CLAMP(d->board->cpus, 1, BLK_QUEUES_MAX);
+    blk_limits(b->drive, &b->limits);
+    io = blk_io_thread(b->drive);
+    for (unsigned i = 0; i < b->queues; i++)
+        blk_make_queue(b, i);
+    if (virtio_realize(&b->v, &blk_virtio, io ? io : d->board->io, blk_configure(b), b->queues,
+                       VIRTIO_QUEUE_SIZE, CONFIG_LEN, error))
+        return true;
+    blk_free_queues(b);
+    return false;
+}
+
+static void blk_unrealize(Device *d)
+{
+    VirtioBlk *b = (VirtioBlk *)d;
+
+    virtio_unrealize(&b->v);
+    blk_free_queues(b);
+}
+
+static void blk_pre_save(void *obj)
+{
+    VirtioBlk *b = obj;
+
+    virtio_pre_save(&b->v, &b->saved);
+}
+
+static bool blk_post_load(void *obj, unsigned version, GError **error)
+{
+    VirtioBlk *b = obj;
+
+    return virtio_post_load(&b->v, &b->saved, error);
+}
+
+static const StateField blk_fields[] = {
+    {"transport", ST_SUB, 1, 0, sizeof(VirtioSaved), 1, 0, &virtio_saved_state, NULL},
+    ST_END,
+};
+static const StateDesc blk_state = {
+    .name = "virtio-blk-pci",
+    .version = 1,
+    .oldest = 1,
+    .regs_offset = offsetof(VirtioBlk, saved),
+    .regs_size = sizeof(VirtioSaved),
+    .fields = blk_fields,
+    .pre_save = blk_pre_save,
+    .post_load = blk_post_load,
+};
+
+static const PropSpec blk_props[] = {
+    {"drive", "disk image that it shows", PROP_BLK, offsetof(VirtioBlk, drive), 0, 0, NULL},
+    {"serial", "serial number, at most 20 bytes", PROP_STRING, offsetof(VirtioBlk, serial), 0,
+     VIRTIO_BLK_ID_BYTES, NULL},
+    {"queues", "request queues; 0: one a CPU, at most 8", PROP_U32, offsetof(VirtioBlk, queues), 0,
+     BLK_QUEUES_MAX, "0"},
+    {0},
+};
+
+const DeviceClass virtio_blk_pci_class = {
+    .name = "virtio-blk-pci",
+    .bus = "pci",
+    .help = "virtio 1.0 block device",
+    .instance_size = sizeof(VirtioBlk),
+    .props = blk_props,
+    .state = &blk_state,
+    .realize = blk_realize,
+    .reset = virtio_reset,
+    .quiesce = virtio_quiesce,
+    .resume = virtio_resume,
+    .unrealize = blk_unrealize,
+};
