@@ -40,8 +40,8 @@ const char *unpack_name(UnpackFormat format); /* "xz"; static */
  * @ret_buf:   caller clears it with unpack_buf_clear()
  * Context: any thread; takes up to some hundreds of milliseconds; may run helper threads.
  * Return:  false with LODGE_ERROR_IMAGE (damaged, over @max, or not of size @expect),
- *          LODGE_ERROR_LIMIT (@expect is over @max), LODGE_ERROR_UNSUPPORTED (format not known, or its library is missing; named),
- *          LODGE_ERROR_HOST (no memory).
+ *          LODGE_ERROR_LIMIT (@expect is over @max), LODGE_ERROR_UNSUPPORTED (format not known, or
+ *          its library is missing; named), LODGE_ERROR_HOST (no memory).
  */
 bool unpack(UnpackFormat format, const void *src, size_t len, uint64_t expect, uint64_t max,
             UnpackBuf *ret_buf, GError **error);

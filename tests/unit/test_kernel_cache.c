@@ -111,7 +111,7 @@ static void test_damage(void)
     gsize len = 0;
     g_assert_true(g_file_get_contents(path, &good, &len, NULL));
     /* In the header and its two extents, in the bytes, and by cutting it short. */
-    enum { HEADER_SPOTS = 8, DATA_SPOTS = 8, CUTS = 4, HEADER_STEP = 29, DATA_AT = 4096 };
+    enum { HEADER_SPOTS = 33, DATA_SPOTS = 8, CUTS = 4, HEADER_STEP = 7, DATA_AT = 4096 };
     for (unsigned i = 0; i < HEADER_SPOTS + DATA_SPOTS + CUTS; i++) {
         g_autofree char *hurt = g_memdup2(good, len);
         size_t cut = len;

@@ -80,6 +80,20 @@ static void test_truncated(void)
     }
 }
 
+/* Places of LZ4 blocks follow from all but the last being full: a short one between is damage. */
+static void test_lz4_short_block(void)
+{
+    g_autoptr(GByteArray) plain = sample(SMALL);
+    g_autoptr(GByteArray) packed = fake_compress(UNPACK_LZ4, plain->data, plain->len);
+    g_autoptr(GByteArray) twice = g_byte_array_new();
+    g_byte_array_append(twice, packed->data, packed->len);
+    g_byte_array_append(twice, packed->data, packed->len);
+    g_autoptr(GError) error = NULL;
+    g_auto(UnpackBuf) buf = {0};
+    g_assert_false(unpack(UNPACK_LZ4, twice->data, twice->len, 0, 64 << 20, &buf, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_IMAGE);
+}
+
 static void test_refused(void)
 {
     g_autoptr(GError) error = NULL;
@@ -103,6 +117,7 @@ int main(int argc, char **argv)
     g_test_add_func("/unpack/round-trip", test_round_trip);
     g_test_add_func("/unpack/wrong-size", test_wrong_size);
     g_test_add_func("/unpack/truncated", test_truncated);
+    g_test_add_func("/unpack/lz4-short-block", test_lz4_short_block);
     g_test_add_func("/unpack/refused", test_refused);
     return g_test_run();
 }
