@@ -53,7 +53,9 @@ enum {
 
 typedef struct NetRegs {
     NetFilter filter;
+    uint8_t unused[4]; /* whole 8-byte units, so that NetSaved has no hole */
 } NetRegs;
+_Static_assert(sizeof(NetRegs) % sizeof(uint64_t) == 0, "no hole in NetSaved");
 
 typedef struct NetSaved {
     VirtioSaved transport;
@@ -601,6 +603,7 @@ static bool net_post_load(void *obj, unsigned version, GError **error)
 
 static const StateField regs_fields[] = {
     ST_SUBS(NetRegs, filter, 1, &net_filter_state),
+    ST_SKIPPED(NetRegs, unused, "only fills up the struct"),
     ST_END,
 };
 static const StateDesc regs_state = {.name = "net", .version = 1, .oldest = 1,
