@@ -249,7 +249,7 @@ static bool read_input(Chan *c)
     }
     size_t len = (size_t)n;
     if (c->terminal && c->filter)
-        len = MIN(c->filter(c->filter_opaque, chunk, len), len);
+        len = c->filter(c->filter_opaque, chunk, len);
     len = MIN(len, sizeof c->in - c->in_len);
     memcpy(c->in + c->in_len, chunk, len);
     c->in_len += len;
@@ -271,7 +271,8 @@ static bool deliver_input(Chan *c)
             (void)read_input(c); /* whatever it answers, in_len tells */
         if (!c->in_len)
             return false;
-        size_t n = MIN(c->ops->input(c->ops_opaque, c->in, c->in_len), c->in_len);
+        size_t n = c->ops->input(c->ops_opaque, c->in, c->in_len);
+        n = MIN(n, c->in_len);
         c->in_stalled = n < c->in_len;
         c->in_len -= n;
         memmove(c->in, c->in + n, c->in_len);

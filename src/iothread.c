@@ -200,6 +200,10 @@ IoThread *io_thread_new(const char *name, LodgeClock *clock, GError **error)
         sigset_t all, old;
         pthread_attr_t attr;
         sigfillset(&all);
+        /* A fault is its own thread's, and reaches the handler that gives the terminal back. */
+        const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP, SIGSYS};
+        for (unsigned i = 0; i < G_N_ELEMENTS(faults); i++)
+            sigdelset(&all, faults[i]);
         pthread_sigmask(SIG_SETMASK, &all, &old);
         pthread_attr_init(&attr);
         pthread_attr_setstacksize(&attr, 256 * KIB);

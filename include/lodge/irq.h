@@ -101,7 +101,8 @@ void irq_msi_deliver_locked(Irq *q, uint64_t addr, uint32_t data);
 void irq_extint_locked(Irq *q, bool asserted);
 void irq_ioapic_route_locked(Irq *q, unsigned pin, uint64_t addr, uint32_t data, bool level,
                              bool masked);
-/* The guest ended @gsi, opened its pin or dropped its request: collect the lines' callbacks; they run in irq_unlock(). */
+/* The guest ended @gsi, opened its pin or dropped its request: collect the lines' callbacks; they
+ * run in irq_lock_drop(). */
 void irq_eoi_locked(Irq *q, unsigned gsi);
 /* Level of @gsi as the router sees it. */
 bool irq_level_locked(Irq *q, unsigned gsi);

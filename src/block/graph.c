@@ -8,9 +8,9 @@
  * that fails one takes the same way and completes from the loop.
  *
  * Invariants: (1) done runs exactly once, on the IoThread, with no submit of the node's driver on
- * the stack: a completion from inside one is put off to a posted call. (2) in_flight counts requests
- * from the driver's submit until their done has returned. (3) With drained > 0 no request starts
- * but those of the one who drains (BLK_REQ_THROUGH); they wait in order.
+ * the stack: a completion from inside one is put off to a posted call. (2) in_flight counts
+ * requests from the driver's submit until their done has returned. (3) With drained > 0 no request
+ * starts but those of the one who drains (BLK_REQ_THROUGH); they wait in order.
  */
 #include <errno.h>
 #include <string.h>

@@ -67,8 +67,9 @@ void check_huge_pages(DoctorHost *h, CheckResult *ret)
         check_set(ret, CHECK_OK, NULL,
                   "none reserved; --memory SIZE,huge=on needs them: sudo sysctl vm.nr_hugepages=N");
     else
-        check_set(ret, CHECK_OK, NULL, "%" G_GUINT64_FORMAT " free of %" G_GUINT64_FORMAT " kB each",
-                  free_pages, size_kb);
+        check_set(ret, CHECK_OK, NULL,
+                  "%" G_GUINT64_FORMAT " free of %" G_GUINT64_FORMAT " kB each", free_pages,
+                  size_kb);
 }
 
 void check_thp(DoctorHost *h, CheckResult *ret)
@@ -205,7 +206,7 @@ void check_io_uring(DoctorHost *h, CheckResult *ret)
         check_set(ret, CHECK_WARNING, "sudo sysctl kernel.io_uring_disabled=0",
                   "io_uring is forbidden; disks use threads");
     } else {
-        check_set(ret, CHECK_WARNING, "run Linux 5.6 or later",
-                  "io_uring: %s; disks use threads", g_strerror(errno));
+        check_set(ret, CHECK_WARNING, "run Linux 5.6 or later", "io_uring: %s; disks use threads",
+                  g_strerror(errno));
     }
 }

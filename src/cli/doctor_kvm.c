@@ -49,8 +49,9 @@ static char *access_fix(const char *path)
 
     /* A device that root alone has lacks its rule; the group is the same on all distributions. */
     if (!g || !st.st_gid || !(st.st_mode & S_IWGRP))
-        return g_strdup("sudo chgrp kvm /dev/kvm && sudo chmod 660 /dev/kvm && sudo usermod -aG kvm "
-                        "$USER, then log in again");
+        return g_strdup(
+            "sudo chgrp kvm /dev/kvm && sudo chmod 660 /dev/kvm && sudo usermod -aG kvm "
+            "$USER, then log in again");
     return g_strdup_printf("sudo usermod -aG %s $USER, then log in again", g->gr_name);
 }
 
@@ -64,7 +65,7 @@ void check_kvm(DoctorHost *h, CheckResult *ret)
         int err = errno;
 
         fix = err == ENOENT || err == ENODEV || err == ENXIO ? missing_fix(h)
-              : err == EACCES || err == EPERM ? access_fix(path)
+              : err == EACCES || err == EPERM                ? access_fix(path)
                                               : g_strdup("see dmesg for what holds it");
         check_set(ret, CHECK_FAIL, fix, "/dev/kvm: %s", g_strerror(err));
         return;
@@ -128,12 +129,14 @@ void check_kvm_capabilities(DoctorHost *h, CheckResult *ret)
 void check_assist(DoctorHost *h, CheckResult *ret)
 {
     g_autoptr(GError) error = NULL;
-    const char *flag = cpu_flag(h, "vmx") ? "VT-x" : cpu_flag(h, "svm") ? "AMD-V" : "no VT-x, no AMD-V";
+    const char *flag = cpu_flag(h, "vmx")   ? "VT-x"
+                       : cpu_flag(h, "svm") ? "AMD-V"
+                                            : "no VT-x, no AMD-V";
     ProbeRates r;
 
     if (h->kvm_fd < 0) {
-        check_set(ret, CHECK_FAIL, "see kvm", "cannot be measured without /dev/kvm; the CPU says %s",
-                  flag);
+        check_set(ret, CHECK_FAIL, "see kvm",
+                  "cannot be measured without /dev/kvm; the CPU says %s", flag);
         return;
     }
     if (!probe_rates(h->kvm_fd, &r, &error)) {
@@ -175,5 +178,6 @@ void check_nested(DoctorHost *h, CheckResult *ret)
         check_set(ret, CHECK_WARNING, fix, "%s does not let guests run guests", modules[i]);
         return;
     }
-    check_set(ret, CHECK_OK, NULL, "neither kvm_intel nor kvm_amd tells; guests cannot count on it");
+    check_set(ret, CHECK_OK, NULL,
+              "neither kvm_intel nor kvm_amd tells; guests cannot count on it");
 }

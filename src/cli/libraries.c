@@ -38,8 +38,10 @@ static char *slirp_text(void)
 }
 
 const LinkedLibrary linked_libraries[] = {
-    {"glib", G_STRINGIFY(GLIB_MAJOR_VERSION) "." G_STRINGIFY(GLIB_MINOR_VERSION) "." G_STRINGIFY(
-                 GLIB_MICRO_VERSION), glib_text},
+    {"glib",
+     G_STRINGIFY(GLIB_MAJOR_VERSION) "." G_STRINGIFY(GLIB_MINOR_VERSION) "." G_STRINGIFY(
+         GLIB_MICRO_VERSION),
+     glib_text},
     {"libslirp", SLIRP_VERSION_STRING, slirp_text},
     {"libfdt", NULL, NULL},
     {"liburing", NULL, NULL},

@@ -9,12 +9,10 @@
  */
 #include "options.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 #include "lodge/device.h"
 #include "lodge/error.h"
-#include "lodge/num.h"
 
 #define NEAR_LEN_MAX 40 /* longer words get no suggestion */
 
@@ -254,8 +252,7 @@ static bool option_add(Options *o, const OptSpec *spec, const char *text, GError
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: not supported by this version",
                           spec->name);
     if (!(spec->flags & OPT_REPEAT) && options_has(o, spec->name))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: given twice; give it once",
-                          spec->name);
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: given twice; give it once", spec->name);
     v = g_new0(OptValue, 1);
     v->spec = spec;
     v->text = g_strdup(text);
@@ -433,18 +430,4 @@ bool opt_sub_on(const OptValue *v, const char *key)
     bool on;
 
     return text && parse_bool(text, &on) && on;
-}
-
-char *size_text(uint64_t bytes)
-{
-    static const struct {
-        uint64_t unit;
-        char letter;
-    } units[] = {{1024 * GIB, 'T'}, {GIB, 'G'}, {MIB, 'M'}, {KIB, 'K'}};
-
-    for (size_t i = 0; i < G_N_ELEMENTS(units); i++) {
-        if (bytes >= units[i].unit && bytes % units[i].unit == 0)
-            return g_strdup_printf("%" PRIu64 "%c", bytes / units[i].unit, units[i].letter);
-    }
-    return g_strdup_printf("%" PRIu64, bytes);
 }

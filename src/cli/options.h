@@ -89,7 +89,4 @@ bool opt_sub_on(const OptValue *v, const char *key);
 const char *name_nearest(const char *name, const char *(*next)(const void *opaque, unsigned i),
                          const void *opaque);
 
-/* Sizes as a person would write them: 536870912 is "512M". Transfer full. */
-char *size_text(uint64_t bytes);
-
 #endif

@@ -23,12 +23,14 @@
 #define RUN_MEMORY_MIN MIB
 #define RUN_MEMORY_MAX (1024 * GIB)
 #define RUN_PAGE ((uint64_t)4096)
-#define RUN_CPUS_MAX 255 /* 8-bit APIC ids without interrupt remapping; KVM's own limit comes later */
+#define RUN_CPUS_MAX                                                                               \
+    255 /* 8-bit APIC ids without interrupt remapping; KVM's own limit comes later */
 #define RUN_NAME_MAX 64
 #define RUN_TIMEOUT_MAX_S 31536000.0 /* a year */
 #define RUN_PORT_MAX 65535
 #define RUN_CONSOLES_MAX 2 /* serial ports of the board */
 
+#define CLASS_SERIAL "16550a"
 #define CLASS_DISK "virtio-blk-pci"
 #define CLASS_NET "virtio-net-pci"
 #define CLASS_RNG "virtio-rng-pci"
@@ -168,9 +170,8 @@ static bool compile_memory(Tree *t, const Options *o, GError **error)
     if (size < RUN_MEMORY_MIN) {
         bool bare = g_ascii_isdigit(text[strlen(text) - 1]);
 
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "--memory: \"%s\": less than the least, 1M%s", text,
-                          bare && size ? "; a number alone is bytes, write M behind it" : "");
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--memory: \"%s\": less than the least, 1M%s",
+                          text, bare && size ? "; a number alone is bytes, write M behind it" : "");
     }
     if (size > RUN_MEMORY_MAX)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--memory: \"%s\": more than the limit, 1T",
@@ -352,7 +353,8 @@ static bool compile_boot(Tree *t, const Options *o, GError **error)
         !put(t, "/boot", "protocol",
              opt_sub(kernel, "protocol") ? opt_sub(kernel, "protocol") : "auto", error))
         return false;
-    if (opt_sub(kernel, "modules") && !put(t, "/boot", "modules", opt_sub(kernel, "modules"), error))
+    if (opt_sub(kernel, "modules") &&
+        !put(t, "/boot", "modules", opt_sub(kernel, "modules"), error))
         return false;
     tree_set_bool(t, "/boot", "cache", !opt_sub(kernel, "cache") || opt_sub_on(kernel, "cache"));
     return true;
@@ -463,7 +465,8 @@ static char *publish_rule(const char *text, GError **error)
     if (n == 3)
         addr = part[0];
     if (n < 2 || n > 3 || (strcmp(proto, "tcp") && strcmp(proto, "udp")) ||
-        inet_pton(AF_INET, addr, &ip) != 1 || !port_ok(part[n - 2], 0) || !port_ok(part[n - 1], 1)) {
+        inet_pton(AF_INET, addr, &ip) != 1 || !port_ok(part[n - 2], 0) ||
+        !port_ok(part[n - 1], 1)) {
         lodge_fail(error, LODGE_ERROR_CONFIG,
                    "--publish: \"%s\": write [ADDR:]HOST:GUEST[/udp], like 2222:22 or "
                    "0.0.0.0:8080:80",
@@ -557,30 +560,50 @@ static bool chan_add(Tree *t, const char *option, const char *id, const char *sp
     return put(t, path, "spec", spec, error);
 }
 
+/* A serial port of the board, at the place where every PC has it. */
+static bool compile_serial(Tree *t, unsigned n, const char *chan, GError **error)
+{
+    static const struct {
+        const char *id, *iobase, *irq;
+    } ports[RUN_CONSOLES_MAX] = {{"com1", "0x3f8", "4"}, {"com2", "0x2f8", "3"}};
+    const DeviceClass *cls = class_for("console", CLASS_SERIAL, error);
+    g_autofree char *path = cls ? device_add(t, ports[n].id, cls) : NULL;
+
+    return cls && put(t, path, "iobase", ports[n].iobase, error) &&
+           put(t, path, "irq", ports[n].irq, error) && put(t, path, "chan", chan, error);
+}
+
+/* Channel @n is the named port n + 1 of one device: its port 0 is a console of its own. */
 static bool compile_channel(Tree *t, const char *text, unsigned n, bool *stdio_used, GError **error)
 {
     const char *eq = strchr(text, '=');
     g_autofree char *name = eq ? g_strndup(text, (gsize)(eq - text)) : NULL;
     g_autofree char *id = g_strdup_printf("chan%u", n);
-    g_autofree char *device = NULL;
+    g_autofree char *port = g_strdup_printf("port%u", n + 1);
+    g_autofree char *label = g_strdup_printf("port%u-name", n + 1);
     const DeviceClass *cls = class_for("channel", CLASS_CHANNEL, error);
-    const PropSpec *port = cls ? prop_of_kind(cls, PROP_CHAN) : NULL;
-    const PropSpec *label = cls ? prop_named(cls, "name") : NULL;
+    g_autofree char *device = NULL;
 
     if (!cls)
         return false;
     if (!name)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "--channel: \"%s\": write NAME=SPEC, like agent=unix:/tmp/agent", text);
+    if (!prop_named(cls, port))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--channel: \"%s\": one more than the limit, %u", text, n);
     if (!name_check("--channel", name, error) ||
         !chan_add(t, "channel", id, eq + 1, stdio_used, error))
         return false;
-    device = device_add(t, id, cls);
-    if (port)
-        tree_set_str(t, device, port->name, id);
-    if (label)
-        tree_set_str(t, device, label->name, name);
-    return true;
+    device = device_add(t, "channels", cls);
+    for (unsigned i = 0; i < n; i++) {
+        g_autofree char *other = g_strdup_printf("port%u-name", i + 1);
+
+        if (!g_strcmp0(tree_str(t, device, other), name))
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "--channel: \"%s\": given twice; choose another name", name);
+    }
+    return put(t, device, port, id, error) && put(t, device, label, name, error);
 }
 
 static bool compile_chans(Tree *t, const Options *o, GError **error)
@@ -599,10 +622,12 @@ static bool compile_chans(Tree *t, const Options *o, GError **error)
         if (options_has(o, "detach") && !strcmp(v->text, "stdio"))
             return lodge_fail(error, LODGE_ERROR_CONFIG,
                               "--console: stdio: a detached machine has no terminal; write pty");
-        if (!chan_add(t, "console", id, v->text, &stdio_used, error))
+        if (!chan_add(t, "console", id, v->text, &stdio_used, error) ||
+            !compile_serial(t, n, id, error))
             return false;
     }
-    if (!n && !chan_add(t, "console", "con0", preset, &stdio_used, error))
+    if (!n && (!chan_add(t, "console", "con0", preset, &stdio_used, error) ||
+               !compile_serial(t, 0, "con0", error)))
         return false;
     n = 0;
     for (const OptValue *v = NULL; (v = options_next(o, "channel", v)); n++) {
@@ -616,14 +641,15 @@ static bool compile_device(Tree *t, const OptValue *v, unsigned n, GError **erro
 {
     const char *name = opt_sub(v, "class");
     const DeviceClass *cls = class_for("device", name ? name : "", error);
-    g_autofree char *id = opt_sub(v, "id") ? g_strdup(opt_sub(v, "id")) : g_strdup_printf("dev%u", n);
+    g_autofree char *id =
+        opt_sub(v, "id") ? g_strdup(opt_sub(v, "id")) : g_strdup_printf("dev%u", n);
     g_autofree char *path = g_strdup_printf("/devices/%s", id);
 
     if (!cls || !name_check("--device: id", id, error))
         return false;
     if (tree_has(t, path, NULL))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--device: id: \"%s\": is taken; choose another",
-                          id);
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--device: id: \"%s\": is taken; choose another", id);
     tree_set_str(t, path, "compatible", cls->name);
     for (guint i = 0; i < v->pairs->len; i++) {
         const OptPair *pair = g_ptr_array_index(v->pairs, i);
@@ -637,8 +663,8 @@ static bool compile_device(Tree *t, const OptValue *v, unsigned n, GError **erro
             for (p = cls->props; p && p->name; p++)
                 g_string_append_printf(list, "%s%s", list->len ? ", " : "", p->name);
             return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--device: %s: \"%s\": unknown property; valid ones are %s", cls->name,
-                              pair->key, list->len ? list->str : "none");
+                              "--device: %s: \"%s\": unknown property; valid ones are %s",
+                              cls->name, pair->key, list->len ? list->str : "none");
         }
         if (tree_has(t, path, p->name))
             return lodge_fail(error, LODGE_ERROR_CONFIG, "--device: %s: given twice", pair->key);
@@ -714,7 +740,7 @@ static bool compile_identity(Tree *t, const Options *o, RunOptions *r, GError **
     if (!name_check("NAME", r->name, error))
         return false;
     tree_set_str(t, "/", "compatible", TREE_COMPATIBLE);
-    tree_set_str(t, "/", "name", r->name);
+    tree_set_str(t, "/", "vm-name", r->name);
     return !uuid || put(t, "/", "uuid", uuid, error);
 }
 
@@ -734,7 +760,8 @@ static bool compile_flags(Tree *t, const Options *o, RunOptions *r, GError **err
     r->quiet = options_has(o, "quiet");
     r->trace_boot = trace != NULL;
     if (r->verbose && r->quiet)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--quiet: stands beside --verbose; choose one");
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--quiet: stands beside --verbose; choose one");
     tree_add_node(t, "/options");
     tree_set_bool(t, "/options", "debug-exit", r->debug_exit);
     tree_set_bool(t, "/options", "no-reboot", options_has(o, "no-reboot"));

@@ -188,7 +188,7 @@ static void report_times(const Run *r, int64_t begin_ns)
 }
 
 /* Context: see blk_set_holder_lookup(). */
-static char *find_holder(dev_t dev, ino_t ino, void *opaque)
+static char *find_holder(void *opaque, uint64_t dev, uint64_t ino)
 {
     return registry_find_holder(dev, ino);
 }

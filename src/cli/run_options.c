@@ -7,8 +7,11 @@
 
 static const SubSpec kernel_subs[] = {
     {"file", "FILE", "bzImage, ELF, PVH or Multiboot kernel"},
-    {"protocol", "auto|NAME", "how to enter it; auto looks at the file"},
-    {"modules", "DIR", "where its modules are, for the initrd that Lodge makes: /lib/modules/VERSION"},
+    {"protocol", "auto|linux|bzimage|multiboot|pvh|elf",
+     "how to enter it: linux unpacks it first, bzimage enters its own unpacker; auto looks at the "
+     "file"},
+    {"modules", "DIR",
+     "where its modules are, for the initrd that Lodge makes: /lib/modules/VERSION"},
     {"cache", "on|off", "keep the unpacked kernel for the next run (on)"},
     {NULL},
 };
@@ -51,36 +54,50 @@ static const SubSpec device_subs[] = {
 };
 
 const OptSpec run_options_table[] = {
-    {"kernel", 0, "FILE[,protocol=P][,modules=DIR][,cache=off]", "The kernel to boot.", kernel_subs},
-    {"initrd", 0, "FILE", "An initial RAM disk; several are put one behind the other, and are a "
+    {"kernel", 0, "FILE[,protocol=P][,modules=DIR][,cache=off]", "The kernel to boot.",
+     kernel_subs},
+    {"initrd", 0, "FILE",
+     "An initial RAM disk; several are put one behind the other, and are a "
      "Multiboot kernel's modules. With a disk and no --initrd, Lodge makes one that holds the "
-     "modules which the kernel needs to mount it.", NULL, OPT_REPEAT},
-    {"append", 0, "TEXT", "The kernel's command line, as it stands. One case is completed: where "
+     "modules which the kernel needs to mount it.",
+     NULL, OPT_REPEAT},
+    {"append", 0, "TEXT",
+     "The kernel's command line, as it stands. One case is completed: where "
      "a disk is given without --initrd, a TEXT that is not empty and has no root= gets "
      "root=/dev/vda and rw or ro. Without --append it is console=ttyS0, and with a disk "
      "root=/dev/vda rw."},
-    {"disk", 0, "FILE[,base=FILE][,ro][,KEY=VALUE]...", "A disk: /dev/vda, /dev/vdb and so on. "
-     "Other keys are properties of the device; see lodge devices.", run_disk_subs,
-     OPT_REPEAT | OPT_OPEN},
+    {"disk", 0, "FILE[,base=FILE][,ro][,KEY=VALUE]...",
+     "A disk: /dev/vda, /dev/vdb and so on. "
+     "Other keys are properties of the device; see lodge devices.",
+     run_disk_subs, OPT_REPEAT | OPT_OPEN},
     {"memory", 'm', "SIZE[,huge=on|thp|off][,prefault=on][,shared=on]", "Guest memory (512M).",
      memory_subs},
     {"cpus", 0, "N[,model=host]", "Virtual CPUs (1).", cpus_subs},
-    {"net", 0, "user[,KEY=VALUE]...|none", "A network card and what it is joined to (one on "
-     "user). Other keys are options of the back end or properties of the device.", net_subs,
-     OPT_REPEAT | OPT_OPEN},
-    {"publish", 'p', "[ADDR:]HOST:GUEST[/udp]", "Forward a port of the host (at 127.0.0.1 unless "
-     "ADDR says otherwise) to the guest, through the first user network.", NULL, OPT_REPEAT},
-    {"console", 0, "stdio|pty|none|unix:P|file:P|tcp:H:P", "Where the first serial port goes "
-     "(stdio; none with --detach); given twice, the second one too.", NULL, OPT_REPEAT},
-    {"channel", 0, "NAME=SPEC", "A virtio port NAME (/dev/virtio-ports/NAME), with SPEC as for "
-     "--console.", NULL, OPT_REPEAT},
+    {"net", 0, "user[,KEY=VALUE]...|none",
+     "A network card and what it is joined to (one on "
+     "user). Other keys are options of the back end or properties of the device.",
+     net_subs, OPT_REPEAT | OPT_OPEN},
+    {"publish", 'p', "[ADDR:]HOST:GUEST[/udp]",
+     "Forward a port of the host (at 127.0.0.1 unless "
+     "ADDR says otherwise) to the guest, through the first user network.",
+     NULL, OPT_REPEAT},
+    {"console", 0, "stdio|pty|none|unix:P|file:P|tcp:H:P",
+     "Where the first serial port goes "
+     "(stdio; none with --detach); given twice, the second one too.",
+     NULL, OPT_REPEAT},
+    {"channel", 0, "NAME=SPEC",
+     "A virtio port NAME (/dev/virtio-ports/NAME), with SPEC as for "
+     "--console.",
+     NULL, OPT_REPEAT},
     {"rng", 0, "on|off", "A virtio entropy source (on)."},
     {"device", 0, "CLASS[,KEY=VALUE]...", "Any other device that lodge devices lists.", device_subs,
      OPT_REPEAT | OPT_OPEN},
-    {"rtc", 0, "utc|localtime|EPOCH", "What the clock chip shows at the start (utc); EPOCH in "
+    {"rtc", 0, "utc|localtime|EPOCH",
+     "What the clock chip shows at the start (utc); EPOCH in "
      "seconds."},
     {"uuid", 0, "UUID", "The machine's identity."},
-    {"debug-exit", 0, NULL, "A write of V to port 0xf4 ends the machine with status (V << 1 | 1) "
+    {"debug-exit", 0, NULL,
+     "A write of V to port 0xf4 ends the machine with status (V << 1 | 1) "
      "& 0xff; Lodge's own failures are then status 125."},
     {"no-reboot", 0, NULL, "A reset by the guest ends the machine."},
     {"timeout", 0, "SECONDS", "End the machine after this long, with status 124."},

@@ -68,9 +68,8 @@ static void print_option(const OptSpec *o)
     printf("--%s%s%s\n", o->name, o->value ? " " : "", o->value ? o->value : "");
     print_wrapped(o->help, HELP_INDENT);
     for (const SubSpec *s = o->subs; s && s->key; s++) {
-        g_autofree char *line =
-            s->value ? g_strdup_printf("%s=%s: %s", s->key, s->value, s->help)
-                     : g_strdup_printf("%s: %s", s->key, s->help);
+        g_autofree char *line = s->value ? g_strdup_printf("%s=%s: %s", s->key, s->value, s->help)
+                                         : g_strdup_printf("%s: %s", s->key, s->help);
 
         print_wrapped(line, HELP_INDENT + 2);
     }
@@ -117,7 +116,8 @@ void help_print(const Verb *v)
 static void man_text(const char *text)
 {
     for (const char *s = text; *s; s++) {
-        if (strchr("_*#\\~[]<>.-`|", *s) && *s != '-' && *s != '.')
+        /* A dash begins a list only where a line begins. */
+        if (strchr("_*#\\~[]<>`|", *s) || (*s == '-' && s == text))
             putchar('\\');
         putchar(*s);
     }
@@ -226,8 +226,9 @@ int verb_help(const Verb *self, int argc, char **argv)
     if (o && name && !v) {
         const char *near = verb_nearest(name);
 
-        lodge_fail(&error, LODGE_ERROR_CONFIG, "\"%s\": no such verb; %s%s", name,
-                   near ? "did you mean " : "lodge help lists them", near ? near : "");
+        lodge_fail(&error, LODGE_ERROR_CONFIG, "\"%s\": no such verb; %s%s%s", name,
+                   near ? "did you mean " : "lodge help lists them", near ? near : "",
+                   near ? "?" : "");
     }
     if (error)
         return cli_fail(self->name, error, false);

@@ -5,6 +5,7 @@
 #include "lodge/diag.h"
 
 #include "cli.h"
+#include "pc.h"
 #include "verb_run.h"
 
 int verb_run(const Verb *self, int argc, char **argv)
@@ -20,8 +21,11 @@ int verb_run(const Verb *self, int argc, char **argv)
         return cli_fail(self->name, error, around_guest);
     lodge_set_quiet(o.quiet);
     if (o.dry_run) {
-        g_autofree char *source = tree_source(tree);
+        g_autofree char *source = NULL;
 
+        /* The board's own chips are for the reader: machine_build() knows them. */
+        (void)pc_describe(tree);
+        source = tree_source(tree);
         fputs(source, stdout);
         status = cli_finish(STATUS_OK);
     } else {

@@ -11,7 +11,8 @@ const OptSpec json_options_table[] = {OPT_JSON, {NULL}};
 static const VerbExample run_examples[] = {
     {"lodge run --kernel /boot/vmlinuz-6.1.0-18-amd64 --disk root.img",
      "Boot a distribution's kernel from a disk; its modules come from /lib/modules."},
-    {"lodge run web --kernel vmlinuz --disk web.cow,base=debian.img --memory 1G --cpus 2 -p 8080:80",
+    {"lodge run web --kernel vmlinuz --disk web.cow,base=debian.img --memory 1G --cpus 2 -p "
+     "8080:80",
      "A machine named web on a copy-on-write disk, its web server at 127.0.0.1:8080."},
     {"lodge run --kernel vmlinuz --initrd test.cpio --append 'console=ttyS0 quiet' --net none",
      "Only a kernel and an initial RAM disk."},
@@ -25,9 +26,10 @@ const Verb verb_table[] = {
      "Builds a machine and runs it in this process. NAME is 1 to 64 letters, digits, dots, dashes "
      "and underscores; without one the machine is vm-PID, with the number of its process.\n\n"
      "The least is a kernel: 512 MiB, one CPU, the terminal as serial console, a network card on "
-     "the user network, an entropy source. A distribution's kernel and a root disk are enough for a "
+     "the user network, an entropy source. A distribution's kernel and a root disk are enough for "
+     "a "
      "system: Lodge makes the initial RAM disk that mounts it.\n\n"
-     "On a terminal, all keys go to the guest, Ctrl-C too. Ctrl-] then x ends the machine, Ctrl-] "
+     "On a terminal, all keys go to the guest, Ctrl-C too. Ctrl-] then q ends the machine, Ctrl-] "
      "then ? lists what else there is. Without a terminal, SIGINT and SIGTERM press the guest's "
      "power button; a second one ends the machine at once.\n\n"
      "Sub-options stand behind commas as KEY=VALUE; a comma that belongs to a value is doubled. "

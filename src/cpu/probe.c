@@ -45,7 +45,8 @@
 #define PROBE_MEM_BYTES (PROBE_TABLES_GPA + PROBE_LEVELS * PROBE_PAGE)
 #define PROBE_COUNT 0xffffffffu /* iterations: more than any CPU does in a slice */
 #define PROBE_SLICE_NS 60000000
-#define PROBE_TSS_GPA 0xfffbd000 /* three pages that an Intel host without unrestricted guest needs */
+#define PROBE_TSS_GPA                                                                              \
+    0xfffbd000 /* three pages that an Intel host without unrestricted guest needs */
 #define PROBE_SIGNAL SIGRTMIN
 #define KERNEL_SIGSET_BYTES 8
 
@@ -60,7 +61,7 @@
 #define RFLAGS_IOPL3 (3u << 12)
 #define SEG_CODE 0xb /* execute, read, accessed */
 #define SEG_DATA 0x3 /* read, write, accessed */
-#define SEG_TSS 0xb /* 64-bit, busy */
+#define SEG_TSS 0xb  /* 64-bit, busy */
 #define SEL_CODE 0x08
 #define SEL_DATA 0x10
 
@@ -72,8 +73,8 @@ static const uint8_t probe_code[] = {
 };
 
 typedef struct Probe {
-    int vm, vcpu; /* owned; -1: none */
-    void *mem;    /* owned mapping; MAP_FAILED: none */
+    int vm, vcpu;        /* owned; -1: none */
+    void *mem;           /* owned mapping; MAP_FAILED: none */
     struct kvm_run *run; /* owned mapping */
     size_t run_len;
     timer_t timer;
@@ -98,7 +99,8 @@ static bool probe_memory(Probe *p, GError **error)
 {
     struct kvm_userspace_memory_region region = {.memory_size = PROBE_MEM_BYTES};
 
-    p->mem = mmap(NULL, PROBE_MEM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    p->mem =
+        mmap(NULL, PROBE_MEM_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p->mem == MAP_FAILED)
         return lodge_fail_errno(error, errno, "probe: %u bytes of memory", PROBE_MEM_BYTES);
     memcpy((uint8_t *)p->mem + PROBE_CODE_GPA, probe_code, sizeof probe_code);
@@ -234,7 +236,8 @@ static bool probe_slice(Probe *p, unsigned ring, uint64_t *ret_rate, GError **er
                           p->run->exit_reason);
     if (ioctl(p->vcpu, KVM_GET_REGS, &regs) < 0)
         return lodge_fail_errno(error, errno, "probe: KVM_GET_REGS");
-    *ret_rate = muldiv64(PROBE_COUNT - (uint32_t)regs.rcx, (uint64_t)NS_PER_SEC, (uint64_t)MAX(ns, 1));
+    *ret_rate =
+        muldiv64(PROBE_COUNT - (uint32_t)regs.rcx, (uint64_t)NS_PER_SEC, (uint64_t)MAX(ns, 1));
     return true;
 }
 

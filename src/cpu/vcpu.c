@@ -187,7 +187,8 @@ static void inject_extint(Vcpu *c)
 {
     struct kvm_run *r = c->run;
     Irq *irq = c->set->board->irq;
-    if (r->ready_for_interrupt_injection) {
+    /* A request that went away while the guest had interrupts off is not acknowledged. */
+    if (r->ready_for_interrupt_injection && irq_extint_pending(irq)) {
         int vector = irq_ack(irq);
         if (vector >= 0) {
             struct kvm_interrupt i = {.irq = (uint32_t)vector};

@@ -4,9 +4,9 @@
  *
  * Specification: Intel 82371AB data sheet (290562), section 7; ACPI 6.4, section 4.8. The I/O block
  * stands at port 0x600 from reset on (PMBA and PMREGMISC are read-only and read as set up). SCI_EN
- * always reads as 1: there is no SMI, no legacy mode, no APM port; DEVACTB reads with APMC_EN set so
- * that firmware does not wait for an SMI. Soft-off is SLP_TYP 0; other sleep types are refused. No
- * SMBus, no idle and device traps, no throttling: their registers read as 0.
+ * always reads as 1: there is no SMI, no legacy mode, no APM port; DEVACTB reads with APMC_EN set,
+ * so that firmware does not wait for an SMI. Soft-off is SLP_TYP 0; other sleep types are refused.
+ * No SMBus, no idle and device traps, no throttling: their registers read as 0.
  * The timer has 24 bits. PM1 status bits that can be set: TMR (0), PWRBTN (8). GPE0 is the 16-bit
  * pair at offset 0x0C.
  *
@@ -250,7 +250,7 @@ static bool pm_realize(Device *dev, GError **error)
     d->cfg_reset[PM_CFG_PMREGMISC] = PMREGMISC_PMIOSE;
     p->sci = irq_line_new(dev->board->irq, PC_IRQ_SCI, dev->id);
     p->timer = timer_new(dev->board->timers, pm_timer_fired, p);
-    p->io = (BusRegion){.name = "acpi-pm", .len = ACPI_PM_PORTS, .ops = &pm_ops, .owner = p,
+    p->io = (BusRegion){.name = "piix4-pm", .len = ACPI_PM_PORTS, .ops = &pm_ops, .owner = p,
                         .lock = &dev->lock};
     if (!bus_map(dev->board->pio, &p->io, PC_PORT_ACPI_PM, error)) {
         pm_unrealize(dev);
@@ -271,16 +271,16 @@ static void pm_reset(Device *dev, ResetKind kind)
 static bool pm_post_load(void *obj, unsigned version, GError **error)
 {
     AcpiPm *p = obj;
-    if (!pci_post_load(&p->pci, error))
-        return false;
     /* Past this the conversion to ns would overflow: centuries of guest time. */
     if (p->regs.overflow_ticks > INT64_MAX / NS_PER_SEC * ACPI_PM_TIMER_HZ / 2)
         return lodge_fail(error, LODGE_ERROR_IMAGE, "%s: the timer overflows too far ahead",
                           p->pci.dev.id);
     lodge_lock(&p->pci.dev.lock);
-    pm_update_locked(p);
+    bool ok = pci_post_load(&p->pci, error);
+    if (ok)
+        pm_update_locked(p);
     lodge_unlock(&p->pci.dev.lock);
-    return true;
+    return ok;
 }
 
 #define PM_U(field, maxval)                                                                        \
@@ -299,12 +299,12 @@ static const StateField pm_fields[] = {
     ST_END,
 };
 static const StateDesc pm_state = {
-    .name = "acpi-pm", .version = 1, .oldest = 1, .regs_offset = offsetof(AcpiPm, pci.regs),
+    .name = "piix4-pm", .version = 1, .oldest = 1, .regs_offset = offsetof(AcpiPm, pci.regs),
     .regs_size = sizeof(PciRegs) + sizeof(AcpiPmRegs), .fields = pm_fields,
     .pre_save = pci_pre_save, .post_load = pm_post_load};
 
 const DeviceClass acpi_pm_class = {
-    .name = "acpi-pm",
+    .name = "piix4-pm",
     .help = "Intel PIIX4 power management: ACPI timer, power button, soft-off",
     .instance_size = sizeof(AcpiPm),
     .state = &pm_state,

@@ -24,7 +24,7 @@ enum {
 
 /**
  * acpi_pm_power_button() - Press the fixed power button
- * @dev: an "acpi-pm"
+ * @dev: an "piix4-pm"
  * Context: any thread without a device's lock. The guest hears of it if it enabled the event.
  */
 void acpi_pm_power_button(Device *dev);

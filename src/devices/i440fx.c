@@ -130,7 +130,10 @@ static void i440fx_pre_save(void *obj)
 static bool i440fx_post_load(void *obj, unsigned version, GError **error)
 {
     I440fx *h = obj;
-    if (!pci_post_load(&h->pci, error))
+    lodge_lock(&h->pci.dev.lock);
+    bool ok = pci_post_load(&h->pci, error);
+    lodge_unlock(&h->pci.dev.lock);
+    if (!ok)
         return false;
     if (h->regs.smram_locked && h->regs.smram_locked != h->pci.regs.cfg[I440FX_SMRAM])
         return lodge_fail(error, LODGE_ERROR_IMAGE, "%s: SMRAM differs from its locked value",

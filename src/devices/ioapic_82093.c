@@ -87,9 +87,11 @@ typedef struct Ioapic {
     IoapicRegs regs;
 } Ioapic;
 
-static unsigned ioapic_gsi(unsigned pin)
+/* Let the sources behind @pin look at their lines; nothing is wired to pin 0 but the PIC. */
+static void ioapic_notify_locked(Ioapic *s, unsigned pin)
 {
-    return pin == IOAPIC_PIT_PIN ? 0 : pin;
+    if (pin)
+        irq_eoi_locked(s->dev.board->irq, pin == IOAPIC_PIT_PIN ? 0 : pin);
 }
 
 static unsigned ioapic_delivery(uint64_t e)
@@ -176,7 +178,7 @@ static void ioapic_eoi_vector(void *opaque, uint8_t vector)
         if ((e & REDIR_VECTOR) != vector || !(e & REDIR_REMOTE_IRR))
             continue;
         s->regs.redir[pin] = e & ~REDIR_REMOTE_IRR;
-        irq_eoi_locked(s->dev.board->irq, ioapic_gsi(pin));
+        ioapic_notify_locked(s, pin);
         ioapic_level_check_locked(s, pin);
     }
 }
@@ -189,7 +191,7 @@ static void ioapic_mirror_locked(Ioapic *s, unsigned pin)
                             ioapic_message_data(e), ioapic_is_level(e), e & REDIR_MASKED);
 }
 
-/* 82093AA 3.2.4. A change to edge drops remote IRR, which old drivers use as an EOI; it keeps (1). */
+/* 82093AA 3.2.4. A change to edge drops remote IRR, which old drivers use as an EOI: keeps (1). */
 static void ioapic_redir_write(Ioapic *s, unsigned pin, uint64_t val)
 {
     uint64_t old = s->regs.redir[pin];
@@ -202,7 +204,7 @@ static void ioapic_redir_write(Ioapic *s, unsigned pin, uint64_t val)
         ioapic_mirror_locked(s, pin);
     /* Opened: a source that rests while nobody looks may go on. */
     if ((old & REDIR_MASKED) && !(e & REDIR_MASKED))
-        irq_eoi_locked(s->dev.board->irq, ioapic_gsi(pin));
+        ioapic_notify_locked(s, pin);
     ioapic_level_check_locked(s, pin);
 }
 

@@ -56,7 +56,7 @@
 #define PC_VGA_LEN 0x20000u
 #define PC_BIOS_AREA_GPA 0xe0000u /* RSDP and tables of a boot without firmware */
 #define PC_BIOS_AREA_LEN 0x20000u
-#define PC_MPTABLE_GPA 0xf0000u /* kernels look for it from here on */
+#define PC_MPTABLE_GPA 0xf0000u /* where an operating system looks: MP 1.4, 4.1 */
 #define PC_PCI_HOLE_GPA 0xc0000000u
 #define PC_PCI_HOLE_LIMIT_GPA 0xfec00000u /* first byte past the hole */
 #define PC_IOAPIC_GPA 0xfec00000u

@@ -322,6 +322,7 @@ void pci_reset(PciDev *d)
 
 bool pci_post_load(PciDev *d, GError **error)
 {
+    lock_assert_held(&d->dev.lock);
     for (unsigned i = 0; i < PCI_CFG_SIZE; i++) {
         uint8_t may = d->cfg_mask[i] | d->cfg_w1c[i];
         if (i == PCI_STATUS && d->intx_pin)
@@ -331,11 +332,9 @@ bool pci_post_load(PciDev *d, GError **error)
                               "%s: configuration byte 0x%02x is 0x%02x, this device has 0x%02x",
                               d->dev.id, i, d->regs.cfg[i], d->cfg_reset[i]);
     }
-    lodge_lock(&d->dev.lock);
     pci_msix_restore(d);
     intx_update(d);
     bars_update(d);
-    lodge_unlock(&d->dev.lock);
     return true;
 }
 

@@ -59,7 +59,7 @@ struct PciDev {
     void (*bars_moved)(PciDev *d);
     /* Guarded by dev.lock: */
     bool intx_driven; /* adds to its PIRQ's count now; derived from regs */
-    PciRegs regs;     /* last: a device puts its own Regs right behind, one range for its StateDesc */
+    PciRegs regs;     /* last: a device's own Regs come right behind, one range for its StateDesc */
 };
 
 /* Create the bus of a host bridge; @board->pci is set. The 0xCF8 window is mapped by the bridge. */
@@ -76,11 +76,12 @@ void pci_bus_free(PciBus *bus);
 bool pci_realize(PciDev *d, int slot, unsigned fn, uint16_t vendor, uint16_t device,
                  uint32_t class_code, uint8_t revision, unsigned pin, GError **error);
 void pci_unrealize(PciDev *d);
-void pci_reset(PciDev *d); /* lock held: configuration space, BARs, MSI-X back to their reset values */
+/* Lock held: configuration space, BARs, MSI-X back to their reset values. */
+void pci_reset(PciDev *d);
 /* The pre_save of a PCI device's StateDesc (or called first by it); @dev: the PciDev. */
 void pci_pre_save(void *dev);
 /* After regs were loaded from a snapshot: place BARs, set MSI-X messages. LODGE_ERROR_IMAGE where
- * a bit differs that the guest cannot change. Takes the device's lock. */
+ * a bit differs that the guest cannot change. Lock held. */
 bool pci_post_load(PciDev *d, GError **error);
 
 void pci_set_subsystem(PciDev *d, uint16_t vendor, uint16_t device);

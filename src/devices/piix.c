@@ -121,10 +121,12 @@ static void piix_reset(Device *dev, ResetKind kind)
 static bool piix_post_load(void *obj, unsigned version, GError **error)
 {
     Piix *p = obj;
-    if (!pci_post_load(&p->pci, error))
-        return false;
-    piix_route(p);
-    return true;
+    lodge_lock(&p->pci.dev.lock);
+    bool ok = pci_post_load(&p->pci, error);
+    if (ok)
+        piix_route(p);
+    lodge_unlock(&p->pci.dev.lock);
+    return ok;
 }
 
 static const StateField piix_fields[] = {

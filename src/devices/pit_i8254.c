@@ -69,6 +69,9 @@
 #define PORT61_OUT2 0x20
 #define REFRESH_NS 15085 /* 18 ticks, to which firmware programs channel 1 */
 
+/* Why the host timer is off: the queue of ticks is full, or both controllers mask the pin. */
+enum { PIT_AWAKE, PIT_FULL, PIT_UNHEARD };
+
 typedef struct PitChannel {
     uint64_t start;   /* tick at which the counting element was loaded */
     uint64_t frozen;  /* ticks counted when the gate stopped it */
@@ -91,7 +94,7 @@ typedef struct PitRegs {
     uint64_t seen;    /* see (2) */
     uint32_t pending; /* ticks that wait for the PIC */
     uint8_t port61;
-    bool resting; /* edges are dropped, no host timer */
+    uint8_t resting; /* PIT_AWAKE...: edges are dropped, no host timer */
     uint8_t pad[2];
 } PitRegs;
 
@@ -279,8 +282,10 @@ static void catch_up(Pit *p, uint64_t now)
     uint64_t n = edges(&p->regs.ch[0], p->regs.seen, now);
 
     p->regs.seen = now;
-    if (!p->regs.resting)
+    if (p->regs.resting == PIT_AWAKE)
         deliver(p, n);
+    else if (p->regs.resting == PIT_UNHEARD && n)
+        p->regs.pending = 0; /* a guest that masks for longer than its handler wants no backlog */
 }
 
 static void arm(Pit *p, uint64_t now)
@@ -292,10 +297,11 @@ static void arm(Pit *p, uint64_t now)
                 p->regs.pending >= pending_limit(c);
     uint64_t tick;
 
-    if (!heard && (pic & IRQ_PIN_BUSY))
-        p->regs.pending = 0;
-    p->regs.resting = (pic & IRQ_PIN_BUSY) && (!heard || full);
-    if (p->regs.resting || !next_edge(c, now, &tick)) {
+    p->regs.resting = !(pic & IRQ_PIN_BUSY) ? PIT_AWAKE
+                      : !heard              ? PIT_UNHEARD
+                      : full                ? PIT_FULL
+                                            : PIT_AWAKE;
+    if (p->regs.resting != PIT_AWAKE || !next_edge(c, now, &tick)) {
         timer_cancel(p->timer);
         return;
     }
@@ -629,7 +635,7 @@ static const StateField pit_fields[] = {
     ST_U(PitRegs, seen, UINT64_MAX),
     ST_U(PitRegs, pending, PIT_HZ),
     ST_U(PitRegs, port61, PORT61_KEPT),
-    ST_B(PitRegs, resting),
+    ST_U(PitRegs, resting, PIT_UNHEARD),
     ST_SKIPPED(PitRegs, pad, "always 0: rounds the structure up"),
     ST_END,
 };

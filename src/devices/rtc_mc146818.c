@@ -88,6 +88,8 @@ enum {
 #define HALF_SECOND_NS (NS_PER_SEC / 2) /* divider release to first update: "Register A" */
 #define SECS_PER_DAY 86400
 #define SECS_PER_HOUR 3600
+/* 2242: the guest cannot set a later time. Nanoseconds end in 2262; the rest is for running on. */
+#define RTC_LAST_SEC INT64_C(8583926400)
 
 typedef struct RtcRegs {
     int64_t offset_ns;   /* RTC time minus wall time */
@@ -180,7 +182,8 @@ static unsigned decode_hour(const Rtc *r, uint8_t v)
 
 static int64_t rtc_time_ns(const Rtc *r)
 {
-    return clock_wall_ns(r->dev.board->clock) + r->regs.offset_ns;
+    /* Wraps, rather than overflows, some years past RTC_LAST_SEC. */
+    return (int64_t)((uint64_t)clock_wall_ns(r->dev.board->clock) + (uint64_t)r->regs.offset_ns);
 }
 
 static bool divider_held(const Rtc *r)
@@ -216,10 +219,7 @@ static void time_from_registers(Rtc *r, const uint8_t *regs, uint8_t century, in
     int64_t days = days_from_date(year, month, 1) + (int64_t)decode(r, regs[RTC_DAY]) - 1;
     int64_t sec = days * SECS_PER_DAY + decode_hour(r, regs[RTC_HOURS]) * SECS_PER_HOUR +
                   decode(r, regs[RTC_MINUTES]) * 60 + decode(r, regs[RTC_SECONDS]);
-    uint64_t top = INT64_MAX / NS_PER_SEC - 1;
-
-    /* Past the year 2262 nanoseconds do not fit: the clock stops short of it. */
-    sec = CLAMP(sec, -(int64_t)top, (int64_t)top);
+    sec = CLAMP(sec, -RTC_LAST_SEC, RTC_LAST_SEC);
     unsigned calendar = date_from_seconds(sec).weekday;
     r->regs.weekday_shift = (decode(r, regs[RTC_WEEKDAY]) % 7 + 7 - calendar % 7) % 7;
     r->regs.offset_ns =
@@ -230,9 +230,7 @@ static void time_from_registers(Rtc *r, const uint8_t *regs, uint8_t century, in
 
 static int64_t fraction_ns(const Rtc *r)
 {
-    int64_t t = rtc_time_ns(r);
-
-    return t - floor_div(t, NS_PER_SEC) * NS_PER_SEC;
+    return (rtc_time_ns(r) % NS_PER_SEC + NS_PER_SEC) % NS_PER_SEC;
 }
 
 /* Crystal ticks in a period: MC146818, "Periodic Interrupt Rate"; 0: none. */
@@ -553,6 +551,8 @@ static bool rtc_post_load(void *obj, unsigned version, GError **error)
 {
     Rtc *r = obj;
 
+    if (r->regs.checked_sec < -RTC_LAST_SEC || r->regs.checked_sec > RTC_LAST_SEC)
+        return lodge_fail(error, LODGE_ERROR_IMAGE, "%s: checked_sec is out of range", r->dev.id);
     r->regs.checked_ns = clock_now_ns(r->dev.board->clock);
     check_flags(r);
     arm(r);

@@ -35,8 +35,9 @@ static const char auto_name[] = "auto";
 
 unsigned boot_protocol_name(unsigned i, const char **ret_name, const char **ret_help)
 {
-    *ret_name = i ? protocols[MIN(i, G_N_ELEMENTS(protocols)) - 1]->name : auto_name;
-    *ret_help = i ? protocols[MIN(i, G_N_ELEMENTS(protocols)) - 1]->help : "what fits the file best";
+    const BootProtocol *p = i ? protocols[MIN(i, G_N_ELEMENTS(protocols)) - 1] : NULL;
+    *ret_name = p ? p->name : auto_name;
+    *ret_help = p ? p->help : "what fits the file best";
     return G_N_ELEMENTS(protocols) + 1;
 }
 
@@ -147,7 +148,8 @@ bool boot_write_cmdline(MemMap *mem, const char *text, GError **error)
     size_t len = strlen(text) + 1;
     if (len > BOOT_CMDLINE_MAX)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "command line: %zu bytes are more than %u", len - 1, BOOT_CMDLINE_MAX - 1);
+                          "command line: %zu bytes are more than %u", len - 1,
+                          BOOT_CMDLINE_MAX - 1);
     if (!mem_write(mem, BOOT_CMDLINE_GPA, text, len))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "memory: too small for a kernel");
     return true;
@@ -254,7 +256,7 @@ static bool open_initrd(BootImage *b, const char *text, GError **error)
     return add_initrd(b, &f, error);
 }
 
-static bool open_initrd_fd(BootImage *b, int given, GError **error)
+bool boot_add_initrd(BootImage *b, int given, GError **error)
 {
     int fd = fcntl(given, F_DUPFD_CLOEXEC, 0);
     if (fd < 0)
@@ -320,7 +322,7 @@ static bool choose_protocol(BootImage *b, const char *wanted, GError **error)
         return true;
     const char *guess = guess_contents(b);
     return lodge_fail(error, LODGE_ERROR_IMAGE,
-                      "kernel '%s': is not a kernel (neither bzImage, ELF for x86, nor Multiboot)%s%s",
+                      "kernel '%s': is not a kernel (neither bzImage, x86 ELF, nor Multiboot)%s%s",
                       b->kernel.path, guess ? "; it looks like " : "", guess ? guess : "");
 }
 
@@ -344,7 +346,7 @@ BootImage *boot_open(const BootSpec *spec, GError **error)
     for (const char *const *i = spec->initrds; i && *i; i++)
         if (!open_initrd(b, *i, error))
             return NULL;
-    if (spec->initrd_fd > 0 && !open_initrd_fd(b, spec->initrd_fd, error))
+    if (spec->initrd_fd > 0 && !boot_add_initrd(b, spec->initrd_fd, error))
         return NULL;
     if (strlen(b->append) >= BOOT_CMDLINE_MAX) {
         lodge_fail(error, LODGE_ERROR_CONFIG, "command line: %zu bytes are more than %u",

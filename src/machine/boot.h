@@ -14,7 +14,7 @@
 typedef struct BootSpec {
     const char *kernel;         /* path */
     const char *const *initrds; /* paths, NULL-terminated; NULL: none. "PATH ARGS" for Multiboot */
-    int initrd_fd;              /* > 0: a generated initrd after those, see initrd_make(); dup'ed */
+    int initrd_fd;              /* > 0: a further one after those, dup'ed; see boot_add_initrd() */
     const char *append;         /* command line; NULL: empty */
     const char *protocol;       /* see boot_protocol_name(); NULL: auto */
     bool kaslr_off;             /* as nokaslr on the command line */
@@ -83,6 +83,9 @@ unsigned boot_protocol_name(unsigned i, const char **ret_name, const char **ret_
  *          LODGE_ERROR_UNSUPPORTED (a kernel that Lodge does not start).
  */
 BootImage *boot_open(const BootSpec *spec, GError **error);
+/* Add a generated initrd behind the others, before the first boot_load(); @fd is dup'ed. For those
+ * that must know boot_kernel_version() to make one. Errors as boot_open(). */
+bool boot_add_initrd(BootImage *b, int fd, GError **error);
 /* Start unpacking on a thread of its own, while the machine is being built. At most once before
  * each boot_load(); optional. */
 void boot_prefetch(BootImage *b);

@@ -345,7 +345,8 @@ bool boot_write_params(BootImage *b, MemMap *mem, const BootLayout *l, const Boo
         store_le32(bp + HDR_CMDLINE_SIZE, 2047);
     }
     bp[HDR_TYPE_OF_LOADER] = LOADER_UNDEFINED;
-    bp[HDR_LOADFLAGS] = (uint8_t)((bp[HDR_LOADFLAGS] & ~KASLR_FLAG) | (info->kaslr ? KASLR_FLAG : 0));
+    bp[HDR_LOADFLAGS] &= (uint8_t)~KASLR_FLAG;
+    bp[HDR_LOADFLAGS] |= info->kaslr ? KASLR_FLAG : 0;
     store_le16(bp + HDR_VID_MODE, VID_MODE_NORMAL);
     store_le32(bp + HDR_CODE32_START, (uint32_t)info->code32_start);
     store_le32(bp + HDR_CMD_LINE_PTR, BOOT_CMDLINE_GPA);

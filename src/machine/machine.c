@@ -378,8 +378,6 @@ void machine_free(Machine *m)
         }
         g_ptr_array_free(m->devices, TRUE);
     }
-    if (m->board.pci)
-        pci_bus_free(m->board.pci);
     if (m->net_order)
         g_ptr_array_free(m->net_order, TRUE);
     g_clear_pointer(&m->nets, g_hash_table_destroy);

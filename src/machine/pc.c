@@ -21,7 +21,6 @@
 #include "rtc_mc146818.h"
 
 #define PC_HIGH_RAM_GPA (4 * GIB)
-#define PC_MPTABLE_GPA 0xf0000u /* where an operating system looks: MP 1.4, 4.1 */
 #define PC_TABLES_END_GPA 0xf0000u
 
 /* In the order of making; the controllers come before what raises interrupts. */
@@ -130,6 +129,15 @@ bool pc_build(PcBoard *pc, const Tree *t, GError **error)
     return add_chip(pc, t, "debug-exit", error);
 }
 
+/* What firmware does: the SCI and the PIRQs are shared, level-triggered interrupts. */
+static void set_elcr(Board *b)
+{
+    BusReader *port = bus_reader_new(b->pio);
+    bus_write(port, PC_PORT_ELCR, 1, PC_ELCR_LEVEL & 0xff);
+    bus_write(port, PC_PORT_ELCR + 1, 1, PC_ELCR_LEVEL >> 8);
+    bus_reader_free(port);
+}
+
 bool pc_prepare_boot(PcBoard *pc, BootLayout *ret_layout, GError **error)
 {
     Board *b = pc->board;
@@ -143,6 +151,7 @@ bool pc_prepare_boot(PcBoard *pc, BootLayout *ret_layout, GError **error)
         .pvpanic = true,
     };
     pci_assign(b->pci, PC_PCI_HOLE_GPA, PC_PCI_HOLE_LIMIT_GPA);
+    set_elcr(b);
     *ret_layout = (BootLayout){
         .ram_below_4g = b->ram_below_4g, .ram_above_4g = b->ram_above_4g, .cpus = b->cpus};
     if (b->ram_below_4g < MIB)

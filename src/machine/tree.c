@@ -122,6 +122,12 @@ static bool name_ok(const char *name, size_t len)
     return true;
 }
 
+/* "name" was the node's own name in flat trees before version 16; dtc refuses another value. */
+static bool prop_name_ok(const char *name)
+{
+    return name_ok(name, strlen(name)) && strcmp(name, "name");
+}
+
 static TreeNode *child_find(const TreeNode *n, const char *name, size_t len)
 {
     for (guint i = 0; i < n->children->len; i++) {
@@ -211,7 +217,7 @@ static bool tree_put(Tree *t, const char *path, const char *prop, TreeKind kind,
     TreeNode *n;
     TreeProp *p;
 
-    if (!name_ok(prop, strlen(prop)) || len > TREE_PROP_BYTES_MAX)
+    if (!prop_name_ok(prop) || len > TREE_PROP_BYTES_MAX)
         return false;
     n = node_find(t, path);
     p = n ? prop_find(n, prop) : NULL;
@@ -525,7 +531,8 @@ static bool read_props(TreeNode *n, const void *fdt, int node, GError **error)
 {
     int off;
 
-    fdt_for_each_property_offset (off, fdt, node) {
+    fdt_for_each_property_offset(off, fdt, node)
+    {
         int len;
         const char *name;
         const char *data = fdt_getprop_by_offset(fdt, off, &name, &len);
@@ -534,7 +541,7 @@ static bool read_props(TreeNode *n, const void *fdt, int node, GError **error)
         if (!data)
             return lodge_fail(error, LODGE_ERROR_IMAGE, "machine description: node \"%s\": %s",
                               n->name, fdt_strerror(len));
-        if (!name_ok(name, strlen(name)) || prop_find(n, name))
+        if (!prop_name_ok(name) || prop_find(n, name))
             return lodge_fail(error, LODGE_ERROR_IMAGE,
                               "machine description: node \"%s\": a property's name is illegal or "
                               "stands twice",
@@ -570,8 +577,7 @@ static bool read_nodes(Tree *t, const void *fdt, GError **error)
             return lodge_fail(error, LODGE_ERROR_LIMIT,
                               "machine description: over %d nodes or %d levels", TREE_NODES_MAX,
                               TREE_DEPTH_MAX);
-        if (!name || !name_ok(name, (size_t)len) ||
-            child_find(at[depth - 1], name, (size_t)len))
+        if (!name || !name_ok(name, (size_t)len) || child_find(at[depth - 1], name, (size_t)len))
             return lodge_fail(error, LODGE_ERROR_IMAGE,
                               "machine description: under node \"%s\": a name is illegal or stands "
                               "twice",
@@ -592,8 +598,8 @@ Tree *tree_from_blob(const void *data, size_t len, GError **error)
     int err;
 
     if (len > TREE_BLOB_MAX) {
-        lodge_fail(error, LODGE_ERROR_LIMIT, "machine description: %zu bytes, over the limit of %zu",
-                   len, TREE_BLOB_MAX);
+        lodge_fail(error, LODGE_ERROR_LIMIT,
+                   "machine description: %zu bytes, over the limit of %zu", len, TREE_BLOB_MAX);
         return NULL;
     }
     /* libfdt wants 8-byte alignment, and the checks must hold for the bytes that are used. */

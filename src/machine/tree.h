@@ -5,13 +5,14 @@
 /*
  * The machine description: one tree of nodes with properties that is the VM. Everything that
  * starts a machine compiles to it, and it travels as a flattened device tree. Nodes are named by
- * absolute path ("/devices/disk0"), so no offset of the flat form leaks.
+ * absolute path ("/devices/disk0"), so no offset of the flat form leaks. No property is called
+ * "name": dtc takes that for the node's own name.
  *
  * Schema, version 1 (strings unless said otherwise; a bool is an empty property that is there):
- *   /                    compatible = "lodge,machine-1"; name; uuid (absent: none was asked for)
+ *   /                    compatible = "lodge,machine-1"; vm-name; uuid (absent: none was asked for)
  *   /memory              size (u64, bytes); huge = "on" | "thp" | "off"; prefault, shared (bools)
  *   /cpus                count (u32); model
- *   /boot                kernel; initrd (list); append; protocol; modules; cache (bool: may be used)
+ *   /boot                kernel; initrd (list); append; protocol; modules; cache (bool)
  *   /rtc                 base = "utc" | "localtime" | seconds since the epoch
  *   /options             debug-exit, no-reboot (bools)
  *   /backends/block/ID   file; base; format; read-only, snapshot (bools); cache; aio

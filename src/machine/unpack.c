@@ -64,6 +64,7 @@ typedef struct Job {
     uint8_t *dst;
     size_t cap; /* bytes at dst */
     size_t out; /* bytes produced */
+    bool exact; /* cap is the stated size, not a ceiling */
 } Job;
 
 /* A decompressor: false with an error, LODGE_ERROR_IMAGE if the bytes are to blame. */
@@ -71,10 +72,11 @@ typedef bool (*UnpackFn)(DynLib *lib, Job *job, GError **error);
 
 static bool damaged(const Job *job, GError **error)
 {
-    if (job->out >= job->cap)
-        return lodge_fail(error, LODGE_ERROR_LIMIT,
-                          "compressed data: damaged, or unpacks to more than %zu bytes", job->cap);
-    return lodge_fail(error, LODGE_ERROR_IMAGE, "compressed data: damaged or truncated");
+    if (job->exact)
+        return lodge_fail(error, LODGE_ERROR_IMAGE, "compressed data: damaged or truncated");
+    return lodge_fail(error, LODGE_ERROR_IMAGE,
+                      "compressed data: damaged, truncated, or more than %zu bytes when unpacked",
+                      job->cap);
 }
 
 /* z_stream of zlib.h; sonames promise that its layout stays. */
@@ -119,12 +121,11 @@ static bool unpack_bzip2(DynLib *lib, Job *job, GError **error)
         dynlib_sym(lib, "BZ2_bzBuffToBuffDecompress", error);
     if (!run)
         return false;
-    enum { OUTBUFF_FULL = -8 };
     if (job->len > UINT32_MAX || job->cap > UINT32_MAX)
         return lodge_fail(error, LODGE_ERROR_LIMIT, "compressed data: too large");
     unsigned out = (unsigned)job->cap;
     int status = run((char *)job->dst, &out, (const char *)job->src, (unsigned)job->len, 0, 0);
-    job->out = status == OUTBUFF_FULL ? job->cap : status ? 0 : out;
+    job->out = out;
     return status == 0 ? true : damaged(job, error);
 }
 
@@ -167,12 +168,9 @@ static bool unpack_xz(DynLib *lib, Job *job, GError **error)
                size_t *, size_t) = dynlib_sym(lib, "lzma_stream_buffer_decode", error);
     if (!run)
         return false;
-    enum { BUF_ERROR = 10 };
     uint64_t memlimit = XZ_MEMORY_LIMIT;
     size_t in = 0;
     int status = run(&memlimit, 0, NULL, job->src, &in, job->len, job->dst, &job->out, job->cap);
-    if (status == BUF_ERROR)
-        job->out = job->cap;
     return status == 0 ? true : damaged(job, error);
 }
 
@@ -222,7 +220,8 @@ static void *lz4_worker(void *opaque)
 static bool unpack_lz4(DynLib *lib, Job *job, GError **error)
 {
     g_autoptr(GArray) blocks = g_array_new(FALSE, FALSE, sizeof(Lz4Block));
-    Lz4Team team = {.job = job, .blocks = blocks, .run = dynlib_sym(lib, "LZ4_decompress_safe", error)};
+    Lz4Team team = {
+        .job = job, .blocks = blocks, .run = dynlib_sym(lib, "LZ4_decompress_safe", error)};
     if (!team.run)
         return false;
     uint64_t to = 0;
@@ -235,10 +234,8 @@ static bool unpack_lz4(DynLib *lib, Job *job, GError **error)
             break;
         if (len > INT32_MAX || !range_within(at, len, job->len))
             return damaged(job, error);
-        if (to >= job->cap) {
-            job->out = job->cap;
+        if (to >= job->cap)
             return damaged(job, error);
-        }
         Lz4Block b = {.at = at, .len = len, .to = to};
         g_array_append_val(blocks, b);
         to += LZ4_LEGACY_BLOCK;
@@ -284,8 +281,8 @@ void unpack_buf_clear(UnpackBuf *buf)
 static bool buf_map(UnpackBuf *buf, size_t len, GError **error)
 {
     size_t mapped = align_up(len, PAGE);
-    void *p = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *p = mmap(NULL, mapped, PROT_READ | PROT_WRITE, flags, -1, 0);
     if (p == MAP_FAILED)
         return lodge_fail(error, LODGE_ERROR_HOST, "unpacking: no %zu bytes of memory", mapped);
     /* Fewer page faults; a host without transparent huge pages refuses, which is no loss. */
@@ -320,7 +317,8 @@ bool unpack(UnpackFormat format, const void *src, size_t len, uint64_t expect, u
     g_auto(UnpackBuf) buf = {0};
     if (!buf_map(&buf, expect ? expect : max, error))
         return false;
-    Job job = {.src = src, .len = len, .dst = buf.data, .cap = expect ? expect : max};
+    Job job = {.src = src, .len = len, .dst = buf.data, .cap = expect ? expect : max,
+               .exact = expect != 0};
     if (format == UNPACK_PLAIN) {
         job.out = MIN(len, job.cap);
         memcpy(job.dst, src, job.out);

@@ -39,8 +39,8 @@ const char *unpack_name(UnpackFormat format); /* "xz"; static */
  * @max:       ceiling of the result in bytes, at most UNPACK_MAX_SIZE
  * @ret_buf:   caller clears it with unpack_buf_clear()
  * Context: any thread; takes up to some hundreds of milliseconds; may run helper threads.
- * Return:  false with LODGE_ERROR_IMAGE (damaged, or not of size @expect), LODGE_ERROR_LIMIT (over
- *          @max), LODGE_ERROR_UNSUPPORTED (format not known, or its library is missing; named),
+ * Return:  false with LODGE_ERROR_IMAGE (damaged, over @max, or not of size @expect),
+ *          LODGE_ERROR_LIMIT (@expect is over @max), LODGE_ERROR_UNSUPPORTED (format not known, or its library is missing; named),
  *          LODGE_ERROR_HOST (no memory).
  */
 bool unpack(UnpackFormat format, const void *src, size_t len, uint64_t expect, uint64_t max,

@@ -448,7 +448,8 @@ static bool add_forward(UserNet *u, HostFwd f, GError **error)
             if (any) {
                 char addr[INET_ADDRSTRLEN] = "";
                 (void)inet_ntop(AF_INET, &f.host_addr, addr, sizeof addr); /* room is there */
-                lodge_note("forwarding %s:%u to guest port %u", addr, f.host_port, f.guest_port);
+                lodge_note("forwarding %s:%u to guest port %u%s", addr, f.host_port, f.guest_port,
+                           f.udp ? " (udp)" : "");
             }
             return true;
         }

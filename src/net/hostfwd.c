@@ -65,7 +65,8 @@ bool hostfwd_parse(const char *text, HostFwd *ret_fwd, GError **error)
     }
     if (!ok)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "hostfwd '%s' is not tcp|udp:[ADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT", text);
+                          "hostfwd '%s' is not tcp|udp:[ADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT",
+                          text);
     *ret_fwd = f;
     return true;
 }

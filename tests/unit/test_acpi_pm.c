@@ -23,7 +23,7 @@ static TestBoard *board(Device **ret_pm)
     TestBoard *tb = test_board_new(0);
     test_board_add(tb, "i440fx", NULL);
     test_board_add(tb, "piix3", NULL);
-    *ret_pm = test_board_add(tb, "acpi-pm", NULL);
+    *ret_pm = test_board_add(tb, "piix4-pm", NULL);
     return tb;
 }
 
@@ -75,7 +75,7 @@ static void test_overflow(void)
     /* Polled: the bit comes without a timer. */
     test_advance(tb, HALF_NS);
     g_assert_cmphex(test_in(tb, STATUS, 2), ==, 0);
-    test_advance(tb, 300);
+    test_advance(tb, 2);
     g_assert_cmphex(test_in(tb, TIMER, 4), ==, 0x800000);
     g_assert_cmphex(test_in(tb, STATUS, 2), ==, TMR);
     g_assert_false(sci(tb));
@@ -96,6 +96,11 @@ static void test_overflow(void)
     test_advance(tb, HALF_NS);
     g_assert_true(sci(tb));
     /* Disabled again: nothing runs. */
+    test_out(tb, STATUS, 2, TMR);
+    test_advance(tb, HALF_NS / 2); /* a clearing on the way does not put the next one off */
+    test_out(tb, STATUS, 2, TMR);
+    test_advance(tb, HALF_NS / 2 + NS_PER_SEC / 1000);
+    g_assert_true(sci(tb));
     test_out(tb, STATUS, 2, TMR);
     test_out(tb, ENABLE, 2, 0);
     g_assert_cmpint(timer_queue_next(tb->board.timers), ==, TIMER_NEVER);

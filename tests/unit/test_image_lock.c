@@ -23,9 +23,10 @@ static void test_raw(void)
     block_fix_refused(f, &ro, LODGE_ERROR_BUSY, "in use by");
     blk_close(g_steal_pointer(&n));
     n = block_fix_open(f, &ro);
-    g_autoptr(BlkNode) second = block_fix_open(f, &ro);
-    g_autoptr(BlkNode) third = block_fix_open(f, &snap);
+    BlkNode *second = block_fix_open(f, &ro), *third = block_fix_open(f, &snap);
     block_fix_refused(f, &rw, LODGE_ERROR_BUSY, "in use by");
+    blk_close(second);
+    blk_close(third);
 }
 
 static void test_overlay(void)
@@ -61,8 +62,7 @@ static void test_names(void)
     g_autofree char *path = block_fix_image(f, "a.img", 64 * KIB, 1);
     g_autofree char *other = block_fix_image(f, "b.img", 64 * KIB, 1);
     BlkOptions rw = {.file = path, .holder = "beta"}, rw2 = {.file = other};
-    g_autoptr(BlkNode) n = block_fix_open(f, &rw);
-    g_autoptr(BlkNode) m = block_fix_open(f, &rw2);
+    BlkNode *n = block_fix_open(f, &rw), *m = block_fix_open(f, &rw2);
     struct stat st;
 
     g_assert_cmpint(stat(path, &st), ==, 0);
@@ -72,6 +72,8 @@ static void test_names(void)
     block_fix_refused(f, &rw, LODGE_ERROR_BUSY, "in use by this VM itself");
     block_fix_refused(f, &rw2, LODGE_ERROR_BUSY, "in use by this VM itself");
     blk_set_holder_lookup(NULL, NULL);
+    blk_close(n);
+    blk_close(m);
 }
 
 /* A process of its own that has @path locked until it is killed; POSIX or OFD. */
@@ -109,7 +111,7 @@ static void test_other_process(gconstpointer posix)
     block_fix_refused(f, &(BlkOptions){.file = path, .read_only = true}, LODGE_ERROR_BUSY, who);
     kill(pid, SIGKILL);
     waitpid(pid, NULL, 0);
-    g_autoptr(BlkNode) n = block_fix_open(f, &(BlkOptions){.file = path});
+    blk_close(block_fix_open(f, &(BlkOptions){.file = path}));
 }
 
 int main(int argc, char **argv)

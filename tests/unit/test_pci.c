@@ -97,7 +97,11 @@ static void probe_unrealize(Device *dev)
 
 static bool probe_post_load(void *obj, unsigned version, GError **error)
 {
-    return pci_post_load(obj, error);
+    PciDev *d = obj;
+    lodge_lock(&d->dev.lock);
+    bool ok = pci_post_load(d, error);
+    lodge_unlock(&d->dev.lock);
+    return ok;
 }
 
 static const StateField probe_fields[] = {
@@ -238,7 +242,7 @@ static void test_multifunction(void)
 {
     g_autoptr(TestBoard) tb = board();
     g_assert_cmphex(test_cfg_read(tb, DEVFN_ISA, 0x0e, 1), ==, 0x00);
-    Device *pm = test_board_add(tb, "acpi-pm", NULL);
+    Device *pm = test_board_add(tb, "piix4-pm", NULL);
     g_assert_cmphex(test_cfg_read(tb, DEVFN_ISA, 0x0e, 1), ==, 0x80);
     g_assert_cmphex(test_cfg_read(tb, DEVFN_ISA | 3, 0x0e, 1), ==, 0x00);
     device_reset(g_ptr_array_index(tb->devices, 1), RESET_COLD);
@@ -570,7 +574,7 @@ static void test_hostile_writes(void)
 {
     g_autoptr(TestBoard) tb = board();
     Probe *p = probe_add(tb, 3, 1, 2);
-    test_board_add(tb, "acpi-pm", NULL);
+    test_board_add(tb, "piix4-pm", NULL);
     for (unsigned i = 0; i < 20000; i++) {
         static const uint8_t fns[] = {0, 1 << 3, 1 << 3 | 3, 3 << 3};
         uint32_t r = g_test_rand_int();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Packet headers: what parses, what is cut short, checksums against hand-computed ones, segments. */
+/* Packet headers: what parses, what is cut short, checksums against slow ones, segments. */
 #include <string.h>
 
 #include "lodge/num.h"

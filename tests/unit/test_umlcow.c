@@ -372,6 +372,8 @@ static void test_old(void)
     }
 }
 
+#define WRITERS 64u
+
 typedef struct Crowd {
     BlkNode *n;
     BlkReq req;
@@ -388,11 +390,19 @@ static void crowd_done(BlkReq *req, int err)
     g_atomic_int_add(w->left, -1);
 }
 
+static void crowd_start(void *opaque)
+{
+    Crowd *w = opaque;
+
+    for (unsigned i = 0; i < WRITERS; i++)
+        blk_submit(w[i].n, &w[i].req);
+}
+
 /* Many writes at once to the same and neighbouring new sectors: each sector is one writer's whole,
  * and a flush beside them ends. */
 static void test_overlap(void)
 {
-    enum { WRITERS = 64, SECTORS = 12 };
+    enum { SECTORS = 12 };
     g_autoptr(Cow) c = cow_new(SIZE, 2);
     g_autofree Crowd *w = g_new0(Crowd, WRITERS);
     gint left = WRITERS;
@@ -400,15 +410,14 @@ static void test_overlap(void)
 
     for (unsigned i = 0; i < WRITERS; i++) {
         memset(w[i].buf, 100 + i, sizeof w[i].buf);
+        w[i].n = c->n;
         w[i].left = &left;
         w[i].iov = (struct iovec){w[i].buf, i % 9 == 8 ? 0 : 2048};
         w[i].req = (BlkReq){.op = i % 9 == 8 ? BLK_FLUSH : BLK_WRITE,
                             .offset = i % 9 * 512, .len = w[i].iov.iov_len, .iov = &w[i].iov,
                             .niov = 1, .done = crowd_done, .opaque = &w[i]};
-        blk_submit(c->n, &w[i].req);
     }
-    blk_drain_begin(c->n);
-    blk_drain_end(c->n);
+    io_thread_call(c->f->io, crowd_start, w); /* all in one round of the loop */
     int64_t until = g_get_monotonic_time() + 30 * G_TIME_SPAN_SECOND;
     while (g_atomic_int_get(&left) && g_get_monotonic_time() < until)
         g_usleep(200);

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Fuzz the packet code: an input's first bytes choose GSO and checksum fields, the rest is the
+ * frame, in two pieces.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include <glib.h>
+
+#include "lodge/num.h"
+#include "pkt.h"
+#include "replay.h"
+
+enum { KNOBS = 8 };
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    PktInfo info;
+    PktSegmenter seg;
+
+    if (size < KNOBS || size - KNOBS > NET_FRAME_MAX)
+        return 0;
+    uint32_t len = (uint32_t)(size - KNOBS), cut = len ? data[0] % len : 0;
+    uint8_t *frame = g_memdup2(data + KNOBS, len);
+    struct iovec iov[2] = {{frame, cut}, {frame ? frame + cut : NULL, len - cut}};
+    NetFrame f = {.iov = iov, .niov = 2, .len = len,
+                  .gso = data[1] & 1 ? NET_GSO_TCPV4 : NET_GSO_TCPV6,
+                  .gso_size = load_le16(data + 2)};
+
+    if (pkt_seg_begin(&seg, &f)) {
+        for (uint32_t i = 0; i < seg.count; i += 1 + seg.count / 64) {
+            uint32_t n = pkt_seg_len(&seg, i);
+            g_autofree uint8_t *out = g_malloc(n);
+            pkt_seg_write(&seg, i, out);
+        }
+    }
+    (void)pkt_finish_csum(frame, len, load_le16(data + 4), load_le16(data + 6)); /* may refuse */
+    if (len && pkt_parse(frame, len, &info)) {
+        if (info.l4_off > len || info.payload_off > len || info.l3_off > len)
+            abort();
+        (void)pkt_clear_urgent(frame, &info); /* may have nothing to do */
+    }
+    g_free(frame);
+    return 0;
+}

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* "lodge run": what its words compile to, and each wrong word. */
+#include <string.h>
+
+#include "lodge/device.h"
+#include "lodge/error.h"
+#include "lodge/net.h"
+#include "verb_run.h"
+
+static Tree *compile(const char *line, RunOptions *ret, GError **error)
+{
+    g_auto(GStrv) words = NULL;
+    int n = 0;
+
+    g_assert_true(!line[0] || g_shell_parse_argv(line, &n, &words, NULL));
+    return run_compile(n, words, ret, error);
+}
+
+static Tree *compile_ok(const char *line)
+{
+    g_autoptr(GError) error = NULL;
+    RunOptions o = {0};
+    Tree *t = compile(line, &o, &error);
+
+    g_assert_no_error(error);
+    run_options_clear(&o);
+    return t;
+}
+
+static void test_least(void)
+{
+    g_autoptr(GError) error = NULL;
+    RunOptions o = {0};
+    g_autoptr(Tree) t = compile("--kernel /k", &o, &error);
+    uint64_t n;
+
+    g_assert_no_error(error);
+    g_assert_true(g_str_has_prefix(o.name, "vm-"));
+    g_assert_false(o.name_given);
+    g_assert_cmpstr(tree_str(t, "/", "compatible"), ==, TREE_COMPATIBLE);
+    g_assert_true(tree_u64(t, "/memory", "size", &n));
+    g_assert_cmpuint(n, ==, 512 << 20);
+    g_assert_true(tree_u64(t, "/cpus", "count", &n));
+    g_assert_cmpuint(n, ==, 1);
+    g_assert_cmpstr(tree_str(t, "/boot", "append"), ==, "console=ttyS0");
+    g_assert_cmpstr(tree_str(t, "/backends/chan/con0", "spec"), ==, "stdio");
+    g_assert_cmpstr(tree_str(t, "/devices/com1", "chan"), ==, "con0");
+    g_assert_cmpstr(tree_str(t, "/backends/net/net0", "driver"), ==, "user");
+    g_assert_true(tree_has(t, "/devices/net0", NULL));
+    g_assert_true(tree_has(t, "/devices/rng0", NULL));
+    g_assert_true(tree_has(t, "/boot", "cache"));
+    run_options_clear(&o);
+}
+
+static void test_full(void)
+{
+    g_autoptr(GError) error = NULL;
+    RunOptions o = {0};
+    g_autoptr(Tree) t = compile(
+        "web --kernel k,cache=off --initrd a --initrd b --append 'x y' --disk d.cow,base=b.img,"
+        "serial=S1 --disk e,,f.img,ro,snapshot=on --memory 1G,huge=on,prefault=on --cpus 2 "
+        "--net user,restrict=on -p 2222:22 -p 0.0.0.0:53:53/udp --console pty --console file:x "
+        "--channel agent=unix:/tmp/a --rng off --uuid 12345678-1234-1234-1234-123456789abc "
+        "--debug-exit --no-reboot -d --timeout 1.5 --rtc 86400 --device virtio-rng-pci,id=more",
+        &o, &error);
+    g_auto(GStrv) list = NULL;
+    uint64_t n;
+
+    g_assert_no_error(error);
+    g_assert_cmpstr(o.name, ==, "web");
+    g_assert_true(o.detach && o.debug_exit);
+    g_assert_cmpuint(o.timeout_ns, ==, 1500000000);
+    g_assert_cmpuint(tree_strv(t, "/boot", "initrd", &list), ==, 2);
+    g_assert_cmpstr(tree_str(t, "/boot", "append"), ==, "x y");
+    g_assert_false(tree_has(t, "/boot", "cache"));
+    g_assert_cmpstr(tree_str(t, "/backends/block/disk0", "base"), ==, "b.img");
+    g_assert_cmpstr(tree_str(t, "/backends/block/disk1", "file"), ==, "e,f.img");
+    g_assert_true(tree_has(t, "/backends/block/disk1", "read-only"));
+    g_assert_true(tree_has(t, "/backends/block/disk1", "snapshot"));
+    g_assert_false(tree_has(t, "/backends/block/disk0", "read-only"));
+    g_assert_cmpstr(tree_str(t, "/devices/disk0", "serial"), ==, "S1");
+    g_assert_cmpstr(tree_str(t, "/devices/disk0", "drive"), ==, "disk0");
+    g_assert_cmpstr(tree_str(t, "/memory", "huge"), ==, "on");
+    g_assert_true(tree_has(t, "/memory", "prefault"));
+    g_assert_true(tree_u64(t, "/cpus", "count", &n) && n == 2);
+    g_assert_cmpstr(tree_str(t, "/backends/net/net0", "restrict"), ==, "on");
+    g_strfreev(g_steal_pointer(&list));
+    g_assert_cmpuint(tree_strv(t, "/backends/net/net0", "hostfwd", &list), ==, 2);
+    g_assert_cmpstr(list[0], ==, "tcp:127.0.0.1:2222-:22");
+    g_assert_cmpstr(list[1], ==, "udp:0.0.0.0:53-:53");
+    g_assert_cmpstr(tree_str(t, "/devices/com2", "iobase"), ==, "0x2f8");
+    g_assert_cmpstr(tree_str(t, "/devices/channels", "port1-name"), ==, "agent");
+    g_assert_false(tree_has(t, "/devices/rng0", NULL));
+    g_assert_true(tree_has(t, "/devices/more", NULL));
+    g_assert_true(tree_has(t, "/options", "debug-exit") && tree_has(t, "/options", "no-reboot"));
+    run_options_clear(&o);
+}
+
+static const struct {
+    const char *line, *append;
+} appends[] = {
+    {"--kernel k --disk d", "console=ttyS0 root=/dev/vda rw"},
+    {"--kernel k --disk d,ro", "console=ttyS0 root=/dev/vda ro"},
+    {"--kernel k --disk d --append quiet", "quiet root=/dev/vda rw"},
+    {"--kernel k --disk d --append 'quiet ro'", "quiet ro root=/dev/vda"},
+    {"--kernel k --disk d --append 'root=/dev/vda1'", "root=/dev/vda1"},
+    {"--kernel k --disk d --initrd i --append quiet", "quiet"},
+    {"--kernel k --disk d --append ''", ""},
+    {"--kernel k --append quiet", "quiet"},
+    {"--kernel k --console none", ""},
+};
+
+static void test_append(void)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(appends); i++) {
+        g_autoptr(Tree) t = compile_ok(appends[i].line);
+
+        g_assert_cmpstr(tree_str(t, "/boot", "append"), ==, appends[i].append);
+    }
+}
+
+static const struct {
+    const char *line, *says;
+} wrong[] = {
+    {"", "no kernel"},
+    {"--kernel ''", "empty part"},
+    {"--kernel k,protocol=efi", "not one of auto|linux|bzimage"},
+    {"--kernel k --memory 0", "less than the least"},
+    {"--kernel k --memory 256", "write M behind it"},
+    {"--kernel k --memory 1P", "--memory: \"1P\""},
+    {"--kernel k --memory 2T", "more than the limit"},
+    {"--kernel k --memory 1048577", "multiple of 4K"},
+    {"--kernel k --memory -1", "not a size"},
+    {"--kernel k --memory 1G,huge=maybe", "not one of on|thp|off"},
+    {"--kernel k --cpus 0", "from 1 to 255"},
+    {"--kernel k --cpus 1000", "from 1 to 255"},
+    {"--kernel k --cpus two", "from 1 to 255"},
+    {"--kernel k --cpus 1,model=z80", "host only"},
+    {"--kernel k --disk a --disk a", "given twice"},
+    {"--kernel k --disk a,base=a", "own base"},
+    {"--kernel k --disk a,bsae=b", "valid ones are file, base"},
+    {"--kernel k --disk a,format=qcow9", "not one of raw|umlcow"},
+    {"--kernel k --disk a,drive=b", "unknown sub-option"},
+    {"--kernel k --net tap9", "unknown back end; this version has"},
+    {"--kernel k --net user,hostfwdd=1", "valid ones for user are hostfwd"},
+    {"--kernel k --net none --net user", "beside another"},
+    {"--kernel k --net none -p 1:1", "needs a user network"},
+    {"--kernel k -p 99999:1", "--publish: \"99999:1\""},
+    {"--kernel k -p 1:0", "--publish"},
+    {"--kernel k -p 1.2.3:1:1", "--publish"},
+    {"--kernel k -p 1:1/sctp", "--publish"},
+    {"--kernel k --console tty", "write stdio, pty"},
+    {"--kernel k --console stdio --console stdio", "there is one terminal"},
+    {"--kernel k --console none --console none --console none", "2 serial ports"},
+    {"--kernel k -d --console stdio", "detached"},
+    {"--kernel k --channel agent", "write NAME=SPEC"},
+    {"--kernel k --channel a=none --channel a=none", "given twice"},
+    {"--kernel k --device nothing", "no device class"},
+    {"--kernel k --device virtio-rng-pci,colour=red", "unknown property"},
+    {"--kernel k --device virtio-rng-pci,id=rng0", "is taken"},
+    {"--kernel k --rng maybe", "neither on nor off"},
+    {"--kernel k --rtc noon", "utc, localtime"},
+    {"--kernel k --uuid x", "not a UUID"},
+    {"--kernel k --timeout 0", "above 0"},
+    {"--kernel k --timeout x", "above 0"},
+    {"--kernel k --timeout nan", "above 0"},
+    {"--kernel k -- ls", "not supported by this version"},
+    {"--kernel k --share /tmp", "not supported by this version"},
+    {"--kernel k --host", "not supported by this version"},
+    {"--kernel k ../x", "a name is"},
+    {"--kernel k --trace all", "--trace boot"},
+    {"--kernel k --quiet --verbose", "choose one"},
+};
+
+static void test_wrong(void)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(wrong); i++) {
+        g_autoptr(GError) error = NULL;
+        RunOptions o = {0};
+        g_autoptr(Tree) t = compile(wrong[i].line, &o, &error);
+
+        if (t || !strstr(error->message, wrong[i].says))
+            g_error("\"%s\": \"%s\" lacks \"%s\"", wrong[i].line, t ? "(taken)" : error->message,
+                    wrong[i].says);
+        g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+        g_assert_null(o.name);
+    }
+}
+
+/* The refusals of the table are kept out of help by the same flag. */
+static void test_refused(void)
+{
+    unsigned refused = 0;
+
+    for (const OptSpec *s = run_options_table; s->name; s++) {
+        refused += !!(s->flags & OPT_REFUSED);
+        g_assert_true((s->flags & OPT_REFUSED) || s->help[0]);
+    }
+    g_assert_cmpuint(refused, >, 5);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/run/least", test_least);
+    g_test_add_func("/run/full", test_full);
+    g_test_add_func("/run/append", test_append);
+    g_test_add_func("/run/wrong", test_wrong);
+    g_test_add_func("/run/refused", test_refused);
+    return g_test_run();
+}
