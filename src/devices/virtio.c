@@ -646,9 +646,7 @@ bool virtio_post_load(VirtioDev *vd, const VirtioSaved *s, GError **error)
     lodge_lock(&vd->pci.dev.lock);
     vd->pci.regs = s->pci;
     vd->regs = s->virtio;
-    lodge_unlock(&vd->pci.dev.lock);
-    ok = pci_post_load(&vd->pci, error); /* takes the lock itself */
-    lodge_lock(&vd->pci.dev.lock);
+    ok = pci_post_load(&vd->pci, error);
     if (ok) {
         for (unsigned i = 0; i < vd->queues; i++)
             __atomic_store_n(&vd->q[i].vector, vd->regs.q[i].vector, __ATOMIC_RELAXED);
