@@ -78,7 +78,7 @@ typedef struct VirtioNet {
     NetFrame tx[TX_BATCH];
     uint16_t tx_head[TX_BATCH];
     struct iovec *tx_iov; /* owned: TX_ROOM */
-    MemPin *tx_pins;      /* owned: VIRTQ_SEGMENTS_MAX, shared: the driver offers nothing to write */
+    MemPin *tx_pins;      /* owned: VIRTQ_SEGMENTS_MAX, for what a driver should not offer */
     struct iovec *rx_iov; /* owned: two chains of VIRTIO_QUEUE_SIZE + 8 */
     MemPin *rx_pins;      /* owned, likewise */
     /* Main thread, quiesced: */

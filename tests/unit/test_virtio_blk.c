@@ -294,7 +294,7 @@ static void test_reset_in_flight(Fix *f, gconstpointer unused)
     seen = drv_get16(f->d, f->d->q[0].used + 2);
     let_go(&f->node);
     g_assert_cmpuint(drv_get_status(f->d), ==, 0);
-    g_assert_cmpuint(drv_get16(f->d, f->d->q[0].used + 2), ==, seen); /* the old ring is left alone */
+    g_assert_cmpuint(drv_get16(f->d, f->d->q[0].used + 2), ==, seen); /* left alone */
     g_assert_cmpuint(drv_msis(f->d, 0), ==, 0);
 }
 
