@@ -2,10 +2,10 @@
 /*
  * Virtio console: one terminal and named byte channels.
  *
- * Models: Virtual I/O Device (VIRTIO) 1.2, section 5.3 "Console Device", with VIRTIO_CONSOLE_F_SIZE,
- * MULTIPORT and EMERG_WRITE. Port 0 is the console (hvc0); ports 1 to 15 are named and appear in
- * a Linux guest as /dev/virtio-ports/NAME. A driver without MULTIPORT sees port 0 only. Left out:
- * adding and removing ports while the machine runs.
+ * Models: Virtual I/O Device (VIRTIO) 1.2, section 5.3 "Console Device", with
+ * VIRTIO_CONSOLE_F_SIZE, MULTIPORT and EMERG_WRITE. Port 0 is the console (hvc0); ports 1 to 15
+ * are named and appear in a Linux guest as /dev/virtio-ports/NAME. A driver without MULTIPORT sees
+ * port 0 only. Left out: adding and removing ports while the machine runs.
  *
  * Threads: all queues belong to one loop thread, which is the channels' too. Output is handed to
  * the channel, which never blocks; input stays with the channel until the guest has buffers, so
@@ -541,8 +541,8 @@ static const StateDesc console_state = {
 };
 
 #define PORT_PROPS(n)                                                                              \
-    {"port" #n, "channel of named port " #n, PROP_CHAN, offsetof(VirtioConsole, port[n].chan), 0, 0,     \
-     NULL},                                                                                        \
+    {"port" #n, "channel of named port " #n, PROP_CHAN, offsetof(VirtioConsole, port[n].chan), 0,  \
+     0, NULL},                                                                                     \
     {"port" #n "-name", "name of port " #n " in the guest", PROP_STRING,                           \
      offsetof(VirtioConsole, port[n].name), 0, NAME_MAX_LEN, NULL}
 

@@ -53,7 +53,9 @@ enum {
 
 typedef struct NetRegs {
     NetFilter filter;
+    uint8_t unused[4]; /* whole 8-byte units, so that NetSaved has no hole */
 } NetRegs;
+_Static_assert(sizeof(NetRegs) % sizeof(uint64_t) == 0, "no hole in NetSaved");
 
 typedef struct NetSaved {
     VirtioSaved transport;
@@ -76,7 +78,7 @@ typedef struct VirtioNet {
     NetFrame tx[TX_BATCH];
     uint16_t tx_head[TX_BATCH];
     struct iovec *tx_iov; /* owned: TX_ROOM */
-    MemPin *tx_pins;      /* owned: VIRTQ_SEGMENTS_MAX, shared: the driver offers nothing to write */
+    MemPin *tx_pins;      /* owned: VIRTQ_SEGMENTS_MAX, for what a driver should not offer */
     struct iovec *rx_iov; /* owned: two chains of VIRTIO_QUEUE_SIZE + 8 */
     MemPin *rx_pins;      /* owned, likewise */
     /* Main thread, quiesced: */
@@ -601,6 +603,7 @@ static bool net_post_load(void *obj, unsigned version, GError **error)
 
 static const StateField regs_fields[] = {
     ST_SUBS(NetRegs, filter, 1, &net_filter_state),
+    ST_SKIPPED(NetRegs, unused, "only fills up the struct"),
     ST_END,
 };
 static const StateDesc regs_state = {.name = "net", .version = 1, .oldest = 1,

@@ -284,6 +284,8 @@ bool drv_used(Drv *d, unsigned q, uint32_t *ret_head, uint32_t *ret_len)
         return false;
     drv_get(d, r->used + 4 + sizeof e * (r->seen % r->size), &e, sizeof e);
     r->seen++;
+    if (d->features & UINT64_C(1) << VIRTIO_RING_F_EVENT_IDX)
+        drv_put16(d, r->ring + 4 + 2u * r->size, r->seen); /* used_event: tell me of the next */
     *ret_head = e.id;
     *ret_len = e.len;
     return true;

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The virtio network card on a real wire, whose other end is the test's. */
+#include <string.h>
+
+#include <linux/virtio_net.h>
+#include <linux/virtio_ring.h>
+
+#include "lodge/net.h"
+#include "lodge/num.h"
+#include "virtio_driver.h"
+#include "virtio_net_filter.h"
+
+#define BIT(b) (UINT64_C(1) << (b))
+#define HDR sizeof(struct virtio_net_hdr_v1)
+#define FRAME 100
+#define RX 0
+#define TX 1
+#define CTRL 2
+
+typedef struct Fix {
+    NetPort peer;
+    GPtrArray *got; /* GBytes: frames that reached the peer */
+    NetFrame last;
+    unsigned room; /* frames that the peer takes */
+    TestBoard *tb;
+    Drv *d;
+    uint64_t buf;
+} Fix;
+
+static bool peer_deliver(NetPort *p, const NetFrame *f)
+{
+    Fix *x = p->opaque;
+    GByteArray *b;
+
+    if (!x->room)
+        return false;
+    x->room--;
+    b = g_byte_array_new();
+    for (unsigned i = 0; i < f->niov; i++)
+        g_byte_array_append(b, f->iov[i].iov_base, (guint)f->iov[i].iov_len);
+    g_assert_cmpuint(b->len, ==, f->len);
+    x->last = *f;
+    g_ptr_array_add(x->got, g_byte_array_free_to_bytes(b));
+    return true;
+}
+
+static const NetPortOps peer_ops = {
+    .deliver = peer_deliver,
+    .offloads = NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6,
+};
+
+static void start(Fix *f, uint64_t features)
+{
+    f->peer = (NetPort){
+        .ops = &peer_ops, .name = "peer", .opaque = f, .offloads = peer_ops.offloads};
+    f->got = g_ptr_array_new_with_free_func((GDestroyNotify)g_bytes_unref);
+    f->room = UINT32_MAX;
+    f->tb = drv_board();
+    test_board_backend(f->tb, "wire", &f->peer);
+    f->d = drv_open(f->tb, "virtio-net-pci", "netdev=wire,mac=52:54:00:00:00:01,mtu=1400");
+    g_assert_true(drv_accept(f->d, features));
+    drv_msix(f->d, 3);
+    for (unsigned q = 0; q < 3; q++)
+        drv_queue(f->d, q, 16);
+    drv_ready(f->d);
+    f->buf = drv_alloc(f->d, 65536);
+}
+
+static void fix_up(Fix *f, gconstpointer unused)
+{
+    start(f, UINT64_MAX);
+}
+
+static void fix_down(Fix *f, gconstpointer unused)
+{
+    drv_free(f->d);
+    test_board_free(f->tb);
+    g_ptr_array_free(f->got, TRUE);
+}
+
+/* A frame of @len bytes to @dest in guest memory, header before it; offered, not kicked. */
+static void offer_tx(Fix *f, const struct virtio_net_hdr_v1 *h, uint32_t len)
+{
+    uint8_t frame[FRAME * 4];
+
+    for (unsigned i = 0; i < len; i++)
+        frame[i] = (uint8_t)i;
+    drv_put(f->d, f->buf, h, HDR);
+    drv_put(f->d, f->buf + HDR, frame, len);
+    drv_add(f->d, TX, (DrvSeg[]){{f->buf, 20, false}, {f->buf + 20, HDR + len - 20, false}}, 2);
+}
+
+static unsigned used_count(Fix *f, unsigned q)
+{
+    uint32_t head, len;
+    unsigned n = 0;
+
+    while (drv_used(f->d, q, &head, &len))
+        n++;
+    return n;
+}
+
+static void test_send(Fix *f, gconstpointer unused)
+{
+    struct virtio_net_hdr_v1 h = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 34,
+                                  .csum_offset = 16, .gso_type = VIRTIO_NET_HDR_GSO_TCPV4,
+                                  .gso_size = 40, .hdr_len = 54};
+    size_t len;
+
+    offer_tx(f, &h, FRAME);
+    drv_kick(f->d, TX);
+    g_assert_cmpuint(f->got->len, ==, 1);
+    const uint8_t *b = g_bytes_get_data(g_ptr_array_index(f->got, 0), &len);
+    g_assert_cmpuint(len, ==, FRAME);
+    g_assert_cmpuint(b[0], ==, 0);
+    g_assert_cmpuint(b[FRAME - 1], ==, FRAME - 1);
+    g_assert_cmpuint(f->last.gso, ==, NET_GSO_TCPV4);
+    g_assert_cmpuint(f->last.gso_size, ==, 40);
+    g_assert_cmpuint(f->last.csum_start, ==, 34);
+    g_assert_cmpuint(used_count(f, TX), ==, 1);
+    g_assert_cmpuint(drv_msis(f->d, TX), ==, 1);
+}
+
+/* Send numbered frames until the wire takes no more: the last one stays with us. */
+static uint32_t fill_wire(Fix *f)
+{
+    struct virtio_net_hdr_v1 h = {0};
+
+    for (uint32_t i = 0; i < 100000; i++) {
+        drv_put(f->d, f->buf, &h, HDR);
+        drv_put(f->d, f->buf + HDR, &i, sizeof i);
+        drv_add(f->d, TX, &(DrvSeg){f->buf, HDR + 1400, false}, 1);
+        drv_kick(f->d, TX);
+        if (!used_count(f, TX))
+            return i + 1;
+    }
+    g_assert_not_reached();
+}
+
+static void check_order(Fix *f, uint32_t n)
+{
+    g_assert_cmpuint(f->got->len, ==, n);
+    for (uint32_t i = 0; i < n; i++)
+        g_assert_cmpuint(load_le32(g_bytes_get_data(g_ptr_array_index(f->got, i), NULL)), ==, i);
+    g_assert_cmpuint(used_count(f, TX), ==, 1);
+}
+
+/* A full wire stops us, in order, and nothing is lost or doubled. */
+static void test_backpressure(Fix *f, gconstpointer unused)
+{
+    uint32_t n;
+
+    f->room = 2;
+    n = fill_wire(f);
+    drv_kick(f->d, TX);
+    g_assert_cmpuint(used_count(f, TX), ==, 0);
+    f->room = UINT32_MAX;
+    net_rx_ready(&f->peer);
+    check_order(f, n);
+}
+
+static void note_quiet(Device *d, void *opaque)
+{
+    *(bool *)opaque = true;
+}
+
+/* Frames that the wire did not take go back to the ring for the time of a pause. */
+static void test_quiesce(Fix *f, gconstpointer unused)
+{
+    bool quiet = false;
+    uint32_t n;
+
+    f->room = 0;
+    n = fill_wire(f);
+    device_quiesce(f->d->dev, note_quiet, &quiet);
+    g_assert_true(quiet);
+    f->room = UINT32_MAX;
+    net_rx_ready(&f->peer);
+    g_assert_cmpuint(f->got->len, ==, n - 1);
+    device_resume(f->d->dev);
+    check_order(f, n);
+}
+
+static void test_bad_frames(Fix *f, gconstpointer unused)
+{
+    const struct virtio_net_hdr_v1 bad[] = {
+        {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = FRAME - 1, .csum_offset = 0},
+        {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 0xffff, .csum_offset = 0xffff},
+        {.gso_type = VIRTIO_NET_HDR_GSO_TCPV4, .gso_size = 40},
+        {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .gso_type = VIRTIO_NET_HDR_GSO_TCPV4},
+        {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .gso_type = VIRTIO_NET_HDR_GSO_UDP, .gso_size = 40},
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++)
+        offer_tx(f, &bad[i], FRAME);
+    drv_add(f->d, TX, &(DrvSeg){f->buf, 5, false}, 1);       /* not even a header */
+    drv_add(f->d, TX, &(DrvSeg){f->buf, HDR + 13, false}, 1); /* nor an Ethernet one */
+    drv_kick(f->d, TX);
+    g_assert_cmpuint(f->got->len, ==, 0);
+    g_assert_cmpuint(used_count(f, TX), ==, G_N_ELEMENTS(bad) + 2);
+    g_assert_cmpuint(f->d->dev->faults, ==, G_N_ELEMENTS(bad) + 2);
+    g_assert_false(drv_needs_reset(f->d));
+}
+
+static unsigned receive(Fix *f, const uint8_t dest[6], uint32_t len, uint8_t flags)
+{
+    g_autofree uint8_t *frame = g_malloc0(len);
+    struct iovec iov = {frame, len};
+    NetFrame nf = {.iov = &iov, .niov = 1, .len = len, .flags = flags,
+                   .csum_start = 34, .csum_off = 16};
+
+    memcpy(frame, dest, 6);
+    frame[len - 1] = 0x77;
+    return net_send(&f->peer, &nf, 1);
+}
+
+static const uint8_t own[6] = {0x52, 0x54, 0, 0, 0, 1};
+static const uint8_t other[6] = {0x52, 0x54, 0, 0, 0, 2};
+static const uint8_t group[6] = {0x33, 0x33, 0, 0, 0, 5};
+static const uint8_t everybody[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+
+static void test_receive(Fix *f, gconstpointer unused)
+{
+    struct virtio_net_hdr_v1 h;
+    uint64_t b = drv_alloc(f->d, 2048);
+    uint8_t last;
+    uint32_t head, len;
+
+    g_assert_cmpuint(receive(f, own, FRAME, NET_FRAME_CSUM_VALID), ==, 1);
+    g_assert_false(drv_used(f->d, RX, &head, &len)); /* no buffers: the wire keeps it */
+    drv_add(f->d, RX, &(DrvSeg){b, 2048, true}, 1);
+    drv_kick(f->d, RX);
+    g_assert_true(drv_used(f->d, RX, &head, &len));
+    g_assert_cmpuint(len, ==, HDR + FRAME);
+    drv_get(f->d, b, &h, HDR);
+    g_assert_cmpuint(h.num_buffers, ==, 1);
+    g_assert_cmpuint(h.flags, ==, VIRTIO_NET_HDR_F_DATA_VALID);
+    drv_get(f->d, b + HDR + FRAME - 1, &last, 1);
+    g_assert_cmpuint(last, ==, 0x77);
+    g_assert_cmpuint(drv_msis(f->d, RX), ==, 1);
+}
+
+/* A frame over several buffers, too few of them at first: all or nothing, then the right kick. */
+static void test_merge(Fix *f, gconstpointer unused)
+{
+    struct virtio_net_hdr_v1 h;
+    uint64_t b = drv_alloc(f->d, 300);
+    DrvQueue *q = &f->d->q[RX];
+    uint32_t head, len;
+
+    for (unsigned i = 0; i < 2; i++)
+        drv_add(f->d, RX, &(DrvSeg){b + 100 * i, 100, true}, 1);
+    g_assert_cmpuint(receive(f, own, 250, 0), ==, 1);
+    g_assert_false(drv_used(f->d, RX, &head, &len));
+    g_assert_cmpuint(drv_get16(f->d, q->used + 4 + 8 * q->size), ==, 2); /* avail_event */
+    drv_add(f->d, RX, &(DrvSeg){b + 200, 100, true}, 1);
+    drv_kick(f->d, RX);
+    drv_get(f->d, b, &h, HDR);
+    g_assert_cmpuint(h.num_buffers, ==, 3);
+    g_assert_true(drv_used(f->d, RX, &head, &len) && len == 100);
+    g_assert_true(drv_used(f->d, RX, &head, &len) && len == 100);
+    g_assert_true(drv_used(f->d, RX, &head, &len) && len == 250 + HDR - 200);
+    g_assert_cmpuint(drv_msis(f->d, RX), ==, 1);
+    /* One that no ring of such buffers can hold is dropped, not kept for ever. */
+    for (unsigned i = 0; i < 16; i++)
+        drv_add(f->d, RX, &(DrvSeg){b, 100, true}, 1);
+    g_assert_cmpuint(receive(f, own, 1600, 0), ==, 1);
+    g_assert_cmpuint(used_count(f, RX), ==, 0);
+    g_assert_cmpuint(receive(f, own, 1500, 0), ==, 1);
+    g_assert_cmpuint(used_count(f, RX), ==, 16);
+}
+
+static void test_receive_hostile(Fix *f, gconstpointer unused)
+{
+    drv_add(f->d, RX, &(DrvSeg){f->buf, 64, false}, 1); /* nothing to write to */
+    g_assert_cmpuint(receive(f, own, FRAME, 0), ==, 1);
+    g_assert_true(drv_needs_reset(f->d));
+}
+
+static uint8_t command(Fix *f, uint8_t class, uint8_t cmd, const void *data, uint32_t len)
+{
+    uint8_t hdr[2] = {class, cmd}, ack = 0xff;
+    uint32_t head, used;
+
+    drv_put(f->d, f->buf, hdr, 2);
+    drv_put(f->d, f->buf + 2, data, len);
+    drv_put(f->d, f->buf + 4000, &ack, 1);
+    drv_add(f->d, CTRL,
+            (DrvSeg[]){{f->buf, 2, false}, {f->buf + 2, len, false}, {f->buf + 4000, 1, true}}, 3);
+    drv_kick(f->d, CTRL);
+    g_assert_true(drv_used(f->d, CTRL, &head, &used));
+    drv_get(f->d, f->buf + 4000, &ack, 1);
+    return ack;
+}
+
+static bool arrives(Fix *f, const uint8_t dest[6])
+{
+    uint64_t b = f->buf + 8192;
+
+    drv_add(f->d, RX, &(DrvSeg){b, 2048, true}, 1);
+    g_assert_cmpuint(receive(f, dest, FRAME, 0), ==, 1);
+    return used_count(f, RX) > 0;
+}
+
+static void test_filter(Fix *f, gconstpointer unused)
+{
+    uint8_t off = 0, tables[8 + 6] = {0};
+
+    g_assert_true(arrives(f, other)); /* all, until the driver says otherwise */
+    g_assert_cmpuint(command(f, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &off, 1), ==, 0);
+    g_assert_false(arrives(f, other));
+    g_assert_true(arrives(f, own));
+    g_assert_true(arrives(f, everybody));
+    g_assert_false(arrives(f, group));
+    tables[4] = 1; /* no unicast, one multicast address */
+    memcpy(tables + 8, group, 6);
+    g_assert_cmpuint(
+        command(f, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, tables, sizeof tables), ==,
+        VIRTIO_NET_OK);
+    g_assert_true(arrives(f, group));
+    g_assert_cmpuint(command(f, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_TABLE_SET, tables, 7), ==,
+                     VIRTIO_NET_ERR);
+    g_assert_cmpuint(command(f, VIRTIO_NET_CTRL_MAC, VIRTIO_NET_CTRL_MAC_ADDR_SET, other, 6), ==,
+                     VIRTIO_NET_OK);
+    g_assert_true(arrives(f, other));
+    g_assert_false(arrives(f, own));
+    g_assert_cmpuint(test_peek(f->tb, f->d->config + 5, 1), ==, 2);
+    g_assert_cmpuint(command(f, 77, 0, &off, 1), ==, VIRTIO_NET_ERR);
+}
+
+static void test_tables(void)
+{
+    NetFilter f;
+    uint8_t data[8 + 6 * 40] = {0};
+
+    net_filter_reset(&f, own);
+    f.promisc = false;
+    store_le32(data, 0);
+    store_le32(data + 4, 33); /* more than we keep: all multicast comes in */
+    g_assert_true(net_filter_set_tables(&f, data, sizeof data));
+    g_assert_true(net_filter_wants(&f, group));
+    g_assert_false(net_filter_wants(&f, other));
+    store_le32(data, UINT32_MAX);
+    g_assert_true(net_filter_set_tables(&f, data, sizeof data));
+    g_assert_true(net_filter_wants(&f, other));
+    store_le32(data, 2);
+    g_assert_false(net_filter_set_tables(&f, data, 10));
+    g_assert_true(net_filter_valid(&f));
+    f.nuni = NET_FILTER_MACS + 1;
+    g_assert_false(net_filter_valid(&f));
+}
+
+static void test_link(Fix *f, gconstpointer unused)
+{
+    g_assert_cmpuint(test_peek(f->tb, f->d->config + 6, 2), ==, VIRTIO_NET_S_LINK_UP);
+    g_assert_cmpuint(test_peek(f->tb, f->d->config + 10, 2), ==, 1400);
+    net_set_link(&f->peer, false);
+    g_assert_cmpuint(test_peek(f->tb, f->d->config + 6, 2), ==, 0);
+    g_assert_cmpuint(drv_msis(f->d, -1), ==, 1);
+}
+
+/* Without the features: plain frames only, and the wire finishes what comes in. */
+static void test_plain(void)
+{
+    Fix f = {0};
+    struct virtio_net_hdr_v1 h = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 34,
+                                  .csum_offset = 16};
+
+    struct virtio_net_hdr_v1 got;
+    uint64_t b;
+
+    start(&f, 0);
+    b = drv_alloc(f.d, 2048);
+    drv_add(f.d, RX, &(DrvSeg){b, 2048, true}, 1);
+    g_assert_cmpuint(receive(&f, own, FRAME, NET_FRAME_NEEDS_CSUM), ==, 1);
+    g_assert_cmpuint(used_count(&f, RX), ==, 1);
+    drv_get(f.d, b, &got, HDR);
+    g_assert_cmpuint(got.flags, ==, 0);
+    offer_tx(&f, &h, FRAME);
+    drv_kick(f.d, TX);
+    g_assert_cmpuint(f.got->len, ==, 0);
+    g_assert_cmpuint(f.d->dev->faults, ==, 1);
+    fix_down(&f, NULL);
+}
+
+static void test_state(Fix *f, gconstpointer unused)
+{
+    g_autoptr(GByteArray) saved = g_byte_array_new();
+    GError *error = NULL;
+    uint8_t off = 0;
+    size_t used;
+
+    g_assert_true(state_check(f->d->dev->cls->state, &error));
+    g_assert_no_error(error);
+    command(f, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &off, 1);
+    state_save(f->d->dev->cls->state, f->d->dev, saved);
+    device_reset(f->d->dev, RESET_COLD);
+    g_assert_true(
+        state_load(f->d->dev->cls->state, f->d->dev, saved->data, saved->len, &used, &error));
+    g_assert_no_error(error);
+    device_resume(f->d->dev);
+    g_assert_false(arrives(f, other));
+    g_assert_true(arrives(f, own));
+}
+
+#define ADD(name, fn) g_test_add("/virtio-net/" name, Fix, NULL, fix_up, fn, fix_down)
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    ADD("send", test_send);
+    ADD("backpressure", test_backpressure);
+    ADD("quiesce", test_quiesce);
+    ADD("bad-frames", test_bad_frames);
+    ADD("receive", test_receive);
+    ADD("merge", test_merge);
+    ADD("receive-hostile", test_receive_hostile);
+    ADD("filter", test_filter);
+    ADD("link", test_link);
+    ADD("state", test_state);
+    g_test_add_func("/virtio-net/tables", test_tables);
+    g_test_add_func("/virtio-net/plain", test_plain);
+    return g_test_run();
+}
