@@ -5,11 +5,13 @@
  * refused rather than built half.
  */
 #include <string.h>
+#include <unistd.h>
 
 #include "lodge/diag.h"
 #include "lodge/error.h"
 #include "lodge/num.h"
 
+#include "initrd.h"
 #include "machine_internal.h"
 
 #define MEMORY_MIN (1 * MIB)
@@ -200,11 +202,39 @@ static bool build_device(Machine *m, const Tree *t, const char *id, GError **err
 
 /* ---- what is booted ---- */
 
-/* The first disk: where the generated initrd finds the root file system. */
-static BlkNode *first_disk(Machine *m, const Tree *t)
+/* A distribution's kernel has the drivers of its root disk as modules: bring them in an initrd of
+ * our own where there is a disk and nobody gave one. The file system is the first disk's, where it
+ * has no partitions; else the guest tries what it knows. */
+static bool add_initrd(Machine *m, const Tree *t, GError **error)
 {
+    static const char *const modules[] = {
+        "virtio_pci", "virtio_blk", "?virtio_net", "?virtio_console", "?virtio_rng",
+        "?pvpanic-mmio", NULL,
+    };
     g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
-    return ids->len ? g_hash_table_lookup(m->blks, g_ptr_array_index(ids, 0)) : NULL;
+    const char *version = boot_kernel_version(m->boot);
+    if (!ids->len || !version || tree_has(t, "/boot", "initrd"))
+        return true;
+    BlkNode *disk = g_hash_table_lookup(m->blks, g_ptr_array_index(ids, 0));
+    BlkLimits limits;
+    blk_limits(disk, &limits);
+    g_autofree uint8_t *head = g_malloc0(INITRD_FS_HEAD);
+    size_t len = (size_t)MIN(limits.size, INITRD_FS_HEAD);
+    if (blk_pread(disk, head, 0, len))
+        len = 0; /* the guest will meet the same error and say so */
+    InitrdPlan plan = {
+        .kernel = tree_str(t, "/boot", "kernel"),
+        .version = version,
+        .modules_dir = tree_str(t, "/boot", "modules"),
+        .modules = modules,
+        .fstype = initrd_detect_fs(head, len),
+    };
+    int fd = initrd_make(&plan, error);
+    if (fd < 0)
+        return false;
+    bool ok = boot_add_initrd(m->boot, fd, error);
+    close(fd);
+    return ok;
 }
 
 static bool open_boot(Machine *m, const Tree *t, GError **error)
@@ -214,7 +244,6 @@ static bool open_boot(Machine *m, const Tree *t, GError **error)
     BootSpec spec = {
         .kernel = tree_str(t, "/boot", "kernel"),
         .initrds = n ? (const char *const *)initrds : NULL,
-        .initrd_fd = -1,
         .append = tree_str(t, "/boot", "append"),
         .protocol = tree_str(t, "/boot", "protocol"),
         .cache_dir = tree_has(t, "/boot", "cache") ? m->config.cache_dir : NULL,
@@ -222,7 +251,10 @@ static bool open_boot(Machine *m, const Tree *t, GError **error)
     if (!spec.kernel)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "/boot: no kernel; give --kernel FILE");
     m->boot = boot_open(&spec, error);
-    return m->boot != NULL;
+    if (!m->boot)
+        return false;
+    boot_prefetch(m->boot);
+    return true;
 }
 
 static bool build(Machine *m, const Tree *t, GError **error)
@@ -248,10 +280,10 @@ static bool build(Machine *m, const Tree *t, GError **error)
         !each_child(m, t, "/backends/net", open_net, error) ||
         !each_child(m, t, "/backends/chan", open_chan, error))
         return false;
-    (void)first_disk;
     m->no_reboot = tree_has(t, "/options", "no-reboot");
     m->pc = (PcBoard){.board = b, .devices = m->devices};
-    return pc_build(&m->pc, t, error) && each_child(m, t, "/devices", build_device, error);
+    return pc_build(&m->pc, t, error) && each_child(m, t, "/devices", build_device, error) &&
+           add_initrd(m, t, error);
 }
 
 Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)
