@@ -178,6 +178,28 @@ static void go_on(Machine *m)
     cpu_set_run(m->cpus);
 }
 
+/* LODGE_TRACE=bus: how often each region was reached, over all resets; what waits for a device
+ * that is not there shows here. */
+static void trace_region(void *opaque, const BusRegion *r, uint64_t hits)
+{
+    if (hits)
+        lodge_trace("bus", "%s 0x%" PRIx64 " %s: %" PRIu64,
+                    bus_name(opaque), r->base, r->name, hits);
+}
+
+static void trace_buses(Machine *m)
+{
+    Bus *const buses[] = {m->board.pio, m->board.mmio};
+    if (!lodge_tracing("bus"))
+        return;
+    for (unsigned i = 0; i < G_N_ELEMENTS(buses); i++) {
+        uint64_t reads, writes;
+        bus_each_region(buses[i], trace_region, buses[i]);
+        bus_unclaimed(buses[i], &reads, &writes);
+        lodge_trace("bus", "%s unclaimed: %" PRIu64, bus_name(buses[i]), reads + writes);
+    }
+}
+
 static void end(Machine *m, MachineEnd why, int status, char *report)
 {
     if (m->state == MACHINE_ENDED)
@@ -189,6 +211,7 @@ static void end(Machine *m, MachineEnd why, int status, char *report)
     if (was_running && !rest(m, &error))
         lodge_warn("%s", error->message);
     m->result = (MachineResult){why, status, report};
+    trace_buses(m);
     if (m->config.ended)
         m->config.ended(m->config.opaque, &m->result);
 }
