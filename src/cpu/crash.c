@@ -3,8 +3,9 @@
  * What a person needs when the CPU stops on something that KVM cannot run: registers, code, KVM's
  * own words, and their meaning on this host.
  *
- * libcapstone is a large library, so it is loaded at the crash and declared here by the three
- * calls that are used; its ABI has been stable since version 4.
+ * libcapstone is a large library, so it is loaded at the crash and declared here by the calls that
+ * are used. Its cs_insn differs from version to version, in the length of `bytes`; a version that
+ * is not known here is not used.
  */
 #include <string.h>
 
@@ -13,6 +14,7 @@
 #include "crash.h"
 
 #define CODE_BYTES 32u
+#define CODE_LINES 6u
 #define CS_ARCH_X86 3
 #define CS_MODE_16 (1 << 1)
 #define CS_MODE_32 (1 << 2)
@@ -20,17 +22,23 @@
 #define EFER_LMA 0x400u
 #define CR0_PE 0x1u
 
-/* cs_insn up to the fields that are used: capstone.h, versions 4 and 5. */
-typedef struct CapstoneInsn {
-    unsigned int id;
-    uint64_t address;
-    uint16_t size;
-    uint8_t bytes[24];
-    char mnemonic[32];
-    char op_str[160];
-    void *detail;
-} CapstoneInsn;
+#define CS_MNEMONIC 32
+#define CS_OPERANDS 160
 
+/* cs_insn, as capstone.h of each major version lays it out: id, address, size, bytes[], mnemonic[],
+ * op_str[], detail. */
+typedef struct CapstoneLayout {
+    int major;
+    size_t address, mnemonic, operands, stride;
+} CapstoneLayout;
+
+static const CapstoneLayout layouts[] = {
+    {4, 8, 34, 34 + CS_MNEMONIC, 240}, /* bytes[16] */
+    {5, 8, 42, 42 + CS_MNEMONIC, 248}, /* bytes[24] */
+};
+
+typedef struct CapstoneInsn CapstoneInsn;
+typedef unsigned (*CsVersion)(int *major, int *minor);
 typedef int (*CsOpen)(int arch, int mode, size_t *handle);
 typedef size_t (*CsDisasm)(size_t handle, const uint8_t *code, size_t len, uint64_t address,
                            size_t count, CapstoneInsn **insn);
@@ -39,7 +47,7 @@ typedef int (*CsClose)(size_t *handle);
 
 static const char *const sonames[] = {"libcapstone.so.4", "libcapstone.so.5", "libcapstone.so"};
 
-/* Append the instructions in @code; false: no library. */
+/* Append the instructions in @code; false: no library that is known. */
 static bool disassemble(GString *out, const uint8_t *code, size_t len, uint64_t rip, int mode)
 {
     GModule *lib = NULL;
@@ -47,23 +55,35 @@ static bool disassemble(GString *out, const uint8_t *code, size_t len, uint64_t 
         lib = g_module_open(sonames[i], G_MODULE_BIND_LAZY | G_MODULE_BIND_LOCAL);
     if (!lib)
         return false;
+    CsVersion cs_version;
     CsOpen cs_open;
     CsDisasm cs_disasm;
     CsFree cs_free;
     CsClose cs_close;
+    const CapstoneLayout *layout = NULL;
     size_t handle = 0;
     bool done = false;
-    if (g_module_symbol(lib, "cs_open", (gpointer *)&cs_open) &&
+    if (g_module_symbol(lib, "cs_version", (gpointer *)&cs_version)) {
+        int major = 0, minor = 0;
+        cs_version(&major, &minor);
+        for (unsigned i = 0; i < G_N_ELEMENTS(layouts); i++)
+            layout = layouts[i].major == major ? &layouts[i] : layout;
+    }
+    if (layout && g_module_symbol(lib, "cs_open", (gpointer *)&cs_open) &&
         g_module_symbol(lib, "cs_disasm", (gpointer *)&cs_disasm) &&
         g_module_symbol(lib, "cs_free", (gpointer *)&cs_free) &&
         g_module_symbol(lib, "cs_close", (gpointer *)&cs_close) &&
         cs_open(CS_ARCH_X86, mode, &handle) == 0) {
         CapstoneInsn *insn = NULL;
         size_t n = cs_disasm(handle, code, len, rip, 0, &insn);
-        for (size_t i = 0; i < MIN(n, 6u); i++)
-            g_string_append_printf(out, "  %s 0x%016" G_GINT64_MODIFIER "x: %s %s\n",
-                                   i ? "  " : "=>", insn[i].address, insn[i].mnemonic,
-                                   insn[i].op_str);
+        const char *at = (const char *)insn;
+        for (size_t i = 0; i < MIN(n, CODE_LINES); i++, at += layout->stride) {
+            uint64_t address;
+            memcpy(&address, at + layout->address, sizeof address);
+            g_string_append_printf(out, "  %s 0x%016" G_GINT64_MODIFIER "x: %.*s %.*s\n",
+                                   i ? "  " : "=>", (guint64)address, CS_MNEMONIC,
+                                   at + layout->mnemonic, CS_OPERANDS, at + layout->operands);
+        }
         done = n > 0;
         if (insn)
             cs_free(insn, n);
@@ -115,7 +135,7 @@ static void add_code(GString *out, CpuSet *set, unsigned cpu, MemMap *mem, const
     g_string_append_c(out, '\n');
     int mode = s->efer & EFER_LMA && s->cs.l ? CS_MODE_64 : s->cs.db ? CS_MODE_32 : CS_MODE_16;
     if (!disassemble(out, code, n, r->rip, mode))
-        g_string_append(out, "  (install libcapstone4 to see them disassembled)\n");
+        g_string_append(out, "  (install libcapstone4 or libcapstone5 to see them disassembled)\n");
 }
 
 /* Whether the host's CPU has VT-x or AMD-V: without, KVM emulates guest kernel mode. */
