@@ -98,10 +98,11 @@ sum() { sha256sum < "$1" | cut -d ' ' -f 1; }
 bye() { sync; poweroff -f; sleep 100; }
 # The address from the user network: fixed, since most tests are not about DHCP.
 net() { ip link set lo up; ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up; ip route add default via 10.0.2.2; }
-button() { # wait for the power button
+listen() { # to the power button, from here on
   local e; e=$(grep -l 'Power Button' /sys/class/input/event*/device/name | head -n 1); e=${e%/device/name}
-  dd if=/dev/input/${e##*/} of=/dev/null bs=24 count=1 2>/dev/null
+  exec 4< /dev/input/${e##*/}
 }
+button() { dd bs=24 count=1 <&4 > /dev/null 2>&1; }
 """
 
 

@@ -12,7 +12,7 @@ import pytest
 from linux_guest import BOOT_SECONDS, BUTTON, initrd, kernel, words
 
 DEAF = "echo 'state: up'; while :; do sleep 1; done"
-POLITE = "echo 'state: up'; button; echo 'state: button'; bye"
+POLITE = "listen; echo 'state: up'; button; echo 'state: button'; bye"
 READ_MAX = 65536
 
 
@@ -114,7 +114,7 @@ class Terminal:
 def test_keys_of_the_console(lodge, tmp_path, nothing_left):
     """Ctrl-C and Ctrl-] Ctrl-] are the guest's, Ctrl-] p is the power button."""
     script = """exec < /dev/ttyS0 > /dev/ttyS0 2>&1; stty -echo
-trap 'echo "state: interrupted"' INT
+trap 'echo "state: interrupted"' INT; listen
 echo 'state: up'; sleep 1000 & wait $!
 stty raw; echo 'state: raw'; say byte $(dd bs=1 count=1 2>/dev/null | hexdump -e '1/1 "%02x"'); stty sane
 button; echo 'state: button'; bye"""
