@@ -3,8 +3,8 @@
  * What a person needs when the CPU stops on something that KVM cannot run: registers, code, KVM's
  * own words, and their meaning on this host.
  *
- * libcapstone is a large library, so it is loaded at the crash and declared here by the three
- * calls that are used; its ABI has been stable since version 4.
+ * libcapstone is a large library, so it is loaded at the crash and declared here by the calls that
+ * are used. An instruction's struct differs between versions 4 and 5 in the room for its bytes.
  */
 #include <string.h>
 
@@ -20,24 +20,38 @@
 #define EFER_LMA 0x400u
 #define CR0_PE 0x1u
 
-/* cs_insn up to the fields that are used: capstone.h, versions 4 and 5. */
-typedef struct CapstoneInsn {
-    unsigned int id;
-    uint64_t address;
-    uint16_t size;
-    uint8_t bytes[24];
-    char mnemonic[32];
-    char op_str[160];
-    void *detail;
-} CapstoneInsn;
+/* cs_insn: capstone.h of version 4, and of version 5. */
+#define CAPSTONE_INSN(type, bytes_max)                                                             \
+    typedef struct type {                                                                          \
+        unsigned int id;                                                                           \
+        uint64_t address;                                                                          \
+        uint16_t size;                                                                             \
+        uint8_t bytes[bytes_max];                                                                  \
+        char mnemonic[32];                                                                         \
+        char op_str[160];                                                                          \
+        void *detail;                                                                              \
+    } type
+CAPSTONE_INSN(CapstoneInsn4, 16);
+CAPSTONE_INSN(CapstoneInsn5, 24);
 
+typedef unsigned (*CsVersion)(int *major, int *minor);
 typedef int (*CsOpen)(int arch, int mode, size_t *handle);
 typedef size_t (*CsDisasm)(size_t handle, const uint8_t *code, size_t len, uint64_t address,
-                           size_t count, CapstoneInsn **insn);
-typedef void (*CsFree)(CapstoneInsn *insn, size_t count);
+                           size_t count, void **insn);
+typedef void (*CsFree)(void *insn, size_t count);
 typedef int (*CsClose)(size_t *handle);
 
-static const char *const sonames[] = {"libcapstone.so.4", "libcapstone.so.5", "libcapstone.so"};
+static const char *const sonames[] = {"libcapstone.so.5", "libcapstone.so.4"};
+
+static void add_instruction(GString *out, const void *insns, size_t i, int major)
+{
+    const CapstoneInsn4 *four = insns;
+    const CapstoneInsn5 *five = insns;
+    g_string_append_printf(out, "  %s 0x%016" G_GINT64_MODIFIER "x: %s %s\n", i ? "  " : "=>",
+                           (guint64)(major == 4 ? four[i].address : five[i].address),
+                           major == 4 ? four[i].mnemonic : five[i].mnemonic,
+                           major == 4 ? four[i].op_str : five[i].op_str);
+}
 
 /* Append the instructions in @code; false: no library. */
 static bool disassemble(GString *out, const uint8_t *code, size_t len, uint64_t rip, int mode)
@@ -47,23 +61,25 @@ static bool disassemble(GString *out, const uint8_t *code, size_t len, uint64_t 
         lib = g_module_open(sonames[i], G_MODULE_BIND_LAZY | G_MODULE_BIND_LOCAL);
     if (!lib)
         return false;
+    CsVersion cs_version;
     CsOpen cs_open;
     CsDisasm cs_disasm;
     CsFree cs_free;
     CsClose cs_close;
     size_t handle = 0;
+    int major = 0, minor = 0;
     bool done = false;
-    if (g_module_symbol(lib, "cs_open", (gpointer *)&cs_open) &&
+    if (g_module_symbol(lib, "cs_version", (gpointer *)&cs_version) &&
+        g_module_symbol(lib, "cs_open", (gpointer *)&cs_open) &&
         g_module_symbol(lib, "cs_disasm", (gpointer *)&cs_disasm) &&
         g_module_symbol(lib, "cs_free", (gpointer *)&cs_free) &&
         g_module_symbol(lib, "cs_close", (gpointer *)&cs_close) &&
+        (cs_version(&major, &minor), major == 4 || major == 5) &&
         cs_open(CS_ARCH_X86, mode, &handle) == 0) {
-        CapstoneInsn *insn = NULL;
+        void *insn = NULL;
         size_t n = cs_disasm(handle, code, len, rip, 0, &insn);
         for (size_t i = 0; i < MIN(n, 6u); i++)
-            g_string_append_printf(out, "  %s 0x%016" G_GINT64_MODIFIER "x: %s %s\n",
-                                   i ? "  " : "=>", insn[i].address, insn[i].mnemonic,
-                                   insn[i].op_str);
+            add_instruction(out, insn, i, major);
         done = n > 0;
         if (insn)
             cs_free(insn, n);
