@@ -4,7 +4,8 @@
  * own words, and their meaning on this host.
  *
  * libcapstone is a large library, so it is loaded at the crash and declared here by the calls that
- * are used. An instruction's struct differs between versions 4 and 5 in the room for its bytes.
+ * are used. Its cs_insn differs from version to version, in the length of `bytes`; a version that
+ * is not known here is not used.
  */
 #include <string.h>
 
@@ -13,6 +14,7 @@
 #include "crash.h"
 
 #define CODE_BYTES 32u
+#define CODE_LINES 6u
 #define CS_ARCH_X86 3
 #define CS_MODE_16 (1 << 1)
 #define CS_MODE_32 (1 << 2)
@@ -20,40 +22,32 @@
 #define EFER_LMA 0x400u
 #define CR0_PE 0x1u
 
-/* cs_insn: capstone.h of version 4, and of version 5. */
-#define CAPSTONE_INSN(type, bytes_max)                                                             \
-    typedef struct type {                                                                          \
-        unsigned int id;                                                                           \
-        uint64_t address;                                                                          \
-        uint16_t size;                                                                             \
-        uint8_t bytes[bytes_max];                                                                  \
-        char mnemonic[32];                                                                         \
-        char op_str[160];                                                                          \
-        void *detail;                                                                              \
-    } type
-CAPSTONE_INSN(CapstoneInsn4, 16);
-CAPSTONE_INSN(CapstoneInsn5, 24);
+#define CS_MNEMONIC 32
+#define CS_OPERANDS 160
 
+/* cs_insn, as capstone.h of each major version lays it out: id, address, size, bytes[], mnemonic[],
+ * op_str[], detail. */
+typedef struct CapstoneLayout {
+    int major;
+    size_t address, mnemonic, operands, stride;
+} CapstoneLayout;
+
+static const CapstoneLayout layouts[] = {
+    {4, 8, 34, 34 + CS_MNEMONIC, 240}, /* bytes[16] */
+    {5, 8, 42, 42 + CS_MNEMONIC, 248}, /* bytes[24] */
+};
+
+typedef struct CapstoneInsn CapstoneInsn;
 typedef unsigned (*CsVersion)(int *major, int *minor);
 typedef int (*CsOpen)(int arch, int mode, size_t *handle);
 typedef size_t (*CsDisasm)(size_t handle, const uint8_t *code, size_t len, uint64_t address,
-                           size_t count, void **insn);
-typedef void (*CsFree)(void *insn, size_t count);
+                           size_t count, CapstoneInsn **insn);
+typedef void (*CsFree)(CapstoneInsn *insn, size_t count);
 typedef int (*CsClose)(size_t *handle);
 
-static const char *const sonames[] = {"libcapstone.so.5", "libcapstone.so.4"};
+static const char *const sonames[] = {"libcapstone.so.4", "libcapstone.so.5", "libcapstone.so"};
 
-static void add_instruction(GString *out, const void *insns, size_t i, int major)
-{
-    const CapstoneInsn4 *four = insns;
-    const CapstoneInsn5 *five = insns;
-    g_string_append_printf(out, "  %s 0x%016" G_GINT64_MODIFIER "x: %s %s\n", i ? "  " : "=>",
-                           (guint64)(major == 4 ? four[i].address : five[i].address),
-                           major == 4 ? four[i].mnemonic : five[i].mnemonic,
-                           major == 4 ? four[i].op_str : five[i].op_str);
-}
-
-/* Append the instructions in @code; false: no library. */
+/* Append the instructions in @code; false: no library that is known. */
 static bool disassemble(GString *out, const uint8_t *code, size_t len, uint64_t rip, int mode)
 {
     GModule *lib = NULL;
@@ -66,20 +60,30 @@ static bool disassemble(GString *out, const uint8_t *code, size_t len, uint64_t 
     CsDisasm cs_disasm;
     CsFree cs_free;
     CsClose cs_close;
+    const CapstoneLayout *layout = NULL;
     size_t handle = 0;
-    int major = 0, minor = 0;
     bool done = false;
-    if (g_module_symbol(lib, "cs_version", (gpointer *)&cs_version) &&
-        g_module_symbol(lib, "cs_open", (gpointer *)&cs_open) &&
+    if (g_module_symbol(lib, "cs_version", (gpointer *)&cs_version)) {
+        int major = 0, minor = 0;
+        cs_version(&major, &minor);
+        for (unsigned i = 0; i < G_N_ELEMENTS(layouts); i++)
+            layout = layouts[i].major == major ? &layouts[i] : layout;
+    }
+    if (layout && g_module_symbol(lib, "cs_open", (gpointer *)&cs_open) &&
         g_module_symbol(lib, "cs_disasm", (gpointer *)&cs_disasm) &&
         g_module_symbol(lib, "cs_free", (gpointer *)&cs_free) &&
         g_module_symbol(lib, "cs_close", (gpointer *)&cs_close) &&
-        (cs_version(&major, &minor), major == 4 || major == 5) &&
         cs_open(CS_ARCH_X86, mode, &handle) == 0) {
-        void *insn = NULL;
+        CapstoneInsn *insn = NULL;
         size_t n = cs_disasm(handle, code, len, rip, 0, &insn);
-        for (size_t i = 0; i < MIN(n, 6u); i++)
-            add_instruction(out, insn, i, major);
+        const char *at = (const char *)insn;
+        for (size_t i = 0; i < MIN(n, CODE_LINES); i++, at += layout->stride) {
+            uint64_t address;
+            memcpy(&address, at + layout->address, sizeof address);
+            g_string_append_printf(out, "  %s 0x%016" G_GINT64_MODIFIER "x: %.*s %.*s\n",
+                                   i ? "  " : "=>", (guint64)address, CS_MNEMONIC,
+                                   at + layout->mnemonic, CS_OPERANDS, at + layout->operands);
+        }
         done = n > 0;
         if (insn)
             cs_free(insn, n);
@@ -131,7 +135,7 @@ static void add_code(GString *out, CpuSet *set, unsigned cpu, MemMap *mem, const
     g_string_append_c(out, '\n');
     int mode = s->efer & EFER_LMA && s->cs.l ? CS_MODE_64 : s->cs.db ? CS_MODE_32 : CS_MODE_16;
     if (!disassemble(out, code, n, r->rip, mode))
-        g_string_append(out, "  (install libcapstone4 to see them disassembled)\n");
+        g_string_append(out, "  (install libcapstone4 or libcapstone5 to see them disassembled)\n");
 }
 
 /* Whether the host's CPU has VT-x or AMD-V: without, KVM emulates guest kernel mode. */
