@@ -69,6 +69,11 @@ void bus_free(Bus *b)
     g_free(b);
 }
 
+const char *bus_name(const Bus *b)
+{
+    return b->name;
+}
+
 static void view_unref_locked(BusView *v)
 {
     if (!--v->refs)
@@ -339,6 +344,16 @@ uint64_t bus_region_hits(Bus *b, uint64_t addr)
     uint64_t hits = r ? __atomic_load_n(&r->hits, __ATOMIC_RELAXED) : 0;
     lodge_unlock(&b->lock);
     return hits;
+}
+
+void bus_each_region(Bus *b, BusRegionFn fn, void *opaque)
+{
+    lodge_lock(&b->lock);
+    for (unsigned i = 0; i < b->regions->len; i++) {
+        const BusRegion *r = g_ptr_array_index(b->regions, i);
+        fn(opaque, r, __atomic_load_n(&r->hits, __ATOMIC_RELAXED));
+    }
+    lodge_unlock(&b->lock);
 }
 
 void bus_unclaimed(Bus *b, uint64_t *ret_reads, uint64_t *ret_writes)

@@ -46,6 +46,7 @@ typedef struct BusRegion {
 /* @name: "port" or "mmio"; @limit: number of addresses (65536, or 1 << 52). */
 Bus *bus_new(const char *name, uint64_t limit);
 void bus_free(Bus *b);
+const char *bus_name(const Bus *b);
 
 /* Board code: an overlap is LODGE_ERROR_CONFIG and names both. Context: main thread. @r is
  * borrowed; after bus_unmap() it and its owner must live until every vCPU was parked once: a
@@ -70,6 +71,10 @@ const char *bus_region_at(Bus *b, uint64_t addr);
 void bus_unclaimed(Bus *b, uint64_t *ret_reads, uint64_t *ret_writes);
 /* Accesses so far to the region at @addr; for tests and tracing. */
 uint64_t bus_region_hits(Bus *b, uint64_t addr);
+/* Call @fn for each mapped region, in order of their claims, with how often it was reached. The layout
+ * lock is held: @fn may print and nothing else. */
+typedef void (*BusRegionFn)(void *opaque, const BusRegion *r, uint64_t hits);
+void bus_each_region(Bus *b, BusRegionFn fn, void *opaque);
 
 /* Lets a write of exactly @len bytes at @addr signal @fd without leaving the kernel. The region
  * mapped there must do the same when its write handler is called, so a bus without KVM behaves

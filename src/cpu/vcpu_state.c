@@ -51,7 +51,8 @@ void vcpu_initial_free(VcpuInitial *v)
 }
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(VcpuInitial, vcpu_initial_free)
 
-/* Read one by one: the list has some that this host then refuses. */
+/* The list has some that this host then refuses: KVM stops at such a one, and the rest is asked for
+ * again without it. */
 static struct kvm_msrs *read_msrs(Kvm *k, int fd)
 {
     g_autofree struct kvm_msr_list *list =
@@ -59,20 +60,20 @@ static struct kvm_msrs *read_msrs(Kvm *k, int fd)
     list->nmsrs = MSR_LIST_MAX;
     if (ioctl(kvm_sys_fd(k), KVM_GET_MSR_INDEX_LIST, list) < 0)
         list->nmsrs = 0;
-    struct kvm_msrs *all =
-        g_malloc0(sizeof *all + list->nmsrs * sizeof(struct kvm_msr_entry));
-    union {
-        struct kvm_msrs m;
-        uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
-    } one;
-    for (uint32_t i = 0; i < list->nmsrs; i++) {
-        memset(&one, 0, sizeof one);
-        one.m.nmsrs = 1;
-        one.m.entries[0].index = list->indices[i];
-        /* Guest time goes on over a reset, as on a board whose TSC is never written. */
-        if (list->indices[i] == MSR_TSC || ioctl(fd, KVM_GET_MSRS, &one) != 1)
-            continue;
-        all->entries[all->nmsrs++] = one.m.entries[0];
+    size_t size = sizeof(struct kvm_msrs) + list->nmsrs * sizeof(struct kvm_msr_entry);
+    struct kvm_msrs *all = g_malloc0(size);
+    g_autofree struct kvm_msrs *rest = g_malloc0(size);
+    for (uint32_t next = 0; next < list->nmsrs;) {
+        rest->nmsrs = 0;
+        for (uint32_t i = next; i < list->nmsrs; i++)
+            rest->entries[rest->nmsrs++].index = list->indices[i];
+        int n = ioctl(fd, KVM_GET_MSRS, rest);
+        for (int i = 0; i < n; i++) {
+            /* Guest time goes on over a reset, as on a board whose TSC is never written. */
+            if (rest->entries[i].index != MSR_TSC)
+                all->entries[all->nmsrs++] = rest->entries[i];
+        }
+        next += (n > 0 ? (uint32_t)n : 0) + 1;
     }
     return all;
 }

@@ -178,6 +178,28 @@ static void go_on(Machine *m)
     cpu_set_run(m->cpus);
 }
 
+/* LODGE_TRACE=bus: how often each region was reached, over all resets; what waits for a device
+ * that is not there shows here. */
+static void trace_region(void *opaque, const BusRegion *r, uint64_t hits)
+{
+    if (hits)
+        lodge_trace("bus", "%s 0x%" PRIx64 " %s: %" PRIu64,
+                    bus_name(opaque), r->base, r->name, hits);
+}
+
+static void trace_buses(Machine *m)
+{
+    Bus *const buses[] = {m->board.pio, m->board.mmio};
+    if (!lodge_tracing("bus"))
+        return;
+    for (unsigned i = 0; i < G_N_ELEMENTS(buses); i++) {
+        uint64_t reads, writes;
+        bus_each_region(buses[i], trace_region, buses[i]);
+        bus_unclaimed(buses[i], &reads, &writes);
+        lodge_trace("bus", "%s unclaimed: %" PRIu64, bus_name(buses[i]), reads + writes);
+    }
+}
+
 static void end(Machine *m, MachineEnd why, int status, char *report)
 {
     if (m->state == MACHINE_ENDED) {
@@ -194,34 +216,63 @@ static void end(Machine *m, MachineEnd why, int status, char *report)
     if (was_running && !rest(m, &error))
         lodge_warn("%s", error->message);
     m->result = (MachineResult){why, status, report};
+    trace_buses(m);
     if (m->config.ended)
         m->config.ended(m->config.opaque, &m->result);
 }
 
-/* Memory and vCPU 0 as a boot loader leaves them; parked. */
-static bool load(Machine *m, GError **error)
+/* ---- loading ---- */
+
+bool machine_load(Machine *m, BootCpu *ret_cpu, GError **error)
 {
     BootLayout layout = {0};
-    BootCpu cpu = {0};
-    if (!pc_prepare_boot(&m->pc, &layout, error) ||
-        !boot_load(m->boot, m->board.mem, &layout, &cpu, error))
+    return pc_write_tables(&m->board, &layout, error) &&
+           boot_load(m->boot, m->board.mem, &layout, ret_cpu, error);
+}
+
+static gpointer loader_thread(gpointer opaque)
+{
+    Machine *m = opaque;
+    (void)machine_load(m, &m->loader.cpu, &m->loader.error); /* told by loader.error */
+    return NULL;
+}
+
+void machine_loader_start(Machine *m)
+{
+    m->loader.thread = g_thread_new("loader", loader_thread, m);
+}
+
+static bool loader_join(Machine *m, GError **error)
+{
+    if (m->loader.thread)
+        g_thread_join(g_steal_pointer(&m->loader.thread));
+    if (m->loader.error) {
+        g_propagate_error(error, g_steal_pointer(&m->loader.error));
         return false;
+    }
+    return true;
+}
+
+/* Chips and vCPUs as firmware and a boot loader leave them; parked. */
+static bool enter_guest(Machine *m, const BootCpu *cpu, GError **error)
+{
     VcpuEntry entry = {
-        .mode = cpu.mode == BOOT_MODE_LONG64   ? VCPU_MODE_LONG64
-                : cpu.mode == BOOT_MODE_PROT32 ? VCPU_MODE_PROT32
-                                               : VCPU_MODE_REAL,
-        .rip = cpu.rip,
-        .rsp = cpu.rsp,
-        .rax = cpu.rax,
-        .rbx = cpu.rbx,
-        .rsi = cpu.rsi,
-        .cr3 = cpu.cr3,
-        .gdt_base = cpu.gdt_gpa,
+        .mode = cpu->mode == BOOT_MODE_LONG64   ? VCPU_MODE_LONG64
+                : cpu->mode == BOOT_MODE_PROT32 ? VCPU_MODE_PROT32
+                                                : VCPU_MODE_REAL,
+        .rip = cpu->rip,
+        .rsp = cpu->rsp,
+        .rax = cpu->rax,
+        .rbx = cpu->rbx,
+        .rsi = cpu->rsi,
+        .cr3 = cpu->cr3,
+        .gdt_base = cpu->gdt_gpa,
         .gdt_limit = BOOT_GDT_LIMIT,
         .cs = BOOT_CS,
         .ds = BOOT_DS,
     };
-    return cpu_set_reset(m->cpus, cpu.mode == BOOT_MODE_REAL ? NULL : &entry, error);
+    pc_init_chips(&m->pc);
+    return cpu_set_reset(m->cpus, cpu->mode == BOOT_MODE_REAL ? NULL : &entry, error);
 }
 
 static void reset_now(Machine *m)
@@ -234,7 +285,8 @@ static void reset_now(Machine *m)
         lodge_unlock(&m->request_lock);
         for (unsigned i = 0; i < m->devices->len; i++)
             device_reset(g_ptr_array_index(m->devices, i), RESET_WARM);
-        if (load(m, &error)) {
+        BootCpu cpu = {0};
+        if (machine_load(m, &cpu, &error) && enter_guest(m, &cpu, &error)) {
             go_on(m);
             return;
         }
@@ -283,7 +335,7 @@ static gboolean machine_poll(gpointer opaque)
 bool machine_start(Machine *m, GError **error)
 {
     g_assert(m->state == MACHINE_BUILT);
-    if (!load(m, error))
+    if (!loader_join(m, error) || !enter_guest(m, &m->loader.cpu, error))
         return false;
     m->times.load_ns = clock_host_ns();
     if (!cpu_set_start(m->cpus, error))
@@ -378,6 +430,7 @@ void machine_free(Machine *m)
         return;
     if (m->state == MACHINE_RUNNING)
         end(m, MACHINE_END_KILLED, 0, NULL);
+    (void)loader_join(m, NULL); /* whoever frees an unstarted machine has an error already */
     cpu_set_free(g_steal_pointer(&m->cpus));
     while (g_source_remove_by_user_data(m)) {
         /* polls that are still queued on the default context */

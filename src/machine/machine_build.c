@@ -74,7 +74,7 @@ static bool build_memory(Machine *m, const Tree *t, GError **error)
     return pc_map_ram(&m->board, flags, error);
 }
 
-static bool build_cpus(Machine *m, const Tree *t, GError **error)
+static bool read_cpus(Machine *m, const Tree *t, GError **error)
 {
     uint64_t count = 1;
     const char *model = tree_str(t, "/cpus", "model");
@@ -86,6 +86,11 @@ static bool build_cpus(Machine *m, const Tree *t, GError **error)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "/cpus: model '%s': this version knows host",
                           model);
     m->board.cpus = (unsigned)count;
+    return true;
+}
+
+static bool build_cpus(Machine *m, GError **error)
+{
     CpuSetOps ops = {machine_on_triple_fault, machine_on_cpu_stopped, m};
     m->cpus = cpu_set_new(m->kvm, &m->board, m->board.cpus, false, &ops, error);
     return m->cpus != NULL;
@@ -257,13 +262,11 @@ static bool open_boot(Machine *m, const Tree *t, GError **error)
     return true;
 }
 
+/* What the kernel is loaded from and into comes first: the rest is made beside that. */
 static bool build(Machine *m, const Tree *t, GError **error)
 {
     Board *b = &m->board;
-    if (!check_root(t, error) || !open_boot(m, t, error))
-        return false;
-    m->kvm = kvm_open(error);
-    if (!m->kvm)
+    if (!check_root(t, error) || !open_boot(m, t, error) || !read_cpus(m, t, error))
         return false;
     b->clock = lodge_clock_new();
     m->io = io_thread_new("io", b->clock, error);
@@ -275,15 +278,18 @@ static bool build(Machine *m, const Tree *t, GError **error)
     b->pio = bus_new("port", 65536);
     b->mmio = bus_new("mmio", UINT64_C(1) << 52);
     b->irq = irq_new();
-    if (!kvm_attach(m->kvm, b, error) || !build_memory(m, t, error) || !build_cpus(m, t, error) ||
-        !each_child(m, t, "/backends/block", open_blk, error) ||
+    if (!build_memory(m, t, error) || !each_child(m, t, "/backends/block", open_blk, error) ||
+        !add_initrd(m, t, error))
+        return false;
+    machine_loader_start(m);
+    m->kvm = kvm_open(error);
+    if (!m->kvm || !kvm_attach(m->kvm, b, error) || !build_cpus(m, error) ||
         !each_child(m, t, "/backends/net", open_net, error) ||
         !each_child(m, t, "/backends/chan", open_chan, error))
         return false;
     m->no_reboot = tree_has(t, "/options", "no-reboot");
     m->pc = (PcBoard){.board = b, .devices = m->devices};
-    return pc_build(&m->pc, t, error) && each_child(m, t, "/devices", build_device, error) &&
-           add_initrd(m, t, error);
+    return pc_build(&m->pc, t, error) && each_child(m, t, "/devices", build_device, error);
 }
 
 Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)

@@ -14,6 +14,14 @@
 #include "pc.h"
 #include "vcpu.h"
 
+/* The boot image on its way into guest memory, on a thread of its own: that and KVM's making of a
+ * machine take about as long. */
+typedef struct Loader {
+    GThread *thread; /* NULL: not under way */
+    BootCpu cpu;
+    GError *error;   /* owned; set where it failed */
+} Loader;
+
 struct Machine {
     /* Constant after machine_build(): */
     MachineConfig config;
@@ -34,7 +42,7 @@ struct Machine {
     MachineState state;
     MachineResult result;
     MachineTimes times;
-    bool loaded;           /* the boot image was put in memory once */
+    Loader loader;         /* joined by machine_start() or machine_free() */
     /* Guarded by request_lock, written by any thread: */
     LodgeLock request_lock; /* rank QUEUE */
     unsigned requested;     /* bits of BoardRequest and of what vCPUs ask */
@@ -48,6 +56,10 @@ struct Machine {
 /* Bits of `requested` beyond BoardRequest. */
 #define REQUEST_TRIPLE_FAULT (1u << 16)
 #define REQUEST_CPU_STOPPED (1u << 17)
+
+/* Put tables and boot image into memory. Any thread; the memory is nobody else's meanwhile. */
+bool machine_load(Machine *m, BootCpu *ret_cpu, GError **error);
+void machine_loader_start(Machine *m);
 
 /* What vCPU threads tell the machine; opaque is the Machine. */
 void machine_on_triple_fault(void *opaque, unsigned cpu);

@@ -138,9 +138,14 @@ static void set_elcr(Board *b)
     bus_reader_free(port);
 }
 
-bool pc_prepare_boot(PcBoard *pc, BootLayout *ret_layout, GError **error)
+void pc_init_chips(PcBoard *pc)
 {
-    Board *b = pc->board;
+    pci_assign(pc->board->pci, PC_PCI_HOLE_GPA, PC_PCI_HOLE_LIMIT_GPA);
+    set_elcr(pc->board);
+}
+
+bool pc_write_tables(Board *b, BootLayout *ret_layout, GError **error)
+{
     g_autoptr(GByteArray) acpi = g_byte_array_new(), mp = g_byte_array_new();
     gpa_t rsdp = 0;
     AcpiConfig config = {
@@ -150,8 +155,6 @@ bool pc_prepare_boot(PcBoard *pc, BootLayout *ret_layout, GError **error)
         .pci_hole_base = PC_PCI_HOLE_GPA,
         .pvpanic = true,
     };
-    pci_assign(b->pci, PC_PCI_HOLE_GPA, PC_PCI_HOLE_LIMIT_GPA);
-    set_elcr(b);
     *ret_layout = (BootLayout){
         .ram_below_4g = b->ram_below_4g, .ram_above_4g = b->ram_above_4g, .cpus = b->cpus};
     if (b->ram_below_4g < MIB)

@@ -240,6 +240,33 @@ static void test_bus_widths(void)
     bus_free(b);
 }
 
+static void count_region(void *opaque, const BusRegion *r, uint64_t hits)
+{
+    g_string_append_printf(opaque, "%s=%" PRIu64 " ", r->name, hits);
+}
+
+static void test_bus_counts(void)
+{
+    Bus *b = bus_new("port", 65536);
+    BusReader *rd = bus_reader_new(b);
+    Chip chip = {0};
+    BusRegion idle = {.name = "idle", .len = 1, .ops = &byte_ops, .owner = &chip};
+    BusRegion used = {.name = "used", .len = 2, .ops = &byte_ops, .owner = &chip};
+    GString *text = g_string_new(NULL);
+    GError *error = NULL;
+    g_assert_true(bus_map(b, &idle, 0x100, &error));
+    g_assert_true(bus_map(b, &used, 0x40, &error));
+    bus_write(rd, 0x40, 1, 1);
+    (void)bus_read(rd, 0x41, 1);
+    (void)bus_read(rd, 0x42, 1); /* nobody's */
+    bus_each_region(b, count_region, text);
+    g_assert_cmpstr(text->str, ==, "idle=0 used=2 ");
+    g_assert_cmpstr(bus_name(b), ==, "port");
+    g_string_free(text, TRUE);
+    bus_reader_free(rd);
+    bus_free(b);
+}
+
 static void test_bus_moves(void)
 {
     Bus *b = bus_new("mmio", UINT64_C(1) << 52);
@@ -408,6 +435,7 @@ int main(int argc, char **argv)
     g_test_add_func("/loop/paused-clock", test_loop_on_paused_clock);
     g_test_add_func("/mem/all", test_memory);
     g_test_add_func("/bus/widths", test_bus_widths);
+    g_test_add_func("/bus/counts", test_bus_counts);
     g_test_add_func("/bus/moves", test_bus_moves);
     g_test_add_func("/irq/lines", test_irq_lines);
     g_test_add_func("/irq/messages", test_irq_messages);
