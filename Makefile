@@ -16,8 +16,9 @@ demo: deps-demo build  ## boot a stock Linux from a copy-on-write disk; a shell 
 check: deps-test build  ## all tests; the last line counts them
 	@tests/run
 
-check-sanitize:  ## all tests under the address and undefined-behaviour sanitizers
-	@$(MAKE) --no-print-directory check BUILD=$(BUILD)-sanitize SETUP="-Db_sanitize=address,undefined -Db_lundef=false $(SETUP)"
+check-sanitize: deps-test  ## unit tests and bare-metal guests under the address, leak and undefined-behaviour sanitizers; CC=clang likewise
+	@$(MAKE) --no-print-directory build BUILD=$(BUILD)-sanitize SETUP="-Db_sanitize=address,undefined -Db_lundef=false -Dwerror=true $(SETUP)"
+	@BUILD=$(BUILD)-sanitize ASAN_OPTIONS=detect_leaks=1:$$ASAN_OPTIONS UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1:$$UBSAN_OPTIONS tests/run unit native
 
 bench: deps-test  ## the benchmarks, on a release build
 	@$(MAKE) --no-print-directory build BUILD=$(BUILD)-release SETUP="--buildtype=release $(SETUP)"

@@ -19,6 +19,7 @@
 
 struct LodgeClock {
     pthread_mutex_t mutex; /* guards the fields; innermost, held for a few instructions */
+    GPtrArray *queues;     /* TimerQueue that sleep on this clock, borrowed */
     bool manual, paused;
     int64_t offset_ns;      /* guest = host + offset while running */
     int64_t frozen_ns;      /* guest time while paused or manual */
@@ -63,6 +64,7 @@ LodgeClock *lodge_clock_new(void)
 {
     LodgeClock *c = g_new0(LodgeClock, 1);
     pthread_mutex_init(&c->mutex, NULL);
+    c->queues = g_ptr_array_new();
     c->offset_ns = -clock_host_ns();
     return c;
 }
@@ -79,6 +81,7 @@ void lodge_clock_free(LodgeClock *c)
 {
     if (!c)
         return;
+    g_ptr_array_free(c->queues, TRUE);
     pthread_mutex_destroy(&c->mutex);
     g_free(c);
 }
@@ -135,6 +138,12 @@ void clock_resume(LodgeClock *c)
     if (!c->manual && c->paused) {
         c->offset_ns = c->frozen_ns - clock_host_ns();
         c->paused = false;
+        /* A loop that fell asleep on the paused clock has no deadline. */
+        for (unsigned i = 0; i < c->queues->len; i++) {
+            TimerQueue *q = g_ptr_array_index(c->queues, i);
+            if (q->wake)
+                q->wake(q->wake_opaque);
+        }
     }
     pthread_mutex_unlock(&c->mutex);
 }
@@ -156,6 +165,9 @@ TimerQueue *timer_queue_new(LodgeClock *c, void (*wake)(void *opaque), void *opa
     lodge_lock_init(&q->lock, LOCK_RANK_QUEUE, "timers");
     pthread_cond_init(&q->ran, NULL);
     q->heap = g_ptr_array_new();
+    pthread_mutex_lock(&c->mutex);
+    g_ptr_array_add(c->queues, q);
+    pthread_mutex_unlock(&c->mutex);
     return q;
 }
 
@@ -163,6 +175,9 @@ void timer_queue_free(TimerQueue *q)
 {
     if (!q)
         return;
+    pthread_mutex_lock(&q->clock->mutex);
+    g_ptr_array_remove(q->clock->queues, q);
+    pthread_mutex_unlock(&q->clock->mutex);
     g_ptr_array_free(q->heap, TRUE);
     pthread_cond_destroy(&q->ran);
     lodge_lock_clear(&q->lock);

@@ -378,14 +378,16 @@ void irq_extint_locked(Irq *q, bool asserted)
     lock_assert_held(&q->lock);
     if (q->extint == asserted)
         return;
-    __atomic_store_n(&q->extint, asserted, __ATOMIC_RELEASE);
+    /* Before the hook looks whether vCPU 0 runs, as that looks here after it said that it does: an
+     * order of a store and a load, which only this one keeps. */
+    __atomic_store_n(&q->extint, asserted, __ATOMIC_SEQ_CST);
     if (q->hooks.extint)
         q->hooks.extint(q->hooks.opaque, asserted);
 }
 
 bool irq_extint_pending(Irq *q)
 {
-    return __atomic_load_n(&q->extint, __ATOMIC_ACQUIRE);
+    return __atomic_load_n(&q->extint, __ATOMIC_SEQ_CST); /* pairs with irq_extint_locked() */
 }
 
 void irq_ioapic_route_locked(Irq *q, unsigned pin, uint64_t addr, uint32_t data, bool level,

@@ -37,7 +37,8 @@ int64_t clock_wall_ns(LodgeClock *c);
 int64_t clock_to_host_ns(LodgeClock *c, int64_t guest_ns);
 /* Shift wall time by @ns from now on (--rtc EPOCH). */
 void clock_set_wall_offset(LodgeClock *c, int64_t ns);
-/* Stop and continue guest time; idempotent. Context: main thread, vCPUs parked. */
+/* Stop and continue guest time, waking the queues that sleep on it; idempotent. Context: main
+ * thread, vCPUs parked. */
 void clock_pause(LodgeClock *c);
 void clock_resume(LodgeClock *c);
 /* Manual clocks only: move forward by @ns >= 0. */
@@ -47,7 +48,8 @@ void clock_advance(LodgeClock *c, int64_t ns);
  * timer_queue_new() - Make a queue of timers on @c
  * @c:      borrowed, outlives the queue
  * @wake:   called when the earliest deadline moved forward, from the arming thread, with no
- *          lock above LOCK_RANK_QUEUE held; NULL where somebody polls timer_queue_next()
+ *          lock above LOCK_RANK_QUEUE held, and when the clock goes on; must not look at the
+ *          clock; NULL where somebody polls timer_queue_next()
  * Return:  transfer full.
  */
 TimerQueue *timer_queue_new(LodgeClock *c, void (*wake)(void *opaque), void *opaque);

@@ -101,21 +101,23 @@ static void *work(void *opaque)
 /* One more worker, if there is a slot; true if somebody will take what is queued. */
 static bool grow_locked(BlkPool *p)
 {
+    Worker *slot = NULL;
     bool any = false;
 
     for (unsigned i = 0; i < MAX_THREADS; i++) {
         Worker *w = &p->workers[i];
-        if (w->thread && !w->gone) {
+        if (w->thread && !w->gone)
             any = true;
-            continue;
-        }
-        if (w->thread)
-            g_thread_join(w->thread); /* it needs no lock any more */
-        w->gone = false;
-        w->thread = g_thread_try_new("lodge-blk", work, w, NULL);
-        return w->thread || any;
+        else if (!slot)
+            slot = w;
     }
-    return any;
+    if (!slot)
+        return any;
+    if (slot->thread)
+        g_thread_join(slot->thread); /* it needs no lock any more */
+    slot->gone = false;
+    slot->thread = g_thread_try_new("lodge-blk", work, slot, NULL);
+    return slot->thread || any;
 }
 
 BlkPool *blk_pool_new(IoThread *io)

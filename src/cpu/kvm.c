@@ -9,7 +9,8 @@
  *
  * Invariants:
  * (1) Route changes are only noted by whoever makes them; a vCPU thread brings them to the kernel
- *     before its next KVM_RUN, all in one ioctl.
+ *     before its next KVM_RUN, all in one ioctl. A pin that is opened is in force at once: its
+ *     interrupt may reach another vCPU, and end there, before this one runs on.
  * (2) An irqfd is handed out only after the kernel has its route.
  *
  * Spec: Documentation/virt/kvm/api.rst of Linux; sections are named at the calls.
@@ -289,6 +290,31 @@ static void mark_dirty_locked(Kvm *k)
     __atomic_store_n(&k->routes_dirty, true, __ATOMIC_RELEASE); /* pairs with kvm_sync_routes() */
 }
 
+static void add_route(struct kvm_irq_routing *table, unsigned gsi, uint64_t addr, uint32_t data)
+{
+    table->entries[table->nr++] = (struct kvm_irq_routing_entry){
+        .gsi = gsi,
+        .type = KVM_IRQ_ROUTING_MSI,
+        .u.msi = {.address_lo = (uint32_t)addr, .address_hi = (uint32_t)(addr >> 32), .data = data},
+    };
+}
+
+static bool put_routes_locked(Kvm *k)
+{
+    lock_assert_held(&k->lock);
+    g_autofree struct kvm_irq_routing *table = g_malloc0(
+        sizeof *table + (IRQ_GSIS + k->msi_top) * sizeof(struct kvm_irq_routing_entry));
+    for (unsigned i = 0; i < IRQ_GSIS; i++) {
+        if (k->pins[i].wanted)
+            add_route(table, i, k->pins[i].addr, k->pins[i].data);
+    }
+    for (unsigned i = 0; i < k->msi_top; i++) {
+        if (k->msis[i].msi)
+            add_route(table, IRQ_GSIS + i, k->msis[i].addr, k->msis[i].data);
+    }
+    return kvm_ioctl(k->fd, KVM_SET_GSI_ROUTING, table) == 0;
+}
+
 static void ioapic_route(void *opaque, unsigned pin, uint64_t addr, uint32_t data, bool level,
                          bool masked)
 {
@@ -300,7 +326,7 @@ static void ioapic_route(void *opaque, unsigned pin, uint64_t addr, uint32_t dat
     PinRoute *old = &k->pins[pin];
     bool changed = old->wanted != p.wanted || old->addr != p.addr || old->data != p.data;
     *old = p;
-    if (changed)
+    if (changed && !(p.wanted && put_routes_locked(k)))
         mark_dirty_locked(k);
     lodge_unlock(&k->lock);
 }
@@ -350,20 +376,9 @@ static void msi_unbind(void *opaque, IrqMsi *m)
     lodge_unlock(&k->lock);
 }
 
-static void add_route(struct kvm_irq_routing *table, unsigned gsi, uint64_t addr, uint32_t data)
-{
-    table->entries[table->nr++] = (struct kvm_irq_routing_entry){
-        .gsi = gsi,
-        .type = KVM_IRQ_ROUTING_MSI,
-        .u.msi = {.address_lo = (uint32_t)addr, .address_hi = (uint32_t)(addr >> 32), .data = data},
-    };
-}
-
 /* Keeps (1) and (2). */
 static void commit_routes(Kvm *k)
 {
-    g_autofree struct kvm_irq_routing *table = g_malloc0(
-        sizeof *table + (IRQ_GSIS + MSI_ROUTES) * sizeof(struct kvm_irq_routing_entry));
     g_autofree MsiRoute *ready = g_new(MsiRoute, MSI_ROUTES);
     unsigned n = 0;
     lodge_lock(&k->lock);
@@ -371,15 +386,7 @@ static void commit_routes(Kvm *k)
         lodge_unlock(&k->lock);
         return;
     }
-    for (unsigned i = 0; i < IRQ_GSIS; i++) {
-        if (k->pins[i].wanted)
-            add_route(table, i, k->pins[i].addr, k->pins[i].data);
-    }
-    for (unsigned i = 0; i < k->msi_top; i++) {
-        if (k->msis[i].msi)
-            add_route(table, IRQ_GSIS + i, k->msis[i].addr, k->msis[i].data);
-    }
-    if (kvm_ioctl(k->fd, KVM_SET_GSI_ROUTING, table) == 0) {
+    if (put_routes_locked(k)) {
         for (unsigned i = 0; i < k->msi_top; i++) {
             if (k->msis[i].announce && irqfd_set(k, i, true)) {
                 k->msis[i].announce = false;

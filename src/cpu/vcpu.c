@@ -5,7 +5,8 @@
  * Parking: `wanted` says what the threads shall do. A thread looks at it before each KVM_RUN; a
  * change is followed by a kick: immediate_exit makes the next KVM_RUN return at once, the signal
  * ends one that is under way. A vCPU that left through a port or MMIO exit has an unfinished
- * instruction: before it parks it re-enters once with immediate_exit set, and KVM completes it.
+ * instruction: before it parks it re-enters with immediate_exit set until KVM has completed it. One
+ * instruction can take several accesses (a read and a write, a page crossed), each an exit.
  *
  * ExtINT: the PIC's INTR belongs to vCPU 0. Its thread fetches the vector only when the vCPU can
  * take it (ready_for_interrupt_injection), else asks for an exit when it can. A raise from another
@@ -34,6 +35,9 @@
 
 #define VCPU_KICK_SIGNAL SIGUSR1
 #define VCPU_STACK (128 * KIB)
+/* Exits of one instruction: KVM emulates at most 1024 rounds of a repeated one at a time, of a read
+ * and a write in at most two pieces each. */
+#define INSTRUCTION_EXITS 4096u
 
 typedef enum Wanted { WANT_PARK, WANT_RUN, WANT_EXIT } Wanted;
 
@@ -199,11 +203,18 @@ static void inject_extint(Vcpu *c)
     r->request_interrupt_window = irq_extint_pending(irq);
 }
 
-/* Let KVM finish the instruction whose port or MMIO access it handed out. */
+/* Let KVM finish the instruction whose port or MMIO access it handed out, with the accesses that it
+ * still makes. */
 static void complete_instruction(Vcpu *c)
 {
-    __atomic_store_n(&c->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
-    (void)ioctl(c->fd, KVM_RUN, 0); /* EINTR is the expected answer */
+    for (unsigned i = 0; i < INSTRUCTION_EXITS; i++) {
+        __atomic_store_n(&c->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+        if (ioctl(c->fd, KVM_RUN, 0) < 0)
+            return; /* EINTR: complete; anything else comes again when it runs */
+        c->exits++;
+        if (!handle_exit(c))
+            return;
+    }
 }
 
 /* Wait until told to run; false: to exit. */
@@ -333,6 +344,10 @@ CpuSet *cpu_set_new(Kvm *k, Board *board, unsigned count, bool nested, const Cpu
 static void set_wanted(CpuSet *s, Wanted w)
 {
     lodge_lock(&s->lock);
+    if (s->wanted == WANT_EXIT) { /* for good: a late request must not hold a thread back */
+        lodge_unlock(&s->lock);
+        return;
+    }
     __atomic_store_n(&s->wanted, w, __ATOMIC_SEQ_CST);
     pthread_cond_broadcast(&s->changed);
     lodge_unlock(&s->lock);

@@ -23,7 +23,8 @@
  *
  * Invariants:
  * (1) remote IRR is set only in entries that are level-triggered with fixed or lowest priority.
- * (2) the router's mirror of an entry equals the table whenever the irq lock is free.
+ * (2) the router's mirror of an entry equals the table whenever the irq lock is free; there, one that
+ *     waits for its EOI counts as open: a guest may mask a pin before it ends the interrupt.
  */
 
 #include "lodge/device.h"
@@ -178,6 +179,8 @@ static void ioapic_eoi_vector(void *opaque, uint8_t vector)
         if ((e & REDIR_VECTOR) != vector || !(e & REDIR_REMOTE_IRR))
             continue;
         s->regs.redir[pin] = e & ~REDIR_REMOTE_IRR;
+        if (e & REDIR_MASKED)
+            ioapic_mirror_locked(s, pin); /* keeps (2) */
         ioapic_notify_locked(s, pin);
         ioapic_level_check_locked(s, pin);
     }
@@ -188,7 +191,8 @@ static void ioapic_mirror_locked(Ioapic *s, unsigned pin)
     uint64_t e = s->regs.redir[pin];
 
     irq_ioapic_route_locked(s->dev.board->irq, pin, ioapic_message_addr(e),
-                            ioapic_message_data(e), ioapic_is_level(e), e & REDIR_MASKED);
+                            ioapic_message_data(e), ioapic_is_level(e),
+                            (e & REDIR_MASKED) && !(e & REDIR_REMOTE_IRR));
 }
 
 /* 82093AA 3.2.4. A change to edge drops remote IRR, which old drivers use as an EOI: keeps (1). */

@@ -323,6 +323,13 @@ static void blk_kick(VirtioDev *vd, unsigned qi)
         flush_used(b);
 }
 
+/* Used entries are published before the main thread hears that the device is quiet: it may take
+ * the rings away then, and a snapshot saves their indices. */
+static void blk_quieted(VirtioDev *vd)
+{
+    flush_used(vd);
+}
+
 static void blk_stopped(VirtioDev *vd)
 {
     ((VirtioBlk *)vd)->done_queues = 0;
@@ -334,6 +341,7 @@ static const VirtioClass blk_virtio = {
     .class_code = CLASS_SCSI_STORAGE,
     .features = blk_features,
     .kick = blk_kick,
+    .quieted = blk_quieted,
     .stopped = blk_stopped,
 };
 

@@ -575,8 +575,12 @@ static void net_unrealize(Device *d)
 {
     VirtioNet *n = (VirtioNet *)d;
 
-    net_free(n);
+    /* What a frame or a kick uses goes when neither can come any more. */
+    if (n->joined)
+        net_part(&n->port);
+    n->joined = false;
     virtio_unrealize(&n->v);
+    net_free(n);
 }
 
 static void net_pre_save(void *obj)

@@ -30,12 +30,13 @@ static gboolean machine_poll(gpointer opaque);
 
 static void request(Machine *m, unsigned bits)
 {
-    /* Not after the end: nobody is left to act. */
     lodge_lock(&m->request_lock);
+    bool late = m->closed, queue = !late && !m->poll_queued;
     m->requested |= bits;
-    bool queue = !m->poll_queued;
-    m->poll_queued = true;
+    m->poll_queued |= queue;
     lodge_unlock(&m->request_lock);
+    if (late) /* nobody is left to act */
+        return;
     if (m->cpus)
         cpu_set_stop(m->cpus);
     if (queue) {
@@ -174,7 +175,6 @@ static void go_on(Machine *m)
     kvm_clock_restore(m->kvm);
     clock_resume(m->board.clock);
     wake_all(m);
-    io_thread_wake(m->io);
     cpu_set_run(m->cpus);
 }
 
@@ -202,11 +202,16 @@ static void trace_buses(Machine *m)
 
 static void end(Machine *m, MachineEnd why, int status, char *report)
 {
-    if (m->state == MACHINE_ENDED)
+    if (m->state == MACHINE_ENDED) {
+        g_free(report);
         return;
+    }
     g_autoptr(GError) error = NULL;
     bool was_running = m->state == MACHINE_RUNNING;
     m->state = MACHINE_ENDED;
+    lodge_lock(&m->request_lock);
+    m->closed = true;
+    lodge_unlock(&m->request_lock);
     /* Data that the guest was told is written must be: rest waits for it. */
     if (was_running && !rest(m, &error))
         lodge_warn("%s", error->message);
@@ -274,6 +279,10 @@ static void reset_now(Machine *m)
 {
     GError *error = NULL;
     if (rest(m, &error)) {
+        /* What another vCPU asked for on the way here is answered by this reset. */
+        lodge_lock(&m->request_lock);
+        m->requested &= ~(REQUEST_TRIPLE_FAULT | REQUEST_CPU_STOPPED | 1u << BOARD_RESET);
+        lodge_unlock(&m->request_lock);
         for (unsigned i = 0; i < m->devices->len; i++)
             device_reset(g_ptr_array_index(m->devices, i), RESET_WARM);
         BootCpu cpu = {0};
@@ -292,13 +301,15 @@ static void reset_now(Machine *m)
 static gboolean machine_poll(gpointer opaque)
 {
     Machine *m = opaque;
+    bool running = m->state == MACHINE_RUNNING;
     lodge_lock(&m->request_lock);
     unsigned asked = m->requested;
     int status = m->exit_status;
-    m->requested = 0;
     m->poll_queued = false;
+    if (running)
+        m->requested = 0; /* else machine_resume() comes back to it */
     lodge_unlock(&m->request_lock);
-    if (m->state != MACHINE_RUNNING)
+    if (!running)
         return G_SOURCE_REMOVE;
     if (asked & (1u << BOARD_EXIT)) {
         end(m, MACHINE_END_EXIT, status, NULL);

@@ -50,6 +50,7 @@ struct Machine {
     unsigned stopped_cpu;
     VcpuStopInfo stop_info;
     bool poll_queued;       /* the main context was told */
+    bool closed;            /* ended: requests are dropped */
 };
 
 /* Bits of `requested` beyond BoardRequest. */

@@ -609,7 +609,8 @@ Tree *tree_from_blob(const void *data, size_t len, GError **error)
         return NULL;
     }
     memset(copy, 0, sizeof(struct fdt_header));
-    memcpy(copy, data, len);
+    if (len) /* data may be NULL then */
+        memcpy(copy, data, len);
     err = fdt_check_full(copy, len);
     if (err) {
         lodge_fail(error, LODGE_ERROR_IMAGE, "machine description: %s", fdt_strerror(err));

@@ -135,9 +135,10 @@ static bool load_fields(const StateDesc *desc, uint8_t *regs, Input *in, unsigne
         return lodge_fail(error, LODGE_ERROR_IMAGE,
                           "state: %s: version %" PRIu64 ", this program takes %u to %u", desc->name,
                           version, desc->oldest, desc->version);
-    unsigned expected = 0, seen = 0;
-    for (const StateField *f = desc->fields; f->name; f++)
+    unsigned expected = 0, seen = 0, rows = 0;
+    for (const StateField *f = desc->fields; f->name; f++, rows++)
         expected += f->kind != ST_SKIP && f->since <= version;
+    g_autofree bool *had = g_new0(bool, rows + 1);
     for (uint64_t i = 0; i < n; i++) {
         uint64_t kind, size, count;
         if (!take_name(in, name, error) || !take_le(in, 1, &kind, error) ||
@@ -149,7 +150,11 @@ static bool load_fields(const StateDesc *desc, uint8_t *regs, Input *in, unsigne
         if (kind != f->kind || size != f->size || count != f->count)
             return lodge_fail(error, LODGE_ERROR_IMAGE, "state: %s.%s: another shape", desc->name,
                               name);
-        seen++;
+        if (had[f - desc->fields])
+            return lodge_fail(error, LODGE_ERROR_IMAGE, "state: %s.%s: is there twice", desc->name,
+                              name);
+        had[f - desc->fields] = true;
+        seen += f->since <= version;
         uint8_t *at = regs + f->offset;
         if (f->kind == ST_SUB) {
             for (unsigned k = 0; k < f->count; k++) {

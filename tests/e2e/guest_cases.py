@@ -60,6 +60,7 @@ CASES = [
     *both("hlt_wake", append="n=1000", feed=1000),
     *both("hlt_wake", append="n=1000 ioapic", feed=1000),
     *[c for n in (1, 2, 4) for c in both("smp", append=f"cpus={n}", cpus=n)],
+    *both("rmw", append="n=2000"),
     Case("fwcfg", append="mem=64 cpus=1"),
     Case("fwcfg", append="mem=128 cpus=2", memory=128, cpus=2),
     Case("memmap", append="mem=64"),

@@ -404,12 +404,35 @@ static void test_parse(void)
     g_assert_false(parse_mac("52-54-00-12-34-5f", mac));
 }
 
+/* A loop that fell asleep on a paused clock wakes when it goes on. */
+static void test_loop_on_paused_clock(void)
+{
+    LodgeClock *c = lodge_clock_new();
+    IoThread *io = io_thread_new("test", c, NULL);
+    Fired f = {.clock = c};
+    f.timer = timer_new(io_thread_timers(io), on_timer, &f);
+    clock_pause(c);
+    timer_arm(f.timer, clock_now_ns(c) + NS_PER_SEC / 100);
+    g_usleep(G_USEC_PER_SEC / 20); /* time to fall asleep; too little only makes the test easier */
+    g_assert_cmpuint(__atomic_load_n(&f.count, __ATOMIC_SEQ_CST), ==, 0);
+    clock_resume(c);
+    gint64 deadline = g_get_monotonic_time() + 10 * G_TIME_SPAN_SECOND;
+    while (!__atomic_load_n(&f.count, __ATOMIC_SEQ_CST)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+        g_usleep(1000);
+    }
+    timer_free(f.timer);
+    io_thread_free(io);
+    lodge_clock_free(c);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/timers/order", test_timers_fire_in_order);
     g_test_add_func("/timers/past", test_timer_in_the_past_cannot_spin);
     g_test_add_func("/loop/all", test_loop);
+    g_test_add_func("/loop/paused-clock", test_loop_on_paused_clock);
     g_test_add_func("/mem/all", test_memory);
     g_test_add_func("/bus/widths", test_bus_widths);
     g_test_add_func("/bus/counts", test_bus_counts);

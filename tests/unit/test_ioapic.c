@@ -189,6 +189,36 @@ static void test_widths(Fixture *f, gconstpointer gsi)
     g_assert_cmphex(test_peek(f->tb, BASE + 0x10, 8), ==, 0x00170020);
 }
 
+typedef struct Mirror {
+    unsigned calls;
+    bool level, masked;
+} Mirror;
+
+static void note_route(void *opaque, unsigned pin, uint64_t addr, uint32_t data, bool level,
+                       bool masked)
+{
+    Mirror *m = opaque;
+    if (pin == 9)
+        *m = (Mirror){m->calls + 1, level, masked};
+}
+
+/* The CPU side must report an EOI also where the guest masks the pin before it. */
+static void test_masked_before_eoi(Fixture *f, gconstpointer gsi)
+{
+    Mirror m = {0};
+    IrqHooks hooks = {.ioapic_route = note_route, .opaque = &m};
+    irq_set_hooks(f->tb->board.irq, &hooks);
+    set_reg(f, REDIR(9), LEVEL | 0x51);
+    g_assert_true(m.level && !m.masked);
+    irq_line_set(f->line, true);
+    set_reg(f, REDIR(9), LEVEL | MASKED | 0x51);
+    g_assert_cmphex(reg(f, REDIR(9)) & REMOTE_IRR, ==, REMOTE_IRR);
+    g_assert_true(m.level && !m.masked);
+    irq_eoi_vector(f->tb->board.irq, 0x51);
+    g_assert_cmphex(reg(f, REDIR(9)) & REMOTE_IRR, ==, 0);
+    g_assert_true(m.level && m.masked);
+}
+
 #define IOAPIC_TEST(name, gsi)                                                                     \
     g_test_add("/ioapic/" #name, Fixture, GUINT_TO_POINTER(gsi), set_up, test_##name, tear_down)
 
@@ -202,6 +232,7 @@ int main(int argc, char **argv)
     IOAPIC_TEST(eoi_register, 9);
     IOAPIC_TEST(storm, 9);
     IOAPIC_TEST(masked_level, 9);
+    IOAPIC_TEST(masked_before_eoi, 9);
     IOAPIC_TEST(modes, 9);
     IOAPIC_TEST(timer_pin, 0);
     IOAPIC_TEST(widths, 9);

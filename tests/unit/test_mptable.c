@@ -46,7 +46,7 @@ static void test_walk(void)
     g_assert_cmpuint(mpf[12], ==, 0);
     g_assert_cmphex(load_le32(mpf + 4), ==, AT + 16);
     const uint8_t *mpc = mpf + 16;
-    uint16_t len = load_le16(mpc + 4), flags;
+    uint16_t len = load_le16(mpc + 4), flags = 0;
     g_assert_cmpmem(mpc, 4, "PCMP", 4);
     g_assert_cmpuint(len + 16, ==, b->len);
     g_assert_true(sums_to_zero(mpc, len));
