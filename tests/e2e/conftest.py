@@ -36,7 +36,8 @@ class Lodge:
         self.path = _binary()
         self.home = home
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "LODGE_"))}
-        self.env.update(HOME=str(home), XDG_RUNTIME_DIR=str(home / "run"), XDG_CACHE_HOME=str(home / "cache"), XDG_STATE_HOME=str(home / "state"), TMPDIR=str(home / "tmp"), NO_COLOR="1",
+        self.env.update(HOME=str(home), XDG_RUNTIME_DIR=str(home / "run"), XDG_CACHE_HOME=str(home / "cache"), XDG_STATE_HOME=str(home / "state"),
+                        TMPDIR=str(home / "tmp"), NO_COLOR="1",
                         ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:exitcode=99"))
         (home / "run").mkdir(mode=0o700)
         (home / "tmp").mkdir(mode=0o700)  # its own, since others may be writing to /tmp
