@@ -36,9 +36,11 @@ class Lodge:
         self.path = _binary()
         self.home = home
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "LODGE_"))}
-        self.env.update(HOME=str(home), XDG_RUNTIME_DIR=str(home / "run"), XDG_CACHE_HOME=str(home / "cache"), XDG_STATE_HOME=str(home / "state"), NO_COLOR="1",
+        self.env.update(HOME=str(home), XDG_RUNTIME_DIR=str(home / "run"), XDG_CACHE_HOME=str(home / "cache"), XDG_STATE_HOME=str(home / "state"),
+                        TMPDIR=str(home / "tmp"), NO_COLOR="1",
                         ASAN_OPTIONS=os.environ.get("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:exitcode=99"))
         (home / "run").mkdir(mode=0o700)
+        (home / "tmp").mkdir(mode=0o700)  # its own, since others may be writing to /tmp
         self.children = []
 
     def popen(self, *args, **kw):
@@ -111,11 +113,8 @@ def lodge():
 def _listing(program):
     """What a VM could leave behind."""
     seen = set()
-    for folder in ("/dev/shm", tempfile.gettempdir(), program.home / "run"):
-        for root, dirs, files in os.walk(folder):
-            if root == str(folder) and folder == tempfile.gettempdir():
-                dirs[:] = [d for d in dirs if "lodge" in d]
-                files = [f for f in files if "lodge" in f]
+    for folder in ("/dev/shm", program.home / "tmp", program.home / "run"):
+        for root, _, files in os.walk(folder):
             seen.update(os.path.join(root, f) for f in files)
     seen.update("link " + n for n in os.listdir("/sys/class/net"))
     return seen
@@ -123,7 +122,7 @@ def _listing(program):
 
 @pytest.fixture
 def nothing_left(lodge):
-    """/dev/shm, the run folder, Lodge's files in /tmp and the network links are the same afterwards."""
+    """/dev/shm, the run folder, its folder for temporary files and the network links are the same afterwards."""
     before = _listing(lodge)
     yield
     new = _listing(lodge) - before
