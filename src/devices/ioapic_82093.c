@@ -169,6 +169,15 @@ static unsigned ioapic_pin_state(void *opaque, unsigned pin)
            (e & REDIR_REMOTE_IRR ? IRQ_PIN_BUSY : 0);
 }
 
+static void ioapic_mirror_locked(Ioapic *s, unsigned pin)
+{
+    uint64_t e = s->regs.redir[pin];
+
+    irq_ioapic_route_locked(s->dev.board->irq, pin, ioapic_message_addr(e),
+                            ioapic_message_data(e), ioapic_is_level(e),
+                            (e & REDIR_MASKED) && !(e & REDIR_REMOTE_IRR));
+}
+
 /* The CPU ended @vector. Spec: 82093AA 3.2.4, bit 14. */
 static void ioapic_eoi_vector(void *opaque, uint8_t vector)
 {
@@ -184,15 +193,6 @@ static void ioapic_eoi_vector(void *opaque, uint8_t vector)
         ioapic_notify_locked(s, pin);
         ioapic_level_check_locked(s, pin);
     }
-}
-
-static void ioapic_mirror_locked(Ioapic *s, unsigned pin)
-{
-    uint64_t e = s->regs.redir[pin];
-
-    irq_ioapic_route_locked(s->dev.board->irq, pin, ioapic_message_addr(e),
-                            ioapic_message_data(e), ioapic_is_level(e),
-                            (e & REDIR_MASKED) && !(e & REDIR_REMOTE_IRR));
 }
 
 /* 82093AA 3.2.4. A change to edge drops remote IRR, which old drivers use as an EOI: keeps (1). */
