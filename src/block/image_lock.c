@@ -24,6 +24,10 @@
 #include "block_int.h"
 
 #define SCAN_MAX 65536u /* descriptors looked at before giving up on a name */
+/* A lock that no process holds may be a killed one's: the kernel takes an io_uring apart, and drops
+ * the files it refers to, some time after the process is gone. Nothing tells when. */
+#define GHOST_WAIT_US 20000u
+#define GHOST_TRIES 50u
 
 static struct {
     BlkHolderFn fn;
@@ -100,7 +104,7 @@ static char *scan_processes(const struct stat *st, int own_fd)
     return name;
 }
 
-/* Who is in the way; transfer full, never NULL. */
+/* Who is in the way; transfer full, NULL where nobody is seen. */
 static char *find_holder(int fd, short type, const char *holder)
 {
     struct stat st;
@@ -108,7 +112,7 @@ static char *find_holder(int fd, short type, const char *holder)
     char *name = NULL;
 
     if (fstat(fd, &st) < 0)
-        return g_strdup("another process");
+        return NULL;
     if (lookup.fn)
         name = lookup.fn(lookup.opaque, st.st_dev, st.st_ino);
     if (name && *name) {
@@ -120,28 +124,33 @@ static char *find_holder(int fd, short type, const char *holder)
     g_free(name);
     if (fcntl(fd, F_OFD_GETLK, &l) == 0 && l.l_type != F_UNLCK && l.l_pid > 0)
         return describe_process(l.l_pid);
-    name = scan_processes(&st, fd);
-    return name ? name : g_strdup("another process");
+    return scan_processes(&st, fd);
 }
 
 bool image_lock(int fd, const char *path, bool exclusive, const char *holder, GError **error)
 {
     struct flock l = {.l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET};
+    g_autofree char *who = NULL;
     int err;
 
-    do
-        err = fcntl(fd, F_OFD_SETLK, &l) == 0 ? 0 : errno;
-    while (err == EINTR);
+    for (unsigned i = 0;; i++) {
+        do
+            err = fcntl(fd, F_OFD_SETLK, &l) == 0 ? 0 : errno;
+        while (err == EINTR);
+        if ((err != EAGAIN && err != EACCES) || i >= GHOST_TRIES ||
+            (who = find_holder(fd, l.l_type, holder)))
+            break;
+        g_usleep(GHOST_WAIT_US);
+    }
     switch (err) {
     case 0:
         return true;
     case EAGAIN:
-    case EACCES: {
-        g_autofree char *who = find_holder(fd, l.l_type, holder);
-        return lodge_fail(error, LODGE_ERROR_BUSY, "'%s': in use by %s; %s", path, who,
+    case EACCES:
+        return lodge_fail(error, LODGE_ERROR_BUSY, "'%s': in use by %s; %s", path,
+                          who ? who : "another process",
                           exclusive ? "stop that first, or give this VM an overlay of its own"
                                     : "stop that first: it writes to the image");
-    }
     case ENOLCK:
     case EOPNOTSUPP:
     case ENOSYS:

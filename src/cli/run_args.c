@@ -25,7 +25,7 @@
 #define RUN_PAGE ((uint64_t)4096)
 #define RUN_CPUS_MAX                                                                               \
     255 /* 8-bit APIC ids without interrupt remapping; KVM's own limit comes later */
-#define RUN_NAME_MAX 64
+#define RUN_NAME_MAX 63
 #define RUN_TIMEOUT_MAX_S 31536000.0 /* a year */
 #define RUN_PORT_MAX 65535
 #define RUN_CONSOLES_MAX 2 /* serial ports of the board */

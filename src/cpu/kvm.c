@@ -116,6 +116,10 @@ static bool check_caps(Kvm *k, GError **error)
         {KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID"},
     };
     int version = ioctl(k->sys_fd, KVM_GET_API_VERSION, 0);
+    if (version < 0)
+        return lodge_fail(error, LODGE_ERROR_NO_KVM,
+                          "/dev/kvm: is not KVM's device (%s); see 'lodge doctor'",
+                          g_strerror(errno));
     if (version != KVM_API)
         return lodge_fail(error, LODGE_ERROR_NO_KVM, "/dev/kvm: API version %d, %d is needed",
                           version, KVM_API);

@@ -199,7 +199,8 @@ static bool check_file(const char *what, const char *path, int fd, uint64_t *ret
     if (fstat(fd, &st))
         return lodge_fail_errno(error, errno, "%s '%s': cannot be examined", what, path);
     if (S_ISDIR(st.st_mode))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s '%s': is a folder", what, path);
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s '%s': is a folder; name a file", what,
+                          path);
     if (!S_ISREG(st.st_mode))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "%s '%s': is not a regular file", what, path);
     if (st.st_size == 0)
@@ -218,7 +219,8 @@ static bool open_file(const char *what, const char *path, BootFile *ret, GError 
             return lodge_fail(error, LODGE_ERROR_CONFIG,
                               "%s '%s': permission denied; copy it to where you can read it", what,
                               path);
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s '%s': %s", what, path, g_strerror(code));
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s '%s': %s; check the path", what, path,
+                          g_strerror(code));
     }
     uint64_t size;
     if (!check_file(what, path, fd, &size, error)) {

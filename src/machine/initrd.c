@@ -226,6 +226,12 @@ static Modules *find_modules(const InitrdPlan *plan, GError **error)
         if (m)
             return m;
     }
+    if (plan->modules_dir) {
+        lodge_fail(error, LODGE_ERROR_NOT_FOUND,
+                   "initrd: '%s': has no modules.dep; name the folder /lib/modules/VERSION of the "
+                   "kernel '%s', or give --initrd", plan->modules_dir, plan->kernel);
+        return NULL;
+    }
     lodge_fail(error, LODGE_ERROR_NOT_FOUND,
                "initrd: no modules for the kernel '%s' (%s) in /lib/modules or beside it; install "
                "linux-image-%s, set LODGE_MODULES, or give --initrd",

@@ -212,10 +212,11 @@ static bool build_device(Machine *m, const Tree *t, const char *id, GError **err
  * has no partitions; else the guest tries what it knows. */
 static bool add_initrd(Machine *m, const Tree *t, GError **error)
 {
-    static const char *const modules[] = {
+    static const char *const devices[] = {
         "virtio_pci", "virtio_blk", "?virtio_net", "?virtio_console", "?virtio_rng",
-        "?pvpanic-mmio", NULL,
+        "?pvpanic-mmio",
     };
+    static const char *const guesses[] = {"?ext4", "?xfs", "?btrfs"};
     g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
     const char *version = boot_kernel_version(m->boot);
     if (!ids->len || !version || tree_has(t, "/boot", "initrd"))
@@ -227,12 +228,21 @@ static bool add_initrd(Machine *m, const Tree *t, GError **error)
     size_t len = (size_t)MIN(limits.size, INITRD_FS_HEAD);
     if (blk_pread(disk, head, 0, len))
         len = 0; /* the guest will meet the same error and say so */
+    const char *fstype = initrd_detect_fs(head, len);
+    g_autoptr(GPtrArray) modules = g_ptr_array_new();
+    for (unsigned i = 0; i < G_N_ELEMENTS(devices); i++)
+        g_ptr_array_add(modules, (gpointer)devices[i]);
+    for (unsigned i = 0; !fstype && i < G_N_ELEMENTS(guesses); i++)
+        g_ptr_array_add(modules, (gpointer)guesses[i]);
+    if (fstype)
+        g_ptr_array_add(modules, (gpointer)fstype);
+    g_ptr_array_add(modules, NULL);
     InitrdPlan plan = {
         .kernel = tree_str(t, "/boot", "kernel"),
         .version = version,
         .modules_dir = tree_str(t, "/boot", "modules"),
-        .modules = modules,
-        .fstype = initrd_detect_fs(head, len),
+        .modules = (const char *const *)modules->pdata,
+        .fstype = fstype,
     };
     int fd = initrd_make(&plan, error);
     if (fd < 0)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Fixtures of the end-to-end tests. tests/run decides where they run and says so in the environment."""
 import collections
+import contextlib
 import os
 import pathlib
 import shutil
@@ -89,13 +90,22 @@ class Lodge:
                 p.close(force=True)
 
 
-@pytest.fixture
-def lodge():
+@contextlib.contextmanager
+def running_lodge():
+    """A Lodge of its own, ended and cleaned up afterwards."""
     home = pathlib.Path(tempfile.mkdtemp(prefix="lt."))  # short: a Unix socket's path has 107 characters
     program = Lodge(home)
-    yield program
-    program.close()
-    shutil.rmtree(home, ignore_errors=True)
+    try:
+        yield program
+    finally:
+        program.close()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def lodge():
+    with running_lodge() as program:
+        yield program
 
 
 def _listing(program):

@@ -72,6 +72,6 @@ CASES = [
     *[Case("reset", append=f"how={how}", reboots=True, expect=("first boot", "second boot", "PASS"), oracle=how != "acpi")
       for how in ("cf9", "92", "kbd", "acpi", "triple")],
     *both("triple", append="once", reboots=True, expect=("triple fault now", "PASS")),
-    *[Case(g, append=f"how={how}", status=8, where="emulated") for g in ("fault", "fault64") for how in ("int3",)],
+    *[Case(g, append=f"how={how}", status=125, where="emulated") for g in ("fault", "fault64") for how in ("int3",)],
     Case("fault", append="how=ud2", expect=("exception 6",)),
 ]

