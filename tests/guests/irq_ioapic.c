@@ -72,8 +72,9 @@ void guest_main(void)
 
   cmos_write(0x0a, 0x26);
   cmos_write(0x0b, (u8)(cmos_read(0x0b) | 0x40));
-  (void)cmos_read(0x0c);
   ioapic_route(8, V_RTC);
+  (void)cmos_read(0x0c); /* now: an edge that came while the pin was masked is lost, and none follows
+                          * until the cause is taken away */
   while (rtc < 10)
     irq_wait();
   cmos_write(0x0b, (u8)(cmos_read(0x0b) & ~0x40));
