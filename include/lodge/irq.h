@@ -40,6 +40,7 @@ enum {
 typedef struct IrqHooks {
     void (*msi)(void *opaque, uint64_t addr, uint32_t data);     /* deliver a message to LAPICs */
     void (*extint)(void *opaque, bool asserted);                 /* PIC's INTR to vCPU 0's LINT0 */
+    /* @masked: closed, and no EOI of it is awaited either. */
     void (*ioapic_route)(void *opaque, unsigned pin, uint64_t addr, uint32_t data, bool level,
                          bool masked);                           /* mirror for EOI exits */
     /* @m is raised often: give it a descriptor by irq_msi_bound(), now or later. No lock held

@@ -211,9 +211,9 @@ void registry_release(Registry *r)
         (void)unlink(r->pid_path);
         (void)unlink(r->lock_path);
         close(r->lock_fd);
-        (void)rmdir(r->run_dir);
-        (void)rmdir(r->run_root); /* fails while another machine runs */
     }
+    (void)rmdir(r->run_dir);  /* fails where it is another machine's */
+    (void)rmdir(r->run_root); /* fails while another machine runs */
     g_free(r->name);
     g_free(r->run_root);
     g_free(r->run_dir);

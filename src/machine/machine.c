@@ -213,7 +213,8 @@ static void end(Machine *m, MachineEnd why, int status, char *report)
     m->closed = true;
     lodge_unlock(&m->request_lock);
     /* Data that the guest was told is written must be: rest waits for it. */
-    if (was_running && !rest(m, &error))
+    m->stuck = was_running && !rest(m, &error);
+    if (m->stuck)
         lodge_warn("%s", error->message);
     m->result = (MachineResult){why, status, report};
     trace_buses(m);
@@ -431,6 +432,11 @@ void machine_free(Machine *m)
     if (m->state == MACHINE_RUNNING)
         end(m, MACHINE_END_KILLED, 0, NULL);
     (void)loader_join(m, NULL); /* whoever frees an unstarted machine has an error already */
+    if (m->stuck) {
+        /* What is under way holds pointers into all of it; the process is about to end. */
+        cpu_set_park(m->cpus);
+        return;
+    }
     cpu_set_free(g_steal_pointer(&m->cpus));
     while (g_source_remove_by_user_data(m)) {
         /* polls that are still queued on the default context */

@@ -40,6 +40,7 @@ struct Machine {
     bool no_reboot;
     /* Main thread only: */
     MachineState state;
+    bool stuck; /* a device did not come to rest: it may touch its memory at any time */
     MachineResult result;
     MachineTimes times;
     Loader loader;         /* joined by machine_start() or machine_free() */

@@ -9,65 +9,69 @@
 static volatile u32 ticks;
 static void on_tick(Frame *f)
 {
-  ticks++;
-  pic_eoi(0);
+    ticks++;
+    pic_eoi(0);
 }
 
-static bool near(u64 a, u64 b) { return a * 10 > b * 9 && a * 9 < b * 10; }
+static bool near(u64 a, u64 b)
+{
+    return a * 10 > b * 9 && a * 9 < b * 10;
+}
 static u64 best(u16 count)
 {
-  u64 least = ~0ull;
-  for (int i = 0; i < 5; i++) {
-    u64 t = pit2_measure(count);
-    if (t < least)
-      least = t;
-  }
-  return least;
+    u64 least = ~0ull;
+    for (int i = 0; i < 5; i++) {
+        u64 t = pit2_measure(count);
+        if (t < least)
+            least = t;
+    }
+    return least;
 }
 
 static void read_back(void)
 {
-  u32 lo, a, b, status;
+    u32 lo, a, b, status;
 
-  pit0_start(2, 0xffff);
-  for (int i = 0; i < 100; i++)
-    inb(0x61);
-  outb(0x43, 0x00); /* latch channel 0 */
-  lo = inb(0x40);
-  a = lo | (u32)inb(0x40) << 8;
-  for (u64 t = rdtsc(); rdtsc() - t < TSC_SECOND / 1000;)
-    cpu_relax();
-  outb(0x43, 0xc2); /* read back status and count of channel 0 */
-  status = inb(0x40);
-  lo = inb(0x40);
-  b = lo | (u32)inb(0x40) << 8;
-  CHECK((status & 0x3f) == 0x34, "read-back status is %x", status);
-  CHECK(a != b, "channel 0 stands still at %x", a);
+    pit0_start(2, 0xffff);
+    for (int i = 0; i < 100; i++)
+        inb(0x61);
+    outb(0x43, 0x00); /* latch channel 0 */
+    lo = inb(0x40);
+    a = lo | (u32)inb(0x40) << 8;
+    for (u64 t = rdtsc(); rdtsc() - t < TSC_SECOND / 1000;)
+        cpu_relax();
+    outb(0x43, 0xc2); /* read back status and count of channel 0 */
+    status = inb(0x40);
+    lo = inb(0x40);
+    b = lo | (u32)inb(0x40) << 8;
+    CHECK((status & 0x3f) == 0x34, "read-back status is %x", status);
+    CHECK(a != b, "channel 0 stands still at %x", a);
 }
 
 void guest_main(void)
 {
-  u64 half, full, tsc_hz, t, took, least = ~0ull;
-  enum { HZ = 200, COUNT = 20 };
+    u64 half, full, tsc_hz, t, took, least = ~0ull;
+    enum { HZ = 200, COUNT = 20 };
 
-  half = best(PIT_HZ / 40), full = best(PIT_HZ / 20);
-  tsc_hz = full * 20;
-  say("TSC: %Q kHz by the PIT\n", tsc_hz / 1000);
-  CHECK(near(full, half * 2), "50 ms are %Q ticks, 25 ms %Q", full, half);
-  read_back();
-  pic_init(0x20);
-  on_vector(0x20, on_tick);
-  pit0_start(3, PIT_HZ / HZ);
-  pic_mask(0xfffe);
-  for (int i = 0; i < 3; i++) {
-    irq_wait();
-    t = rdtsc();
-    for (ticks = 0; ticks < COUNT;)
-      irq_wait();
-    took = rdtsc() - t;
-    if (took < least)
-      least = took;
-  }
-  say("%u ticks at %u Hz: %Q us\n", COUNT, HZ, least * 1000 / (tsc_hz / 1000));
-  CHECK(near(least, tsc_hz / HZ * COUNT), "%u ticks at %u Hz took %Q TSC ticks, not %Q", COUNT, HZ, least, tsc_hz / HZ * COUNT);
+    half = best(PIT_HZ / 40), full = best(PIT_HZ / 20);
+    tsc_hz = full * 20;
+    say("TSC: %Q kHz by the PIT\n", tsc_hz / 1000);
+    CHECK(near(full, half * 2), "50 ms are %Q ticks, 25 ms %Q", full, half);
+    read_back();
+    pic_init(0x20);
+    on_vector(0x20, on_tick);
+    pit0_start(3, PIT_HZ / HZ);
+    pic_mask(0xfffe);
+    for (int i = 0; i < 3; i++) {
+        irq_wait();
+        t = rdtsc();
+        for (ticks = 0; ticks < COUNT;)
+            irq_wait();
+        took = rdtsc() - t;
+        if (took < least)
+            least = took;
+    }
+    say("%u ticks at %u Hz: %Q us\n", COUNT, HZ, least * 1000 / (tsc_hz / 1000));
+    CHECK(near(least, tsc_hz / HZ * COUNT), "%u ticks at %u Hz took %Q TSC ticks, not %Q", COUNT,
+          HZ, least, tsc_hz / HZ * COUNT);
 }

@@ -10,16 +10,19 @@ enum { MARK = 0x50, MARKED = 0xa5 };
 
 void guest_main(void)
 {
-  struct __attribute__((packed)) { u16 limit; ulong base; } none = { 0, 0 };
+    struct __attribute__((packed)) {
+        u16 limit;
+        ulong base;
+    } none = {0, 0};
 
-  if (arg_has("once")) {
-    if (cmos_read(MARK) == MARKED) {
-      cmos_write(MARK, 0);
-      return;
+    if (arg_has("once")) {
+        if (cmos_read(MARK) == MARKED) {
+            cmos_write(MARK, 0);
+            return;
+        }
+        cmos_write(MARK, MARKED);
     }
-    cmos_write(MARK, MARKED);
-  }
-  say("triple fault now\n");
-  __asm__ volatile("lidt %0; ud2" : : "m"(none));
-  fail("still here");
+    say("triple fault now\n");
+    __asm__ volatile("lidt %0; ud2" : : "m"(none));
+    fail("still here");
 }
