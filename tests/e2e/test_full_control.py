@@ -114,8 +114,8 @@ class Terminal:
 def test_keys_of_the_console(lodge, tmp_path, nothing_left):
     """Ctrl-C and Ctrl-] Ctrl-] are the guest's, Ctrl-] p is the power button."""
     script = """exec < /dev/ttyS0 > /dev/ttyS0 2>&1; stty -echo
-trap 'echo "state: interrupted"' INT; listen
-echo 'state: up'; sleep 1000 & wait $!
+trap 'echo "state: interrupted"; got=1' INT; listen
+echo 'state: up'; while [ -z "$got" ]; do sleep 1 & wait $!; done
 stty raw; echo 'state: raw'; say byte $(dd bs=1 count=1 2>/dev/null | hexdump -e '1/1 "%02x"'); stty sane
 button; echo 'state: button'; bye"""
     # The interrupt reaches who has the terminal as its own.
