@@ -23,7 +23,7 @@ static const VerbExample run_examples[] = {
 
 const Verb verb_table[] = {
     {"run", "[NAME] --kernel FILE [OPTION]...", "start a virtual machine",
-     "Builds a machine and runs it in this process. NAME is 1 to 64 letters, digits, dots, dashes "
+     "Builds a machine and runs it in this process. NAME is 1 to 63 letters, digits, dots, dashes "
      "and underscores; without one the machine is vm-PID, with the number of its process.\n\n"
      "The least is a kernel: 512 MiB, one CPU, the terminal as serial console, a network card on "
      "the user network, an entropy source. A distribution's kernel and a root disk are enough for "

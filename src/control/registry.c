@@ -32,6 +32,7 @@ struct Registry {
     char *name, *run_root, *run_dir, *lock_path, *pid_path; /* owned */
     char *console_log;                                      /* owned; NULL: none */
     int lock_fd;
+    bool folders_ours; /* the folders are there and this user's */
 };
 
 bool registry_name_ok(const char *name)
@@ -104,6 +105,7 @@ static bool lock_name(Registry *r, GError **error)
     for (unsigned i = 0; i < CLAIM_TRIES; i++) {
         if (!make_private_dir(r->run_root, error) || !make_private_dir(r->run_dir, error))
             return false;
+        r->folders_ours = true;
         r->lock_fd = try_lock(r->lock_path);
         if (r->lock_fd >= 0)
             return true;
@@ -212,8 +214,10 @@ void registry_release(Registry *r)
         (void)unlink(r->lock_path);
         close(r->lock_fd);
     }
-    (void)rmdir(r->run_dir);  /* fails where it is another machine's */
-    (void)rmdir(r->run_root); /* fails while another machine runs */
+    if (r->folders_ours) {
+        (void)rmdir(r->run_dir);  /* fails where another machine of that name runs */
+        (void)rmdir(r->run_root); /* fails while another machine runs */
+    }
     g_free(r->name);
     g_free(r->run_root);
     g_free(r->run_dir);
