@@ -434,6 +434,15 @@ void virtio_config_set(VirtioDev *vd, unsigned off, const void *from, unsigned l
 
 /* ---- quiesce and resume ---- */
 
+/* Call @fn(@vd) where its queues are served; a board without threads has no other place. */
+static void post_to_loop(VirtioDev *vd, IoCallFn fn)
+{
+    if (vd->io)
+        io_thread_post(vd->io, fn, vd);
+    else
+        fn(vd);
+}
+
 static void quiet_on_loop(void *opaque)
 {
     VirtioDev *vd = opaque;
@@ -447,12 +456,7 @@ static void quiet_on_loop(void *opaque)
 
 void virtio_quiesce(Device *d)
 {
-    VirtioDev *vd = (VirtioDev *)d;
-
-    if (vd->io)
-        io_thread_post(vd->io, quiet_on_loop, vd);
-    else
-        quiet_on_loop(vd);
+    post_to_loop((VirtioDev *)d, quiet_on_loop);
 }
 
 static void resume_on_loop(void *opaque)
@@ -468,12 +472,7 @@ static void resume_on_loop(void *opaque)
 
 void virtio_resume(Device *d)
 {
-    VirtioDev *vd = (VirtioDev *)d;
-
-    if (vd->io)
-        io_thread_post(vd->io, resume_on_loop, vd);
-    else
-        resume_on_loop(vd);
+    post_to_loop((VirtioDev *)d, resume_on_loop);
 }
 
 /* ---- realize ---- */
