@@ -56,9 +56,12 @@ def sides(args, initrd, cache):
     lodge = [args.lodge, "run", "--kernel", args.kernel, "--initrd", initrd, "--append", APPEND,
              "--memory", memory + "M", "--cpus", cpus, "--net", "none", "--quiet", "--no-reboot"]
     env = dict(os.environ, XDG_CACHE_HOME=cache)
-    shutil_rm = lambda: shutil.rmtree(f"{cache}/lodge", ignore_errors=True)
+
+    def forget():
+        shutil.rmtree(f"{cache}/lodge", ignore_errors=True)
+
     return {
-        "lodge-cold": (lodge, env, shutil_rm),
+        "lodge-cold": (lodge, env, forget),
         "lodge-warm": (lodge, env, None),
         "qemu-pc": (qemu + ["-machine", "pc"], None, None),
         "qemu-microvm": (qemu + ["-machine", "microvm,isa-serial=on"], None, None),
@@ -114,13 +117,11 @@ def main():
         table = sides(args, initrd, tmp)
         chosen = [s for s in args.sides.split(",") if shutil.which(table[s][0][0])]
         times = {s: [] for s in chosen}
-        for i in range(args.rounds + 1):
+        for i in range(args.rounds + 1):  # round 0 warms up, the cache of kernels too
             for s in chosen:
                 argv, env, before = table[s]
                 if before:
                     before()
-                elif s == "lodge-warm":
-                    run_once(argv, env, args.timeout) if "lodge-cold" not in chosen and i == 0 else None
                 took = run_once(argv, env, args.timeout)
                 if i and took is not None:
                     times[s].append(took)
