@@ -65,7 +65,6 @@ struct CpuSet {
     Vcpu *cpus; /* owned array */
     LodgeLock lock; /* rank QUEUE: parking */
     pthread_cond_t changed;
-    int64_t first_run_ns;
     Wanted wanted; /* atomic; written under lock */
 };
 
@@ -253,8 +252,6 @@ static void *vcpu_thread(void *opaque)
     bool alive = true, unfinished = false;
     while (wait_for_go(c)) {
         alive = true;
-        if (c->index == 0 && !s->first_run_ns)
-            s->first_run_ns = clock_host_ns();
         while (alive) {
             kvm_sync_routes(s->kvm);
             __atomic_store_n(&c->in_run, true, __ATOMIC_SEQ_CST);
@@ -394,11 +391,6 @@ void cpu_set_park(CpuSet *s)
     lodge_unlock(&s->lock);
 }
 
-bool cpu_set_parked(const CpuSet *s)
-{
-    return __atomic_load_n(&s->wanted, __ATOMIC_SEQ_CST) == WANT_PARK;
-}
-
 bool cpu_set_reset(CpuSet *s, const VcpuEntry *entry, GError **error)
 {
     for (unsigned i = 0; i < s->count; i++) {
@@ -418,11 +410,6 @@ bool cpu_set_reset(CpuSet *s, const VcpuEntry *entry, GError **error)
 unsigned cpu_set_count(const CpuSet *s)
 {
     return s->count;
-}
-
-int64_t cpu_set_first_run_ns(const CpuSet *s)
-{
-    return s->first_run_ns;
 }
 
 uint64_t cpu_set_exits(const CpuSet *s)

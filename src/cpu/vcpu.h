@@ -72,13 +72,11 @@ void cpu_set_park(CpuSet *s);
 /* Make them stop soon, without waiting; cpu_set_park() waits. Any thread, device and irq locks
  * may be held. */
 void cpu_set_stop(CpuSet *s);
-bool cpu_set_parked(const CpuSet *s);
 /* All vCPUs to their state after power-on; vCPU 0 to @entry (NULL: the reset vector), the others
  * wait for SIPI. Parked. */
 bool cpu_set_reset(CpuSet *s, const VcpuEntry *entry, GError **error);
 unsigned cpu_set_count(const CpuSet *s);
-/* Times of the guest's first KVM_RUN and number of exits so far, for reports. */
-int64_t cpu_set_first_run_ns(const CpuSet *s);
+/* Number of exits so far, for reports. */
 uint64_t cpu_set_exits(const CpuSet *s);
 
 /* Registers of a parked vCPU. */
