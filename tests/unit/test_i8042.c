@@ -22,12 +22,7 @@ static void set_up(Fixture *f, gconstpointer unused)
     *f = (Fixture){.tb = test_board_new(0)};
     test_board_add(f->tb, "i8259", NULL);
     f->kbc = test_board_add(f->tb, "i8042", NULL);
-    for (unsigned port = 0x20; port <= 0xa0; port += 0x80) {
-        test_out(f->tb, port, 1, 0x11);
-        test_out(f->tb, port + 1, 1, port == 0x20 ? 0x20 : 0x28);
-        test_out(f->tb, port + 1, 1, port == 0x20 ? 4 : 2);
-        test_out(f->tb, port + 1, 1, 3); /* AEOI */
-    }
+    test_pic_auto_eoi(f->tb);
 }
 
 static void tear_down(Fixture *f, gconstpointer unused)

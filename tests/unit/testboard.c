@@ -165,3 +165,13 @@ void test_cfg_write(TestBoard *tb, uint8_t devfn, uint8_t reg, unsigned size, ui
     test_out(tb, 0xcf8, 4, 0x80000000u | (uint32_t)devfn << 8 | (reg & 0xfcu));
     test_out(tb, (uint16_t)(0xcfc + (reg & 3)), size, val);
 }
+
+void test_pic_auto_eoi(TestBoard *tb)
+{
+    for (unsigned port = 0x20; port <= 0xa0; port += 0x80) {
+        test_out(tb, port, 1, 0x11);
+        test_out(tb, port + 1, 1, port == 0x20 ? 0x20 : 0x28);
+        test_out(tb, port + 1, 1, port == 0x20 ? 4 : 2);
+        test_out(tb, port + 1, 1, 3); /* AEOI */
+    }
+}

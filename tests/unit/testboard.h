@@ -36,6 +36,8 @@ uint64_t test_in(TestBoard *tb, uint16_t port, unsigned size);
 void test_out(TestBoard *tb, uint16_t port, unsigned size, uint64_t val);
 uint64_t test_peek(TestBoard *tb, uint64_t addr, unsigned size); /* MMIO */
 void test_poke(TestBoard *tb, uint64_t addr, unsigned size, uint64_t val);
+/* Set the 8259 pair up as a PC does, vectors from 0x20 and 0x28, ending interrupts by itself. */
+void test_pic_auto_eoi(TestBoard *tb);
 /* Move the clock, firing timers on the way. */
 void test_advance(TestBoard *tb, int64_t ns);
 /* PCI configuration by the window at 0xCF8. */
