@@ -32,7 +32,7 @@
 #include "verb_run.h"
 
 #define CONSOLE_LOG_BYTES (1 * MIB)
-#define TAIL_LINES 60 /* a panic with its call trace, whose first line says why */
+#define TAIL_LINES 100 /* a panic with its call trace, whose first line says why */
 
 typedef struct Run {
     const RunOptions *options; /* borrowed */
