@@ -27,6 +27,11 @@ typedef struct Chan Chan;
 typedef struct IoThread IoThread;
 typedef struct PciBus PciBus;
 typedef struct FwCfg FwCfg;
+typedef struct IdeBus IdeBus;
+typedef struct Fdc Fdc;
+typedef struct IsaDma IsaDma;
+typedef struct Display Display;
+typedef struct Input Input;
 
 typedef enum ResetKind { RESET_COLD, RESET_WARM, RESET_FUNCTION } ResetKind;
 
@@ -50,6 +55,11 @@ typedef struct Board {
     IoThread *io;       /* first IoThread; NULL in tests without threads */
     PciBus *pci;        /* set by the host bridge's realize */
     FwCfg *fw_cfg;      /* set by fw_cfg's realize */
+    IdeBus *ide;        /* set by the IDE controller's realize; NULL: none */
+    Fdc *fdc;           /* set by the floppy controller's realize; NULL: none */
+    IsaDma *dma;        /* set by the 8237 pair's realize; NULL: none */
+    Display *display;   /* the machine's screen; NULL: none */
+    Input *input;       /* keyboards and pointers; NULL: nobody types */
     unsigned cpus;
     uint64_t ram_below_4g, ram_above_4g; /* bytes */
     /* Look up a backend of the description by its name; NULL: none of that name. */
@@ -84,7 +94,7 @@ typedef struct PropSpec {
 
 typedef struct DeviceClass {
     const char *name; /* stable: config, QMP, snapshots */
-    const char *bus;  /* "isa" | "pci" | NULL (board only) */
+    const char *bus;  /* "isa" | "pci" | "ide" | "fdc" | NULL (board only) */
     const char *help; /* one line: part and what it is for */
     size_t instance_size; /* bytes; a Device is the first member */
     const PropSpec *props; /* NULL: none */
@@ -99,6 +109,10 @@ typedef struct DeviceClass {
     void (*resume)(Device *d);
     /* Main thread, after quiesce; accepts a half-realized device. */
     void (*unrealize)(Device *d);
+    /* Removable media: put @medium (borrowed until the next change; NULL: none) in, once what is
+     * in flight on the old one is done; the guest sees a change. Main thread, no lock held, the
+     * device quiesced. NULL: the medium is fixed. */
+    bool (*change_medium)(Device *d, BlkNode *medium, GError **error);
 } DeviceClass;
 
 extern const DeviceClass *const device_table[]; /* src/devices/device_table.c, NULL-terminated */
