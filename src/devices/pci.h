@@ -18,7 +18,7 @@
 
 typedef struct PciDev PciDev;
 
-typedef enum PciBarKind { PCI_BAR_NONE, PCI_BAR_MMIO, PCI_BAR_IO } PciBarKind;
+typedef enum PciBarKind { PCI_BAR_NONE, PCI_BAR_MMIO, PCI_BAR_IO, PCI_BAR_RAM } PciBarKind;
 
 typedef struct PciBar {
     PciBarKind kind;
@@ -88,6 +88,16 @@ void pci_set_subsystem(PciDev *d, uint16_t vendor, uint16_t device);
 /* Declare BAR @i before the device is reset; @ops run under @lock. */
 void pci_add_bar(PciDev *d, unsigned i, PciBarKind kind, uint64_t len, const char *name,
                  const BusRegionOps *ops, void *owner, LodgeLock *lock);
+/* Declare BAR @i to be memory that the guest reaches without an exit: a frame buffer. @b's length is
+ * a power of two; it becomes the map's. Main thread, before the device is reset. */
+void pci_add_ram_bar(PciDev *d, unsigned i, MemBlock *b);
+/**
+ * pci_add_rom() - Give @d an expansion ROM from a file
+ * @file: a path, or a name that is looked up where distributions install firmware; "" or NULL: none
+ * Return: false with LODGE_ERROR_CONFIG: not there, a directory, empty, over 16 MiB, or no ROM image
+ *         (PCI Firmware 3.0, 5.1.1: starts with 55 AA).
+ */
+bool pci_add_rom(PciDev *d, const char *file, GError **error);
 /* Append a capability of @len bytes; its offset. Room is the caller's promise (g_assert). */
 uint8_t pci_add_cap(PciDev *d, uint8_t id, uint8_t len);
 /* MSI-X with @vectors (<= PCI_MSIX_MAX), table and PBA in BAR @bar_i of its own (4 KiB). */
