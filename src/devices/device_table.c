@@ -7,6 +7,7 @@
 #define DEVICE_CLASSES(X)                                                                          \
     X(acpi_pm_class)                                                                              \
     X(debug_exit_class)                                                                           \
+    X(dma_i8237_class)                                                                            \
     X(fw_cfg_class)                                                                               \
     X(i440fx_class)                                                                               \
     X(ioapic_82093_class)                                                                         \
