@@ -161,6 +161,7 @@ static bool quiesce_all(Machine *m, GError **error)
 static bool rest(Machine *m, GError **error)
 {
     cpu_set_park(m->cpus);
+    bus_settle(m->board.mmio);
     clock_pause(m->board.clock);
     if (!quiesce_all(m, error)) {
         clock_resume(m->board.clock);
