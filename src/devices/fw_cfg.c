@@ -115,7 +115,7 @@ static size_t dma_take(FwCfg *f, uint32_t len, const uint8_t **ret_data)
     return n;
 }
 
-/* Return: whether all @len bytes came to @at. */
+/* Return: whether all @len bytes came to @at. Past the top of the address space is no memory. */
 static bool dma_read_item(FwCfg *f, gpa_t at, uint32_t len)
 {
     MemMap *mem = f->dev.board->mem;
@@ -132,11 +132,10 @@ static bool dma_read_item(FwCfg *f, gpa_t at, uint32_t len)
 static bool dma_act(FwCfg *f, uint32_t control, uint32_t len, gpa_t at)
 {
     const uint8_t *skipped;
-    uint64_t end;
     if (control & DMA_SELECT)
         fw_cfg_select(f, (uint16_t)(control >> DMA_KEY_SHIFT));
     if (control & DMA_READ)
-        return u64_add_ok(at, len, &end) && dma_read_item(f, at, len);
+        return dma_read_item(f, at, len);
     if (control & DMA_WRITE)
         return false;
     if (control & DMA_SKIP)

@@ -239,8 +239,13 @@ static void test_dma_hostile(void)
     test_out(tb, FW_CFG_PORT_DMA, 4, UINT32_MAX);
     test_out(tb, FW_CFG_PORT_DMA + 4, 4, UINT32_MAX);
     g_assert_cmpuint(d->faults, ==, faults + 2);
-    /* The upper half is used once. */
+    /* The upper half is used once: the low half alone starts the next. */
     g_assert_cmphex(dma(tb, item | READ, 4, TO), ==, 0);
+    test_out(tb, FW_CFG_PORT_DMA, 4, __builtin_bswap32(1));
+    test_out(tb, FW_CFG_PORT_DMA + 4, 4, __builtin_bswap32(DESC));
+    g_assert_cmpuint(d->faults, ==, ++faults + 2);
+    test_out(tb, FW_CFG_PORT_DMA + 4, 4, __builtin_bswap32(DESC));
+    g_assert_cmpuint(d->faults, ==, faults + 2);
     /* Narrow writes start nothing. */
     test_out(tb, FW_CFG_PORT_DMA + 4, 2, 0x1000);
     test_out(tb, FW_CFG_PORT_DMA + 7, 1, 0x10);
