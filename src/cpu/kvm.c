@@ -29,8 +29,8 @@
 #include "kvm.h"
 
 #define KVM_API 12
-#define KVM_TSS_GPA 0xfffbd000u      /* three pages below the firmware, for VT-x real mode */
-#define KVM_IDENTITY_GPA 0xfffbc000u /* one page before them */
+#define KVM_TSS_GPA 0xfeffd000u      /* three pages below all firmware, for VT-x real mode */
+#define KVM_IDENTITY_GPA 0xfeffc000u /* one page before them */
 #define MSI_ROUTES 512u              /* descriptors for messages; more are sent one by one */
 #define SLOTS_MAX 64u
 #define PAGE 4096u

@@ -23,7 +23,9 @@ typedef enum PciBarKind { PCI_BAR_NONE, PCI_BAR_MMIO, PCI_BAR_IO, PCI_BAR_RAM } 
 typedef struct PciBar {
     PciBarKind kind;
     uint64_t len;      /* power of two, >= 4 (I/O) or 16 (MMIO; mapped in units of 4096) */
-    BusRegion region;  /* whole BAR; its lock and ops are the device's choice */
+    BusRegion region;  /* whole BAR; its lock and ops are the device's choice. PCI_BAR_RAM: only
+                        * base and mapped are used */
+    MemBlock *block;   /* PCI_BAR_RAM: borrowed from the map, which owns it; else NULL */
 } PciBar;
 
 /* What the guest sees and what travels in a snapshot. */
@@ -43,6 +45,7 @@ struct PciDev {
     uint8_t cfg_w1c[PCI_CFG_SIZE];     /* bits that a written 1 clears */
     uint8_t cfg_reset[PCI_CFG_SIZE];   /* values after reset */
     PciBar bar[PCI_BARS];
+    PciBar rom;                        /* expansion ROM: PCI_BAR_RAM or none */
     unsigned msix_vectors;             /* 0: no MSI-X */
     uint8_t msix_cap;                  /* offset of the capability */
     uint8_t cap_end;                   /* first free byte for capabilities */
