@@ -5,6 +5,7 @@
 #include "lodge/device.h"
 
 #define DEVICE_CLASSES(X)                                                                          \
+    X(acpi_hotplug_class)                                                                         \
     X(acpi_pm_class)                                                                              \
     X(debug_exit_class)                                                                           \
     X(dma_i8237_class)                                                                            \
