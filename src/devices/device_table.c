@@ -13,6 +13,8 @@
     X(i440fx_class)                                                                               \
     X(ioapic_82093_class)                                                                         \
     X(kbd_i8042_class)                                                                            \
+    X(ne2k_isa_class)                                                                             \
+    X(ne2k_pci_class)                                                                             \
     X(pic_i8259_class)                                                                            \
     X(piix3_class)                                                                                \
     X(pit_i8254_class)                                                                            \
