@@ -11,6 +11,7 @@
     X(i440fx_class)                                                                               \
     X(ioapic_82093_class)                                                                         \
     X(kbd_i8042_class)                                                                            \
+    X(pcnet_class)                                                                                \
     X(pic_i8259_class)                                                                            \
     X(piix3_class)                                                                                \
     X(pit_i8254_class)                                                                            \
