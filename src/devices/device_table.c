@@ -15,6 +15,7 @@
     X(kbd_i8042_class)                                                                            \
     X(ne2k_isa_class)                                                                             \
     X(ne2k_pci_class)                                                                             \
+    X(pcnet_class)                                                                                \
     X(pic_i8259_class)                                                                            \
     X(piix3_class)                                                                                \
     X(pit_i8254_class)                                                                            \
