@@ -29,11 +29,14 @@
 
 #define CLASS_SERIAL "16550a"
 #define CLASS_RNG "virtio-rng-pci"
+#define CLASS_VGA "vga"
 #define CLASS_CHANNEL "virtio-console-pci"
 
 void run_options_clear(RunOptions *o)
 {
     g_clear_pointer(&o->name, g_free);
+    g_clear_pointer(&o->display, g_free);
+    g_clear_pointer(&o->display_password, g_free);
 }
 
 /* ---- names, numbers ---- */
@@ -260,6 +263,41 @@ static bool compile_devices(Tree *t, const Options *o, GError **error)
     return true;
 }
 
+/* ---- the screen ---- */
+
+/* Who looks at it is no part of the machine; that there is one is. */
+static bool compile_display(Tree *t, const Options *o, RunOptions *r, GError **error)
+{
+    const OptValue *v = options_next(o, "display", NULL);
+    const char *vnc = v ? opt_sub(v, "vnc") : NULL, *kind = v ? opt_sub(v, "kind") : NULL;
+    const char *vga = options_text(o, "vga");
+    const DeviceClass *cls;
+
+    if (vga && strcmp(vga, "std") && strcmp(vga, "none"))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--vga: \"%s\": write std or none", vga);
+    if (kind && strcmp(kind, "none"))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--display: \"%s\": write none, vnc=:N, vnc=ADDR:N, vnc=unix:PATH or "
+                          "vnc=auto", kind);
+    if (kind && vnc)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--display: none: stands beside vnc=%s", vnc);
+    if (vnc && !g_strcmp0(vga, "none"))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--display: needs a screen; leave --vga none away");
+    if (v && !vnc && opt_sub(v, "password-file"))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--display: password-file: nobody can look; write vnc=:N before it");
+    r->display = g_strdup(vnc);
+    r->display_password = v ? g_strdup(opt_sub(v, "password-file")) : NULL;
+    if (vga ? !strcmp(vga, "none") : !vnc && !run_has_firmware(o))
+        return true;
+    cls = class_for("display", CLASS_VGA, error);
+    if (!cls)
+        return false;
+    g_free(device_add(t, "vga", cls));
+    return true;
+}
+
 /* ---- the rest ---- */
 
 static bool compile_rtc(Tree *t, const Options *o, GError **error)
@@ -341,9 +379,11 @@ Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error)
         return NULL;
     if (!compile_identity(t, o, &r, error) || !compile_memory(t, o, error) ||
         !compile_cpus(t, o, error) || !compile_boot(t, o, error) || !compile_rtc(t, o, error) ||
-        !compile_flags(t, o, &r, error) || !compile_disks(t, o, error) ||
-        !compile_nets(t, o, error) || !compile_chans(t, o, error) ||
-        !compile_devices(t, o, error)) {
+        !compile_flags(t, o, &r, error) || !compile_display(t, o, &r, error) ||
+        !compile_disks(t, o, error) || !compile_cdroms(t, o, error) ||
+        !compile_floppies(t, o, error) || !compile_nets(t, o, error) ||
+        !compile_chans(t, o, error) || !compile_devices(t, o, error) ||
+        !compile_firmware(t, o, error)) {
         run_options_clear(&r);
         return NULL;
     }

@@ -34,6 +34,25 @@ static const NetOptSpec *net_opt_named(const NetDriver *d, const char *name)
     return NULL;
 }
 
+/* A card by what users call it: the name of its class, or "virtio". */
+static const DeviceClass *net_model_for(const char *name, GError **error)
+{
+    g_autoptr(GString) list = g_string_new("virtio");
+
+    if (!name || !strcmp(name, "virtio"))
+        return class_for("net", CLASS_NET, error);
+    for (const DeviceClass *const *c = device_table; *c; c++) {
+        if (!(*c)->bus || !prop_of_kind(*c, PROP_NET))
+            continue;
+        if (!strcmp((*c)->name, name))
+            return *c;
+        g_string_append_printf(list, ", %s", (*c)->name);
+    }
+    lodge_fail(error, LODGE_ERROR_CONFIG, "--net: model: \"%s\": unknown card; this version has %s",
+               name, list->str);
+    return NULL;
+}
+
 static bool compile_net_pair(Tree *t, const NetDriver *d, const DeviceClass *cls,
                              const char *backend, const char *device, const OptPair *pair,
                              GError **error)
@@ -66,7 +85,7 @@ static bool compile_net(Tree *t, const OptValue *v, unsigned n, GError **error)
 {
     const char *name = v ? opt_sub(v, "driver") : "user";
     const NetDriver *d = net_driver_for(name ? name : "user", error);
-    const DeviceClass *cls = d ? class_for("net", CLASS_NET, error) : NULL;
+    const DeviceClass *cls = d ? net_model_for(v ? opt_sub(v, "model") : NULL, error) : NULL;
     g_autofree char *id = g_strdup_printf("net%u", n);
     g_autofree char *backend = g_strdup_printf("/backends/net/%s", id);
     g_autofree char *device = NULL;
@@ -81,7 +100,7 @@ static bool compile_net(Tree *t, const OptValue *v, unsigned n, GError **error)
     for (guint i = 0; v && i < v->pairs->len; i++) {
         const OptPair *pair = g_ptr_array_index(v->pairs, i);
 
-        if (strcmp(pair->key, "driver") &&
+        if (strcmp(pair->key, "driver") && strcmp(pair->key, "model") &&
             !compile_net_pair(t, d, cls, backend, device, pair, error))
             return false;
     }

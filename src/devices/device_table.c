@@ -8,6 +8,7 @@
     X(acpi_hotplug_class)                                                                         \
     X(acpi_pm_class)                                                                              \
     X(debug_exit_class)                                                                           \
+    X(dma_i8237_class)                                                                            \
     X(fw_cfg_class)                                                                               \
     X(i440fx_class)                                                                               \
     X(ioapic_82093_class)                                                                         \
