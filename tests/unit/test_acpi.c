@@ -312,6 +312,7 @@ static GByteArray *follow(const AcpiLoader *l, uint32_t gap)
             start = load_le32(e + 64);
             len = load_le32(e + 68);
             g_assert_true(range_within(start, len, to->len) && at >= start && at < start + len);
+            g_assert_cmphex(to->host[at], ==, 0); /* counted by some firmware, not by other */
             uint8_t sum = 0;
             for (uint32_t i = 0; i < len; i++)
                 sum += to->host[start + i];
