@@ -85,6 +85,17 @@ DefinitionBlock ("", "SSDT", 2, "LODGE", "LODGEHP", 1)
         }
     }
 
+    // The registers are nobody else's.
+    Device (\_SB.PHPR)
+    {
+        Name (_HID, EisaId ("PNP0C02"))
+        Name (_UID, 1)
+        Name (_CRS, ResourceTemplate ()
+        {
+            IO (Decode16, 0xAE00, 0xAE00, 0x01, 0x10)
+        })
+    }
+
     Scope (\_GPE)
     {
         Method (_E01, 0, NotSerialized)
