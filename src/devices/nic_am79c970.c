@@ -798,7 +798,8 @@ static bool pcnet_realize(Device *d, GError **error)
     p->cfg_written = pcnet_cfg_written;
     pci_add_bar(p, 0, PCI_BAR_IO, BAR_LEN, "pcnet", &pcnet_ops, n, NULL);
     pci_add_bar(p, 1, PCI_BAR_MMIO, BAR_LEN, "pcnet", &pcnet_ops, n, NULL);
-    n->joined = net_join(&n->port, n->netdev, error);
+    n->joined = (!n->netboot || pci_add_rom(p, n->romfile, error)) &&
+                net_join(&n->port, n->netdev, error);
     if (!n->joined)
         pcnet_unrealize(d);
     return n->joined;
@@ -860,6 +861,7 @@ static const StateDesc pcnet_state = {
 static const PropSpec pcnet_props[] = {
     {"netdev", "network that it is on", PROP_NET, offsetof(Pcnet, netdev), 0, 0, NULL},
     {"mac", "hardware address", PROP_MAC, offsetof(Pcnet, mac), 0, 0, "52:54:00:12:34:56"},
+    PCI_NETBOOT_PROPS(Pcnet, "pxe-pcnet.rom"),
     {0},
 };
 

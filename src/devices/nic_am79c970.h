@@ -156,6 +156,8 @@ typedef struct Pcnet {
     PcnetRegs regs; /* guarded by dev.lock; right behind PciRegs */
     /* Properties: */
     NetPort *netdev; /* borrowed from the board: the back end's port */
+    bool netboot;    /* has its expansion ROM */
+    char *romfile;   /* owned */
     uint8_t mac[PCNET_MAC_LEN];
     /* Constant after realize: */
     NetPort port; /* ours, joined to netdev */
