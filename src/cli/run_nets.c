@@ -81,7 +81,30 @@ static bool compile_net_pair(Tree *t, const NetDriver *d, const DeviceClass *cls
            put(t, device, p->name, pair->value, error);
 }
 
-static bool compile_net(Tree *t, const OptValue *v, unsigned n, GError **error)
+/* Whether firmware is to try card @n: where the user says so, or where there is nothing else. */
+static bool net_boots(const Tree *t, const Options *o)
+{
+    const OptValue *boot = options_next(o, "boot", NULL);
+    const char *order = boot ? opt_sub(boot, "order") : NULL;
+
+    if (!run_has_firmware(o))
+        return false;
+    if (order || (boot && opt_sub_on(boot, "menu")))
+        return !order || strchr(order, 'n');
+    return !tree_has(t, "/backends/block", NULL);
+}
+
+/* Cards of one machine differ in their last byte. */
+static bool net_set_mac(Tree *t, const DeviceClass *cls, const char *device, unsigned n,
+                        GError **error)
+{
+    g_autofree char *mac = g_strdup_printf("52:54:00:12:34:%02x", (0x56 + n) & 0xff);
+
+    return !n || !prop_named(cls, "mac") || tree_has(t, device, "mac") ||
+           put(t, device, "mac", mac, error);
+}
+
+static bool compile_net(Tree *t, const Options *o, const OptValue *v, unsigned n, GError **error)
 {
     const char *name = v ? opt_sub(v, "driver") : "user";
     const NetDriver *d = net_driver_for(name ? name : "user", error);
@@ -104,7 +127,10 @@ static bool compile_net(Tree *t, const OptValue *v, unsigned n, GError **error)
             !compile_net_pair(t, d, cls, backend, device, pair, error))
             return false;
     }
-    return true;
+    if (net_boots(t, o) && prop_named(cls, "netboot") && !tree_has(t, device, "netboot") &&
+        !put(t, device, "netboot", "on", error))
+        return false;
+    return net_set_mac(t, cls, device, n, error);
 }
 
 static bool port_ok(const char *text, uint64_t least)
@@ -180,13 +206,13 @@ bool compile_nets(Tree *t, const Options *o, GError **error)
             if (v->pairs->len > 1)
                 return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: none: takes no sub-options");
             none = true;
-        } else if (!compile_net(t, v, n++, error)) {
+        } else if (!compile_net(t, o, v, n++, error)) {
             return false;
         }
     }
     if (none && n)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: none: stands beside another --net");
-    if (!none && !n && !compile_net(t, NULL, 0, error))
+    if (!none && !n && !compile_net(t, o, NULL, 0, error))
         return false;
     return compile_publish(t, o, error);
 }

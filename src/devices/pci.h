@@ -101,6 +101,12 @@ void pci_add_ram_bar(PciDev *d, unsigned i, MemBlock *b);
  *         (PCI Firmware 3.0, 5.1.1: starts with 55 AA).
  */
 bool pci_add_rom(PciDev *d, const char *file, GError **error);
+/* Properties of a card that can start a machine from the network, for pci_add_rom(). Not every
+ * machine that has one wants to: firmware runs each ROM that it finds. */
+#define PCI_NETBOOT_PROPS(type, rom)                                                               \
+    {"netboot", "offer firmware to start from the network through this card", PROP_BOOL,           \
+     offsetof(type, netboot), 0, 1, "off"},                                                        \
+    {"romfile", "expansion ROM that does it", PROP_STRING, offsetof(type, romfile), 0, 4096, rom}
 /* Append a capability of @len bytes; its offset. Room is the caller's promise (g_assert). */
 uint8_t pci_add_cap(PciDev *d, uint8_t id, uint8_t len);
 /* MSI-X with @vectors (<= PCI_MSIX_MAX), table and PBA in BAR @bar_i of its own (4 KiB). */
