@@ -39,6 +39,8 @@ typedef struct Ne2kIsa {
 typedef struct Ne2kPci {
     PciDev pci;
     Dp8390 nic;
+    bool netboot;  /* has its expansion ROM */
+    char *romfile; /* owned */
 } Ne2kPci;
 _Static_assert(offsetof(Ne2kPci, nic.regs) == offsetof(Ne2kPci, pci.regs) + sizeof(PciRegs),
                "one range of state");
@@ -203,7 +205,8 @@ static bool pci_card_realize(Device *d, GError **error)
         return false;
     pci_set_subsystem(&c->pci, RTL_VENDOR, RTL_DEVICE);
     pci_add_bar(&c->pci, 0, PCI_BAR_IO, NE2000_PORTS, "ne2k_pci", &ne2000_ops, &c->nic, &d->lock);
-    if (dp8390_realize(&c->nic, d, pci_card_set_irq, true, error))
+    if ((!c->netboot || pci_add_rom(&c->pci, c->romfile, error)) &&
+        dp8390_realize(&c->nic, d, pci_card_set_irq, true, error))
         return true;
     pci_card_unrealize(d);
     return false;
@@ -245,6 +248,7 @@ static bool pci_card_post_load(void *obj, unsigned version, GError **error)
 static const PropSpec pci_props[] = {
     {"netdev", "network that it is on", PROP_NET, offsetof(Ne2kPci, nic.netdev), 0, 0, NULL},
     {"mac", "hardware address", PROP_MAC, offsetof(Ne2kPci, nic.mac), 0, 0, "52:54:00:12:34:56"},
+    PCI_NETBOOT_PROPS(Ne2kPci, "pxe-ne2k_pci.rom"),
     {0},
 };
 
