@@ -43,6 +43,7 @@ typedef enum BoardRequest {
     BOARD_EXIT,       /* debug exit; arg is the process status 0..255 */
     BOARD_PANIC,      /* pvpanic: the guest's kernel died */
     BOARD_CRASH_LOAD, /* pvpanic: the guest boots its crash kernel */
+    BOARD_EJECT,      /* ACPI hot-plug: the guest let go of PCI slot arg */
 } BoardRequest;
 
 /* Services of one machine. Filled by the machine (or a test) before any device; const after. */

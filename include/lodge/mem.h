@@ -4,10 +4,10 @@
 
 /*
  * Guest memory: the only way from a guest address to bytes. No call takes an address without a
- * length. Readers take no lock: they look at an immutable sorted view behind an atomic pointer.
+ * length. Readers take no lock.
  *
- * Views and blocks live until the map is freed, or until a block is removed with every device
- * quiesced and every vCPU parked, so a pin needs no reference of its own.
+ * Blocks live until the map is freed, or until a block is removed with every device quiesced and
+ * every vCPU parked, so a pin needs no reference of its own.
  */
 
 #include <stdbool.h>
@@ -44,6 +44,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(MemBlock, mem_block_free)
 void *mem_block_host(MemBlock *b); /* start of the block in this process */
 uint64_t mem_block_len(const MemBlock *b);
 const char *mem_block_name(const MemBlock *b);
+bool mem_block_logs_dirty(const MemBlock *b);
 
 /* Told of each change of the layout, the layout lock held: the KVM glue. */
 typedef struct MemListener {

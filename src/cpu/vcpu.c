@@ -154,9 +154,11 @@ static bool handle_exit(Vcpu *c)
     CpuSet *s = c->set;
     switch (c->run->exit_reason) {
     case KVM_EXIT_IO:
+        kvm_settle(s->kvm);
         handle_io(c);
         return true;
     case KVM_EXIT_MMIO:
+        kvm_settle(s->kvm);
         handle_mmio(c);
         return true;
     case KVM_EXIT_IOAPIC_EOI:
@@ -298,6 +300,8 @@ static bool vcpu_init(Vcpu *c, CpuSet *s, unsigned index, bool nested, GError **
         c->run = NULL;
         return lodge_fail_errno(error, errno, "cannot map vCPU %u", index);
     }
+    if (index == 0)
+        kvm_set_run_pages(s->kvm, c->run);
     CpuidPolicy policy = {.index = index, .cpus = s->count, .nested = nested};
     g_autofree struct kvm_cpuid2 *cpuid = cpuid_build(s->kvm, &policy, error);
     if (!cpuid)
@@ -425,6 +429,7 @@ void cpu_set_free(CpuSet *s)
     if (!s)
         return;
     kvm_set_extint_kick(s->kvm, NULL, NULL);
+    kvm_set_run_pages(s->kvm, NULL);
     set_wanted(s, WANT_EXIT);
     for (unsigned i = 0; i < s->count; i++) {
         Vcpu *c = &s->cpus[i];

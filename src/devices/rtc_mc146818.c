@@ -90,6 +90,7 @@ enum {
 #define SECS_PER_HOUR 3600
 /* 2242: the guest cannot set a later time. Nanoseconds end in 2262; the rest is for running on. */
 #define RTC_LAST_SEC INT64_C(8583926400)
+#define RTC_WRAP_SEC (INT64_MAX / NS_PER_SEC + 1) /* what a clock that ran on can reach */
 
 typedef struct RtcRegs {
     int64_t offset_ns;   /* RTC time minus wall time */
@@ -551,7 +552,7 @@ static bool rtc_post_load(void *obj, unsigned version, GError **error)
 {
     Rtc *r = obj;
 
-    if (r->regs.checked_sec < -RTC_LAST_SEC || r->regs.checked_sec > RTC_LAST_SEC)
+    if (r->regs.checked_sec < -RTC_WRAP_SEC || r->regs.checked_sec > RTC_WRAP_SEC)
         return lodge_fail(error, LODGE_ERROR_IMAGE, "%s: checked_sec is out of range", r->dev.id);
     r->regs.checked_ns = clock_now_ns(r->dev.board->clock);
     check_flags(r);

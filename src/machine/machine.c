@@ -161,6 +161,7 @@ static bool quiesce_all(Machine *m, GError **error)
 static bool rest(Machine *m, GError **error)
 {
     cpu_set_park(m->cpus);
+    bus_settle(m->board.mmio);
     clock_pause(m->board.clock);
     if (!quiesce_all(m, error)) {
         clock_resume(m->board.clock);
@@ -227,6 +228,10 @@ static void end(Machine *m, MachineEnd why, int status, char *report)
 bool machine_load(Machine *m, BootCpu *ret_cpu, GError **error)
 {
     BootLayout layout = {0};
+    if (!m->boot) { /* the firmware is where the CPU starts, and loads what it likes */
+        *ret_cpu = (BootCpu){.mode = BOOT_MODE_REAL};
+        return true;
+    }
     return pc_write_tables(&m->board, &layout, error) &&
            boot_load(m->boot, m->board.mem, &layout, ret_cpu, error);
 }
@@ -336,7 +341,8 @@ static gboolean machine_poll(gpointer opaque)
 bool machine_start(Machine *m, GError **error)
 {
     g_assert(m->state == MACHINE_BUILT);
-    if (!loader_join(m, error) || !enter_guest(m, &m->loader.cpu, error))
+    if (!loader_join(m, error) || (!m->boot && !machine_load(m, &m->loader.cpu, error)) ||
+        !enter_guest(m, &m->loader.cpu, error))
         return false;
     m->times.load_ns = clock_host_ns();
     if (!cpu_set_start(m->cpus, error))

@@ -70,8 +70,10 @@ static bool build_memory(Machine *m, const Tree *t, GError **error)
         flags |= MEM_PREFAULT;
     if (tree_has(t, "/memory", "shared"))
         flags |= MEM_SHARED;
+    bool firmware = tree_has(t, "/boot", "firmware");
     pc_split_ram(size, &m->board.ram_below_4g, &m->board.ram_above_4g);
-    return pc_map_ram(&m->board, flags, error);
+    return pc_map_ram(&m->board, flags, firmware, error) &&
+           (!firmware || pc_map_firmware(&m->board, tree_str(t, "/boot", "firmware"), error));
 }
 
 static bool read_cpus(Machine *m, const Tree *t, GError **error)
@@ -218,7 +220,7 @@ static bool add_initrd(Machine *m, const Tree *t, GError **error)
     };
     static const char *const guesses[] = {"?ext4", "?xfs", "?btrfs"};
     g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
-    const char *version = boot_kernel_version(m->boot);
+    const char *version = m->boot ? boot_kernel_version(m->boot) : NULL;
     if (!ids->len || !version || tree_has(t, "/boot", "initrd"))
         return true;
     BlkNode *disk = g_hash_table_lookup(m->blks, g_ptr_array_index(ids, 0));
@@ -263,6 +265,12 @@ static bool open_boot(Machine *m, const Tree *t, GError **error)
         .protocol = tree_str(t, "/boot", "protocol"),
         .cache_dir = tree_has(t, "/boot", "cache") ? m->config.cache_dir : NULL,
     };
+    bool firmware = tree_has(t, "/boot", "firmware");
+    if (firmware && spec.kernel)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "/boot: has a kernel and firmware; a machine starts from one of them");
+    if (firmware)
+        return true;
     if (!spec.kernel)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "/boot: no kernel; give --kernel FILE");
     m->boot = boot_open(&spec, error);
@@ -291,7 +299,8 @@ static bool build(Machine *m, const Tree *t, GError **error)
     if (!build_memory(m, t, error) || !each_child(m, t, "/backends/block", open_blk, error) ||
         !add_initrd(m, t, error))
         return false;
-    machine_loader_start(m);
+    if (m->boot)
+        machine_loader_start(m);
     m->kvm = kvm_open(error);
     if (!m->kvm || !kvm_attach(m->kvm, b, error) || !build_cpus(m, error) ||
         !each_child(m, t, "/backends/net", open_net, error) ||

@@ -4,16 +4,19 @@
  * may be there or not comes from the description; what stands here is soldered.
  *
  * Memory: RAM from 0 to 640 KiB and from 768 KiB to the PCI hole at 3 GiB, the rest from 4 GiB on.
- * 0xE0000-0xFFFFF holds the tables of a guest that is entered without firmware.
+ * 0xE0000-0xFFFFF holds the tables of a guest that is entered without firmware. With firmware, the
+ * host bridge steers 0xC0000-0xFFFFF, and the firmware's file ends at 4 GiB.
  */
 #include <string.h>
 
 #include "lodge/error.h"
+#include "lodge/firmware_path.h"
 #include "lodge/num.h"
 
 #include "acpi.h"
 #include "acpi_pm.h"
 #include "fw_cfg.h"
+#include "i440fx.h"
 #include "mptable.h"
 #include "pc.h"
 #include "pc_map.h"
@@ -22,24 +25,48 @@
 
 #define PC_HIGH_RAM_GPA (4 * GIB)
 #define PC_TABLES_END_GPA 0xf0000u
+#define PC_FIRMWARE_UNIT (64 * KIB) /* a file is a multiple of this */
+#define PC_RAM "ram"
+#define PC_BIOS "bios"
 
 /* In the order of making; the controllers come before what raises interrupts. */
 static const struct {
     const char *cls;
-    const char *at; /* for people: ports, addresses, pins */
+    const char *at;    /* for people: ports, addresses, pins */
+    unsigned with;     /* made where the machine has one of these PC_*; 0: always */
 } chips[] = {
-    {"i8259", "ports 20-21, a0-a1, 4d0-4d1"},
-    {"ioapic", "memory fec00000"},
-    {"i8254", "ports 40-43, 61; irq 0"},
-    {"mc146818", "ports 70-71; irq 8"},
-    {"i8042", "ports 60, 64; irq 1, 12"},
-    {"port92", "port 92"},
-    {"i440fx", "pci 00:00.0; ports cf8-cff"},
-    {"piix3", "pci 00:01.0; port cf9"},
-    {"piix4-pm", "pci 00:01.3; ports 600-63f; irq 9"},
-    {"fw-cfg", "ports 510-511"},
-    {"pvpanic", "port 505"},
+    {"i8259", "ports 20-21, a0-a1, 4d0-4d1", 0},
+    {"ioapic", "memory fec00000", 0},
+    {"i8254", "ports 40-43, 61; irq 0", 0},
+    {"mc146818", "ports 70-71; irq 8", 0},
+    {"i8042", "ports 60, 64; irq 1, 12", 0},
+    {"port92", "port 92", 0},
+    {"i8237", "ports 0-f, 81-8f, c0-df", PC_FLOPPY},
+    {"i440fx", "pci 00:00.0; ports cf8-cff", 0},
+    {"piix3", "pci 00:01.0; port cf9", 0},
+    {"piix3-ide", "pci 00:01.1; ports 1f0-1f7, 3f6, 170-177, 376; irq 14, 15", PC_IDE},
+    {"piix4-pm", "pci 00:01.3; ports 600-63f; irq 9", 0},
+    {"fw-cfg", "ports 510-511", 0},
+    {"pvpanic", "port 505", 0},
 };
+
+unsigned pc_parts(const Tree *t)
+{
+    unsigned parts = tree_has(t, "/boot", "firmware")
+                         ? PC_FIRMWARE | PC_IDE | PC_FLOPPY | PC_SCREEN : 0;
+    g_autoptr(GPtrArray) ids = tree_children(t, "/devices");
+    for (unsigned i = 0; i < ids->len; i++) {
+        g_autofree char *path = g_strdup_printf("/devices/%s", (char *)g_ptr_array_index(ids, i));
+        const char *name = tree_str(t, path, "compatible");
+        const DeviceClass *cls = name ? device_class_find(name) : NULL;
+        if (!cls)
+            continue;
+        parts |= !g_strcmp0(cls->bus, "ide") ? PC_IDE : 0;
+        parts |= !g_strcmp0(cls->bus, "fdc") ? PC_FLOPPY : 0;
+        parts |= !strcmp(name, "vga") ? PC_SCREEN : 0;
+    }
+    return parts;
+}
 
 void pc_split_ram(uint64_t bytes, uint64_t *ret_below_4g, uint64_t *ret_above_4g)
 {
@@ -47,10 +74,10 @@ void pc_split_ram(uint64_t bytes, uint64_t *ret_below_4g, uint64_t *ret_above_4g
     *ret_above_4g = bytes - *ret_below_4g;
 }
 
-bool pc_map_ram(Board *b, unsigned flags, GError **error)
+bool pc_map_ram(Board *b, unsigned flags, bool shadow, GError **error)
 {
-    uint64_t vga_end = PC_VGA_GPA + PC_VGA_LEN;
-    MemBlock *low = mem_block_new("ram", b->ram_below_4g, flags, error);
+    uint64_t vga_end = shadow ? MIB : PC_VGA_GPA + PC_VGA_LEN;
+    MemBlock *low = mem_block_new(PC_RAM, b->ram_below_4g, flags, error);
     if (!low)
         return false;
     if (!mem_map_add(b->mem, low, 0, 0, MIN(b->ram_below_4g, PC_VGA_GPA), error)) {
@@ -67,6 +94,24 @@ bool pc_map_ram(Board *b, unsigned flags, GError **error)
         return false;
     if (!mem_map_add(b->mem, high, PC_HIGH_RAM_GPA, 0, b->ram_above_4g, error)) {
         mem_block_free(high);
+        return false;
+    }
+    return true;
+}
+
+bool pc_map_firmware(Board *b, const char *name, GError **error)
+{
+    g_autoptr(GBytes) bytes = firmware_read(name, PC_FIRMWARE_UNIT, error);
+    if (!bytes)
+        return false;
+    size_t len;
+    const void *data = g_bytes_get_data(bytes, &len);
+    MemBlock *rom = mem_block_new(PC_BIOS, len, MEM_READ_ONLY, error);
+    if (!rom)
+        return false;
+    memcpy(mem_block_host(rom), data, len);
+    if (!mem_map_add(b->mem, rom, PC_HIGH_RAM_GPA - len, 0, len, error)) {
+        mem_block_free(rom);
         return false;
     }
     return true;
@@ -118,10 +163,17 @@ static void set_cmos(PcBoard *pc)
 
 bool pc_build(PcBoard *pc, const Tree *t, GError **error)
 {
+    unsigned parts = pc_parts(t);
+    MemMap *m = pc->board->mem;
     for (unsigned i = 0; i < G_N_ELEMENTS(chips); i++) {
-        if (!add_chip(pc, t, chips[i].cls, error))
+        if ((!chips[i].with || (chips[i].with & parts)) &&
+            !add_chip(pc, t, chips[i].cls, error))
             return false;
     }
+    pc->firmware = parts & PC_FIRMWARE;
+    if (pc->firmware && !i440fx_set_shadow(find_chip(pc, "i440fx"), mem_map_block(m, PC_RAM),
+                                           mem_map_block(m, PC_BIOS), error))
+        return false;
     pc->pm = find_chip(pc, "piix4-pm");
     set_cmos(pc);
     if (!tree_has(t, "/options", "debug-exit"))
@@ -140,6 +192,8 @@ static void set_elcr(Board *b)
 
 void pc_init_chips(PcBoard *pc)
 {
+    if (pc->firmware)
+        return;
     pci_assign(pc->board->pci, PC_PCI_HOLE_GPA, PC_PCI_HOLE_LIMIT_GPA);
     set_elcr(pc->board);
 }
@@ -177,7 +231,10 @@ bool pc_write_tables(Board *b, BootLayout *ret_layout, GError **error)
 bool pc_describe(Tree *t)
 {
     bool ok = true;
+    unsigned parts = pc_parts(t);
     for (unsigned i = 0; i < G_N_ELEMENTS(chips); i++) {
+        if (chips[i].with && !(chips[i].with & parts))
+            continue;
         g_autofree char *path = g_strdup_printf("/board/%s", chips[i].cls);
         ok = ok && tree_set_str(t, path, "compatible", chips[i].cls) &&
              tree_set_str(t, path, "at", chips[i].at);
