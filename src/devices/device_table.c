@@ -15,6 +15,8 @@
     X(piix3_class)                                                                                \
     X(pit_i8254_class)                                                                            \
     X(port92_class)                                                                               \
+    X(ps2_kbd_class)                                                                              \
+    X(ps2_mouse_class)                                                                            \
     X(pvpanic_class)                                                                              \
     X(rtc_mc146818_class)                                                                         \
     X(uart_16550_class)                                                                           \
