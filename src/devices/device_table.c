@@ -23,7 +23,8 @@
     X(virtio_blk_pci_class)                                                                       \
     X(virtio_console_pci_class)                                                                   \
     X(virtio_net_pci_class)                                                                       \
-    X(virtio_rng_pci_class)
+    X(virtio_rng_pci_class)                                                                       \
+    X(vmmouse_class)
 
 #define DECLARE(cls) extern const DeviceClass cls;
 #define ROW(cls) &cls,
