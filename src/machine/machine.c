@@ -15,7 +15,9 @@
 #include <errno.h>
 
 #include "lodge/diag.h"
+#include "lodge/display.h"
 #include "lodge/error.h"
+#include "lodge/input.h"
 #include "lodge/num.h"
 
 #include "acpi_pm.h"
@@ -462,6 +464,8 @@ void machine_free(Machine *m)
         }
         g_ptr_array_free(m->devices, TRUE);
     }
+    display_free(m->board.display);
+    input_free(m->board.input);
     if (m->net_order)
         g_ptr_array_free(m->net_order, TRUE);
     g_clear_pointer(&m->nets, g_hash_table_destroy);

@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include "lodge/diag.h"
+#include "lodge/display.h"
 #include "lodge/error.h"
+#include "lodge/input.h"
 #include "lodge/num.h"
 
 #include "initrd.h"
@@ -296,6 +298,10 @@ static bool build(Machine *m, const Tree *t, GError **error)
     b->pio = bus_new("port", 65536);
     b->mmio = bus_new("mmio", UINT64_C(1) << 52);
     b->irq = irq_new();
+    if (pc_parts(t) & PC_SCREEN) {
+        b->display = display_new(b->timers);
+        b->input = input_new();
+    }
     if (!build_memory(m, t, error) || !each_child(m, t, "/backends/block", open_blk, error) ||
         !add_initrd(m, t, error))
         return false;
@@ -327,6 +333,7 @@ Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)
     m->board.net = find_net;
     m->board.chan = find_chan;
     m->board.request = machine_on_request;
+    m->board.cpu_regs = cpu_set_io_regs;
     if (!build(m, t, error))
         return NULL;
     m->times.build_ns = clock_host_ns();
