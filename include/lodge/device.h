@@ -97,7 +97,8 @@ typedef struct PropSpec {
     PropKind kind;
     uint32_t offset;   /* in the instance */
     uint64_t min, max; /* numbers: inclusive; STRING: max is the length's ceiling, bytes */
-    const char *preset; /* default in text form; NULL: required for BLK/NET, else zero */
+    const char *preset; /* default in text form; NULL: required for BLK/NET, else zero;
+                         * "": an optional BLK/NET/CHAN, none */
 } PropSpec;
 
 typedef struct DeviceClass {

@@ -9,6 +9,8 @@
     X(acpi_pm_class)                                                                              \
     X(debug_exit_class)                                                                           \
     X(dma_i8237_class)                                                                            \
+    X(fdc_82077_class)                                                                            \
+    X(floppy_class)                                                                               \
     X(fw_cfg_class)                                                                               \
     X(i440fx_class)                                                                               \
     X(ide_cd_class)                                                                               \
