@@ -14,30 +14,30 @@
  * Left out, and what the guest sees: LAPP, Magic Packet, sleep, deferral, collisions and parity
  * (their enables read back, their events never come); the serial EEPROM (BCR19 says that none is
  * there; the APROM holds the address all the same); GPSI and AUI (their selection reads back, the
- * link is that of the wire); big-endian transfers (BSWP reads back). Buffer addresses and counts of
- * the DMA engine (CSR18 to CSR23, CSR40 to CSR45, CSR60 to CSR67, CSR82 to CSR86) are plain storage.
- * The part has no MII: BCR23 and up read 0. Frames of the wire have no FCS: four zero bytes stand
- * for it in the receive buffer; a looped-back frame has the right one. Frames below 60 bytes are
- * padded on reception, as a sender on Ethernet would have done; nothing longer than 4091 bytes is
- * sent or received, since MCNT has 12 bits.
+ * link is that of the wire); big-endian transfers (BSWP reads back). Buffer addresses and counts
+ * of the DMA engine (CSR18 to CSR23, CSR40 to CSR45, CSR60 to CSR67, CSR82 to CSR86) are plain
+ * storage. The part has no MII: BCR23 and up read 0. Frames of the wire have no FCS: four zero
+ * bytes stand for it in the receive buffer; a looped-back frame has the right one. Frames below 60
+ * bytes are padded on reception, as a sender on Ethernet would have done; nothing longer than 4091
+ * bytes is sent or received, since MCNT has 12 bits.
  *
  * A DMA access outside memory ends as on the part ("Master Abort"): RMABORT in the PCI status,
  * SINT in CSR5, and the chip stops. Without bus master enable an initialization ends in MERR, and
  * rings rest.
  *
  * No receive descriptor: the part would count a missed frame. Here the wire keeps the frame and its
- * sender is slowed down, until the driver writes a register with a descriptor given back, or a
- * poll finds it (every 250 us, rising to 16 ms). So MISS comes from loopback
- * only, and CSR112 reads 0. While the receiver is off frames are lost without a trace, as on the
- * part.
+ * sender is slowed down, until the driver writes a register with a descriptor given back, or a poll
+ * finds it (every 250 us, rising to 16 ms). So MISS comes from loopback only, and CSR112 reads 0.
+ * While the receiver is off frames are lost without a trace, as on the part.
  *
- * Transmit polling: every CSR47 interval, at least 500 us, until the driver first uses TDMD; then it
- * is known to ring and the poll comes every 128 ms, so that an idle card costs nothing to speak of.
+ * Transmit polling: every CSR47 interval, at least 500 us, until the driver first uses TDMD; then
+ * it is known to ring and the poll comes every 128 ms, so that an idle card costs nothing to speak
+ * of.
  *
- * Threads: registers on vCPU threads, rings on the port's IoThread, both under dev.lock. The handlers
- * take the lock themselves: on a board without threads the rings are served behind the handler, and
- * the wire wants no lock held. TDMD posts one call to the loop; while that is on its way or at work
- * a further one only sets tx_wanted.
+ * Threads: registers on vCPU threads, rings on the port's IoThread, both under dev.lock. The
+ * handlers take the lock themselves: on a board without threads the rings are served behind the
+ * handler, and the wire wants no lock held. TDMD posts one call to the loop; while that is on its
+ * way or at work a further one only sets tx_wanted.
  *
  * Invariants:
  * (1) posted says that pcnet_service() is on its way or running: there is one at most.
