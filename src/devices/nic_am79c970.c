@@ -64,6 +64,8 @@ enum {
     SERVICE_ROUNDS = 16, /* batches, then the loop serves others */
 };
 
+#define YIELD_NS (100 * (NS_PER_SEC / 1000000)) /* without a loop, which has others to serve */
+
 static void pcnet_service(void *opaque);
 
 /* ---- the 32 bytes of both BARs ---- */
@@ -157,7 +159,7 @@ static void pcnet_service(void *opaque)
                 io_thread_post(io, pcnet_service, n);
                 return;
             }
-            timer_arm(n->poll, clock_now_ns(n->pci.dev.board->clock));
+            timer_arm(n->poll, clock_now_ns(n->pci.dev.board->clock) + YIELD_NS);
             break;
         }
         if (n->rx_wanted) {

@@ -168,8 +168,8 @@ typedef struct PcnetTx {
     NetFrame frame[PCNET_TX_FRAMES];
     PcnetTxDesc desc[PCNET_TX_DESCS];
     struct iovec iov[PCNET_TX_IOVS];
-    uint8_t bounce[PCNET_FRAME_MAX];
-    uint8_t loop[PCNET_FRAME_MAX];
+    uint8_t loop[PCNET_FRAME_MAX];   /* the frame that is being looped back */
+    uint8_t bounce[PCNET_FRAME_MAX]; /* copied pieces */
 } PcnetTx;
 
 typedef struct Pcnet {

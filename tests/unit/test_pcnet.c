@@ -480,6 +480,7 @@ static void test_hold(Fix *f, gconstpointer unused)
     g_assert_true(status_of(f, RX_AT, 0) & OWN);
     set_csr(f, 0, RINT | IENA);
     g_assert_cmpuint(mcnt(f, 0), ==, 108);
+    set_csr(f, 4, DPOLL | MASKED);
     test_advance(f->tb, 100 * MS);
     put_desc(f, RX_AT, 1, RX_BUF(1), BUF_LEN, OWN);
     test_advance(f->tb, 20 * MS);
