@@ -131,6 +131,24 @@ static void test_files(void)
     g_assert_cmphex(load_le16(graphic->data), ==, 0);
 }
 
+static void test_little_memory(void)
+{
+    g_autoptr(Tree) t = tree_new();
+    g_autoptr(TestBoard) tb = board_new();
+    g_autoptr(GError) error = NULL;
+    tb->board.ram_below_4g = 64 * MIB;
+    tb->board.ram_above_4g = 0;
+    AcpiConfig acpi = acpi_of(tb);
+    acpi.no_vga = true;
+    firmware_prepare(&tb->board, t, NULL, 0, &acpi, &error);
+    g_assert_no_error(error);
+    g_autoptr(GByteArray) e820 = file(tb, "etc/e820");
+    g_assert_cmpuint(e820->len, ==, 20 * 4);
+    g_assert_cmphex(load_le64(e820->data + 20), ==, 0xfec00000);
+    g_autoptr(GByteArray) graphic = item(tb, FW_CFG_NO_GRAPHIC, 2);
+    g_assert_cmphex(load_le16(graphic->data), ==, 1);
+}
+
 static void expect_order(const char *order, const FirmwareDevice *devs, unsigned n,
                          const char *lines)
 {
@@ -248,7 +266,8 @@ static void test_cmos_drives(void)
          .sectors = 17},
         {.letter = 'c', .bus = FIRMWARE_IDE, .unit = 3, .cylinders = 1025, .heads = 16,
          .sectors = 63},
-        {.letter = 'c', .bus = FIRMWARE_IDE, .unit = 7, .cylinders = 9, .heads = 9, .sectors = 9},
+        {.letter = 'c', .bus = FIRMWARE_IDE, .unit = 16, .cylinders = 2000, .heads = 9,
+         .sectors = 9},
         {.letter = 'a', .bus = FIRMWARE_FDC, .unit = 2, .floppy_type = 4},
     };
     g_autoptr(TestBoard) tb = with_cmos(NULL, all, G_N_ELEMENTS(all));
@@ -287,6 +306,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/firmware/files", test_files);
+    g_test_add_func("/firmware/little-memory", test_little_memory);
     g_test_add_func("/firmware/boot-order", test_boot_order);
     g_test_add_func("/firmware/menu", test_menu);
     g_test_add_func("/firmware/refusals", test_refusals);
