@@ -23,13 +23,16 @@
     X(piix3_ide_class)                                                                            \
     X(pit_i8254_class)                                                                            \
     X(port92_class)                                                                               \
+    X(ps2_kbd_class)                                                                              \
+    X(ps2_mouse_class)                                                                            \
     X(pvpanic_class)                                                                              \
     X(rtc_mc146818_class)                                                                         \
     X(uart_16550_class)                                                                           \
     X(virtio_blk_pci_class)                                                                       \
     X(virtio_console_pci_class)                                                                   \
     X(virtio_net_pci_class)                                                                       \
-    X(virtio_rng_pci_class)
+    X(virtio_rng_pci_class)                                                                       \
+    X(vmmouse_class)
 
 #define DECLARE(cls) extern const DeviceClass cls;
 #define ROW(cls) &cls,

@@ -57,6 +57,11 @@ void machine_on_request(Board *b, BoardRequest what, int arg)
             m->exit_status = arg;
         lodge_unlock(&m->request_lock);
     }
+    if (what == BOARD_EJECT) {
+        lodge_lock(&m->request_lock);
+        m->ejected |= 1u << (arg & 31);
+        lodge_unlock(&m->request_lock);
+    }
     if (what == BOARD_CRASH_LOAD) {
         lodge_note("the guest's kernel died and boots its crash kernel");
         return;
@@ -311,12 +316,15 @@ static gboolean machine_poll(gpointer opaque)
     lodge_lock(&m->request_lock);
     unsigned asked = m->requested;
     int status = m->exit_status;
+    uint32_t ejected = m->ejected;
     m->poll_queued = false;
-    if (running)
-        m->requested = 0; /* else machine_resume() comes back to it */
+    if (running) /* else machine_resume() comes back to it */
+        m->requested = m->ejected = 0;
     lodge_unlock(&m->request_lock);
     if (!running)
         return G_SOURCE_REMOVE;
+    if (ejected)
+        machine_eject(m, ejected);
     if (asked & (1u << BOARD_EXIT)) {
         end(m, MACHINE_END_EXIT, status, NULL);
     } else if (asked & REQUEST_CPU_STOPPED) {

@@ -54,6 +54,8 @@ typedef struct MachineConfig {
     const char *cache_dir; /* of unpacked kernels; NULL: none */
     /* The machine has ended; the main thread, once. Devices are quiet, vCPUs parked. */
     void (*ended)(void *opaque, const MachineResult *r);
+    /* Device @id is gone, after machine_unplug(). Main thread. NULL: not interested. */
+    void (*unplugged)(void *opaque, const char *id);
     void *opaque;
 } MachineConfig;
 
@@ -86,6 +88,19 @@ Chan *machine_chan(Machine *m, const char *name);
 Board *machine_board(Machine *m);
 /* Devices in order of making; transfer none. */
 const GPtrArray *machine_devices(Machine *m);
+/* The device of that name; NULL: none. Transfer none. */
+Device *machine_device(Machine *m, const char *id);
+
+/**
+ * machine_plug() - Add device /devices/@id of @t to a machine that runs, and tell the guest
+ * @t: holds the one node; back ends that it names are there already
+ * Return: false with LODGE_ERROR_STATE (not running), LODGE_ERROR_EXISTS, LODGE_ERROR_UNSUPPORTED (no
+ *         PCI device, no free slots on this board), or what the device refused.
+ */
+bool machine_plug(Machine *m, const Tree *t, const char *id, GError **error);
+/* Ask the guest to let device @id go; config.unplugged tells when it did. LODGE_ERROR_NOT_FOUND,
+ * LODGE_ERROR_UNSUPPORTED. */
+bool machine_unplug(Machine *m, const char *id, GError **error);
 
 typedef struct MachineTimes {
     int64_t build_ns, load_ns, start_ns; /* CLOCK_MONOTONIC at the end of each step; 0: not yet */

@@ -184,7 +184,7 @@ static bool each_child(Machine *m, const Tree *t, const char *path,
     return true;
 }
 
-static bool build_device(Machine *m, const Tree *t, const char *id, GError **error)
+bool machine_build_device(Machine *m, const Tree *t, const char *id, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/devices/%s", id);
     const char *name = tree_str(t, path, "compatible");
@@ -308,7 +308,7 @@ static bool build(Machine *m, const Tree *t, GError **error)
         return false;
     m->no_reboot = tree_has(t, "/options", "no-reboot");
     m->pc = (PcBoard){.board = b, .devices = m->devices};
-    return pc_build(&m->pc, t, error) && each_child(m, t, "/devices", build_device, error);
+    return pc_build(&m->pc, t, error) && each_child(m, t, "/devices", machine_build_device, error);
 }
 
 Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)

@@ -48,6 +48,7 @@ struct Machine {
     LodgeLock request_lock; /* rank QUEUE */
     unsigned requested;     /* bits of BoardRequest and of what vCPUs ask */
     int exit_status;
+    uint32_t ejected;       /* PCI slots that the guest let go of, a bit each */
     unsigned stopped_cpu;
     VcpuStopInfo stop_info;
     bool poll_queued;       /* the main context was told */
@@ -61,6 +62,11 @@ struct Machine {
 /* Put tables and boot image into memory. Any thread; the memory is nobody else's meanwhile. */
 bool machine_load(Machine *m, BootCpu *ret_cpu, GError **error);
 void machine_loader_start(Machine *m);
+
+/* Make /devices/@id of @t and put it on the list. vCPUs parked. */
+bool machine_build_device(Machine *m, const Tree *t, const char *id, GError **error);
+/* Free what is in @slots, a bit each. Main thread. */
+void machine_eject(Machine *m, uint32_t slots);
 
 /* What vCPU threads tell the machine; opaque is the Machine. */
 void machine_on_triple_fault(void *opaque, unsigned cpu);

@@ -14,6 +14,7 @@
 #include "lodge/num.h"
 
 #include "acpi.h"
+#include "acpi_hotplug.h"
 #include "acpi_pm.h"
 #include "fw_cfg.h"
 #include "i440fx.h"
@@ -41,10 +42,13 @@ static const struct {
     {"mc146818", "ports 70-71; irq 8", 0},
     {"i8042", "ports 60, 64; irq 1, 12", 0},
     {"port92", "port 92", 0},
+    {"i8237", "ports 0-f, 81-8f, c0-df", PC_FLOPPY},
     {"i440fx", "pci 00:00.0; ports cf8-cff", 0},
     {"piix3", "pci 00:01.0; port cf9", 0},
+    {"piix3-ide", "pci 00:01.1; ports 1f0-1f7, 3f6, 170-177, 376; irq 14, 15", PC_IDE},
     {"piix4-pm", "pci 00:01.3; ports 600-63f; irq 9", 0},
-    {"fw-cfg", "ports 510-511", 0},
+    {"acpi-hotplug", "ports ae00-ae0f", PC_FIRMWARE},
+    {"fw-cfg", "ports 510-51b", 0},
     {"pvpanic", "port 505", 0},
 };
 
@@ -173,6 +177,9 @@ bool pc_build(PcBoard *pc, const Tree *t, GError **error)
                                            mem_map_block(m, PC_BIOS), error))
         return false;
     pc->pm = find_chip(pc, "piix4-pm");
+    pc->hotplug = find_chip(pc, "acpi-hotplug");
+    if (pc->hotplug)
+        acpi_hotplug_attach(pc->hotplug, pc->pm);
     set_cmos(pc);
     if (!tree_has(t, "/options", "debug-exit"))
         return true;

@@ -11,6 +11,7 @@ typedef struct PcBoard {
     Board *board;       /* borrowed */
     GPtrArray *devices; /* borrowed from the machine: realized devices in order */
     Device *pm;         /* PIIX4 power management, for the power button */
+    Device *hotplug;    /* slots that take devices later; NULL: none */
     bool firmware;      /* the guest starts from firmware, which sets the chips up */
 } PcBoard;
 
