@@ -31,7 +31,7 @@ bool smbios_parse_uuid(const char *text, uint8_t ret_uuid[SMBIOS_UUID_LEN], GErr
 
 /**
  * smbios_build() - Make the SMBIOS structures and their entry point
- * @ret_anchor: appended to: the entry point; the address of the tables is 0, for whoever places them
+ * @ret_anchor: appended to: the entry point; the tables' address is 0, for whoever places them
  * @ret_tables: appended to: the structures
  * Context: any thread; touches nothing else.
  * Return:  false with LODGE_ERROR_CONFIG: unknown key (names all), text too long or not printable,

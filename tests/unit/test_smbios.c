@@ -261,7 +261,8 @@ static void test_dmidecode(void)
     g_spawn_sync(NULL, (char **)argv, NULL, 0, NULL, NULL, &out, &err, &status, &error);
     g_assert_no_error(error);
     static const char *const words[] = {
-        "SMBIOS 2.8 present", "11 structures occupying", "Vendor: Lodge", "System is a virtual machine",
+        "SMBIOS 2.8 present", "11 structures occupying", "Vendor: Lodge",
+        "System is a virtual machine",
         "Serial Number: S-1234", "UUID: 12345678-9abc-4def-8123-456789abcdef",
         "Socket Designation: CPU 0", "Core Count: 2", "Maximum Capacity: 1536 MB",
         "Locator: DIMM 0", "Range Size: 1 GB", "Wake-up Type: Power Switch", "End Of Table",
