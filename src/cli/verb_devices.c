@@ -8,7 +8,7 @@
 #include "lodge/error.h"
 
 #include "cli.h"
-#include "json_out.h"
+#include "lodge/json_out.h"
 
 /* In the order of PropKind. */
 static const char *const kind_names[] = {
