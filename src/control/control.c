@@ -24,7 +24,7 @@
 
 #include "control_internal.h"
 
-#define BACKLOG 16
+#define BACKLOG 128
 
 Machine *control_machine(Control *c, GError **error)
 {
