@@ -46,6 +46,7 @@ struct ControlReply {
 JsonOut *control_return(ControlReply *r);
 /* The answer comes by control_reply_done(). */
 void control_reply_later(ControlReply *r, void (*cancel)(ControlReply *r), void *opaque);
+/* Send it; @r is gone. Runs no other command: may be called in the middle of a change. */
 void control_reply_done(ControlReply *r, const GError *error);
 
 typedef struct Command {

@@ -84,9 +84,7 @@ static void run(KeyQueue *q)
         ControlReply *reply = job->reply;
         job_free(job);
         if (reply)
-            control_reply_done(reply, NULL); /* may add the next one, behind what is there */
-        if (q->timer)
-            return;
+            control_reply_done(reply, NULL);
     }
 }
 

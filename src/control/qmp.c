@@ -60,7 +60,7 @@ struct Qmp {
     GPtrArray *clients;
 };
 
-static void client_update(QmpClient *cl);
+static gboolean on_answered(gpointer opaque);
 
 void qmp_print_version(JsonOut *out, const char *key)
 {
@@ -136,8 +136,12 @@ static void reply_send(ControlReply *r, const GError *error)
     jv_free(qr->root);
     g_free(qr);
     cl->waiting = NULL;
-    if (was_later)
-        client_update(cl);
+    if (was_later) {
+        /* What comes next is for the loop: this may be the middle of a change of the machine. */
+        client_flush(cl);
+        g_clear_handle_id(&cl->in, g_source_remove);
+        cl->in = g_idle_add(on_answered, cl);
+    }
 }
 
 /* ---- commands ---- */
@@ -306,6 +310,8 @@ static void client_free(gpointer opaque)
     g_free(cl);
 }
 
+static void client_update(QmpClient *cl);
+
 static gboolean on_input(int fd, GIOCondition condition, gpointer opaque)
 {
     QmpClient *cl = opaque;
@@ -322,6 +328,14 @@ static gboolean on_input(int fd, GIOCondition condition, gpointer opaque)
     } else if (condition & (G_IO_HUP | G_IO_ERR)) {
         cl->dropped = true;
     }
+    client_update(cl);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean on_answered(gpointer opaque)
+{
+    QmpClient *cl = opaque;
+    cl->in = 0;
     client_update(cl);
     return G_SOURCE_REMOVE;
 }

@@ -456,6 +456,7 @@ static void test_events(Fixture *f, gconstpointer unused)
         got, 0, 0));
     /* Who has not negotiated hears the greeting and nothing else. */
     g_autofree char *greeting = hear(deaf, 1);
+    g_assert_true(g_str_has_prefix(greeting, "{\"QMP\""));
     char byte;
     g_assert_cmpint(read(deaf, &byte, 1), <, 0);
     close(deaf);
