@@ -257,7 +257,7 @@ int main(int argc, char **argv)
         void (*fn)(Fixture *f, gconstpointer data);
     } tests[] = {
         {"/registry/names", test_names},         {"/registry/claim", test_claim},
-        {"/registry/names", test_names},         {"/registry/locate", test_locate},
+        {"/registry/locate", test_locate},
         {"/registry/killed", test_killed},       {"/registry/untrusted", test_untrusted},
         {"/registry/failed", test_failed},       {"/registry/fallbacks", test_fallbacks},
         {"/registry/logs", test_logs},           {"/registry/holder", test_holder},
