@@ -678,6 +678,7 @@ static void test_venom(Fixture *f, gconstpointer unused)
         uint8_t op, status, results;
     } famous[] = {{0x0a, 0x10, 7}, {0x8e, 0xd0, 1}};
     uint8_t before[10];
+    SEND(f, 0x03, 0xaf, 0x02);
     for (unsigned k = 0; k < 2; k++) {
         SEND(f, 0x0e);
         g_assert_cmpuint(results(f), ==, 10);
