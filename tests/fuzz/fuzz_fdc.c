@@ -19,7 +19,7 @@ static void set_up(TestBoard *tb)
         const char *name;
         uint64_t kib;
         bool read_only;
-    } t[DISKS] = {{"a", 1440, false}, {"b", 360, false}, {"a2", 720, true}, {"b2", 160, false}};
+    } t[DISKS] = {{"a", 1440, false}, {"b", 360, false}, {"a2", 711, true}, {"b2", 160, false}};
 
     for (unsigned i = 0; i < DISKS; i++) {
         disks[i] = fuzz_disk_new(t[i].name, t[i].kib * KIB, t[i].read_only);

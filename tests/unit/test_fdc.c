@@ -601,16 +601,41 @@ static void test_formats(void)
     }
 }
 
+/* An image that was cut: what is there can be read, the rest of the disk is bad. */
+static void test_cut(void)
+{
+    Fixture f = {0};
+    uint8_t buf[SECTOR];
+
+    set_up_with(&f, 20 * SECTOR, "drive=a");
+    g_assert_cmphex(fdc_cmos_drives(f.tb->board.fdc), ==, 0x40);
+    dma(&f, 0x44, SECTOR);
+    data_command(&f, 0x46, 1, 0, 1, 2, 18);
+    expect(&f, 0x04, 0, 0);
+    g_assert_cmpmem(guest(&f, buf, SECTOR), SECTOR, f.node.disk + 19 * SECTOR, SECTOR);
+    dma(&f, 0x44, SECTOR);
+    data_command(&f, 0x46, 1, 0, 1, 3, 18);
+    expect(&f, 0x44, 0x20, 0x20);
+    dma(&f, 0x48, SECTOR);
+    data_command(&f, 0x45, 1, 0, 1, 3, 18);
+    expect(&f, 0x44, 0x20, 0x20);
+    tear_down(&f, NULL);
+}
+
 static void test_change(Fixture *f, gconstpointer unused)
 {
     GError *error = NULL;
     BlkNode odd = {.limits = {.size = 1440 * KIB + 512, .align = 512}};
+    BlkNode nothing = {.limits = {.align = 512}};
     BlkNode five = {.limits = {.size = 1200 * KIB, .align = 512}};
 
     g_assert_true(f->floppy->cls->change_medium(f->floppy, NULL, &error));
     seek(f, 1);
     g_assert_cmphex(in(f, DIR), ==, 0x80); /* steps do not help while it is empty */
     g_assert_false(f->floppy->cls->change_medium(f->floppy, &odd, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+    g_clear_error(&error);
+    g_assert_false(f->floppy->cls->change_medium(f->floppy, &nothing, &error));
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
     g_clear_error(&error);
     g_assert_false(f->floppy->cls->change_medium(f->floppy, &five, &error));
@@ -832,6 +857,7 @@ int main(int argc, char **argv)
     ADD("format", test_format);
     ADD("non-dma", test_non_dma);
     g_test_add_func("/fdc/formats", test_formats);
+    g_test_add_func("/fdc/cut", test_cut);
     ADD("change", test_change);
     ADD("two-drives", test_two_drives);
     ADD("state", test_state);
