@@ -26,6 +26,7 @@
     X(pvpanic_class)                                                                              \
     X(rtc_mc146818_class)                                                                         \
     X(uart_16550_class)                                                                           \
+    X(vga_class)                                                                                  \
     X(virtio_blk_pci_class)                                                                       \
     X(virtio_console_pci_class)                                                                   \
     X(virtio_net_pci_class)                                                                       \
