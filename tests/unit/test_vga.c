@@ -559,7 +559,8 @@ static void test_registers_bar(VgaBoard **f, gconstpointer unused)
     test_poke(tb, VGA_REGISTERS + 0x604, 4, 0xbebebebe);
     g_assert_cmphex(test_peek(tb, VGA_REGISTERS + 0x604, 4), ==, 0xbebebebe);
     g_assert_cmphex(test_peek(tb, VGA_REGISTERS, 4), ==, 0); /* no EDID */
-    g_assert_cmphex(test_peek(tb, VGA_REGISTERS + 0x3fe, 4), ==, 0x20000000); /* 3C0's index */
+    vga_attr(vb, 0x11, 0x2a);
+    g_assert_cmphex(test_peek(tb, VGA_REGISTERS + 0x3fe, 4), ==, 0x2a310000); /* 3C0, 3C1 */
 }
 
 static void test_state(VgaBoard **f, gconstpointer unused)
