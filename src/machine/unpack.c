@@ -21,7 +21,7 @@
 #include "lodge/error.h"
 #include "lodge/num.h"
 
-#include "dynlib.h"
+#include "lodge/dynlib.h"
 
 #define LZ4_LEGACY_MAGIC 0x184c2102u
 #define LZ4_LEGACY_BLOCK (8 * MIB)

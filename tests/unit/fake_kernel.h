@@ -12,7 +12,7 @@
 
 #include "lodge/num.h"
 
-#include "dynlib.h"
+#include "lodge/dynlib.h"
 #include "unpack.h"
 
 enum {

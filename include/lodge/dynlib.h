@@ -19,5 +19,8 @@ void *dynlib_sym(DynLib *lib, const char *symbol, GError **error);
 /* Unload it: a VM keeps no library that it used only to start. NULL is fine. */
 void dynlib_close(DynLib *lib);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DynLib, dynlib_close)
+/* Frees @lib but leaves the library loaded for good: one that registers types of GObject cannot be
+ * unloaded. */
+void dynlib_keep(DynLib *lib);
 
 #endif

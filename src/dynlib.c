@@ -4,10 +4,10 @@
  *
  * A VM needs a decompressor for some tens of milliseconds of its life, and one that boots from the
  * cache needs none. What is not linked costs no start-up time and no memory, and what was loaded
- * is unloaded after use. Callers declare the few prototypes they use themselves: a soname stands
+ * is unloaded after use (dynlib_keep() is for those that cannot be). Callers declare the few prototypes they use themselves: a soname stands
  * for a frozen ABI, so a build needs no headers of the libraries.
  */
-#include "dynlib.h"
+#include "lodge/dynlib.h"
 
 #include <gmodule.h>
 
@@ -50,4 +50,10 @@ void dynlib_close(DynLib *lib)
     g_module_close(lib->module);
     g_free(lib->soname);
     g_free(lib);
+}
+
+void dynlib_keep(DynLib *lib)
+{
+    g_module_make_resident(lib->module);
+    dynlib_close(lib);
 }
