@@ -4,7 +4,8 @@
  * is a handful of integers that an SSDT defines by name (see src/machine/acpi.c):
  *   LGHB  first address of the PCI hole     LGHL  last address of it
  *   LGPV  1: pvpanic is there               LGKB  1: keyboard controller is offered
- *   LGHP  1: HPET is there
+ *   LGHP  1: HPET is there                  LGDM  1: DMA controller is there
+ *   LGCM  bit n: COM(n + 1) is there        LGFD  bit 4: floppy controller; 0, 1: drives A, B
  *
  * Specification: ACPI 6.4. Ports and IRQs as in src/devices/pc_map.h. PCI interrupts go by link
  * devices over the PIIX3's routing registers, in PIC and in APIC mode alike: a PIRQ drives the
@@ -17,6 +18,9 @@ DefinitionBlock ("", "DSDT", 2, "LODGE", "LODGEPC", 1)
     External (\LGPV, IntObj)
     External (\LGKB, IntObj)
     External (\LGHP, IntObj)
+    External (\LGDM, IntObj)
+    External (\LGCM, IntObj)
+    External (\LGFD, IntObj)
 
     /* Soft-off is SLP_TYP 0: ACPI_PM_SLP_TYP_S5. */
     Name (\_S5, Package () { 0, 0, 0, 0 })
@@ -230,6 +234,74 @@ DefinitionBlock ("", "DSDT", 2, "LODGE", "LODGEPC", 1)
                     })
                 }
 
+                Device (MOU)
+                {
+                    Name (_HID, EisaId ("PNP0F13"))
+                    Method (_STA, 0, NotSerialized)
+                    {
+                        Return (\LGKB * 0x0F)
+                    }
+                    Name (_CRS, ResourceTemplate ()
+                    {
+                        IRQNoFlags () { 12 }
+                    })
+                }
+
+                Device (SPKR)
+                {
+                    Name (_HID, EisaId ("PNP0800"))
+                    Name (_CRS, ResourceTemplate ()
+                    {
+                        IO (Decode16, 0x0061, 0x0061, 0x01, 0x01)
+                    })
+                }
+
+                Device (DMAC)
+                {
+                    Name (_HID, EisaId ("PNP0200"))
+                    Method (_STA, 0, NotSerialized)
+                    {
+                        Return (\LGDM * 0x0F)
+                    }
+                    Name (_CRS, ResourceTemplate ()
+                    {
+                        IO (Decode16, 0x0000, 0x0000, 0x01, 0x10)
+                        IO (Decode16, 0x0081, 0x0081, 0x01, 0x0F)
+                        IO (Decode16, 0x00C0, 0x00C0, 0x01, 0x20)
+                        DMA (Compatibility, NotBusMaster, Transfer8_16) { 4 }
+                    })
+                }
+
+                Device (FDC0)
+                {
+                    Name (_HID, EisaId ("PNP0700"))
+                    Method (_STA, 0, NotSerialized)
+                    {
+                        Return ((\LGFD >> 4) * 0x0F)
+                    }
+                    Name (_CRS, ResourceTemplate ()
+                    {
+                        IO (Decode16, 0x03F2, 0x03F2, 0x01, 0x04)
+                        IO (Decode16, 0x03F7, 0x03F7, 0x01, 0x01)
+                        IRQNoFlags () { 6 }
+                        DMA (Compatibility, NotBusMaster, Transfer8) { 2 }
+                    })
+
+                    /* Which of four drives are there; no tape, ever. */
+                    Method (_FDE, 0, Serialized)
+                    {
+                        Name (FDE, Buffer ()
+                        {
+                            0, 0, 0, 0,  0, 0, 0, 0,  0, 0, 0, 0,  0, 0, 0, 0,  2, 0, 0, 0
+                        })
+                        CreateDWordField (FDE, 0, FDA)
+                        CreateDWordField (FDE, 4, FDB)
+                        FDA = \LGFD & 1
+                        FDB = (\LGFD >> 1) & 1
+                        Return (FDE)
+                    }
+                }
+
                 Device (COM1)
                 {
                     Name (_HID, EisaId ("PNP0501"))
@@ -238,6 +310,51 @@ DefinitionBlock ("", "DSDT", 2, "LODGE", "LODGEPC", 1)
                     {
                         IO (Decode16, 0x03F8, 0x03F8, 0x01, 0x08)
                         IRQNoFlags () { 4 }
+                    })
+                }
+
+                Device (COM2)
+                {
+                    Name (_HID, EisaId ("PNP0501"))
+                    Name (_UID, 2)
+                    Method (_STA, 0, NotSerialized)
+                    {
+                        Return (((\LGCM >> 1) & 1) * 0x0F)
+                    }
+                    Name (_CRS, ResourceTemplate ()
+                    {
+                        IO (Decode16, 0x02F8, 0x02F8, 0x01, 0x08)
+                        IRQNoFlags () { 3 }
+                    })
+                }
+
+                Device (COM3)
+                {
+                    Name (_HID, EisaId ("PNP0501"))
+                    Name (_UID, 3)
+                    Method (_STA, 0, NotSerialized)
+                    {
+                        Return (((\LGCM >> 2) & 1) * 0x0F)
+                    }
+                    Name (_CRS, ResourceTemplate ()
+                    {
+                        IO (Decode16, 0x03E8, 0x03E8, 0x01, 0x08)
+                        IRQNoFlags () { 4 }
+                    })
+                }
+
+                Device (COM4)
+                {
+                    Name (_HID, EisaId ("PNP0501"))
+                    Name (_UID, 4)
+                    Method (_STA, 0, NotSerialized)
+                    {
+                        Return (((\LGCM >> 3) & 1) * 0x0F)
+                    }
+                    Name (_CRS, ResourceTemplate ()
+                    {
+                        IO (Decode16, 0x02E8, 0x02E8, 0x01, 0x08)
+                        IRQNoFlags () { 3 }
                     })
                 }
 

@@ -129,6 +129,14 @@ static bool fits(const Bus *b, const BusRegion *r, uint64_t base)
     return r->len && range_within(base, r->len, b->limit);
 }
 
+/* Tell the hooks that @r comes to or leaves its place. */
+static void coalesce_locked(Bus *b, const BusRegion *r, bool on)
+{
+    lock_assert_held(&b->lock);
+    if (r->coalesce && b->hooks.coalesce)
+        b->hooks.coalesce(b->hooks.opaque, b, r->base, r->len, on);
+}
+
 bool bus_map(Bus *b, BusRegion *r, uint64_t base, GError **error)
 {
     g_assert(!r->mapped);
@@ -148,6 +156,7 @@ bool bus_map(Bus *b, BusRegion *r, uint64_t base, GError **error)
     r->mapped = true;
     g_ptr_array_add(b->regions, r);
     publish_locked(b);
+    coalesce_locked(b, r, true);
     lodge_unlock(&b->lock);
     return true;
 }
@@ -159,12 +168,15 @@ void bus_place(Bus *b, BusRegion *r, uint64_t base)
     if (r->mapped && r->base == base) {
         changed = false;
     } else {
-        if (r->mapped)
+        if (r->mapped) {
             g_ptr_array_remove(b->regions, r);
+            coalesce_locked(b, r, false);
+        }
         r->mapped = fits(b, r, base);
         if (r->mapped) {
             r->base = base;
             g_ptr_array_add(b->regions, r);
+            coalesce_locked(b, r, true);
             changed = true;
         }
     }
@@ -179,6 +191,7 @@ void bus_unmap(Bus *b, BusRegion *r)
     if (r->mapped) {
         r->mapped = false;
         g_ptr_array_remove(b->regions, r);
+        coalesce_locked(b, r, false);
         publish_locked(b);
     }
     lodge_unlock(&b->lock);
@@ -365,6 +378,12 @@ void bus_unclaimed(Bus *b, uint64_t *ret_reads, uint64_t *ret_writes)
 void bus_set_event_hooks(Bus *b, const BusEventHooks *hooks)
 {
     b->hooks = *hooks;
+}
+
+void bus_settle(Bus *b)
+{
+    if (b->hooks.settle)
+        b->hooks.settle(b->hooks.opaque);
 }
 
 bool bus_eventfd_add(Bus *b, uint64_t addr, unsigned len, int fd)

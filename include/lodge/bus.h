@@ -37,6 +37,9 @@ typedef struct BusRegion {
     const BusRegionOps *ops;
     void *owner;     /* passed to ops */
     LodgeLock *lock; /* taken by the bus around ops: &dev->lock; NULL: ops lock for themselves */
+    /* Writes may come late: in order among all such regions, and before any other access that
+     * comes to the bus. bus_settle() brings them now. For frame buffers and screen registers. */
+    bool coalesce;
     /* Set by the bus: */
     uint64_t base; /* where it is mapped */
     uint64_t hits; /* accesses that reached it; atomic */
@@ -82,9 +85,14 @@ void bus_each_region(Bus *b, BusRegionFn fn, void *opaque);
 typedef struct BusEventHooks {
     bool (*add)(void *opaque, Bus *b, uint64_t addr, unsigned len, int fd);
     void (*remove)(void *opaque, Bus *b, uint64_t addr, unsigned len, int fd);
+    /* Begin and end to gather writes; NULL: none are. Layout lock held. */
+    void (*coalesce)(void *opaque, Bus *b, uint64_t addr, uint64_t len, bool on);
+    void (*settle)(void *opaque); /* NULL with coalesce NULL */
     void *opaque;
 } BusEventHooks;
 void bus_set_event_hooks(Bus *b, const BusEventHooks *hooks); /* copied; before devices */
+/* Hand gathered writes to their regions. Any thread, no lock held. */
+void bus_settle(Bus *b);
 /* False where the host cannot: then the write handler does the work. */
 bool bus_eventfd_add(Bus *b, uint64_t addr, unsigned len, int fd);
 void bus_eventfd_remove(Bus *b, uint64_t addr, unsigned len, int fd);

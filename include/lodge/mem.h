@@ -4,10 +4,10 @@
 
 /*
  * Guest memory: the only way from a guest address to bytes. No call takes an address without a
- * length. Readers take no lock: they look at an immutable sorted view behind an atomic pointer.
+ * length. Readers take no lock.
  *
- * Views and blocks live until the map is freed, or until a block is removed with every device
- * quiesced and every vCPU parked, so a pin needs no reference of its own.
+ * Blocks live until the map is freed, or until a block is removed with every device quiesced and
+ * every vCPU parked, so a pin needs no reference of its own.
  */
 
 #include <stdbool.h>
@@ -27,6 +27,7 @@ enum {
     MEM_HUGE = 1 << 2,      /* explicit huge pages (hugetlb) */
     MEM_THP = 1 << 3,       /* advise transparent huge pages */
     MEM_PREFAULT = 1 << 4,  /* populate at once */
+    MEM_DIRTY_LOG = 1 << 5, /* writes are noted for mem_dirty_fetch(): frame buffers */
 };
 
 /**
@@ -43,12 +44,17 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(MemBlock, mem_block_free)
 void *mem_block_host(MemBlock *b); /* start of the block in this process */
 uint64_t mem_block_len(const MemBlock *b);
 const char *mem_block_name(const MemBlock *b);
+bool mem_block_logs_dirty(const MemBlock *b);
 
-/* Told of each change of the layout, on the main thread: the KVM glue. */
+/* Told of each change of the layout, the layout lock held: the KVM glue. */
 typedef struct MemListener {
     bool (*add)(void *opaque, MemBlock *b, gpa_t at, uint64_t offset, uint64_t len, bool read_only,
                 GError **error);
     void (*remove)(void *opaque, MemBlock *b, gpa_t at, uint64_t len);
+    /* Add to @bitmap (laid out as mem_dirty_fetch() has it) the pages of @b, shown at @at from
+     * @offset on, that the guest wrote; NULL: nobody else writes. */
+    void (*dirty)(void *opaque, MemBlock *b, gpa_t at, uint64_t offset, uint64_t len,
+                  uint8_t *bitmap);
     void *opaque;
 } MemListener;
 
@@ -64,6 +70,33 @@ bool mem_map_set_listener(MemMap *m, const MemListener *l, GError **error);
  *         ownership then stays with the caller if it was not the map's before.
  */
 bool mem_map_add(MemMap *m, MemBlock *b, gpa_t at, uint64_t offset, uint64_t len, GError **error);
+
+/**
+ * mem_map_place() - Show [@offset, @offset + @len) of @b at @at in place of what is there
+ *
+ * For what the guest moves while it runs: frame buffers and ROMs behind BARs, shadowed ROM. What is
+ * there must be exactly one earlier range of that address and length, or nothing.
+ * @b:         already owned by the map (see mem_map_own()); NULL: show nothing
+ * @read_only: the guest's writes go to the MMIO bus instead
+ * Context: any thread, device locks may be held.
+ * Return:  false, and nothing changed, where it overlaps something else, is misaligned or wraps, the
+ *          map is full, or the host refused.
+ */
+bool mem_map_place(MemMap *m, MemBlock *b, gpa_t at, uint64_t offset, uint64_t len, bool read_only);
+/* The map takes ownership of @b, not shown yet. Main thread. */
+void mem_map_own(MemMap *m, MemBlock *b);
+/* Take @b, which is shown nowhere, out of the map and free it. Main thread, vCPUs parked. */
+void mem_map_disown(MemMap *m, MemBlock *b);
+/* The block of that name; NULL: none. Main thread. */
+MemBlock *mem_map_block(MemMap *m, const char *name);
+/**
+ * mem_dirty_fetch() - Which 4 KiB pages of @b were written since the last call
+ * @b:          has MEM_DIRTY_LOG
+ * @ret_bitmap: (len / 4096 + 7) / 8 bytes rounded up to 8; bit n % 8 of byte n / 8 is page n
+ * Context: any thread, one at a time for a block; device locks may be held.
+ * Return:  whether any bit is set.
+ */
+bool mem_dirty_fetch(MemMap *m, MemBlock *b, uint8_t *ret_bitmap);
 
 /* Walk the guest-visible ranges in address order; false when @i is past the last. */
 bool mem_map_range(MemMap *m, unsigned i, gpa_t *ret_at, uint64_t *ret_len, bool *ret_read_only);

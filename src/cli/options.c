@@ -257,7 +257,7 @@ static bool option_add(Options *o, const OptSpec *spec, const char *text, GError
     v->spec = spec;
     v->text = g_strdup(text);
     g_ptr_array_add(o->given, v);
-    return !spec->subs || subs_parse(v, error);
+    return !spec->subs || !text || subs_parse(v, error);
 }
 
 static bool unknown_option(const OptSpec *table, const char *word, size_t len, GError **error)
@@ -339,7 +339,7 @@ Options *options_parse(const OptSpec *table, int argc, char **argv, unsigned max
             return NULL;
         }
         /* What is refused is refused without a look at its value. */
-        if (spec->value && !value && !(spec->flags & OPT_REFUSED)) {
+        if (spec->value && !value && !(spec->flags & (OPT_REFUSED | OPT_MAYBE))) {
             if (i + 1 >= argc) {
                 lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: needs a value; write --%s %s",
                            spec->name, spec->name, spec->value);
@@ -364,7 +364,7 @@ bool options_have_flag(const OptSpec *table, int argc, char **argv, const char *
         if (!strncmp(argv[i], "--", 2) && !strcmp(argv[i] + 2, name))
             return true;
         spec = word_spec(table, argv[i], &value);
-        if (spec && spec->value && !value)
+        if (spec && spec->value && !value && !(spec->flags & OPT_MAYBE))
             i++;
     }
     return false;
@@ -381,7 +381,7 @@ bool options_want_help(const OptSpec *table, int argc, char **argv)
         if (!strcmp(argv[i], "-h"))
             return true;
         spec = is_option(argv[i]) ? word_spec(table, argv[i], &value) : NULL;
-        if (spec && spec->value && !value)
+        if (spec && spec->value && !value && !(spec->flags & OPT_MAYBE))
             i++;
     }
     return false;

@@ -7,16 +7,15 @@
  * back end does not know is a property of the guest's device, checked against its class here, so
  * that the message can name the option that the user wrote.
  */
-#include <arpa/inet.h>
 #include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "lodge/device.h"
 #include "lodge/error.h"
-#include "lodge/net.h"
 #include "lodge/num.h"
 
+#include "run_compile.h"
 #include "verb_run.h"
 
 #define RUN_MEMORY_DEFAULT (512 * MIB)
@@ -25,136 +24,22 @@
 #define RUN_PAGE ((uint64_t)4096)
 #define RUN_CPUS_MAX                                                                               \
     255 /* 8-bit APIC ids without interrupt remapping; KVM's own limit comes later */
-#define RUN_NAME_MAX 63
 #define RUN_TIMEOUT_MAX_S 31536000.0 /* a year */
-#define RUN_PORT_MAX 65535
 #define RUN_CONSOLES_MAX 2 /* serial ports of the board */
 
 #define CLASS_SERIAL "16550a"
-#define CLASS_DISK "virtio-blk-pci"
-#define CLASS_NET "virtio-net-pci"
 #define CLASS_RNG "virtio-rng-pci"
+#define CLASS_VGA "vga"
 #define CLASS_CHANNEL "virtio-console-pci"
 
 void run_options_clear(RunOptions *o)
 {
     g_clear_pointer(&o->name, g_free);
-}
-
-/* ---- devices and their properties ---- */
-
-static const PropSpec *prop_named(const DeviceClass *cls, const char *name)
-{
-    for (const PropSpec *p = cls->props; p && p->name; p++) {
-        if (!strcmp(p->name, name))
-            return p;
-    }
-    return NULL;
-}
-
-static const PropSpec *prop_of_kind(const DeviceClass *cls, PropKind kind)
-{
-    for (const PropSpec *p = cls->props; p && p->name; p++) {
-        if (p->kind == kind)
-            return p;
-    }
-    return NULL;
-}
-
-static const DeviceClass *class_for(const char *option, const char *name, GError **error)
-{
-    const DeviceClass *cls = device_class_find(name);
-
-    if (!cls || !cls->bus) {
-        lodge_fail(error, LODGE_ERROR_CONFIG,
-                   "--%s: \"%s\": no device class that can be added; see \"lodge devices\"", option,
-                   name);
-        return NULL;
-    }
-    return cls;
-}
-
-static bool prop_check(const char *option, const DeviceClass *cls, const PropSpec *p,
-                       const char *value, GError **error)
-{
-    uint8_t mac[6];
-    uint64_t n;
-    bool on;
-
-    switch (p->kind) {
-    case PROP_BOOL:
-        if (!parse_bool(value, &on))
-            return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--%s: %s of %s: \"%s\" is neither on nor off", option, p->name,
-                              cls->name, value);
-        return true;
-    case PROP_U32:
-    case PROP_U64:
-        if (!parse_size(value, &n) || n < p->min || n > p->max)
-            return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--%s: %s of %s: \"%s\" is no number from %" PRIu64 " to %" PRIu64,
-                              option, p->name, cls->name, value, p->min, p->max);
-        return true;
-    case PROP_STRING:
-        if (p->max && strlen(value) > p->max)
-            return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--%s: %s of %s: \"%s\" has over %" PRIu64 " characters", option,
-                              p->name, cls->name, value, p->max);
-        return true;
-    case PROP_MAC:
-        if (!parse_mac(value, mac))
-            return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--%s: %s of %s: \"%s\" is no address; write 52:54:00:12:34:56",
-                              option, p->name, cls->name, value);
-        return true;
-    case PROP_BLK:
-    case PROP_NET:
-    case PROP_CHAN:
-        return true; /* the machine looks the name up */
-    }
-    return true;
-}
-
-/* Names that --disk and --net take besides their own: a class's properties, back ends aside. */
-static void props_list(GString *out, const DeviceClass *cls)
-{
-    for (const PropSpec *p = cls->props; p && p->name; p++) {
-        if (p->kind != PROP_BLK && p->kind != PROP_NET && p->kind != PROP_CHAN)
-            g_string_append_printf(out, "%s%s", out->len ? ", " : "", p->name);
-    }
-}
-
-static bool put(Tree *t, const char *path, const char *prop, const char *value, GError **error)
-{
-    if (tree_set_str(t, path, prop, value))
-        return true;
-    return lodge_fail(error, LODGE_ERROR_CONFIG, "\"%s\": cannot be a value of %s in %s", value,
-                      prop, path);
-}
-
-static char *device_add(Tree *t, const char *id, const DeviceClass *cls)
-{
-    char *path = g_strdup_printf("/devices/%s", id);
-
-    tree_set_str(t, path, "compatible", cls->name);
-    return path;
+    g_clear_pointer(&o->display, g_free);
+    g_clear_pointer(&o->display_password, g_free);
 }
 
 /* ---- names, numbers ---- */
-
-static bool name_check(const char *what, const char *name, GError **error)
-{
-    bool ok = g_ascii_isalnum(name[0]) && strlen(name) <= RUN_NAME_MAX;
-
-    for (const char *s = name; ok && *s; s++)
-        ok = g_ascii_isalnum(*s) || strchr("._-", *s);
-    if (!ok)
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "%s: \"%s\": a name is 1 to %d letters, digits, dots, dashes and "
-                          "underscores, and starts with a letter or digit",
-                          what, name, RUN_NAME_MAX);
-    return true;
-}
 
 static bool compile_memory(Tree *t, const Options *o, GError **error)
 {
@@ -202,325 +87,6 @@ static bool compile_cpus(Tree *t, const Options *o, GError **error)
                           "--cpus: model: \"%s\": this version has host only", model);
     tree_set_u32(t, "/cpus", "count", (uint32_t)count);
     return put(t, "/cpus", "model", model ? model : "host", error);
-}
-
-/* ---- disks, boot ---- */
-
-static bool disk_file_used(const Tree *t, const char *file)
-{
-    g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
-
-    for (guint i = 0; i < ids->len; i++) {
-        g_autofree char *path =
-            g_strdup_printf("/backends/block/%s", (char *)g_ptr_array_index(ids, i));
-
-        if (!g_strcmp0(tree_str(t, path, "file"), file))
-            return true;
-    }
-    return false;
-}
-
-static bool compile_disk_device(Tree *t, const OptValue *v, const char *id, GError **error)
-{
-    const DeviceClass *cls = class_for("disk", CLASS_DISK, error);
-    const PropSpec *backend = cls ? prop_of_kind(cls, PROP_BLK) : NULL;
-    g_autofree char *path = NULL;
-
-    if (!cls)
-        return false;
-    path = device_add(t, id, cls);
-    if (backend)
-        tree_set_str(t, path, backend->name, id);
-    for (guint i = 0; i < v->pairs->len; i++) {
-        const OptPair *pair = g_ptr_array_index(v->pairs, i);
-        const PropSpec *p = prop_named(cls, pair->key);
-        bool ours = false;
-
-        for (const SubSpec *s = run_disk_subs; s->key && !ours; s++)
-            ours = !strcmp(s->key, pair->key);
-        if (ours)
-            continue;
-        if (!p || p->kind == PROP_BLK) {
-            GString *list = g_string_new(NULL);
-
-            for (const SubSpec *s = run_disk_subs; s->key; s++)
-                g_string_append_printf(list, "%s%s", list->len ? ", " : "", s->key);
-            props_list(list, cls);
-            lodge_fail(error, LODGE_ERROR_CONFIG,
-                       "--disk: \"%s\": unknown sub-option; valid ones are %s", pair->key,
-                       list->str);
-            g_string_free(list, TRUE);
-            return false;
-        }
-        if (!prop_check("disk", cls, p, pair->value, error) ||
-            !put(t, path, p->name, pair->value, error))
-            return false;
-    }
-    return true;
-}
-
-static bool compile_disks(Tree *t, const Options *o, GError **error)
-{
-    static const char *const texts[] = {"base", "format", "cache", "aio"};
-    unsigned n = 0;
-
-    for (const OptValue *v = NULL; (v = options_next(o, "disk", v)); n++) {
-        g_autofree char *id = g_strdup_printf("disk%u", n);
-        g_autofree char *path = g_strdup_printf("/backends/block/%s", id);
-        const char *file = opt_sub(v, "file");
-        const char *bus = opt_sub(v, "bus");
-
-        if (!file || !file[0])
-            return lodge_fail(error, LODGE_ERROR_CONFIG, "--disk: no file; write --disk FILE");
-        if (disk_file_used(t, file))
-            return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--disk: \"%s\": given twice; two disks cannot share an image", file);
-        if (!g_strcmp0(opt_sub(v, "base"), file))
-            return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--disk: \"%s\": cannot be its own base; name another file", file);
-        if (!put(t, path, "file", file, error))
-            return false;
-        for (size_t i = 0; i < G_N_ELEMENTS(texts); i++) {
-            const char *value = opt_sub(v, texts[i]);
-
-            if (value && !value[0])
-                return lodge_fail(error, LODGE_ERROR_CONFIG, "--disk: %s: is empty", texts[i]);
-            if (value && !put(t, path, texts[i], value, error))
-                return false;
-        }
-        tree_set_bool(t, path, "read-only", opt_sub_on(v, "ro"));
-        tree_set_bool(t, path, "snapshot", opt_sub_on(v, "snapshot"));
-        if (g_strcmp0(bus, "none") && !compile_disk_device(t, v, id, error))
-            return false;
-    }
-    return true;
-}
-
-/* Whether word @name, or @name=..., stands in a kernel's command line. */
-static bool append_has(const char *append, const char *name)
-{
-    size_t len = strlen(name);
-
-    for (const char *s = append; *s; s += strcspn(s, " ")) {
-        s += strspn(s, " ");
-        if (!strncmp(s, name, len) && (!s[len] || s[len] == ' ' || s[len] == '='))
-            return true;
-    }
-    return false;
-}
-
-static char *append_text(const Options *o)
-{
-    const char *given = options_text(o, "append");
-    const OptValue *disk = options_next(o, "disk", NULL);
-    const char *mode = disk && opt_sub_on(disk, "ro") ? "ro" : "rw";
-    bool console = g_strcmp0(options_text(o, "console"), "none") || !options_has(o, "console");
-
-    if (disk && !g_strcmp0(opt_sub(disk, "bus"), "none"))
-        disk = NULL;
-    if (!given) {
-        GString *s = g_string_new(console ? "console=ttyS0" : "");
-
-        if (disk)
-            g_string_append_printf(s, "%sroot=/dev/vda %s", s->len ? " " : "", mode);
-        return g_string_free(s, FALSE);
-    }
-    if (!given[0] || !disk || options_has(o, "initrd") || append_has(given, "root"))
-        return g_strdup(given);
-    if (append_has(given, "ro") || append_has(given, "rw"))
-        return g_strdup_printf("%s root=/dev/vda", given);
-    return g_strdup_printf("%s root=/dev/vda %s", given, mode);
-}
-
-static bool compile_boot(Tree *t, const Options *o, GError **error)
-{
-    const OptValue *kernel = options_next(o, "kernel", NULL);
-    const char *file = kernel ? opt_sub(kernel, "file") : NULL;
-    g_autofree char *append = append_text(o);
-
-    if (!file || !file[0])
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "no kernel; write --kernel FILE, /boot/vmlinuz-* is where they are");
-    if (!put(t, "/boot", "kernel", file, error))
-        return false;
-    for (const OptValue *v = NULL; (v = options_next(o, "initrd", v));) {
-        if (!v->text[0])
-            return lodge_fail(error, LODGE_ERROR_CONFIG, "--initrd: is empty; write --initrd FILE");
-        if (!tree_add_str(t, "/boot", "initrd", v->text))
-            return lodge_fail(error, LODGE_ERROR_CONFIG, "--initrd: \"%s\": too many", v->text);
-    }
-    if (!put(t, "/boot", "append", append, error) ||
-        !put(t, "/boot", "protocol",
-             opt_sub(kernel, "protocol") ? opt_sub(kernel, "protocol") : "auto", error))
-        return false;
-    if (opt_sub(kernel, "modules") &&
-        !put(t, "/boot", "modules", opt_sub(kernel, "modules"), error))
-        return false;
-    tree_set_bool(t, "/boot", "cache", !opt_sub(kernel, "cache") || opt_sub_on(kernel, "cache"));
-    return true;
-}
-
-/* ---- networks ---- */
-
-static const NetDriver *net_driver_for(const char *name, GError **error)
-{
-    g_autoptr(GString) list = g_string_new(NULL);
-
-    for (const NetDriver *const *d = net_driver_table; *d; d++) {
-        if (!strcmp((*d)->name, name))
-            return *d;
-        g_string_append_printf(list, "%s%s", list->len ? ", " : "", (*d)->name);
-    }
-    lodge_fail(error, LODGE_ERROR_CONFIG, "--net: \"%s\": unknown back end; this version has %s",
-               name, list->str);
-    return NULL;
-}
-
-static const NetOptSpec *net_opt_named(const NetDriver *d, const char *name)
-{
-    for (const NetOptSpec *s = d->opts; s && s->name; s++) {
-        if (!strcmp(s->name, name))
-            return s;
-    }
-    return NULL;
-}
-
-static bool compile_net_pair(Tree *t, const NetDriver *d, const DeviceClass *cls,
-                             const char *backend, const char *device, const OptPair *pair,
-                             GError **error)
-{
-    const NetOptSpec *opt = net_opt_named(d, pair->key);
-    const PropSpec *p = prop_named(cls, pair->key);
-
-    if (opt) {
-        if (!opt->repeat && tree_has(t, backend, pair->key))
-            return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: %s: given twice", pair->key);
-        if (!tree_add_str(t, backend, pair->key, pair->value))
-            return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: %s: too many", pair->key);
-        return true;
-    }
-    if (!p || p->kind == PROP_NET) {
-        g_autoptr(GString) list = g_string_new(NULL);
-
-        for (const NetOptSpec *s = d->opts; s && s->name; s++)
-            g_string_append_printf(list, "%s%s", list->len ? ", " : "", s->name);
-        props_list(list, cls);
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "--net: \"%s\": unknown sub-option; valid ones for %s are %s", pair->key,
-                          d->name, list->str);
-    }
-    return prop_check("net", cls, p, pair->value, error) &&
-           put(t, device, p->name, pair->value, error);
-}
-
-static bool compile_net(Tree *t, const OptValue *v, unsigned n, GError **error)
-{
-    const char *name = v ? opt_sub(v, "driver") : "user";
-    const NetDriver *d = net_driver_for(name ? name : "user", error);
-    const DeviceClass *cls = d ? class_for("net", CLASS_NET, error) : NULL;
-    g_autofree char *id = g_strdup_printf("net%u", n);
-    g_autofree char *backend = g_strdup_printf("/backends/net/%s", id);
-    g_autofree char *device = NULL;
-    const PropSpec *port = cls ? prop_of_kind(cls, PROP_NET) : NULL;
-
-    if (!cls)
-        return false;
-    tree_set_str(t, backend, "driver", d->name);
-    device = device_add(t, id, cls);
-    if (port)
-        tree_set_str(t, device, port->name, id);
-    for (guint i = 0; v && i < v->pairs->len; i++) {
-        const OptPair *pair = g_ptr_array_index(v->pairs, i);
-
-        if (strcmp(pair->key, "driver") &&
-            !compile_net_pair(t, d, cls, backend, device, pair, error))
-            return false;
-    }
-    return true;
-}
-
-static bool port_ok(const char *text, uint64_t least)
-{
-    uint64_t port;
-
-    return parse_u64(text, &port) && port >= least && port <= RUN_PORT_MAX;
-}
-
-/* [ADDR:]HOST:GUEST[/udp] to the user network's own form. Transfer full. */
-static char *publish_rule(const char *text, GError **error)
-{
-    g_autofree char *copy = g_strdup(text);
-    g_auto(GStrv) part = NULL;
-    const char *proto = "tcp", *addr = "127.0.0.1";
-    char *slash = strchr(copy, '/');
-    struct in_addr ip;
-    guint n;
-
-    if (slash) {
-        *slash = '\0';
-        proto = slash + 1;
-    }
-    part = g_strsplit(copy, ":", -1);
-    n = g_strv_length(part);
-    if (n == 3)
-        addr = part[0];
-    if (n < 2 || n > 3 || (strcmp(proto, "tcp") && strcmp(proto, "udp")) ||
-        inet_pton(AF_INET, addr, &ip) != 1 || !port_ok(part[n - 2], 0) ||
-        !port_ok(part[n - 1], 1)) {
-        lodge_fail(error, LODGE_ERROR_CONFIG,
-                   "--publish: \"%s\": write [ADDR:]HOST:GUEST[/udp], like 2222:22 or "
-                   "0.0.0.0:8080:80",
-                   text);
-        return NULL;
-    }
-    return g_strdup_printf("%s:%s:%s-:%s", proto, addr, part[n - 2], part[n - 1]);
-}
-
-static bool compile_publish(Tree *t, const Options *o, GError **error)
-{
-    g_autoptr(GPtrArray) nets = tree_children(t, "/backends/net");
-    g_autofree char *user = NULL;
-
-    for (guint i = 0; i < nets->len && !user; i++) {
-        g_autofree char *path =
-            g_strdup_printf("/backends/net/%s", (char *)g_ptr_array_index(nets, i));
-
-        if (!strcmp(tree_str(t, path, "driver"), "user"))
-            user = g_steal_pointer(&path);
-    }
-    for (const OptValue *v = NULL; (v = options_next(o, "publish", v));) {
-        g_autofree char *rule = publish_rule(v->text, error);
-
-        if (!rule)
-            return false;
-        if (!user)
-            return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--publish: \"%s\": needs a user network; add --net user", v->text);
-        if (!tree_add_str(t, user, "hostfwd", rule))
-            return lodge_fail(error, LODGE_ERROR_CONFIG, "--publish: \"%s\": too many", v->text);
-    }
-    return true;
-}
-
-static bool compile_nets(Tree *t, const Options *o, GError **error)
-{
-    unsigned n = 0;
-    bool none = false;
-
-    for (const OptValue *v = NULL; (v = options_next(o, "net", v));) {
-        if (!g_strcmp0(opt_sub(v, "driver"), "none")) {
-            if (v->pairs->len > 1)
-                return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: none: takes no sub-options");
-            none = true;
-        } else if (!compile_net(t, v, n++, error)) {
-            return false;
-        }
-    }
-    if (none && n)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: none: stands beside another --net");
-    if (!none && !n && !compile_net(t, NULL, 0, error))
-        return false;
-    return compile_publish(t, o, error);
 }
 
 /* ---- consoles, channels, other devices ---- */
@@ -697,6 +263,41 @@ static bool compile_devices(Tree *t, const Options *o, GError **error)
     return true;
 }
 
+/* ---- the screen ---- */
+
+/* Who looks at it is no part of the machine; that there is one is. */
+static bool compile_display(Tree *t, const Options *o, RunOptions *r, GError **error)
+{
+    const OptValue *v = options_next(o, "display", NULL);
+    const char *vnc = v ? opt_sub(v, "vnc") : NULL, *kind = v ? opt_sub(v, "kind") : NULL;
+    const char *vga = options_text(o, "vga");
+    const DeviceClass *cls;
+
+    if (vga && strcmp(vga, "std") && strcmp(vga, "none"))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--vga: \"%s\": write std or none", vga);
+    if (kind && strcmp(kind, "none"))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--display: \"%s\": write none, vnc=:N, vnc=ADDR:N, vnc=unix:PATH or "
+                          "vnc=auto", kind);
+    if (kind && vnc)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--display: none: stands beside vnc=%s", vnc);
+    if (vnc && !g_strcmp0(vga, "none"))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--display: needs a screen; leave --vga none away");
+    if (v && !vnc && opt_sub(v, "password-file"))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--display: password-file: nobody can look; write vnc=:N before it");
+    r->display = g_strdup(vnc);
+    r->display_password = v ? g_strdup(opt_sub(v, "password-file")) : NULL;
+    if (vga ? !strcmp(vga, "none") : !vnc && !run_has_firmware(o))
+        return true;
+    cls = class_for("display", CLASS_VGA, error);
+    if (!cls)
+        return false;
+    g_free(device_add(t, "vga", cls));
+    return true;
+}
+
 /* ---- the rest ---- */
 
 static bool compile_rtc(Tree *t, const Options *o, GError **error)
@@ -778,9 +379,11 @@ Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error)
         return NULL;
     if (!compile_identity(t, o, &r, error) || !compile_memory(t, o, error) ||
         !compile_cpus(t, o, error) || !compile_boot(t, o, error) || !compile_rtc(t, o, error) ||
-        !compile_flags(t, o, &r, error) || !compile_disks(t, o, error) ||
-        !compile_nets(t, o, error) || !compile_chans(t, o, error) ||
-        !compile_devices(t, o, error)) {
+        !compile_flags(t, o, &r, error) || !compile_display(t, o, &r, error) ||
+        !compile_disks(t, o, error) || !compile_cdroms(t, o, error) ||
+        !compile_floppies(t, o, error) || !compile_nets(t, o, error) ||
+        !compile_chans(t, o, error) || !compile_devices(t, o, error) ||
+        !compile_firmware(t, o, error)) {
         run_options_clear(&r);
         return NULL;
     }

@@ -24,7 +24,38 @@ const SubSpec run_disk_subs[] = {
     {"snapshot", "on|off", "writes go to a temporary overlay and are lost at the end"},
     {"cache", "writeback|none|unsafe", "none bypasses the host's cache, unsafe ignores flushes"},
     {"aio", "auto|io_uring|threads", "how the host does the input and output"},
-    {"bus", "virtio|none", "none: only a back end, for a --device that names it (disk0, ...)"},
+    {"bus", "virtio|ide|none", "none: only a back end, for a --device that names it (disk0, ...)"},
+    {NULL},
+};
+
+const SubSpec run_cdrom_subs[] = {
+    {"file", "FILE", "the image; none: the drive is empty"},
+    {NULL},
+};
+
+const SubSpec run_floppy_subs[] = {
+    {"file", "FILE", "the image, of a size that floppies have; none: the drive is empty"},
+    {"ro", NULL, "write-protected"},
+    {NULL},
+};
+
+static const SubSpec boot_subs[] = {
+    {"order", "LETTERS", "what to try: a floppy, c disk, d CD-ROM, n network"},
+    {"menu", "on|off", "offer a menu (off)"},
+    {"menu-timeout", "MS", "how long the menu waits for a key, 0 to 65535"},
+    {NULL},
+};
+
+static const SubSpec display_subs[] = {
+    {"kind", "none", "nobody looks"},
+    {"vnc", "[ADDR]:N|unix:PATH|auto",
+     "VNC viewers, at port 5900 + N of ADDR (127.0.0.1), a socket, or the first free port"},
+    {"password-file", "FILE", "a password that viewers must know: its first line"},
+    {NULL},
+};
+
+static const SubSpec smbios_subs[] = {
+    {"manufacturer", "TEXT", "who made the machine"},
     {NULL},
 };
 
@@ -44,6 +75,7 @@ static const SubSpec cpus_subs[] = {
 
 static const SubSpec net_subs[] = {
     {"driver", "user|none|NAME", "the back end"},
+    {"model", "virtio|ne2k_pci|ne2k_isa|pcnet", "the card (virtio)"},
     {NULL},
 };
 
@@ -70,6 +102,19 @@ const OptSpec run_options_table[] = {
      "A disk: /dev/vda, /dev/vdb and so on. "
      "Other keys are properties of the device; see lodge devices.",
      run_disk_subs, OPT_REPEAT | OPT_OPEN},
+    {"cdrom", 0, "FILE|none", "A CD-ROM drive with this image, on the IDE bus.", run_cdrom_subs,
+     OPT_REPEAT | OPT_OPEN},
+    {"floppy", 0, "FILE[,ro]|none", "A floppy drive with this image.", run_floppy_subs,
+     OPT_REPEAT | OPT_OPEN},
+    {"firmware", 0, "FILE",
+     "Start as a PC does, from firmware (SeaBIOS), and let that find something to boot. So it is "
+     "without --kernel.",
+     NULL, OPT_MAYBE},
+    {"boot", 0, "order=LETTERS[,menu=on][,menu-timeout=MS]", "What firmware tries, and in what order.",
+     boot_subs},
+    {"vga", 0, "std|none", "The graphics adapter (std with firmware or --display, else none)."},
+    {"display", 0, "none|vnc=[ADDR]:N|vnc=unix:PATH|vnc=auto", "Who can look at the screen (none).",
+     display_subs},
     {"memory", 'm', "SIZE[,huge=on|thp|off][,prefault=on][,shared=on]", "Guest memory (512M).",
      memory_subs},
     {"cpus", 0, "N[,model=host]", "Virtual CPUs (1).", cpus_subs},
@@ -96,6 +141,8 @@ const OptSpec run_options_table[] = {
      "What the clock chip shows at the start (utc); EPOCH in "
      "seconds."},
     {"uuid", 0, "UUID", "The machine's identity."},
+    {"smbios", 0, "KEY=TEXT[,KEY=TEXT]...", "What firmware tells of the machine's make.", smbios_subs,
+     OPT_REPEAT | OPT_OPEN},
     {"debug-exit", 0, NULL,
      "A write of V to port 0xf4 ends the machine with status (V << 1 | 1) "
      "& 0xff; Lodge's own failures are then status 125."},
@@ -108,14 +155,8 @@ const OptSpec run_options_table[] = {
     {"trace", 0, "boot", "Print when each step of the start was done."},
     {"share", 0, "DIR", "", NULL, OPT_REFUSED},
     {"host", 0, NULL, "", NULL, OPT_REFUSED},
-    {"firmware", 0, "FILE", "", NULL, OPT_REFUSED},
-    {"cdrom", 0, "FILE", "", NULL, OPT_REFUSED},
-    {"floppy", 0, "FILE", "", NULL, OPT_REFUSED},
-    {"display", 0, "KIND", "", NULL, OPT_REFUSED},
     {"qmp", 0, "SPEC", "", NULL, OPT_REFUSED},
     {"gdb", 0, "SPEC", "", NULL, OPT_REFUSED},
-    {"boot", 0, "ORDER", "", NULL, OPT_REFUSED},
-    {"smbios", 0, "KEY=VALUE", "", NULL, OPT_REFUSED},
     {"wait", 0, NULL, "", NULL, OPT_REFUSED},
     {"ephemeral", 0, NULL, "", NULL, OPT_REFUSED},
     {NULL},

@@ -40,7 +40,7 @@ static void print_options(const Verb *v)
     for (const OptSpec *o = v->opts; o->name; o++) {
         g_autofree char *words = choices(o);
 
-        if (o->flags & OPT_REFUSED || !o->value)
+        if (o->flags & (OPT_REFUSED | OPT_MAYBE) || !o->value)
             continue;
         if (!strcmp(o->name, "device"))
             printf("                --device) words=$devices ;;\n");

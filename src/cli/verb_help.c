@@ -65,7 +65,8 @@ static void print_option(const OptSpec *o)
     printf("  ");
     if (o->letter)
         printf("-%c, ", o->letter);
-    printf("--%s%s%s\n", o->name, o->value ? " " : "", o->value ? o->value : "");
+    const char *join = !o->value ? "" : o->flags & OPT_MAYBE ? "[=" : " ";
+    printf("--%s%s%s%s\n", o->name, join, o->value ? o->value : "", join[0] == '[' ? "]" : "");
     print_wrapped(o->help, HELP_INDENT);
     for (const SubSpec *s = o->subs; s && s->key; s++) {
         g_autofree char *line = s->value ? g_strdup_printf("%s=%s: %s", s->key, s->value, s->help)
@@ -136,8 +137,11 @@ static void man_option(const OptSpec *o)
         printf("*-%c*, ", o->letter);
     printf("*--%s*", o->name);
     if (o->value) {
-        putchar(' ');
+        bool maybe = o->flags & OPT_MAYBE;
+
+        man_text(maybe ? "[=" : " ");
         man_text(o->value);
+        man_text(maybe ? "]" : "");
     }
     printf("\n\t");
     man_text(o->help);

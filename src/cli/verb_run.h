@@ -20,12 +20,15 @@ typedef struct RunOptions {
     bool verbose, quiet;
     bool trace_boot;   /* time of each step until the guest runs, on standard error */
     uint64_t timeout_ns; /* 0: none */
+    char *display;       /* owned; where the screen is shown, as vnc_open() takes it; NULL: nowhere */
+    char *display_password; /* owned; file with the viewers' password; NULL: none */
 } RunOptions;
 
 void run_options_clear(RunOptions *o); /* frees what it owns */
 
 extern const OptSpec run_options_table[];
-extern const SubSpec run_disk_subs[]; /* of --disk: what is not the device's */
+/* Of --disk, --cdrom, --floppy: what is not the device's. */
+extern const SubSpec run_disk_subs[], run_cdrom_subs[], run_floppy_subs[];
 
 /**
  * run_compile() - Turn a command line into a machine description

@@ -17,6 +17,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -28,10 +29,11 @@
 #include "kvm.h"
 
 #define KVM_API 12
-#define KVM_TSS_GPA 0xfffbd000u      /* three pages below the firmware, for VT-x real mode */
-#define KVM_IDENTITY_GPA 0xfffbc000u /* one page before them */
+#define KVM_TSS_GPA 0xfeffd000u      /* three pages below all firmware, for VT-x real mode */
+#define KVM_IDENTITY_GPA 0xfeffc000u /* one page before them */
 #define MSI_ROUTES 512u              /* descriptors for messages; more are sent one by one */
 #define SLOTS_MAX 64u
+#define PAGE 4096u
 
 typedef struct MsiRoute {
     IrqMsi *msi; /* NULL: free */
@@ -60,6 +62,11 @@ struct Kvm {
     void (*extint_kick)(void *opaque);
     void *extint_opaque;
     struct kvm_clock_data clock;
+    struct kvm_coalesced_mmio_ring *ring; /* in vCPU 0's mapping; NULL: writes are not gathered */
+    unsigned ring_size;                   /* entries */
+    bool coalesce_mmio, coalesce_pio;     /* what the host can */
+    LodgeLock settle_lock;                /* rank SETTLE: the ring's reading end */
+    BusReader *settle_pio, *settle_mmio;  /* owned; under settle_lock */
     /* Guarded by lock: */
     LodgeLock lock; /* rank QUEUE: taken with device and irq locks held */
     PinRoute pins[IRQ_GSIS];
@@ -137,6 +144,7 @@ Kvm *kvm_open(GError **error)
     g_autoptr(Kvm) k = g_new0(Kvm, 1);
     k->fd = k->sys_fd = -1;
     lodge_lock_init(&k->lock, LOCK_RANK_QUEUE, "routes");
+    lodge_lock_init(&k->settle_lock, LOCK_RANK_SETTLE, "gathered writes");
     for (unsigned i = 0; i < MSI_ROUTES; i++)
         k->msis[i].fd = -1;
     if (!open_device(k, error) || !check_caps(k, error))
@@ -172,6 +180,9 @@ void kvm_free(Kvm *k)
         close(k->fd);
     if (k->sys_fd >= 0)
         close(k->sys_fd);
+    bus_reader_free(k->settle_pio);
+    bus_reader_free(k->settle_mmio);
+    lodge_lock_clear(&k->settle_lock);
     lodge_lock_clear(&k->lock);
     g_free(k);
 }
@@ -211,7 +222,8 @@ static bool memory_add(void *opaque, MemBlock *b, gpa_t at, uint64_t offset, uin
                           mem_block_name(b), SLOTS_MAX);
     struct kvm_userspace_memory_region r = {
         .slot = i,
-        .flags = read_only ? KVM_MEM_READONLY : 0,
+        .flags = (read_only ? KVM_MEM_READONLY : 0) |
+                 (mem_block_logs_dirty(b) ? KVM_MEM_LOG_DIRTY_PAGES : 0),
         .guest_phys_addr = at,
         .memory_size = len,
         .userspace_addr = (uintptr_t)mem_block_host(b) + offset,
@@ -232,6 +244,29 @@ static void memory_remove(void *opaque, MemBlock *b, gpa_t at, uint64_t len)
             kvm_ioctl(k->fd, KVM_SET_USER_MEMORY_REGION, &r);
             k->slots[i].len = 0;
             return;
+        }
+    }
+}
+
+/* api.rst 4.8: fetches and clears. */
+static void memory_dirty(void *opaque, MemBlock *b, gpa_t at, uint64_t offset, uint64_t len,
+                         uint8_t *bitmap)
+{
+    Kvm *k = opaque;
+    unsigned i = 0;
+    while (i < SLOTS_MAX && (k->slots[i].len != len || k->slots[i].at != at))
+        i++;
+    uint64_t words = (len / PAGE + 63) / 64, first = offset / PAGE;
+    if (i == SLOTS_MAX)
+        return;
+    g_autofree uint64_t *log = g_new0(uint64_t, words);
+    struct kvm_dirty_log get = {.slot = i, .dirty_bitmap = log};
+    if (kvm_ioctl(k->fd, KVM_GET_DIRTY_LOG, &get) < 0)
+        return;
+    for (uint64_t w = 0; w < words; w++) {
+        for (uint64_t left = log[w]; left; left &= left - 1) {
+            uint64_t page = first + w * 64 + (unsigned)__builtin_ctzll(left);
+            bitmap[page / 8] |= (uint8_t)(1u << (page % 8));
         }
     }
 }
@@ -258,6 +293,62 @@ static bool eventfd_add(void *opaque, Bus *b, uint64_t addr, unsigned len, int f
 static void eventfd_remove(void *opaque, Bus *b, uint64_t addr, unsigned len, int fd)
 {
     (void)eventfd_set(opaque, b, addr, len, fd, false); /* it may never have been taken */
+}
+
+/* ---- gathered writes: api.rst 4.116 (KVM_REGISTER_COALESCED_MMIO), 5 (the ring) ---- */
+
+static void coalesce(void *opaque, Bus *b, uint64_t addr, uint64_t len, bool on)
+{
+    Kvm *k = opaque;
+    bool pio = b == k->board->pio;
+    struct kvm_coalesced_mmio_zone zone = {.addr = addr, .size = (uint32_t)len, .pio = pio};
+    if (pio ? !k->coalesce_pio : !k->coalesce_mmio)
+        return;
+    /* Without it each write comes by itself, which is as good, if slower. */
+    (void)kvm_ioctl(k->fd, on ? KVM_REGISTER_COALESCED_MMIO : KVM_UNREGISTER_COALESCED_MMIO, &zone);
+}
+
+static void settle_ring(Kvm *k)
+{
+    lodge_lock(&k->settle_lock);
+    /* As many as the ring holds: another vCPU may go on writing meanwhile. */
+    for (unsigned i = 0; k->ring && i < k->ring_size; i++) {
+        uint32_t first = k->ring->first;
+        if (first == __atomic_load_n(&k->ring->last, __ATOMIC_ACQUIRE) || first >= k->ring_size)
+            break;
+        const struct kvm_coalesced_mmio *e = &k->ring->coalesced_mmio[first];
+        uint64_t val = 0;
+        unsigned len = MIN(e->len, (uint32_t)sizeof val);
+        memcpy(&val, e->data, len);
+        if (is_power_of_two(len))
+            bus_write(e->pio ? k->settle_pio : k->settle_mmio, e->phys_addr, len, val);
+        else
+            for (unsigned n = 0; n < len; n++)
+                bus_write(k->settle_mmio, e->phys_addr + n, 1, e->data[n]);
+        __atomic_store_n(&k->ring->first, (first + 1) % k->ring_size, __ATOMIC_RELEASE);
+    }
+    lodge_unlock(&k->settle_lock);
+}
+
+void kvm_settle(Kvm *k)
+{
+    if (k->ring && k->ring->first != __atomic_load_n(&k->ring->last, __ATOMIC_ACQUIRE))
+        settle_ring(k);
+}
+
+static void settle(void *opaque)
+{
+    settle_ring(opaque);
+}
+
+void kvm_set_run_pages(Kvm *k, void *run)
+{
+    int page = kvm_cap(k, KVM_CAP_COALESCED_MMIO);
+    bool there = run && page && (size_t)(page + 1) * PAGE <= k->run_size;
+    lodge_lock(&k->settle_lock);
+    k->ring = there ? (void *)((uint8_t *)run + (size_t)page * PAGE) : NULL;
+    k->ring_size = (PAGE - sizeof *k->ring) / sizeof k->ring->coalesced_mmio[0];
+    lodge_unlock(&k->settle_lock);
 }
 
 /* ---- interrupts ---- */
@@ -410,7 +501,11 @@ void kvm_sync_routes(Kvm *k)
 bool kvm_attach(Kvm *k, Board *board, GError **error)
 {
     k->board = board;
-    BusEventHooks events = {eventfd_add, eventfd_remove, k};
+    k->coalesce_mmio = kvm_cap(k, KVM_CAP_COALESCED_MMIO);
+    k->coalesce_pio = k->coalesce_mmio && kvm_cap(k, KVM_CAP_COALESCED_PIO);
+    k->settle_pio = bus_reader_new(board->pio);
+    k->settle_mmio = bus_reader_new(board->mmio);
+    BusEventHooks events = {eventfd_add, eventfd_remove, coalesce, settle, k};
     bus_set_event_hooks(board->pio, &events);
     bus_set_event_hooks(board->mmio, &events);
     IrqHooks irqs = {
@@ -422,7 +517,7 @@ bool kvm_attach(Kvm *k, Board *board, GError **error)
         .opaque = k,
     };
     irq_set_hooks(board->irq, &irqs);
-    MemListener memory = {memory_add, memory_remove, k};
+    MemListener memory = {memory_add, memory_remove, memory_dirty, k};
     return mem_map_set_listener(board->mem, &memory, error);
 }
 

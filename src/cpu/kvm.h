@@ -24,6 +24,13 @@ bool kvm_attach(Kvm *k, Board *board, GError **error);
 /* Let interrupts from the PIC reach @kick(@opaque): the machine kicks vCPU 0. */
 void kvm_set_extint_kick(Kvm *k, void (*kick)(void *opaque), void *opaque);
 
+/* The mapping of vCPU 0, kvm_run_size() bytes, in which KVM gathers writes; it outlives the last
+ * call of kvm_settle(). NULL: it goes. */
+void kvm_set_run_pages(Kvm *k, void *run);
+/* Hand writes that KVM has gathered to their regions; cheap when there are none. vCPU threads, no
+ * lock held; others call bus_settle(). */
+void kvm_settle(Kvm *k);
+
 int kvm_fd(const Kvm *k);    /* of the VM */
 int kvm_sys_fd(const Kvm *k); /* of /dev/kvm */
 size_t kvm_run_size(const Kvm *k);

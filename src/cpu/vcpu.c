@@ -68,6 +68,9 @@ struct CpuSet {
     Wanted wanted; /* atomic; written under lock */
 };
 
+/* The vCPU whose thread this is: a port handler may ask for its registers. */
+static _Thread_local Vcpu *current_vcpu;
+
 static void on_kick(int sig)
 {
     /* Only ends KVM_RUN. */
@@ -154,9 +157,11 @@ static bool handle_exit(Vcpu *c)
     CpuSet *s = c->set;
     switch (c->run->exit_reason) {
     case KVM_EXIT_IO:
+        kvm_settle(s->kvm);
         handle_io(c);
         return true;
     case KVM_EXIT_MMIO:
+        kvm_settle(s->kvm);
         handle_mmio(c);
         return true;
     case KVM_EXIT_IOAPIC_EOI:
@@ -240,6 +245,7 @@ static void *vcpu_thread(void *opaque)
     CpuSet *s = c->set;
     struct kvm_run *r = c->run;
     char name[16];
+    current_vcpu = c;
     sigset_t all, kick;
     g_snprintf(name, sizeof name, "vcpu %u", c->index);
     pthread_setname_np(pthread_self(), name);
@@ -298,6 +304,8 @@ static bool vcpu_init(Vcpu *c, CpuSet *s, unsigned index, bool nested, GError **
         c->run = NULL;
         return lodge_fail_errno(error, errno, "cannot map vCPU %u", index);
     }
+    if (index == 0)
+        kvm_set_run_pages(s->kvm, c->run);
     CpuidPolicy policy = {.index = index, .cpus = s->count, .nested = nested};
     g_autofree struct kvm_cpuid2 *cpuid = cpuid_build(s->kvm, &policy, error);
     if (!cpuid)
@@ -425,6 +433,7 @@ void cpu_set_free(CpuSet *s)
     if (!s)
         return;
     kvm_set_extint_kick(s->kvm, NULL, NULL);
+    kvm_set_run_pages(s->kvm, NULL);
     set_wanted(s, WANT_EXIT);
     for (unsigned i = 0; i < s->count; i++) {
         Vcpu *c = &s->cpus[i];
@@ -442,6 +451,21 @@ void cpu_set_free(CpuSet *s)
     pthread_cond_destroy(&s->changed);
     lodge_lock_clear(&s->lock);
     g_free(s);
+}
+
+bool cpu_set_io_regs(Board *b, uint32_t regs[6], bool write)
+{
+    struct kvm_regs r;
+    if (!current_vcpu || ioctl(current_vcpu->fd, KVM_GET_REGS, &r) < 0)
+        return false;
+    __u64 *const at[6] = {&r.rax, &r.rbx, &r.rcx, &r.rdx, &r.rsi, &r.rdi};
+    for (unsigned i = 0; i < G_N_ELEMENTS(at); i++) {
+        if (write)
+            *at[i] = regs[i]; /* as a 32-bit destination: the upper half is cleared */
+        else
+            regs[i] = (uint32_t)*at[i];
+    }
+    return !write || ioctl(current_vcpu->fd, KVM_SET_REGS, &r) == 0;
 }
 
 bool vcpu_regs(CpuSet *s, unsigned cpu, struct kvm_regs *ret_regs, struct kvm_sregs *ret_sregs)

@@ -5,6 +5,7 @@
 #include "lodge/device.h"
 
 #define DEVICE_CLASSES(X)                                                                          \
+    X(acpi_hotplug_class)                                                                         \
     X(acpi_pm_class)                                                                              \
     X(debug_exit_class)                                                                           \
     X(dma_i8237_class)                                                                            \
@@ -12,19 +13,29 @@
     X(floppy_class)                                                                               \
     X(fw_cfg_class)                                                                               \
     X(i440fx_class)                                                                               \
+    X(ide_cd_class)                                                                               \
+    X(ide_hd_class)                                                                               \
     X(ioapic_82093_class)                                                                         \
     X(kbd_i8042_class)                                                                            \
+    X(ne2k_isa_class)                                                                             \
+    X(ne2k_pci_class)                                                                             \
+    X(pcnet_class)                                                                                \
     X(pic_i8259_class)                                                                            \
     X(piix3_class)                                                                                \
+    X(piix3_ide_class)                                                                            \
     X(pit_i8254_class)                                                                            \
     X(port92_class)                                                                               \
+    X(ps2_kbd_class)                                                                              \
+    X(ps2_mouse_class)                                                                            \
     X(pvpanic_class)                                                                              \
     X(rtc_mc146818_class)                                                                         \
     X(uart_16550_class)                                                                           \
+    X(vga_class)                                                                                  \
     X(virtio_blk_pci_class)                                                                       \
     X(virtio_console_pci_class)                                                                   \
     X(virtio_net_pci_class)                                                                       \
-    X(virtio_rng_pci_class)
+    X(virtio_rng_pci_class)                                                                       \
+    X(vmmouse_class)
 
 #define DECLARE(cls) extern const DeviceClass cls;
 #define ROW(cls) &cls,

@@ -4,10 +4,9 @@
  *
  * Specification: PCI Local Bus 3.0 (3.2.2.3.2 mechanism 1, 6.1 header, 6.2.5 base addresses);
  * Intel 82371AB (PIIX4) data sheet for the PIRQ pins. One bus, no bridges behind it: type 1 cycles
- * for other buses and absent functions answer all-ones. BARs are 32 bits wide, not prefetchable; an
- * expansion ROM BAR reads as 0. A memory BAR takes at least a page, so that functions never share
- * one. A BAR that holds 0, or ends at the top of the address space (the all-ones probe), decodes
- * nothing. Parity and SERR# bits of the command register are kept and do nothing.
+ * for other buses and absent functions answer all-ones. BARs are 32 bits wide. A memory BAR takes at
+ * least a page, so that functions never share one. A BAR that holds 0, or ends at the top of the
+ * address space (the all-ones probe), decodes nothing. Parity and SERR# bits of the command register are kept and do nothing.
  *
  * Threads: the window runs on vCPU threads without a lock of its own; it takes the target's. The
  * table of functions changes only while vCPUs are parked. INTx levels come under the device's lock
@@ -195,7 +194,9 @@ static void bars_update(PciDev *d)
         if (bar->kind == PCI_BAR_NONE)
             continue;
         uint64_t target = bar_target(d, i);
-        if (target == UINT64_MAX && bar->region.mapped) {
+        if (bar->kind == PCI_BAR_RAM) {
+            moved |= pci_ram_bar_place(d, bar, target);
+        } else if (target == UINT64_MAX && bar->region.mapped) {
             bus_unmap(bar_space(d, bar), &bar->region);
             moved = true;
         } else if (target != UINT64_MAX && (!bar->region.mapped || bar->region.base != target)) {
@@ -203,6 +204,8 @@ static void bars_update(PciDev *d)
             moved = true;
         }
     }
+    if (d->rom.kind != PCI_BAR_NONE)
+        moved |= pci_ram_bar_place(d, &d->rom, pci_rom_target(d));
     if (moved && d->bars_moved)
         d->bars_moved(d);
 }
@@ -300,12 +303,14 @@ void pci_unrealize(PciDev *d)
     if (!d->bus)
         return;
     for (unsigned i = 0; i < PCI_BARS; i++) {
-        if (d->bar[i].kind != PCI_BAR_NONE && d->bar[i].region.mapped)
+        if (d->bar[i].kind != PCI_BAR_NONE && d->bar[i].kind != PCI_BAR_RAM &&
+            d->bar[i].region.mapped)
             bus_unmap(bar_space(d, &d->bar[i]), &d->bar[i].region);
     }
     d->regs.cfg[PCI_STATUS] &= (uint8_t)~PCI_STATUS_INTX;
     intx_update(d);
     pci_msix_free(d);
+    pci_ram_bars_free(d);
     d->bus->dev[d->devfn] = NULL;
     slot_update_header(d->bus, d->devfn >> 3);
     d->bus = NULL;
@@ -403,7 +408,8 @@ static void cfg_write(PciDev *d, unsigned off, unsigned size, uint32_t val)
     if (ranges_overlap(off, size, PCI_COMMAND, 2)) {
         intx_update(d);
         bars_update(d);
-    } else if (ranges_overlap(off, size, PCI_BAR0, 4 * PCI_BARS)) {
+    } else if (ranges_overlap(off, size, PCI_BAR0, 4 * PCI_BARS) ||
+               ranges_overlap(off, size, PCI_ROM, 4)) {
         bars_update(d);
     }
     pci_msix_cfg_written(d, old);

@@ -18,12 +18,14 @@
 
 typedef struct PciDev PciDev;
 
-typedef enum PciBarKind { PCI_BAR_NONE, PCI_BAR_MMIO, PCI_BAR_IO } PciBarKind;
+typedef enum PciBarKind { PCI_BAR_NONE, PCI_BAR_MMIO, PCI_BAR_IO, PCI_BAR_RAM } PciBarKind;
 
 typedef struct PciBar {
     PciBarKind kind;
     uint64_t len;      /* power of two, >= 4 (I/O) or 16 (MMIO; mapped in units of 4096) */
-    BusRegion region;  /* whole BAR; its lock and ops are the device's choice */
+    BusRegion region;  /* whole BAR; its lock and ops are the device's choice. PCI_BAR_RAM: only
+                        * base and mapped are used */
+    MemBlock *block;   /* PCI_BAR_RAM: borrowed from the map, which owns it; else NULL */
 } PciBar;
 
 /* What the guest sees and what travels in a snapshot. */
@@ -43,6 +45,7 @@ struct PciDev {
     uint8_t cfg_w1c[PCI_CFG_SIZE];     /* bits that a written 1 clears */
     uint8_t cfg_reset[PCI_CFG_SIZE];   /* values after reset */
     PciBar bar[PCI_BARS];
+    PciBar rom;                        /* expansion ROM: PCI_BAR_RAM or none */
     unsigned msix_vectors;             /* 0: no MSI-X */
     uint8_t msix_cap;                  /* offset of the capability */
     uint8_t cap_end;                   /* first free byte for capabilities */
@@ -88,6 +91,22 @@ void pci_set_subsystem(PciDev *d, uint16_t vendor, uint16_t device);
 /* Declare BAR @i before the device is reset; @ops run under @lock. */
 void pci_add_bar(PciDev *d, unsigned i, PciBarKind kind, uint64_t len, const char *name,
                  const BusRegionOps *ops, void *owner, LodgeLock *lock);
+/* Declare BAR @i to be memory that the guest reaches without an exit: a frame buffer. @b's length is
+ * a power of two; it becomes the map's. Main thread, before the device is reset. */
+void pci_add_ram_bar(PciDev *d, unsigned i, MemBlock *b);
+/**
+ * pci_add_rom() - Give @d an expansion ROM from a file
+ * @file: a path, or a name that is looked up where distributions install firmware; "" or NULL: none
+ * Return: false with LODGE_ERROR_CONFIG: not there, a directory, empty, over 16 MiB, or no ROM image
+ *         (PCI Firmware 3.0, 5.1.1: starts with 55 AA).
+ */
+bool pci_add_rom(PciDev *d, const char *file, GError **error);
+/* Properties of a card that can start a machine from the network, for pci_add_rom(). Not every
+ * machine that has one wants to: firmware runs each ROM that it finds. */
+#define PCI_NETBOOT_PROPS(type, rom)                                                               \
+    {"netboot", "offer firmware to start from the network through this card", PROP_BOOL,           \
+     offsetof(type, netboot), 0, 1, "off"},                                                        \
+    {"romfile", "expansion ROM that does it", PROP_STRING, offsetof(type, romfile), 0, 4096, rom}
 /* Append a capability of @len bytes; its offset. Room is the caller's promise (g_assert). */
 uint8_t pci_add_cap(PciDev *d, uint8_t id, uint8_t len);
 /* MSI-X with @vectors (<= PCI_MSIX_MAX), table and PBA in BAR @bar_i of its own (4 KiB). */

@@ -18,6 +18,7 @@ enum {
     PCI_BAR0 = 0x10,
     PCI_SUBSYSTEM_VENDOR = 0x2c,
     PCI_SUBSYSTEM_ID = 0x2e,
+    PCI_ROM = 0x30,
     PCI_CAP_POINTER = 0x34,
     PCI_INTERRUPT_LINE = 0x3c,
     PCI_INTERRUPT_PIN = 0x3d,
@@ -40,7 +41,16 @@ enum {
 
 #define PCI_HEADER_MULTI 0x80 /* header type: more than one function */
 #define PCI_BAR_IS_IO 0x1u    /* BAR bit 0 */
+#define PCI_BAR_PREFETCH 0x8u /* BAR bit 3: memory without side effects */
+#define PCI_ROM_ENABLE 0x1u   /* expansion ROM base address, bit 0 */
 #define PCI_CAP_ID_MSIX 0x11
+
+/* Show a BAR of memory at @target, or nowhere (UINT64_MAX). Device lock held. Whether it moved. */
+bool pci_ram_bar_place(PciDev *d, PciBar *bar, uint64_t target);
+/* Take the memory behind BARs and ROM away. Main thread, vCPUs parked. */
+void pci_ram_bars_free(PciDev *d);
+/* Where the expansion ROM should decode; UINT64_MAX: nowhere. */
+uint64_t pci_rom_target(const PciDev *d);
 
 /* A configuration write happened; @old_cfg: the 256 bytes before it. */
 void pci_msix_cfg_written(PciDev *d, const uint8_t *old_cfg);

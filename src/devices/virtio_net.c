@@ -66,6 +66,8 @@ typedef struct VirtioNet {
     VirtioDev v;
     /* Properties: */
     NetPort *netdev; /* borrowed from the board: the back end's port */
+    bool netboot;    /* has its expansion ROM */
+    char *romfile;   /* owned */
     uint8_t mac[NET_MAC_LEN];
     uint32_t mtu;
     /* Constant after realize: */
@@ -565,8 +567,11 @@ static bool net_realize(Device *d, GError **error)
     n->rx_pins = g_new(MemPin, 2 * RX_ROOM);
     n->joined = net_join(&n->port, n->netdev, error);
     if (n->joined && virtio_realize(&n->v, &net_virtio, d->board->io, net_configure(n), QUEUES,
-                                    VIRTIO_QUEUE_SIZE, CONFIG_LEN, error))
-        return true;
+                                    VIRTIO_QUEUE_SIZE, CONFIG_LEN, error)) {
+        if (!n->netboot || pci_add_rom(&n->v.pci, n->romfile, error))
+            return true;
+        virtio_unrealize(&n->v);
+    }
     net_free(n);
     return false;
 }
@@ -633,6 +638,7 @@ static const PropSpec net_props[] = {
     {"mac", "hardware address", PROP_MAC, offsetof(VirtioNet, mac), 0, 0, "52:54:00:12:34:56"},
     {"mtu", "greatest frame without its header, 68 to 65535; 0: not told", PROP_U32,
      offsetof(VirtioNet, mtu), 0, MTU_MAX, "0"},
+    PCI_NETBOOT_PROPS(VirtioNet, "pxe-virtio.rom"),
     {0},
 };
 
@@ -640,6 +646,7 @@ const DeviceClass virtio_net_pci_class = {
     .name = "virtio-net-pci",
     .bus = "pci",
     .help = "virtio 1.0 network card",
+    .boot = 'n',
     .instance_size = sizeof(VirtioNet),
     .props = net_props,
     .state = &net_state,

@@ -8,8 +8,12 @@
  * depends on the configuration are integers in the root scope, defined by name in an SSDT.
  *
  * Two halves: the first makes tables as a list of bytes with named references (this field of table
- * A holds the address of table B) and places of checksums; the second is a sink that gives the list
- * addresses. Another sink may hand the same list to firmware as instructions.
+ * A holds the address of table B) and places of checksums. The second are two sinks: one gives the
+ * list addresses, for a kernel that is entered directly; the other hands it to firmware as files
+ * and instructions (the table loader of QEMU's firmware interface, as SeaBIOS reads it: allocate a
+ * file's place, add a file's address to a field, set a checksum).
+ *
+ * PCI hot-plug is an SSDT of its own, firmware/hotplug.asl.
  *
  * Legacy power management (SMI_CMD) is absent: SCI_EN is always set. No SMM, no sleep but S5, the
  * reset register is port 0xCF9 with value 6.
@@ -28,6 +32,7 @@
 
 #include "acpi_pm.h"
 #include "dsdt_aml.h"
+#include "hotplug_aml.h"
 #include "pc_map.h"
 
 /* The header that all tables but RSDP and FACS share, ACPI 5.2.6. */
@@ -81,9 +86,10 @@ enum {
 #define FADT_NO_C3_US 0x0fff /* over 1000: no C3 */
 #define FADT_RTC_CENTURY 0x32
 #define FADT_RESET_HARD 0x06
-/* IAPC_BOOT_ARCH, 5.2.9.3: no "VGA absent", no "MSI not supported", no "CMOS RTC absent". */
+/* IAPC_BOOT_ARCH, 5.2.9.3: no "MSI not supported", no "CMOS RTC absent". */
 #define BOOT_ARCH_LEGACY 0x0001
 #define BOOT_ARCH_8042 0x0002
+#define BOOT_ARCH_NO_VGA 0x0004
 /* Flags, 5.2.9: button and sleep bits say "not a fixed feature" when set. */
 #define FADT_WBINVD (1u << 0)
 #define FADT_PROC_C1 (1u << 2)
@@ -138,6 +144,30 @@ enum {
 #define AML_NAME 0x08
 #define AML_ROOT '\\'
 #define AML_DWORD 0x0c
+
+/* Values of the names in dsdt.asl. */
+#define COM1_THERE 0x01
+#define FDC_THERE 0x10
+#define FDC_DRIVES 0x03
+
+/* Entries of the loader's script: little-endian, the rest of 128 bytes is 0. */
+enum { LOADER_ALLOCATE = 1, LOADER_POINTER = 2, LOADER_CHECKSUM = 3 };
+enum {
+    LOADER_COMMAND = 0,
+    LOADER_FILE = 4, /* of ALLOCATE and CHECKSUM; POINTER: which holds the field */
+    LOADER_NAME_LEN = 56,
+    LOADER_ALIGN = 60,
+    LOADER_ZONE = 64,
+    LOADER_POINTEE = 60,
+    LOADER_POINTER_AT = 116,
+    LOADER_POINTER_SIZE = 120,
+    LOADER_SUM_AT = 60,
+    LOADER_SUM_START = 64,
+    LOADER_SUM_LEN = 68,
+    LOADER_ENTRY = 128,
+};
+enum { LOADER_ZONE_HIGH = 1, LOADER_ZONE_BIOS = 2 };
+#define RSDP_ALIGN 16 /* where an operating system looks for it, 5.2.5.1 */
 
 #define TABLE_ALIGN 64 /* the FACS wants it; good for all */
 #define TABLES_MAX 16
@@ -282,7 +312,8 @@ static GByteArray *fadt_new(const AcpiConfig *c)
     store_le16(p + FADT_P_LVL2_LAT, FADT_NO_C2_US);
     store_le16(p + FADT_P_LVL3_LAT, FADT_NO_C3_US);
     p[FADT_CENTURY] = FADT_RTC_CENTURY;
-    store_le16(p + FADT_BOOT_ARCH, BOOT_ARCH_LEGACY | (c->i8042 ? BOOT_ARCH_8042 : 0));
+    store_le16(p + FADT_BOOT_ARCH, BOOT_ARCH_LEGACY | (c->i8042 ? BOOT_ARCH_8042 : 0) |
+                                       (c->no_vga ? BOOT_ARCH_NO_VGA : 0));
     store_le32(p + FADT_FLAGS, FADT_WBINVD | FADT_PROC_C1 | FADT_SLP_BUTTON | FADT_FIX_RTC |
                                    FADT_RESET_REG_SUP);
     gas_io(p + FADT_RESET_REG, 1, PC_PORT_RESET);
@@ -366,6 +397,16 @@ static GByteArray *ssdt_new(const AcpiConfig *c)
     aml_name_u32(b, "LGPV", c->pvpanic);
     aml_name_u32(b, "LGKB", c->i8042);
     aml_name_u32(b, "LGHP", c->hpet);
+    aml_name_u32(b, "LGDM", c->dma);
+    aml_name_u32(b, "LGCM", c->com_ports | COM1_THERE);
+    aml_name_u32(b, "LGFD", c->fdc ? FDC_THERE | (c->floppies & FDC_DRIVES) : 0);
+    return b;
+}
+
+static GByteArray *aml_table_new(const uint8_t *aml, unsigned len)
+{
+    GByteArray *b = g_byte_array_new();
+    g_byte_array_append(b, aml, len);
     return b;
 }
 
@@ -413,9 +454,7 @@ static void tables_make(AcpiTables *t, const AcpiConfig *c)
     store_le32(rsdp_bytes->data + RSDP_LENGTH, RSDP_LEN);
     unsigned rsdp = tables_add(t, rsdp_bytes);
     unsigned facs = tables_add(t, facs_new());
-    GByteArray *dsdt_bytes = g_byte_array_new();
-    g_byte_array_append(dsdt_bytes, dsdt_aml, sizeof dsdt_aml);
-    unsigned dsdt = tables_add_headed(t, dsdt_bytes);
+    unsigned dsdt = tables_add_headed(t, aml_table_new(dsdt_aml, sizeof dsdt_aml));
 
     unsigned fadt = entry[n++] = tables_add_headed(t, fadt_new(c));
     tables_refer(t, fadt, FADT_FACS, 4, facs);
@@ -423,6 +462,8 @@ static void tables_make(AcpiTables *t, const AcpiConfig *c)
     tables_refer(t, fadt, FADT_X_DSDT, 8, dsdt);
     entry[n++] = tables_add_headed(t, madt_new(c));
     entry[n++] = tables_add_headed(t, ssdt_new(c));
+    if (c->pci_hotplug)
+        entry[n++] = tables_add_headed(t, aml_table_new(hotplug_aml, sizeof hotplug_aml));
     entry[n++] = tables_add_headed(t, waet_new());
     if (c->hpet)
         entry[n++] = tables_add_headed(t, hpet_new());
@@ -467,8 +508,7 @@ static bool tables_place(AcpiTables *t, gpa_t base, GByteArray *ret_blob, GError
     return true;
 }
 
-bool acpi_build(const AcpiConfig *c, gpa_t base, GByteArray *ret_blob, gpa_t *ret_rsdp,
-                GError **error)
+static bool check_config(const AcpiConfig *c, GError **error)
 {
     if (!c->cpus)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "acpi: a machine has at least one CPU");
@@ -479,6 +519,14 @@ bool acpi_build(const AcpiConfig *c, gpa_t base, GByteArray *ret_blob, gpa_t *re
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "acpi: PCI hole at 0x%x does not lie between memory and 0x%x",
                           c->pci_hole_base, PC_PCI_HOLE_LIMIT_GPA);
+    return true;
+}
+
+bool acpi_build(const AcpiConfig *c, gpa_t base, GByteArray *ret_blob, gpa_t *ret_rsdp,
+                GError **error)
+{
+    if (!check_config(c, error))
+        return false;
     if (base % TABLE_ALIGN || base > UINT32_MAX)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "acpi: tables cannot begin at 0x%" G_GINT64_MODIFIER "x", base);
@@ -487,5 +535,86 @@ bool acpi_build(const AcpiConfig *c, gpa_t base, GByteArray *ret_blob, gpa_t *re
     if (!tables_place(&t, base, ret_blob, error))
         return false;
     *ret_rsdp = base;
+    return true;
+}
+
+/* ---- the sink for firmware ---- */
+
+/* Where table @i of the list lies: the root pointer, which comes first, has a file of its own. */
+static const char *loader_file(unsigned i)
+{
+    return i ? ACPI_FILE_TABLES : ACPI_FILE_RSDP;
+}
+
+/* A new entry about @file, zeros from there on; valid until the next. */
+static uint8_t *loader_entry(GByteArray *script, uint32_t command, const char *file)
+{
+    guint at = script->len;
+    g_byte_array_set_size(script, at + LOADER_ENTRY);
+    uint8_t *e = script->data + at;
+    memset(e, 0, LOADER_ENTRY);
+    store_le32(e + LOADER_COMMAND, command);
+    g_strlcpy((char *)e + LOADER_FILE, file, LOADER_NAME_LEN);
+    return e;
+}
+
+static void loader_allocate(GByteArray *script, const char *file, uint32_t align, uint8_t zone)
+{
+    uint8_t *e = loader_entry(script, LOADER_ALLOCATE, file);
+    store_le32(e + LOADER_ALIGN, align);
+    e[LOADER_ZONE] = zone;
+}
+
+static void tables_script(const AcpiTables *t, AcpiLoader *l)
+{
+    uint32_t at[TABLES_MAX] = {0}, end = 0;
+    for (unsigned i = 1; i < t->n; i++) {
+        at[i] = end;
+        end = (uint32_t)align_up(end + t->table[i]->len, TABLE_ALIGN);
+    }
+    g_byte_array_append(l->rsdp, t->table[0]->data, t->table[0]->len);
+    g_byte_array_set_size(l->tables, end);
+    memset(l->tables->data, 0, end);
+    for (unsigned i = 1; i < t->n; i++)
+        memcpy(l->tables->data + at[i], t->table[i]->data, t->table[i]->len);
+
+    loader_allocate(l->script, ACPI_FILE_RSDP, RSDP_ALIGN, LOADER_ZONE_BIOS);
+    loader_allocate(l->script, ACPI_FILE_TABLES, TABLE_ALIGN, LOADER_ZONE_HIGH);
+    for (unsigned i = 0; i < t->refs; i++) {
+        const AcpiRef *r = &t->ref[i];
+        GByteArray *holder = r->from ? l->tables : l->rsdp;
+        uint32_t field = at[r->from] + r->at;
+        store_le32(holder->data + field, at[r->to]); /* the upper half, if any, is 0 */
+        uint8_t *e = loader_entry(l->script, LOADER_POINTER, loader_file(r->from));
+        g_strlcpy((char *)e + LOADER_POINTEE, loader_file(r->to), LOADER_NAME_LEN);
+        store_le32(e + LOADER_POINTER_AT, field);
+        e[LOADER_POINTER_SIZE] = (uint8_t)r->size;
+    }
+    for (unsigned i = 0; i < t->sums; i++) {
+        const AcpiSum *s = &t->sum[i];
+        uint32_t start = at[s->table];
+        (s->table ? l->tables : l->rsdp)->data[start + s->at] = 0;
+        uint8_t *e = loader_entry(l->script, LOADER_CHECKSUM, loader_file(s->table));
+        store_le32(e + LOADER_SUM_AT, start + s->at);
+        store_le32(e + LOADER_SUM_START, start);
+        store_le32(e + LOADER_SUM_LEN, s->len);
+    }
+}
+
+void acpi_loader_clear(AcpiLoader *l)
+{
+    g_clear_pointer(&l->tables, g_byte_array_unref);
+    g_clear_pointer(&l->rsdp, g_byte_array_unref);
+    g_clear_pointer(&l->script, g_byte_array_unref);
+}
+
+bool acpi_build_loader(const AcpiConfig *c, AcpiLoader *ret_loader, GError **error)
+{
+    if (!check_config(c, error))
+        return false;
+    g_auto(AcpiTables) t = {0};
+    tables_make(&t, c);
+    *ret_loader = (AcpiLoader){g_byte_array_new(), g_byte_array_new(), g_byte_array_new()};
+    tables_script(&t, ret_loader);
     return true;
 }

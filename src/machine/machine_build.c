@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include "lodge/diag.h"
+#include "lodge/display.h"
 #include "lodge/error.h"
+#include "lodge/input.h"
 #include "lodge/num.h"
 
 #include "initrd.h"
@@ -70,8 +72,10 @@ static bool build_memory(Machine *m, const Tree *t, GError **error)
         flags |= MEM_PREFAULT;
     if (tree_has(t, "/memory", "shared"))
         flags |= MEM_SHARED;
+    bool firmware = tree_has(t, "/boot", "firmware");
     pc_split_ram(size, &m->board.ram_below_4g, &m->board.ram_above_4g);
-    return pc_map_ram(&m->board, flags, error);
+    return pc_map_ram(&m->board, flags, firmware, error) &&
+           (!firmware || pc_map_firmware(&m->board, tree_str(t, "/boot", "firmware"), error));
 }
 
 static bool read_cpus(Machine *m, const Tree *t, GError **error)
@@ -182,7 +186,7 @@ static bool each_child(Machine *m, const Tree *t, const char *path,
     return true;
 }
 
-static bool build_device(Machine *m, const Tree *t, const char *id, GError **error)
+bool machine_build_device(Machine *m, const Tree *t, const char *id, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/devices/%s", id);
     const char *name = tree_str(t, path, "compatible");
@@ -218,7 +222,7 @@ static bool add_initrd(Machine *m, const Tree *t, GError **error)
     };
     static const char *const guesses[] = {"?ext4", "?xfs", "?btrfs"};
     g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
-    const char *version = boot_kernel_version(m->boot);
+    const char *version = m->boot ? boot_kernel_version(m->boot) : NULL;
     if (!ids->len || !version || tree_has(t, "/boot", "initrd"))
         return true;
     BlkNode *disk = g_hash_table_lookup(m->blks, g_ptr_array_index(ids, 0));
@@ -263,6 +267,12 @@ static bool open_boot(Machine *m, const Tree *t, GError **error)
         .protocol = tree_str(t, "/boot", "protocol"),
         .cache_dir = tree_has(t, "/boot", "cache") ? m->config.cache_dir : NULL,
     };
+    bool firmware = tree_has(t, "/boot", "firmware");
+    if (firmware && spec.kernel)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "/boot: has a kernel and firmware; a machine starts from one of them");
+    if (firmware)
+        return true;
     if (!spec.kernel)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "/boot: no kernel; give --kernel FILE");
     m->boot = boot_open(&spec, error);
@@ -288,10 +298,16 @@ static bool build(Machine *m, const Tree *t, GError **error)
     b->pio = bus_new("port", 65536);
     b->mmio = bus_new("mmio", UINT64_C(1) << 52);
     b->irq = irq_new();
+    if (pc_parts(t) & PC_SCREEN) {
+        b->display = display_new(b->timers);
+        b->input = input_new();
+    }
     if (!build_memory(m, t, error) || !each_child(m, t, "/backends/block", open_blk, error) ||
         !add_initrd(m, t, error))
         return false;
-    machine_loader_start(m);
+    m->parts = pc_parts(t);
+    if (m->boot)
+        machine_loader_start(m);
     m->kvm = kvm_open(error);
     if (!m->kvm || !kvm_attach(m->kvm, b, error) || !build_cpus(m, error) ||
         !each_child(m, t, "/backends/net", open_net, error) ||
@@ -299,7 +315,9 @@ static bool build(Machine *m, const Tree *t, GError **error)
         return false;
     m->no_reboot = tree_has(t, "/options", "no-reboot");
     m->pc = (PcBoard){.board = b, .devices = m->devices};
-    return pc_build(&m->pc, t, error) && each_child(m, t, "/devices", build_device, error);
+    return pc_build(&m->pc, t, error) &&
+           each_child(m, t, "/devices", machine_build_device, error) &&
+           pc_prepare_firmware(&m->pc, t, error);
 }
 
 Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)
@@ -318,6 +336,7 @@ Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)
     m->board.net = find_net;
     m->board.chan = find_chan;
     m->board.request = machine_on_request;
+    m->board.cpu_regs = cpu_set_io_regs;
     if (!build(m, t, error))
         return NULL;
     m->times.build_ns = clock_host_ns();

@@ -12,7 +12,9 @@
  *   /                    compatible = "lodge,machine-1"; vm-name; uuid (absent: none was asked for)
  *   /memory              size (u64, bytes); huge = "on" | "thp" | "off"; prefault, shared (bools)
  *   /cpus                count (u32); model
- *   /boot                kernel; initrd (list); append; protocol; modules; cache (bool)
+ *   /boot                kernel; initrd (list); append; protocol; modules; cache (bool); or
+ *                        firmware; order (letters a, c, d, n), menu (bool), menu-timeout (u32, ms)
+ *   /smbios              texts by their keys, see smbios.h
  *   /rtc                 base = "utc" | "localtime" | seconds since the epoch
  *   /options             debug-exit, no-reboot (bools)
  *   /backends/block/ID   file; base; format; read-only, snapshot (bools); cache; aio

@@ -426,6 +426,105 @@ static void test_loop_on_paused_clock(void)
     lodge_clock_free(c);
 }
 
+/* What the guest moves: the layout follows, and refuses what overlaps. */
+static void test_memory_moves(void)
+{
+    g_autoptr(MemMap) m = mem_map_new();
+    MemBlock *ram = mem_block_new("ram", 16 * 4096, 0, NULL);
+    MemBlock *rom = mem_block_new("rom", 4 * 4096, MEM_READ_ONLY, NULL);
+    MemPin pin;
+    uint32_t v = 0;
+    g_assert_true(mem_map_add(m, ram, 0, 0, 8 * 4096, NULL));
+    mem_map_own(m, rom);
+    g_assert_true(mem_map_block(m, "rom") == rom && !mem_map_block(m, "none"));
+    g_assert_true(mem_map_place(m, rom, 0x10000, 0, 4096, true));
+    g_assert_false(mem_map_place(m, rom, 0x0f000, 0, 2 * 4096, true));
+    g_assert_false(mem_map_place(m, rom, 0x7000, 0, 4096, true));
+    g_assert_false(mem_map_place(m, rom, 0x10000, 4 * 4096, 4096, true));
+    g_assert_false(mem_map_place(m, rom, 0x10001, 0, 4096, true));
+    g_assert_false(mem_map_place(m, rom, UINT64_MAX - 4095, 0, 4096, true));
+    g_assert_false(mem_write(m, 0x10000, "1234", 4));
+    g_assert_true(mem_load(m, 0x10000, "1234", 4));
+    /* Shadowed: the same place shows memory, written and read-only in turn. */
+    g_assert_true(mem_map_place(m, ram, 0x10000, 8 * 4096, 4096, false));
+    g_assert_true(mem_read(m, 0x10000, &v, 4) && v == 0);
+    g_assert_true(mem_write(m, 0x10000, "5678", 4));
+    g_assert_true(mem_map_place(m, ram, 0x10000, 8 * 4096, 4096, true));
+    g_assert_false(mem_write(m, 0x10000, "1234", 4));
+    g_assert_false(mem_pin(m, 0x10000, 4, true, &pin));
+    g_assert_true(mem_read(m, 0x10000, &v, 4) && !memcmp(&v, "5678", 4));
+    g_assert_true(mem_map_place(m, NULL, 0x10000, 0, 4096, false));
+    g_assert_false(mem_read(m, 0x10000, &v, 4));
+    /* Nothing is used up by moving. */
+    for (unsigned i = 0; i < 10000; i++) {
+        g_assert_true(mem_map_place(m, rom, 0x20000 + 4096 * (i % 7), 0, 4096, true));
+        g_assert_true(mem_map_place(m, NULL, 0x20000 + 4096 * (i % 7), 0, 4096, true));
+    }
+}
+
+static void test_memory_dirty(void)
+{
+    g_autoptr(MemMap) m = mem_map_new();
+    MemBlock *vram = mem_block_new("vram", 70 * 4096, MEM_DIRTY_LOG, NULL);
+    uint8_t map[16] = {0};
+    MemPin pin;
+    mem_map_own(m, vram);
+    g_assert_true(mem_map_place(m, vram, 1 << 20, 0, 70 * 4096, false));
+    g_assert_false(mem_dirty_fetch(m, vram, map));
+    g_assert_true(mem_write(m, (1 << 20) + 4095, "ab", 2));
+    g_assert_true(mem_pin(m, (1 << 20) + 69 * 4096, 4096, true, &pin));
+    mem_unpin(&pin);
+    g_assert_true(mem_pin(m, (1 << 20) + 30 * 4096, 4096, false, &pin));
+    mem_unpin(&pin);
+    g_assert_true(mem_dirty_fetch(m, vram, map));
+    g_assert_cmpuint(map[0], ==, 3);
+    g_assert_cmpuint(map[8], ==, 1 << 5);
+    g_assert_cmpuint(map[3], ==, 0);
+    g_assert_false(mem_dirty_fetch(m, vram, map));
+}
+
+typedef struct Gathered {
+    uint64_t addr, len;
+    unsigned on, off, settled;
+} Gathered;
+
+static void note_coalesce(void *opaque, Bus *b, uint64_t addr, uint64_t len, bool on)
+{
+    Gathered *g = opaque;
+    g->addr = addr;
+    g->len = len;
+    g->on += on;
+    g->off += !on;
+}
+
+static void note_settle(void *opaque)
+{
+    ((Gathered *)opaque)->settled++;
+}
+
+static void test_bus_gathers(void)
+{
+    Gathered g = {0};
+    BusEventHooks hooks = {.coalesce = note_coalesce, .settle = note_settle, .opaque = &g};
+    static const BusRegionOps ops = {.sizes = 1};
+    BusRegion r = {.name = "screen", .len = 0x100, .ops = &ops, .coalesce = true};
+    Bus *b = bus_new("mmio", 1 << 20);
+    bus_settle(b); /* without hooks: nothing to bring */
+    bus_set_event_hooks(b, &hooks);
+    g_assert_true(bus_map(b, &r, 0x1000, NULL));
+    g_assert_cmpuint(g.addr, ==, 0x1000);
+    g_assert_cmpuint(g.len, ==, 0x100);
+    bus_place(b, &r, 0x2000);
+    g_assert_cmpuint(g.on, ==, 2);
+    g_assert_cmpuint(g.off, ==, 1);
+    g_assert_cmpuint(g.addr, ==, 0x2000);
+    bus_unmap(b, &r);
+    g_assert_cmpuint(g.off, ==, 2);
+    bus_settle(b);
+    g_assert_cmpuint(g.settled, ==, 1);
+    bus_free(b);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -434,6 +533,9 @@ int main(int argc, char **argv)
     g_test_add_func("/loop/all", test_loop);
     g_test_add_func("/loop/paused-clock", test_loop_on_paused_clock);
     g_test_add_func("/mem/all", test_memory);
+    g_test_add_func("/mem/moves", test_memory_moves);
+    g_test_add_func("/mem/dirty", test_memory_dirty);
+    g_test_add_func("/bus/gathers", test_bus_gathers);
     g_test_add_func("/bus/widths", test_bus_widths);
     g_test_add_func("/bus/counts", test_bus_counts);
     g_test_add_func("/bus/moves", test_bus_moves);

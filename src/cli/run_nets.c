@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* --net and --publish. */
+#include <arpa/inet.h>
+#include <string.h>
+
+#include "lodge/error.h"
+#include "lodge/net.h"
+
+#include "run_compile.h"
+
+#define RUN_PORT_MAX 65535
+#define CLASS_NET "virtio-net-pci"
+
+static const NetDriver *net_driver_for(const char *name, GError **error)
+{
+    g_autoptr(GString) list = g_string_new(NULL);
+
+    for (const NetDriver *const *d = net_driver_table; *d; d++) {
+        if (!strcmp((*d)->name, name))
+            return *d;
+        g_string_append_printf(list, "%s%s", list->len ? ", " : "", (*d)->name);
+    }
+    lodge_fail(error, LODGE_ERROR_CONFIG, "--net: \"%s\": unknown back end; this version has %s",
+               name, list->str);
+    return NULL;
+}
+
+static const NetOptSpec *net_opt_named(const NetDriver *d, const char *name)
+{
+    for (const NetOptSpec *s = d->opts; s && s->name; s++) {
+        if (!strcmp(s->name, name))
+            return s;
+    }
+    return NULL;
+}
+
+/* A card by what users call it: the name of its class, or "virtio". */
+static const DeviceClass *net_model_for(const char *name, GError **error)
+{
+    g_autoptr(GString) list = g_string_new("virtio");
+
+    if (!name || !strcmp(name, "virtio"))
+        return class_for("net", CLASS_NET, error);
+    for (const DeviceClass *const *c = device_table; *c; c++) {
+        if (!(*c)->bus || !prop_of_kind(*c, PROP_NET))
+            continue;
+        if (!strcmp((*c)->name, name))
+            return *c;
+        g_string_append_printf(list, ", %s", (*c)->name);
+    }
+    lodge_fail(error, LODGE_ERROR_CONFIG, "--net: model: \"%s\": unknown card; this version has %s",
+               name, list->str);
+    return NULL;
+}
+
+static bool compile_net_pair(Tree *t, const NetDriver *d, const DeviceClass *cls,
+                             const char *backend, const char *device, const OptPair *pair,
+                             GError **error)
+{
+    const NetOptSpec *opt = net_opt_named(d, pair->key);
+    const PropSpec *p = prop_named(cls, pair->key);
+
+    if (opt) {
+        if (!opt->repeat && tree_has(t, backend, pair->key))
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: %s: given twice", pair->key);
+        if (!tree_add_str(t, backend, pair->key, pair->value))
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: %s: too many", pair->key);
+        return true;
+    }
+    if (!p || p->kind == PROP_NET) {
+        g_autoptr(GString) list = g_string_new(NULL);
+
+        for (const NetOptSpec *s = d->opts; s && s->name; s++)
+            g_string_append_printf(list, "%s%s", list->len ? ", " : "", s->name);
+        props_list(list, cls);
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--net: \"%s\": unknown sub-option; valid ones for %s are %s", pair->key,
+                          d->name, list->str);
+    }
+    return prop_check("net", cls, p, pair->value, error) &&
+           put(t, device, p->name, pair->value, error);
+}
+
+/* Whether firmware is to try card @n: where the user says so, or where there is nothing else. */
+static bool net_boots(const Tree *t, const Options *o)
+{
+    const OptValue *boot = options_next(o, "boot", NULL);
+    const char *order = boot ? opt_sub(boot, "order") : NULL;
+
+    if (!run_has_firmware(o))
+        return false;
+    if (order || (boot && opt_sub_on(boot, "menu")))
+        return !order || strchr(order, 'n');
+    return !tree_has(t, "/backends/block", NULL);
+}
+
+/* Cards of one machine differ in their last byte. */
+static bool net_set_mac(Tree *t, const DeviceClass *cls, const char *device, unsigned n,
+                        GError **error)
+{
+    g_autofree char *mac = g_strdup_printf("52:54:00:12:34:%02x", (0x56 + n) & 0xff);
+
+    return !n || !prop_named(cls, "mac") || tree_has(t, device, "mac") ||
+           put(t, device, "mac", mac, error);
+}
+
+static bool compile_net(Tree *t, const Options *o, const OptValue *v, unsigned n, GError **error)
+{
+    const char *name = v ? opt_sub(v, "driver") : "user";
+    const NetDriver *d = net_driver_for(name ? name : "user", error);
+    const DeviceClass *cls = d ? net_model_for(v ? opt_sub(v, "model") : NULL, error) : NULL;
+    g_autofree char *id = g_strdup_printf("net%u", n);
+    g_autofree char *backend = g_strdup_printf("/backends/net/%s", id);
+    g_autofree char *device = NULL;
+    const PropSpec *port = cls ? prop_of_kind(cls, PROP_NET) : NULL;
+
+    if (!cls)
+        return false;
+    tree_set_str(t, backend, "driver", d->name);
+    device = device_add(t, id, cls);
+    if (port)
+        tree_set_str(t, device, port->name, id);
+    for (guint i = 0; v && i < v->pairs->len; i++) {
+        const OptPair *pair = g_ptr_array_index(v->pairs, i);
+
+        if (strcmp(pair->key, "driver") && strcmp(pair->key, "model") &&
+            !compile_net_pair(t, d, cls, backend, device, pair, error))
+            return false;
+    }
+    if (net_boots(t, o) && prop_named(cls, "netboot") && !tree_has(t, device, "netboot") &&
+        !put(t, device, "netboot", "on", error))
+        return false;
+    return net_set_mac(t, cls, device, n, error);
+}
+
+static bool port_ok(const char *text, uint64_t least)
+{
+    uint64_t port;
+
+    return parse_u64(text, &port) && port >= least && port <= RUN_PORT_MAX;
+}
+
+/* [ADDR:]HOST:GUEST[/udp] to the user network's own form. Transfer full. */
+static char *publish_rule(const char *text, GError **error)
+{
+    g_autofree char *copy = g_strdup(text);
+    g_auto(GStrv) part = NULL;
+    const char *proto = "tcp", *addr = "127.0.0.1";
+    char *slash = strchr(copy, '/');
+    struct in_addr ip;
+    guint n;
+
+    if (slash) {
+        *slash = '\0';
+        proto = slash + 1;
+    }
+    part = g_strsplit(copy, ":", -1);
+    n = g_strv_length(part);
+    if (n == 3)
+        addr = part[0];
+    if (n < 2 || n > 3 || (strcmp(proto, "tcp") && strcmp(proto, "udp")) ||
+        inet_pton(AF_INET, addr, &ip) != 1 || !port_ok(part[n - 2], 0) ||
+        !port_ok(part[n - 1], 1)) {
+        lodge_fail(error, LODGE_ERROR_CONFIG,
+                   "--publish: \"%s\": write [ADDR:]HOST:GUEST[/udp], like 2222:22 or "
+                   "0.0.0.0:8080:80",
+                   text);
+        return NULL;
+    }
+    return g_strdup_printf("%s:%s:%s-:%s", proto, addr, part[n - 2], part[n - 1]);
+}
+
+static bool compile_publish(Tree *t, const Options *o, GError **error)
+{
+    g_autoptr(GPtrArray) nets = tree_children(t, "/backends/net");
+    g_autofree char *user = NULL;
+
+    for (guint i = 0; i < nets->len && !user; i++) {
+        g_autofree char *path =
+            g_strdup_printf("/backends/net/%s", (char *)g_ptr_array_index(nets, i));
+
+        if (!strcmp(tree_str(t, path, "driver"), "user"))
+            user = g_steal_pointer(&path);
+    }
+    for (const OptValue *v = NULL; (v = options_next(o, "publish", v));) {
+        g_autofree char *rule = publish_rule(v->text, error);
+
+        if (!rule)
+            return false;
+        if (!user)
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "--publish: \"%s\": needs a user network; add --net user", v->text);
+        if (!tree_add_str(t, user, "hostfwd", rule))
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "--publish: \"%s\": too many", v->text);
+    }
+    return true;
+}
+
+bool compile_nets(Tree *t, const Options *o, GError **error)
+{
+    unsigned n = 0;
+    bool none = false;
+
+    for (const OptValue *v = NULL; (v = options_next(o, "net", v));) {
+        if (!g_strcmp0(opt_sub(v, "driver"), "none")) {
+            if (v->pairs->len > 1)
+                return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: none: takes no sub-options");
+            none = true;
+        } else if (!compile_net(t, o, v, n++, error)) {
+            return false;
+        }
+    }
+    if (none && n)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: none: stands beside another --net");
+    if (!none && !n && !compile_net(t, o, NULL, 0, error))
+        return false;
+    return compile_publish(t, o, error);
+}
+
