@@ -63,7 +63,7 @@ static void test_properties(void)
     check_refused(tb, "vgamem", "4M");
     check_refused(tb, "vgamem", "128M");
     check_refused(tb, "romfile", "/no/such/file");
-    test_board_add(tb, "vga", "romfile=,vgamem=64M"); /* nothing of those is left in its way; no Display */
+    test_board_add(tb, "vga", "romfile=,vgamem=64M"); /* nothing is left in its way; no Display */
     test_out(tb, 0x1ce, 2, 10);
     g_assert_cmphex(test_in(tb, 0x1cf, 2), ==, 1024);
     check_refused(tb, "romfile", ""); /* a second one finds the ports taken */
@@ -279,7 +279,7 @@ static uint8_t model_read(Model *m, unsigned addr)
     for (unsigned b = 0; b < 8; b++) {
         bool same = true;
         for (unsigned p = 0; p < 4; p++)
-            same = same && (!bit_of(m->gfx[7], p) || bit_of(m->latch[p], b) == bit_of(m->gfx[2], p));
+            same &= !bit_of(m->gfx[7], p) || bit_of(m->latch[p], b) == bit_of(m->gfx[2], p);
         match |= (unsigned)same << b;
     }
     return match;
@@ -500,8 +500,8 @@ static void test_dark_portal(VgaBoard **f, gconstpointer unused)
     g_assert_cmphex(test_peek(vb->tb, WINDOW + 0xfffc, 8), ==, 0xffffffff55667788);
 }
 
-/* CVE-2017-13672 and CVE-2016-3712: registers that together name what is not there, in any order, and
- * a refresh after each. AddressSanitizer looks on; the block ends at an unmapped page. */
+/* CVE-2017-13672 and CVE-2016-3712: registers that together name what is not there, in any order,
+ * and a refresh after each. AddressSanitizer looks on; the block ends at an unmapped page. */
 static void test_display_past_memory(VgaBoard **f, gconstpointer unused)
 {
     static const uint16_t values[] = {0, 1, 7, 8, 640, 2047, 4095, 4096, 0x7fff, 0xffff};
@@ -575,9 +575,7 @@ static void test_state(VgaBoard **f, gconstpointer unused)
     state_save(vb->vga->cls->state, vb->vga, saved);
     device_reset(vb->vga, RESET_COLD);
     g_assert_cmphex(vga_vbe_get(vb, 4), ==, 0);
-    lodge_lock(&vb->vga->lock);
     state_load(vb->vga->cls->state, vb->vga, saved->data, saved->len, &used, &error);
-    lodge_unlock(&vb->vga->lock);
     g_assert_no_error(error);
     state_save(vb->vga->cls->state, vb->vga, again);
     g_assert_cmpmem(saved->data, saved->len, again->data, again->len);
@@ -587,9 +585,8 @@ static void test_state(VgaBoard **f, gconstpointer unused)
     uint8_t *vbe = memmem(saved->data, saved->len, "\xc5\xb0\x20\x03\x58\x02\x10\x00", 8);
     g_assert_nonnull(vbe);
     vbe[6] = 7;
-    lodge_lock(&vb->vga->lock);
-    g_assert_false(state_load(vb->vga->cls->state, vb->vga, saved->data, saved->len, &used, &error));
-    lodge_unlock(&vb->vga->lock);
+    g_assert_false(state_load(vb->vga->cls->state, vb->vga, saved->data, saved->len, &used,
+                              &error));
     g_assert_nonnull(error);
     device_reset(vb->vga, RESET_COLD);
 }

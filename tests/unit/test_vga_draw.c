@@ -584,7 +584,8 @@ static void test_linear(VgaBoard **f, gconstpointer bpp_ptr)
     for (unsigned y = 0; y < 67; y++) {
         for (unsigned x = 0; x < 101; x++) {
             unsigned i = (y + 4) * 150 + x + 9;
-            uint32_t val = noise(i) | noise(i + 1) << 8 | noise(i + 2) << 16, dot = vga_dot(vb, x, y);
+            uint32_t val = noise(i) | noise(i + 1) << 8 | noise(i + 2) << 16;
+            uint32_t dot = vga_dot(vb, x, y);
             if (bpp == 8)
                 g_assert_cmphex(dot, ==, color_preset(val & 0xff));
             else if (bpp == 15)
