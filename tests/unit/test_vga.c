@@ -71,6 +71,28 @@ static void test_properties(void)
     g_assert_cmphex(test_in(tb, 0x1cf, 2), ==, 0xb0c5);
 }
 
+/* Indices that no chip has change nothing at all. */
+static void test_missing_registers(VgaBoard **f, gconstpointer unused)
+{
+    static const struct { uint16_t port; uint8_t first, last; } chips[] = {
+        {0x3c4, 5, 0xff}, {0x3ce, 9, 0xff}, {0x3d4, 25, 0xff}};
+    VgaBoard *vb = *f;
+
+    vga_mode(vb, MODE_3);
+    for (unsigned chip = 0; chip < G_N_ELEMENTS(chips); chip++) {
+        for (unsigned i = chips[chip].first; i <= chips[chip].last; i++) {
+            g_autoptr(GByteArray) before = g_byte_array_new(), after = g_byte_array_new();
+            vga_out(vb, chips[chip].port, i);
+            if (vga_in(vb, chips[chip].port) < chips[chip].first)
+                continue; /* not all bits of the index are there */
+            state_save(vb->vga->cls->state, vb->vga, before);
+            vga_out(vb, chips[chip].port + 1, 0xa5);
+            state_save(vb->vga->cls->state, vb->vga, after);
+            g_assert_cmpmem(before->data, before->len, after->data, after->len);
+        }
+    }
+}
+
 static void test_indexed_registers(VgaBoard **f, gconstpointer unused)
 {
     VgaBoard *vb = *f;
@@ -347,6 +369,8 @@ static void test_windows(VgaBoard **f, gconstpointer unused)
         g_assert_cmphex(lfb(vb, 0), ==, 0xa0 + w);
         test_poke(vb->tb, WINDOW + windows[w].last, 1, 0x50 + w);
         g_assert_cmphex(test_peek(vb->tb, WINDOW + windows[w].last, 1), ==, 0x50 + w);
+        if (windows[w].last - windows[w].first >= 0xffff) /* planes end at 64 KiB */
+            g_assert_cmphex(lfb(vb, 4 * 0xffff), ==, 0x50 + w);
         for (unsigned other = 0; other < 0x20000; other += 0x4000) {
             if (other < windows[w].first || other > windows[w].last)
                 g_assert_cmphex(test_peek(vb->tb, WINDOW + other, 1), ==, 0xff);
@@ -510,6 +534,14 @@ static void test_display_past_memory(VgaBoard **f, gconstpointer unused)
     vga_vbe_mode(vb, 4096, 4096, 32); /* 64 MiB of 8 */
     vga_look(vb);
     g_assert_cmphex(vga_dot(vb, 4095, 4095), ==, 0);
+    vga_vbe_mode(vb, 1001, 4096, 24); /* a line that is there in part is black */
+    for (unsigned i = 1; i < 3003; i++) {
+        uint8_t on = 0xff;
+        g_assert_true(mem_write(vb->tb->board.mem, VGA_LFB + MEM_LEN - i, &on, 1));
+    }
+    vga_look(vb);
+    g_assert_cmphex(vga_dot(vb, 1000, MEM_LEN / 3003 - 1), ==, 0xffffff);
+    g_assert_cmphex(vga_dot(vb, 0, MEM_LEN / 3003), ==, 0);
     vga_vbe_mode(vb, 64, 64, 4);
     vga_vbe(vb, 6, 0xffff);
     vga_vbe(vb, 9, 0xffff);
@@ -598,6 +630,7 @@ int main(int argc, char **argv)
     ADD("pci", test_pci);
     g_test_add_func("/vga/properties", test_properties);
     ADD("registers", test_indexed_registers);
+    ADD("missing-registers", test_missing_registers);
     ADD("addresses", test_addresses);
     ADD("protect", test_protect);
     ADD("dac", test_dac);
