@@ -71,6 +71,10 @@ static bool set_backend(Device *d, const PropSpec *p, const char *value, GError 
 {
     Board *b = d->board;
     void *found = NULL;
+    if (!*value && p->preset) { /* optional: none */
+        *(void **)((uint8_t *)d + p->offset) = NULL;
+        return true;
+    }
     if (p->kind == PROP_BLK)
         found = b->blk ? b->blk(b, value) : NULL;
     else if (p->kind == PROP_NET)

@@ -59,6 +59,8 @@ typedef struct Board {
     IdeBus *ide;        /* set by the IDE controller's realize; NULL: none */
     Fdc *fdc;           /* set by the floppy controller's realize; NULL: none */
     IsaDma *dma;        /* set by the 8237 pair's realize; NULL: none */
+    Device *i8042;      /* set by the keyboard controller's realize; NULL: none */
+    Device *ps2_mouse;  /* set by the PS/2 mouse's realize; NULL: none */
     Display *display;   /* the machine's screen; NULL: none */
     Input *input;       /* keyboards and pointers; NULL: nobody types */
     unsigned cpus;
@@ -69,6 +71,11 @@ typedef struct Board {
     Chan *(*chan)(struct Board *b, const char *name);
     /* Any thread, device locks may be held; returns at once. */
     void (*request)(struct Board *b, BoardRequest what, int arg);
+    /* General registers of the vCPU whose access a handler serves: EAX, EBX, ECX, EDX, ESI, EDI.
+     * Written, the upper halves become 0; of a read access its result is EAX, whatever stands in
+     * @regs. Context: within a bus handler, on the vCPU's thread, device locks may be held.
+     * Return: false: not to be had. NULL: a machine whose vCPUs show none. */
+    bool (*cpu_regs)(struct Board *b, uint32_t regs[6], bool write);
     /* vCPU thread: ask for new signal of A20 etc. is not modelled: A20 is always open. */
     void *opaque; /* the machine's */
 } Board;
@@ -90,13 +97,15 @@ typedef struct PropSpec {
     PropKind kind;
     uint32_t offset;   /* in the instance */
     uint64_t min, max; /* numbers: inclusive; STRING: max is the length's ceiling, bytes */
-    const char *preset; /* default in text form; NULL: required for BLK/NET, else zero */
+    const char *preset; /* default in text form; NULL: required for BLK/NET, else zero;
+                         * "": an optional BLK/NET/CHAN, none */
 } PropSpec;
 
 typedef struct DeviceClass {
     const char *name; /* stable: config, QMP, snapshots */
     const char *bus;  /* "isa" | "pci" | "ide" | "fdc" | NULL (board only) */
     const char *help; /* one line: part and what it is for */
+    char boot; /* firmware may boot from it: 'a' floppy, 'c' disk, 'd' CD-ROM, 'n' network; 0: not */
     size_t instance_size; /* bytes; a Device is the first member */
     const PropSpec *props; /* NULL: none */
     const StateDesc *state; /* never NULL: &state_none says so out loud */

@@ -16,7 +16,13 @@
 
 typedef struct Input Input;
 
-enum { INPUT_LEFT = 1 << 0, INPUT_RIGHT = 1 << 1, INPUT_MIDDLE = 1 << 2, INPUT_SIDE = 1 << 3, INPUT_EXTRA = 1 << 4 };
+enum {
+    INPUT_LEFT = 1 << 0,
+    INPUT_RIGHT = 1 << 1,
+    INPUT_MIDDLE = 1 << 2,
+    INPUT_SIDE = 1 << 3,
+    INPUT_EXTRA = 1 << 4,
+};
 
 #define INPUT_ABS_MAX 65535 /* absolute positions: 0 is the left or upper edge of the screen */
 
@@ -41,7 +47,11 @@ void input_attach(Input *in, const InputOps *ops, void *opaque);
 void input_detach(Input *in, const InputOps *ops, void *opaque);
 /* Whether somebody takes absolute positions now: else a viewer must send movements. */
 bool input_has_abs(Input *in);
-/* Told when that changes; one listener, any thread, no lock held. */
+/* Say whether an attached device with that slot takes absolute positions from now on; it does when
+ * it is attached. Context: any thread, a device's lock may be held. */
+void input_set_abs(Input *in, const InputOps *ops, void *opaque, bool on);
+/* Told when that changes; one listener; NULL takes it away, and it does not run any more after the
+ * return. Context of @fn: any thread, locks held: it posts and returns, and calls no Input. */
 void input_on_abs(Input *in, void (*fn)(void *opaque, bool has_abs), void *opaque);
 
 /* Any thread, no lock held; codes of 256 and more are ignored. */

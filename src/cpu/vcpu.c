@@ -68,6 +68,9 @@ struct CpuSet {
     Wanted wanted; /* atomic; written under lock */
 };
 
+/* The vCPU whose thread this is: a port handler may ask for its registers. */
+static _Thread_local Vcpu *current_vcpu;
+
 static void on_kick(int sig)
 {
     /* Only ends KVM_RUN. */
@@ -242,6 +245,7 @@ static void *vcpu_thread(void *opaque)
     CpuSet *s = c->set;
     struct kvm_run *r = c->run;
     char name[16];
+    current_vcpu = c;
     sigset_t all, kick;
     g_snprintf(name, sizeof name, "vcpu %u", c->index);
     pthread_setname_np(pthread_self(), name);
@@ -447,6 +451,21 @@ void cpu_set_free(CpuSet *s)
     pthread_cond_destroy(&s->changed);
     lodge_lock_clear(&s->lock);
     g_free(s);
+}
+
+bool cpu_set_io_regs(Board *b, uint32_t regs[6], bool write)
+{
+    struct kvm_regs r;
+    if (!current_vcpu || ioctl(current_vcpu->fd, KVM_GET_REGS, &r) < 0)
+        return false;
+    __u64 *const at[6] = {&r.rax, &r.rbx, &r.rcx, &r.rdx, &r.rsi, &r.rdi};
+    for (unsigned i = 0; i < G_N_ELEMENTS(at); i++) {
+        if (write)
+            *at[i] = regs[i]; /* as a 32-bit destination: the upper half is cleared */
+        else
+            regs[i] = (uint32_t)*at[i];
+    }
+    return !write || ioctl(current_vcpu->fd, KVM_SET_REGS, &r) == 0;
 }
 
 bool vcpu_regs(CpuSet *s, unsigned cpu, struct kvm_regs *ret_regs, struct kvm_sregs *ret_sregs)

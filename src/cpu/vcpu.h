@@ -80,6 +80,9 @@ unsigned cpu_set_count(const CpuSet *s);
 uint64_t cpu_set_exits(const CpuSet *s);
 
 /* Registers of a parked vCPU. */
+/* Board.cpu_regs: EAX, EBX, ECX, EDX, ESI, EDI of the vCPU whose access is being handled. */
+bool cpu_set_io_regs(Board *b, uint32_t regs[6], bool write);
+
 bool vcpu_regs(CpuSet *s, unsigned cpu, struct kvm_regs *ret_regs, struct kvm_sregs *ret_sregs);
 /* Guest virtual to physical by the vCPU's page tables; false: not mapped. */
 bool vcpu_translate(CpuSet *s, unsigned cpu, uint64_t gva, gpa_t *ret_gpa);

@@ -9,6 +9,8 @@
     X(acpi_pm_class)                                                                              \
     X(debug_exit_class)                                                                           \
     X(dma_i8237_class)                                                                            \
+    X(fdc_82077_class)                                                                            \
+    X(floppy_class)                                                                               \
     X(fw_cfg_class)                                                                               \
     X(i440fx_class)                                                                               \
     X(ide_cd_class)                                                                               \
@@ -23,6 +25,8 @@
     X(piix3_ide_class)                                                                            \
     X(pit_i8254_class)                                                                            \
     X(port92_class)                                                                               \
+    X(ps2_kbd_class)                                                                              \
+    X(ps2_mouse_class)                                                                            \
     X(pvpanic_class)                                                                              \
     X(rtc_mc146818_class)                                                                         \
     X(uart_16550_class)                                                                           \
@@ -30,7 +34,8 @@
     X(virtio_blk_pci_class)                                                                       \
     X(virtio_console_pci_class)                                                                   \
     X(virtio_net_pci_class)                                                                       \
-    X(virtio_rng_pci_class)
+    X(virtio_rng_pci_class)                                                                       \
+    X(vmmouse_class)
 
 #define DECLARE(cls) extern const DeviceClass cls;
 #define ROW(cls) &cls,

@@ -6,10 +6,10 @@
  * Spec: IBM PS/2 Hardware Interface Technical Reference, "Keyboard and Auxiliary Device
  * Controller" ("IBM"); Intel UPI-41/42 (8042) for the two ports.
  *
- * Modelled: all commands of the IBM reference, reset by pulse and by output port. A20 is always
- * open: its bit reads back as written. The password commands (0xA4..0xA6) answer "none installed".
- * Left out: translation of scan codes (the keyboard that plugs in speaks set 1 while XLATE is on),
- * line timing. The input buffer is taken at once, so IBF reads 0.
+ * Modelled: all commands of the IBM reference, translation of the keyboard's bytes from set 2 to
+ * set 1, reset by pulse and by output port. A20 is always open: its bit reads back as written. The
+ * password commands (0xA4..0xA6) answer "none installed".
+ * Left out: line timing. The input buffer is taken at once, so IBF reads 0.
  *
  * A byte for a port without a device is answered as IBM has it for a transmission that nobody
  * clocked: 0xFE in the output buffer with the time-out bit, so a driver's probe ends at once.
@@ -22,6 +22,8 @@
  */
 
 #include "kbd_i8042.h"
+
+#include "ps2_scancode.h"
 
 #define KBC_DATA_PORT 0x60
 #define KBC_COMMAND_PORT 0x64
@@ -81,6 +83,7 @@ enum {
 #define PORT_TEST_OK 0x00
 #define NO_PASSWORD 0xf1
 #define RESEND 0xfe
+#define SET1_UP 0x80 /* bit 7 of set 1: the key went up */
 
 typedef struct KbcRegs {
     uint8_t status; /* ST_SYSTEM, ST_COMMAND, ST_OUTPUT_FULL, ST_AUX_FULL, ST_TIMEOUT */
@@ -123,6 +126,22 @@ static void answer(Kbc *k, uint8_t byte)
     put(k, PS2_KEYBOARD, byte, 0);
 }
 
+/* The device's next byte as the guest is to see it, or -1. IBM, "Scan Code Translation": the prefix
+ * of a key that went up says nothing by itself; the key follows it at once. */
+static int fetch(Kbc *k, unsigned port)
+{
+    int byte = k->ops[port]->read(k->opaque[port]);
+    uint8_t up = 0;
+
+    if (port == PS2_AUX || !(k->regs.ram[0] & CB_TRANSLATE))
+        return byte;
+    if (byte == SCAN_BREAK) {
+        up = SET1_UP;
+        byte = k->ops[port]->read(k->opaque[port]);
+    }
+    return byte < 0 ? byte : scan_set2_to_set1((uint8_t)byte) | up;
+}
+
 /* Fetch a byte from a device whose clock is not held, keyboard first. */
 static void fill(Kbc *k)
 {
@@ -133,7 +152,7 @@ static void fill(Kbc *k)
             return;
         if (!k->ops[port] || (k->regs.ram[0] & off[port]))
             continue;
-        int byte = k->ops[port]->read(k->opaque[port]);
+        int byte = fetch(k, port);
         if (byte >= 0)
             put(k, port, byte, 0);
     }
@@ -335,6 +354,8 @@ static void kbc_unrealize(Device *d)
 {
     Kbc *k = (Kbc *)d;
 
+    if (d->board->i8042 == d)
+        d->board->i8042 = NULL;
     bus_unmap(d->board->pio, &k->data);
     bus_unmap(d->board->pio, &k->control);
     for (unsigned port = 0; port < PS2_PORTS; port++)
@@ -356,6 +377,7 @@ static bool kbc_realize(Device *d, GError **error)
         kbc_unrealize(d);
         return false;
     }
+    d->board->i8042 = d;
     return true;
 }
 

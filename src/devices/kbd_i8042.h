@@ -6,12 +6,13 @@
 
 enum { PS2_KEYBOARD, PS2_AUX, PS2_PORTS };
 
-/* A device at the end of a PS/2 cable. It is part of the controller: its state is guarded by the
- * controller's lock, which is held around these calls. */
+/* A device at the end of a PS/2 cable. The controller's lock is held around these calls: a device
+ * that others enter too has a lock of a higher rank for its state. */
 typedef struct Ps2Ops {
     /* A byte from the host; answers are queued and then fetched by read(). */
     void (*write)(void *opaque, uint8_t byte);
-    /* The next byte for the host, or -1: none. Only called while the controller can take one. */
+    /* The next byte for the host, or -1: none. Only called while the controller can take one; the
+     * keyboard has the key ready where it gives SCAN_BREAK. */
     int (*read)(void *opaque);
 } Ps2Ops;
 

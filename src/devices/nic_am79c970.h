@@ -2,8 +2,8 @@
 #ifndef LODGE_NIC_AM79C970_H
 #define LODGE_NIC_AM79C970_H
 
-/* Between nic_am79c970.c (registers) and nic_am79c970_ring.c (initialization block, descriptors,
- * frames). Names of registers and bits are the data sheet's. */
+/* Between nic_am79c970.c (card), nic_am79c970_regs.c (registers) and nic_am79c970_ring.c
+ * (initialization block, descriptors, frames). Names of registers and bits are the data sheet's. */
 
 #include "lodge/net.h"
 #include "pci.h"
@@ -47,6 +47,27 @@ enum {
     CSR_MISSED = 112,
     CSR_COLLISIONS = 114,
     CSR_BMU_TEST = 124,
+};
+
+/* Data sheet, "Bus Configuration Registers" */
+enum {
+    BCR_MISC = 2,
+    BCR_LED_FIRST = 4,
+    BCR_LED_LAST = 7,
+    BCR_FULL_DUPLEX = 9,
+    BCR_BURST = 18,
+    BCR_STYLE = 20,
+};
+
+/* "I/O Resources": behind the APROM, four registers of 16 or 32 bits */
+enum { PCNET_RDP, PCNET_RAP, PCNET_RESET, PCNET_BDP };
+
+enum {
+    PCNET_RAP_MASK = 0xff,
+    PCNET_BCR2_APROMWE = 0x0100,
+    PCNET_BCR20_SSIZE32 = 0x0100,
+    PCNET_STATUS_RMABORT = 0x20, /* PCI status, upper byte */
+    PCNET_BACKOFF_MAX = 6,       /* of polls for a frame that waits */
 };
 
 enum { /* CSR0 */
@@ -147,8 +168,8 @@ typedef struct PcnetTx {
     NetFrame frame[PCNET_TX_FRAMES];
     PcnetTxDesc desc[PCNET_TX_DESCS];
     struct iovec iov[PCNET_TX_IOVS];
-    uint8_t bounce[PCNET_FRAME_MAX];
-    uint8_t loop[PCNET_FRAME_MAX];
+    uint8_t loop[PCNET_FRAME_MAX];   /* the frame that is being looped back */
+    uint8_t bounce[PCNET_FRAME_MAX]; /* copied pieces */
 } PcnetTx;
 
 typedef struct Pcnet {
@@ -191,7 +212,12 @@ bool pcnet_rx_owned_locked(Pcnet *n);
 uint32_t pcnet_desc_address(const Pcnet *n, bool rx, unsigned ahead);
 bool pcnet_ssize32(const Pcnet *n);
 
-/* ---- nic_am79c970.c; dev.lock held ---- */
+/* ---- nic_am79c970_regs.c; dev.lock held ---- */
+uint64_t pcnet_reg_read_locked(Pcnet *n, unsigned reg);
+void pcnet_reg_write_locked(Pcnet *n, unsigned reg, uint16_t val);
+void pcnet_hard_reset_locked(Pcnet *n);
+void pcnet_arm_poll_locked(Pcnet *n);
+bool pcnet_polls_tx(const Pcnet *n);
 void pcnet_update_irq_locked(Pcnet *n);
 void pcnet_master_abort_locked(Pcnet *n, const char *what, gpa_t at);
 

@@ -3,8 +3,8 @@
  * PCNet's bus master side: initialization block, descriptor rings, frames.
  *
  * Spec: AMD Am79C970A data sheet (19436), "Buffer Management Unit", "Initialization Block",
- * "Receive Descriptors", "Transmit Descriptors", "Loopback Operation". Registers, threads and what
- * is left out: nic_am79c970.c.
+ * "Receive Descriptors", "Transmit Descriptors", "Loopback Operation". Threads and what is left
+ * out: nic_am79c970.c.
  *
  * A transmit round takes the lock, collects up to PCNET_TX_FRAMES frames whose pieces stay in guest
  * memory, drops the lock for one net_send() of all of them, and writes the descriptors back. A
@@ -84,14 +84,14 @@ static const uint8_t zeros[FRAME_MIN];
  */
 bool pcnet_ssize32(const Pcnet *n)
 {
-    uint8_t style = n->regs.bcr[20] & 0xff;
+    uint8_t style = n->regs.bcr[BCR_STYLE] & 0xff;
 
     return style >= STYLE_ILACC && style <= STYLE_BURST;
 }
 
 static uint8_t style_of(const Pcnet *n)
 {
-    return pcnet_ssize32(n) ? n->regs.bcr[20] & 0xff : 0;
+    return pcnet_ssize32(n) ? n->regs.bcr[BCR_STYLE] & 0xff : 0;
 }
 
 static unsigned desc_size(const Pcnet *n)

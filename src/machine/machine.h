@@ -20,6 +20,7 @@
 
 #include <glib.h>
 
+#include "lodge/block.h"
 #include "lodge/device.h"
 
 #include "tree.h"
@@ -54,6 +55,8 @@ typedef struct MachineConfig {
     const char *cache_dir; /* of unpacked kernels; NULL: none */
     /* The machine has ended; the main thread, once. Devices are quiet, vCPUs parked. */
     void (*ended)(void *opaque, const MachineResult *r);
+    /* Device @id is gone, after machine_unplug(). Main thread. NULL: not interested. */
+    void (*unplugged)(void *opaque, const char *id);
     void *opaque;
 } MachineConfig;
 
@@ -81,11 +84,50 @@ void machine_reset(Machine *m);
 /* Pull the plug. */
 void machine_kill(Machine *m, int status);
 
+typedef enum MachineEvent {
+    MACHINE_EVENT_PAUSED,
+    MACHINE_EVENT_RESUMED,
+    MACHINE_EVENT_POWER_BUTTON, /* was pressed */
+    MACHINE_EVENT_GUEST_RESET,  /* the guest starts again, as it asked */
+    MACHINE_EVENT_HOST_RESET,   /* the same, as machine_reset() asked */
+    MACHINE_EVENT_ENDED,        /* before MachineConfig.ended */
+} MachineEvent;
+
+/* Be told of what happens to the machine; @result with ENDED only. One listener, NULL takes it away.
+ * It is called in the middle of these functions and may not call them. */
+void machine_listen(Machine *m,
+                    void (*fn)(void *opaque, MachineEvent what, const MachineResult *result),
+                    void *opaque);
+
+/* Image that @d has as its disk or medium now, transfer none; NULL: none. */
+BlkNode *machine_medium(Machine *m, Device *d);
+/**
+ * machine_change_medium() - Take the medium out of drive @d, and put another in
+ * @o: what to open; NULL: the drive stays empty
+ * The machine stands still meanwhile.
+ * Return: false and the old medium is in as before: LODGE_ERROR_UNSUPPORTED (not removable), or the
+ *         error of opening the image or of the drive.
+ */
+bool machine_change_medium(Machine *m, Device *d, const BlkOptions *o, GError **error);
+
 /* Back ends by their name in the description; NULL: none. Transfer none. */
 Chan *machine_chan(Machine *m, const char *name);
 Board *machine_board(Machine *m);
 /* Devices in order of making; transfer none. */
 const GPtrArray *machine_devices(Machine *m);
+/* The device of that name; NULL: none. Transfer none. */
+Device *machine_device(Machine *m, const char *id);
+
+/**
+ * machine_plug() - Add device /devices/@id of @t to a machine that runs, and tell the guest
+ * @t: holds the one node; back ends that it names are there already
+ * Return: false with LODGE_ERROR_STATE (not running), LODGE_ERROR_EXISTS, LODGE_ERROR_UNSUPPORTED (no
+ *         PCI device, no free slots on this board), or what the device refused.
+ */
+bool machine_plug(Machine *m, const Tree *t, const char *id, GError **error);
+/* Ask the guest to let device @id go; config.unplugged tells when it did. LODGE_ERROR_NOT_FOUND,
+ * LODGE_ERROR_UNSUPPORTED. */
+bool machine_unplug(Machine *m, const char *id, GError **error);
 
 typedef struct MachineTimes {
     int64_t build_ns, load_ns, start_ns; /* CLOCK_MONOTONIC at the end of each step; 0: not yet */

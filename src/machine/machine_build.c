@@ -8,7 +8,9 @@
 #include <unistd.h>
 
 #include "lodge/diag.h"
+#include "lodge/display.h"
 #include "lodge/error.h"
+#include "lodge/input.h"
 #include "lodge/num.h"
 
 #include "initrd.h"
@@ -184,7 +186,7 @@ static bool each_child(Machine *m, const Tree *t, const char *path,
     return true;
 }
 
-static bool build_device(Machine *m, const Tree *t, const char *id, GError **error)
+bool machine_build_device(Machine *m, const Tree *t, const char *id, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/devices/%s", id);
     const char *name = tree_str(t, path, "compatible");
@@ -296,9 +298,14 @@ static bool build(Machine *m, const Tree *t, GError **error)
     b->pio = bus_new("port", 65536);
     b->mmio = bus_new("mmio", UINT64_C(1) << 52);
     b->irq = irq_new();
+    if (pc_parts(t) & PC_SCREEN) {
+        b->display = display_new(b->timers);
+        b->input = input_new();
+    }
     if (!build_memory(m, t, error) || !each_child(m, t, "/backends/block", open_blk, error) ||
         !add_initrd(m, t, error))
         return false;
+    m->parts = pc_parts(t);
     if (m->boot)
         machine_loader_start(m);
     m->kvm = kvm_open(error);
@@ -308,7 +315,9 @@ static bool build(Machine *m, const Tree *t, GError **error)
         return false;
     m->no_reboot = tree_has(t, "/options", "no-reboot");
     m->pc = (PcBoard){.board = b, .devices = m->devices};
-    return pc_build(&m->pc, t, error) && each_child(m, t, "/devices", build_device, error);
+    return pc_build(&m->pc, t, error) &&
+           each_child(m, t, "/devices", machine_build_device, error) &&
+           pc_prepare_firmware(&m->pc, t, error);
 }
 
 Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)
@@ -327,6 +336,7 @@ Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)
     m->board.net = find_net;
     m->board.chan = find_chan;
     m->board.request = machine_on_request;
+    m->board.cpu_regs = cpu_set_io_regs;
     if (!build(m, t, error))
         return NULL;
     m->times.build_ns = clock_host_ns();

@@ -104,10 +104,11 @@ void card_init(Fix *f)
 
 void card_start(Fix *f, bool isa)
 {
-    f->peer = (NetPort){.ops = &peer_ops, .name = "peer", .opaque = f};
+    f->peer = (NetPort){.ops = &peer_ops, .name = "peer", .opaque = f, .io = f->loop};
     f->got = g_ptr_array_new_with_free_func((GDestroyNotify)g_bytes_unref);
     f->room = UINT32_MAX;
     f->tb = test_board_new(MIB);
+    f->tb->board.io = f->loop;
     test_board_backend(f->tb, "wire", &f->peer);
     if (isa) {
         f->dev = test_board_add(f->tb, "ne2k_isa", "netdev=wire,mac=52:54:00:00:00:01");

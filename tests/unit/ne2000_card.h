@@ -30,6 +30,7 @@ typedef struct Fix {
     NetPort peer;
     GPtrArray *got; /* GBytes: frames that reached the peer */
     unsigned room;  /* frames that the peer takes */
+    IoThread *loop; /* of card and peer, set before card_start(); NULL: none */
     TestBoard *tb;
     Device *dev;
     uint16_t io;

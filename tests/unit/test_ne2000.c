@@ -163,7 +163,7 @@ static void test_send_packet(Fix *f, gconstpointer unused)
         g_assert_cmphex(card_in(f, 7), ==, 0);
         word = (uint16_t)test_in(f->tb, (uint16_t)(f->io + DATA), 2);
         if (i >= 4)
-            g_assert_cmphex(word, ==, load_le16(frame + i - 4));
+            g_assert_cmphex(word, ==, load_le16(frame + (i - 4)));
         else
             g_assert_cmphex(word, ==, i ? 304 : (RX_FIRST + 3) << 8 | 0x01);
     }

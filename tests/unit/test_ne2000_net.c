@@ -2,6 +2,8 @@
 /* The NE2000 cards: frames from and to a real wire, whose other end is the test's. */
 #include <string.h>
 
+#include "lodge/clock.h"
+#include "lodge/iothread.h"
 #include "lodge/num.h"
 #include "ne2000_card.h"
 
@@ -286,6 +288,88 @@ static void test_bad_rings(Fix *f, gconstpointer unused)
     g_assert_cmphex(back[0], ==, 0x52);
 }
 
+/* ---- with a loop ---- */
+
+enum { THREAD_FRAMES = 500 };
+
+typedef struct Sender {
+    Fix *f;
+    uint32_t sent;
+} Sender;
+
+static void send_all(void *opaque)
+{
+    Sender *s = opaque;
+    uint8_t frame[1000];
+
+    frame_fill(frame, mac_own, sizeof frame);
+    for (; s->sent < THREAD_FRAMES; s->sent++) {
+        store_le32(frame + 20, s->sent);
+        g_assert_true(card_arrive(s->f, frame, sizeof frame));
+    }
+}
+
+static void nothing(void *opaque)
+{
+}
+
+static void note_quiet(Device *d, void *opaque)
+{
+    *(bool *)opaque = true;
+}
+
+/* The guest on this thread, the wire on the loop: both ways at once, nothing lost. */
+static void test_thread(void)
+{
+    Fix f = {0};
+    Sender s = {.f = &f};
+    LodgeClock *clock = lodge_clock_new_manual(0);
+    GError *error = NULL;
+    uint8_t frame[1500], back[28], next = RX_FIRST + 1;
+    uint32_t seen = 0, sent = 0;
+    bool is_quiet = false;
+
+    f.loop = io_thread_new("ne2000", clock, &error);
+    g_assert_no_error(error);
+    card_start(&f, false);
+    frame_fill(frame, mac_other, sizeof frame);
+    card_put(&f, TX_PAGE * 256, frame, sizeof frame);
+    io_thread_post(f.loop, send_all, &s);
+    gint64 deadline = g_get_monotonic_time() + 60 * G_USEC_PER_SEC;
+    while (seen < THREAD_FRAMES || sent < THREAD_FRAMES) {
+        g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+        if (sent < THREAD_FRAMES && !(card_in(&f, 0) & 4)) {
+            card_put(&f, TX_PAGE * 256 + 20, (uint8_t *)&sent, sizeof sent);
+            card_send(&f, TX_PAGE, sizeof frame);
+            sent++;
+        }
+        if (next == card_get_curr(&f))
+            continue;
+        card_get(&f, (uint16_t)(next * 256), back, 28);
+        g_assert_cmpuint(load_le32(back + 24), ==, seen);
+        seen++;
+        next = back[1];
+        card_out(&f, 3, next == RX_FIRST ? RX_STOP - 1 : next - 1);
+    }
+    while (card_in(&f, 0) & 4)
+        g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+    io_thread_call(f.loop, nothing, NULL);
+    io_thread_call(f.loop, nothing, NULL); /* what the first drain posted */
+    g_assert_cmpuint(f.got->len, ==, THREAD_FRAMES);
+    for (uint32_t i = 0; i < THREAD_FRAMES; i++) {
+        const uint8_t *b = g_bytes_get_data(g_ptr_array_index(f.got, i), NULL);
+        g_assert_cmpuint(load_le32(b + 20), ==, i);
+    }
+    device_quiesce(f.dev, note_quiet, &is_quiet);
+    io_thread_call(f.loop, nothing, NULL);
+    g_assert_true(is_quiet);
+    device_resume(f.dev);
+    card_send(&f, TX_PAGE, sizeof frame); /* on its way while the card goes */
+    card_down(&f, NULL);
+    io_thread_free(f.loop);
+    lodge_clock_free(clock);
+}
+
 #define ADD(name, fn)                                                                              \
     g_test_add("/ne2000-net/isa/" name, Fix, "isa", card_up, fn, card_down);                       \
     g_test_add("/ne2000-net/pci/" name, Fix, NULL, card_up, fn, card_down)
@@ -303,5 +387,6 @@ int main(int argc, char **argv)
     ADD("full-ring", test_full_ring);
     ADD("overflow", test_overflow);
     ADD("bad-rings", test_bad_rings);
+    g_test_add_func("/ne2000-net/thread", test_thread);
     return g_test_run();
 }

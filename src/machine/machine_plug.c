@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Devices that come and go while the guest runs: PCI slots, told by ACPI.
+ *
+ * To come, a device is made with the vCPUs parked, by the function that builds it at the start, then
+ * the guest is told. To go, the guest is asked; when it lets go of the slot (or at a restart, when it
+ * holds nothing) the device is brought to rest and freed with the vCPUs parked.
+ *
+ * Invariants:
+ * (1) A device leaves the machine's list before it is freed, so nobody finds it half gone.
+ */
+#include <string.h>
+
+#include "lodge/diag.h"
+#include "lodge/error.h"
+
+#include "acpi_hotplug.h"
+#include "machine_internal.h"
+#include "pci.h"
+
+#define QUIESCE_TIMEOUT (10 * G_TIME_SPAN_SECOND)
+
+Device *machine_device(Machine *m, const char *id)
+{
+    for (unsigned i = 0; i < m->devices->len; i++) {
+        Device *d = g_ptr_array_index(m->devices, i);
+        if (!strcmp(d->id, id))
+            return d;
+    }
+    return NULL;
+}
+
+static bool on_pci(const Device *d)
+{
+    return !g_strcmp0(d->cls->bus, "pci");
+}
+
+/* Run on as before @parked. */
+static void park(Machine *m, bool parked)
+{
+    if (m->state != MACHINE_RUNNING)
+        return;
+    if (parked)
+        cpu_set_park(m->cpus);
+    else
+        cpu_set_run(m->cpus);
+}
+
+bool machine_plug(Machine *m, const Tree *t, const char *id, GError **error)
+{
+    if (m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSED)
+        return lodge_fail(error, LODGE_ERROR_STATE, "%s: the machine does not run", id);
+    if (!m->pc.hotplug)
+        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                          "%s: this machine has no slots for devices that come later", id);
+    if (machine_device(m, id))
+        return lodge_fail(error, LODGE_ERROR_EXISTS, "%s: a device of that name is there", id);
+    g_autofree char *path = g_strdup_printf("/devices/%s", id);
+    const char *name = tree_str(t, path, "compatible");
+    const DeviceClass *cls = name ? device_class_find(name) : NULL;
+    if (!cls || g_strcmp0(cls->bus, "pci"))
+        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED, "%s: %s: is no PCI device", id,
+                          name ? name : "");
+    park(m, true);
+    bool ok = machine_build_device(m, t, id, error);
+    if (ok)
+        acpi_hotplug_added(m->pc.hotplug, ((PciDev *)machine_device(m, id))->devfn >> 3);
+    park(m, false);
+    return ok;
+}
+
+bool machine_unplug(Machine *m, const char *id, GError **error)
+{
+    Device *d = machine_device(m, id);
+    if (!d)
+        return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "%s: no such device", id);
+    unsigned slot = on_pci(d) ? ((PciDev *)d)->devfn >> 3 : 0;
+    if (!m->pc.hotplug || slot < ACPI_HOTPLUG_FIRST_SLOT)
+        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED, "%s: is fixed to the board", id);
+    acpi_hotplug_request_eject(m->pc.hotplug, slot);
+    return true;
+}
+
+/* ---- the guest let go ---- */
+
+typedef struct Rest {
+    GMutex mutex;
+    GCond cond;
+    bool quiet;
+} Rest;
+
+static void is_quiet(Device *d, void *opaque)
+{
+    Rest *r = opaque;
+    g_mutex_lock(&r->mutex);
+    r->quiet = true;
+    g_cond_signal(&r->cond);
+    g_mutex_unlock(&r->mutex);
+}
+
+static bool bring_to_rest(Device *d)
+{
+    Rest *r = g_new0(Rest, 1);
+    gint64 deadline = g_get_monotonic_time() + QUIESCE_TIMEOUT;
+    bool in_time = true;
+    g_mutex_init(&r->mutex);
+    g_cond_init(&r->cond);
+    device_quiesce(d, is_quiet, r);
+    g_mutex_lock(&r->mutex);
+    while (!r->quiet && in_time)
+        in_time = g_cond_wait_until(&r->cond, &r->mutex, deadline);
+    bool quiet = r->quiet;
+    g_mutex_unlock(&r->mutex);
+    if (!quiet)
+        return false; /* r is left to the late answer */
+    g_mutex_clear(&r->mutex);
+    g_cond_clear(&r->cond);
+    g_free(r);
+    return true;
+}
+
+/* Keeps (1). vCPUs are parked. */
+static void eject_slot(Machine *m, unsigned slot)
+{
+    for (unsigned i = m->devices->len; i-- > 0;) {
+        Device *d = g_ptr_array_index(m->devices, i);
+        if (!on_pci(d) || ((PciDev *)d)->devfn >> 3 != slot)
+            continue;
+        if (!bring_to_rest(d)) {
+            lodge_warn("%s: does not come to rest, so it stays", d->id);
+            device_resume(d);
+            continue;
+        }
+        g_autofree char *id = g_strdup(d->id);
+        g_ptr_array_remove_index(m->devices, i);
+        device_free(d);
+        if (m->config.unplugged)
+            m->config.unplugged(m->config.opaque, id);
+    }
+    acpi_hotplug_removed(m->pc.hotplug, slot);
+}
+
+void machine_eject(Machine *m, uint32_t slots)
+{
+    park(m, true);
+    for (unsigned slot = ACPI_HOTPLUG_FIRST_SLOT; slot < 32; slot++) {
+        if (slots >> slot & 1)
+            eject_slot(m, slot);
+    }
+    park(m, false);
+}
