@@ -24,7 +24,7 @@
 
 #include "control_internal.h"
 
-#define BACKLOG 16
+#define BACKLOG 128
 
 Machine *control_machine(Control *c, GError **error)
 {
@@ -197,7 +197,7 @@ void control_close(Control *c)
         return;
     if (c->config.machine)
         machine_listen(c->config.machine, NULL, NULL);
-    if (c->qmp) {
+    if (c->qmp && c->config.registry) {
         g_autofree char *path =
             g_build_filename(registry_run_dir(c->config.registry), CONTROL_SOCKET, NULL);
         (void)unlink(path);

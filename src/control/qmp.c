@@ -367,7 +367,7 @@ static void client_update(QmpClient *cl)
 
 /* ---- clients ---- */
 
-static void client_new(Qmp *q, int fd)
+void qmp_add_client(Qmp *q, int fd)
 {
     QmpClient *cl = g_new0(QmpClient, 1);
     cl->qmp = q;
@@ -417,7 +417,7 @@ static gboolean on_connect(int fd, GIOCondition condition, gpointer opaque)
     if (q->clients->len >= CLIENTS_MAX)
         refuse(client);
     else
-        client_new(q, client);
+        qmp_add_client(q, client);
     return G_SOURCE_CONTINUE;
 }
 
@@ -439,18 +439,14 @@ void qmp_event(Qmp *q, const char *line)
     }
 }
 
-unsigned qmp_clients(const Qmp *q)
-{
-    return q->clients->len;
-}
-
 Qmp *qmp_new(Control *c, int listen_fd)
 {
     Qmp *q = g_new0(Qmp, 1);
     q->control = c;
     q->listen_fd = listen_fd;
     q->clients = g_ptr_array_new_with_free_func(client_free);
-    q->accept = g_unix_fd_add(listen_fd, G_IO_IN, on_connect, q);
+    if (listen_fd >= 0)
+        q->accept = g_unix_fd_add(listen_fd, G_IO_IN, on_connect, q);
     return q;
 }
 
@@ -462,6 +458,7 @@ void qmp_free(Qmp *q)
     for (unsigned i = 0; i < q->clients->len; i++)
         client_flush(g_ptr_array_index(q->clients, i));
     g_ptr_array_free(q->clients, TRUE);
-    close(q->listen_fd);
+    if (q->listen_fd >= 0)
+        close(q->listen_fd);
     g_free(q);
 }
