@@ -14,6 +14,9 @@ const OptionalLibrary optional_libraries[] = {
     {"bzip2", "libbz2.so.1.0", "libbz2-1.0", "kernels packed with bzip2"},
     {"capstone", "libcapstone.so.4", "libcapstone4",
      "disassembly of what a stopped CPU could not run"},
+    {"json-glib", "libjson-glib-1.0.so.0", "libjson-glib-1.0-0",
+     "the control socket of a machine, and the verbs that use it"},
+    {"libpng", "libpng16.so.16", "libpng16-16", "pictures of the screen"},
     {NULL},
 };
 

@@ -27,6 +27,7 @@
 
 #include "cli.h"
 #include "console.h"
+#include "control.h"
 #include "machine.h"
 #include "registry.h"
 #include "verb_run.h"
@@ -41,6 +42,7 @@ typedef struct Run {
     ConsoleLog *log;
     Console *console;
     Machine *machine;
+    Control *control;
     unsigned signals; /* SIGINT and SIGTERM so far */
     int killed_by;    /* signal number, or 0 */
     bool timed_out, killed_by_key;
@@ -193,6 +195,21 @@ static char *find_holder(void *opaque, uint64_t dev, uint64_t ino)
     return registry_find_holder(dev, ino);
 }
 
+static bool open_control(Run *r, const Tree *tree, GError **error)
+{
+    Board *b = machine_board(r->machine);
+    ControlConfig config = {
+        .name = r->options->name,
+        .uuid = tree_str(tree, "/", "uuid"),
+        .machine = r->machine,
+        .registry = r->registry,
+        .display = b->display,
+        .input = b->input,
+    };
+    r->control = control_open(&config, error);
+    return r->control != NULL;
+}
+
 static bool set_up(Run *r, const Tree *tree, GError **error)
 {
     const RunOptions *o = r->options;
@@ -223,7 +240,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
             r->console = console_new(c, &console_ops, r);
         }
     }
-    if (!machine_start(r->machine, error))
+    if (!open_control(r, tree, error) || !machine_start(r->machine, error))
         return false;
     if (o->trace_boot || o->verbose)
         report_times(r, begin_ns);
@@ -232,6 +249,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
 
 static void tear_down(Run *r)
 {
+    control_close(r->control);
     console_free(r->console);
     machine_free(r->machine);
     console_log_close(r->log);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* "lodge devices": the classes of device_table[] and their properties. */
+/*
+ * "lodge devices": the classes of device_table[] and their properties; or, of a running machine, its
+ * devices as they are. A class goes before a machine of the same name.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -8,7 +11,10 @@
 #include "lodge/error.h"
 
 #include "cli.h"
-#include "json_out.h"
+#include "client.h"
+
+#define DEVICES_SECONDS 30
+#include "lodge/json_out.h"
 
 /* In the order of PropKind. */
 static const char *const kind_names[] = {
@@ -61,33 +67,88 @@ static void print_json(JsonOut *j, const DeviceClass *cls)
     json_end(j);
 }
 
-int verb_devices(const Verb *self, int argc, char **argv)
+static void print_live_text(Jv d)
 {
-    g_autoptr(GError) error = NULL;
-    g_autoptr(Options) o = options_parse(self->opts, argc, argv, 1, &error);
-    g_autoptr(JsonOut) j = json_out_new();
-    const char *wanted;
+    const char *bus = jv_text(jv_get(d, "bus")), *address = jv_text(jv_get(d, "address"));
+    Jv props = jv_get(d, "properties");
+    g_autoptr(GList) names = jv_names(props);
 
-    if (!o)
-        return cli_fail(self->name, error, false);
-    wanted = o->args->len ? g_ptr_array_index(o->args, 0) : NULL;
-    if (wanted && !device_class_find(wanted)) {
-        lodge_fail(&error, LODGE_ERROR_NOT_FOUND,
-                   "\"%s\": no such class; \"lodge devices\" lists them", wanted);
-        return cli_fail(self->name, error, false);
+    printf("%s (%s, %s%s%s): %s\n", jv_text(jv_get(d, "id")), jv_text(jv_get(d, "class")),
+           bus ? bus : "board", address ? " " : "", address ? address : "",
+           jv_text(jv_get(d, "help")) ? jv_text(jv_get(d, "help")) : "");
+    for (GList *n = names; n; n = n->next) {
+        const char *value = jv_text(jv_get(props, n->data));
+
+        printf("    %s=%s\n", (const char *)n->data, value ? value : "");
     }
+}
+
+/* The devices of the running machine @name. */
+static bool show_machine(const char *name, bool json, GError **error)
+{
+    int64_t deadline = g_get_monotonic_time() + DEVICES_SECONDS * G_TIME_SPAN_SECOND;
+    g_autoptr(Client) c = client_connect(name, deadline, error);
+    g_autoptr(JsonOut) j = json_out_new();
+    Jv list;
+
+    if (!c)
+        return false;
+    list = client_call(c, client_begin("x-lodge-devices"), deadline, error);
+    if (!list.node)
+        return false;
+    if (json) {
+        json_object(j, NULL);
+        json_number(j, "schema", 1);
+        json_string(j, "name", name);
+        jv_print(list, j, "devices");
+        fputs(json_text(j), stdout);
+    }
+    for (size_t i = 0; !json && i < jv_length(list); i++)
+        print_live_text(jv_at(list, i));
+    return true;
+}
+
+static void show_classes(const char *wanted, bool json)
+{
+    g_autoptr(JsonOut) j = json_out_new();
+
     json_object(j, NULL);
     json_number(j, "schema", 1);
     json_array(j, "devices");
     for (const DeviceClass *const *c = device_table; *c; c++) {
         if (wanted && strcmp(wanted, (*c)->name))
             continue;
-        if (options_has(o, "json"))
+        if (json)
             print_json(j, *c);
         else
             print_text(*c);
     }
-    if (options_has(o, "json"))
+    if (json)
         fputs(json_text(j), stdout);
+}
+
+int verb_devices(const Verb *self, int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Options) o = options_parse(self->opts, argc, argv, 1, &error);
+    const char *wanted;
+    bool json;
+
+    if (!o)
+        return cli_fail(self->name, error, false);
+    wanted = o->args->len ? g_ptr_array_index(o->args, 0) : NULL;
+    json = options_has(o, "json");
+    if (!wanted || device_class_find(wanted)) {
+        show_classes(wanted, json);
+    } else if (!show_machine(wanted, json, &error)) {
+        if (g_error_matches(error, LODGE_ERROR, LODGE_ERROR_NOT_FOUND) ||
+            g_error_matches(error, LODGE_ERROR, LODGE_ERROR_CONFIG)) {
+            g_clear_error(&error);
+            lodge_fail(&error, LODGE_ERROR_NOT_FOUND,
+                       "\"%s\": no such class and no such machine; \"lodge devices\" lists the "
+                       "classes", wanted);
+        }
+        return cli_fail(self->name, error, false);
+    }
     return cli_finish(STATUS_OK);
 }

@@ -8,7 +8,7 @@
 
 #include "cli.h"
 #include "doctor.h"
-#include "json_out.h"
+#include "lodge/json_out.h"
 
 const OptSpec doctor_options_table[] = {OPT_JSON, {NULL}};
 

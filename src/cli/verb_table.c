@@ -21,6 +21,19 @@ static const VerbExample run_examples[] = {
     {NULL},
 };
 
+static const VerbExample screen_examples[] = {
+    {"lodge screen web", "The text screen of machine web."},
+    {"lodge screen web --png - | display", "A picture of it, seen at once."},
+    {NULL},
+};
+
+static const VerbExample type_examples[] = {
+    {"lodge type web --enter root", "Log in as root."},
+    {"lodge type web --keys ctrl-alt-delete", "The three-finger salute."},
+    {"lodge type web --keys esc --keys down --keys ret", "Three keys, one after the other."},
+    {NULL},
+};
+
 const Verb verb_table[] = {
     {"run", "[NAME] --kernel FILE [OPTION]...", "start a virtual machine",
      "Builds a machine and runs it in this process. NAME is 1 to 63 letters, digits, dots, dashes "
@@ -41,9 +54,21 @@ const Verb verb_table[] = {
      "assist measures code in a throw-away machine of its own, for less than half a second.\n\n"
      "The status is 0, or 1 when a check failed.",
      doctor_options_table, NULL, verb_doctor},
-    {"devices", "[--json] [CLASS]", "list the classes of devices and their properties",
+    {"screen", "[--png FILE] [--json] NAME", "show the screen of a running machine",
+     "Prints the text that is on the screen of machine NAME, without the blanks at the ends of "
+     "lines. In a graphics mode there is no text: take a picture with --png.",
+     screen_options_table, screen_examples, verb_screen},
+    {"type", "[OPTION]... NAME [TEXT]...", "type on the keyboard of a running machine",
+     "Presses the keys of a US keyboard that type TEXT, at a pace that a guest can follow, and "
+     "returns when they are typed. Several words are typed with a blank between them. In TEXT, \\n "
+     "is Enter, \\t is Tab and \\\\ is a backslash; there is no Enter at the end unless --enter is "
+     "given. A character that is not on the keyboard is an error, and nothing is typed.\n\n"
+     "Ctrl-C stops the typing.",
+     type_options_table, type_examples, verb_type},
+    {"devices", "[--json] [CLASS|NAME]", "list device classes, or the devices of a machine",
      "Those on bus pci or isa can be added by lodge run --device; the others stand on the board. "
-     "With CLASS, only that one.",
+     "With CLASS, only that one. With the NAME of a running machine, its devices: class, bus, "
+     "address, and the values of the properties.",
      json_options_table, NULL, verb_devices},
     {"version", "[--json]", "print the version and what libraries are there",
      "A library that is loaded at first use may be missing; then what it is for does not work, and "

@@ -5,7 +5,7 @@
 #include "lodge/error.h"
 
 #include "cli.h"
-#include "json_out.h"
+#include "lodge/json_out.h"
 #include "libraries.h"
 
 static void print_text(void)

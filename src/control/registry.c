@@ -155,15 +155,20 @@ static void prune_logs(const char *dir)
     }
 }
 
-/* Where the console log goes; a home that cannot be written is no reason not to run. */
-static void find_log(Registry *r, bool lasting)
+/* $XDG_STATE_HOME/lodge/@sub; transfer full. */
+static char *state_dir(const char *sub)
 {
     const char *xdg = g_getenv("XDG_STATE_HOME");
     g_autofree char *base = xdg && g_path_is_absolute(xdg)
                                 ? g_strdup(xdg)
                                 : g_build_filename(g_get_home_dir(), ".local", "state", NULL);
-    g_autofree char *dir =
-        g_build_filename(base, "lodge", lasting ? r->name : "unnamed", NULL);
+    return g_build_filename(base, "lodge", sub, NULL);
+}
+
+/* Where the console log goes; a home that cannot be written is no reason not to run. */
+static void find_log(Registry *r, bool lasting)
+{
+    g_autofree char *dir = state_dir(lasting ? r->name : "unnamed");
     if (g_mkdir_with_parents(dir, 0700) < 0)
         return;
     if (!lasting)
@@ -173,14 +178,18 @@ static void find_log(Registry *r, bool lasting)
     r->console_log = g_build_filename(dir, file, NULL);
 }
 
+static bool check_name(const char *name, GError **error)
+{
+    return registry_name_ok(name) ||
+           lodge_fail(error, LODGE_ERROR_CONFIG,
+                      "'%s': not a name for a machine; use up to 63 letters, digits, '.', '_' and "
+                      "'-', a letter or digit first", name);
+}
+
 Registry *registry_claim(const char *name, bool lasting, GError **error)
 {
-    if (!registry_name_ok(name)) {
-        lodge_fail(error, LODGE_ERROR_CONFIG,
-                   "'%s': not a name for a machine; use up to 63 letters, digits, '.', '_' and "
-                   "'-', a letter or digit first", name);
+    if (!check_name(name, error))
         return NULL;
-    }
     Registry *r = g_new0(Registry, 1);
     r->lock_fd = -1;
     r->name = g_strdup(name);
@@ -225,6 +234,21 @@ void registry_release(Registry *r)
     g_free(r->pid_path);
     g_free(r->console_log);
     g_free(r);
+}
+
+char *registry_locate(const char *name, GError **error)
+{
+    if (!check_name(name, error))
+        return NULL;
+    g_autofree char *root = run_root(), *lasting = state_dir(name);
+    g_autofree char *dir = g_build_filename(root, name, NULL);
+    if (g_file_test(dir, G_FILE_TEST_IS_DIR))
+        return g_steal_pointer(&dir);
+    if (g_file_test(lasting, G_FILE_TEST_IS_DIR))
+        lodge_fail(error, LODGE_ERROR_STATE, "%s: is not running", name);
+    else
+        lodge_fail(error, LODGE_ERROR_NOT_FOUND, "%s: no machine of that name", name);
+    return NULL;
 }
 
 const char *registry_run_dir(const Registry *r)

@@ -34,6 +34,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Registry, registry_release)
 bool registry_set_pid(Registry *r, GError **error);
 /* $XDG_RUNTIME_DIR/lodge/NAME; transfer none. */
 const char *registry_run_dir(const Registry *r);
+/* The running folder of the machine @name, of whatever process; transfer full, and it need not run.
+ * NULL with LODGE_ERROR_CONFIG: no name for a machine; LODGE_ERROR_NOT_FOUND: there never was one
+ * that left anything; LODGE_ERROR_STATE: there was, and it does not run. */
+char *registry_locate(const char *name, GError **error);
 /* Path of the console log; transfer none. NULL where no folder could be made: there is no log. */
 const char *registry_console_log(const Registry *r);
 

@@ -138,6 +138,7 @@ const DeviceClass floppy_class = {
     .name = "floppy",
     .bus = "fdc",
     .help = "floppy disk drive of 360K, 1.2M, 1.44M or 2.88M",
+    .boot = 'a',
     .instance_size = sizeof(Floppy),
     .props = floppy_props,
     .state = &state_none,

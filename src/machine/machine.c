@@ -28,6 +28,12 @@
 
 static gboolean machine_poll(gpointer opaque);
 
+static void tell(Machine *m, MachineEvent what)
+{
+    if (m->listener)
+        m->listener(m->listener_opaque, what, what == MACHINE_EVENT_ENDED ? &m->result : NULL);
+}
+
 /* ---- requests ---- */
 
 static void request(Machine *m, unsigned bits)
@@ -226,6 +232,7 @@ static void end(Machine *m, MachineEnd why, int status, char *report)
         lodge_warn("%s", error->message);
     m->result = (MachineResult){why, status, report};
     trace_buses(m);
+    tell(m, MACHINE_EVENT_ENDED);
     if (m->config.ended)
         m->config.ended(m->config.opaque, &m->result);
 }
@@ -239,7 +246,7 @@ bool machine_load(Machine *m, BootCpu *ret_cpu, GError **error)
         *ret_cpu = (BootCpu){.mode = BOOT_MODE_REAL};
         return true;
     }
-    return pc_write_tables(&m->board, &layout, error) &&
+    return pc_write_tables(&m->board, m->parts, &layout, error) &&
            boot_load(m->boot, m->board.mem, &layout, ret_cpu, error);
 }
 
@@ -288,19 +295,21 @@ static bool enter_guest(Machine *m, const BootCpu *cpu, GError **error)
     return cpu_set_reset(m->cpus, cpu->mode == BOOT_MODE_REAL ? NULL : &entry, error);
 }
 
-static void reset_now(Machine *m)
+static void reset_now(Machine *m, MachineEvent who)
 {
     GError *error = NULL;
     if (rest(m, &error)) {
         /* What another vCPU asked for on the way here is answered by this reset. */
         lodge_lock(&m->request_lock);
-        m->requested &= ~(REQUEST_TRIPLE_FAULT | REQUEST_CPU_STOPPED | 1u << BOARD_RESET);
+        m->requested &= ~(REQUEST_TRIPLE_FAULT | REQUEST_CPU_STOPPED | REQUEST_HOST_RESET |
+                          1u << BOARD_RESET);
         lodge_unlock(&m->request_lock);
         for (unsigned i = 0; i < m->devices->len; i++)
             device_reset(g_ptr_array_index(m->devices, i), RESET_WARM);
         BootCpu cpu = {0};
         if (machine_load(m, &cpu, &error) && enter_guest(m, &cpu, &error)) {
             go_on(m);
+            tell(m, who);
             return;
         }
         m->state = MACHINE_PAUSED; /* at rest already, for end() */
@@ -337,11 +346,12 @@ static gboolean machine_poll(gpointer opaque)
         end(m, MACHINE_END_PANIC, 0, NULL);
     } else if (asked & (1u << BOARD_POWER_OFF)) {
         end(m, MACHINE_END_POWER_OFF, 0, NULL);
-    } else if (asked & (REQUEST_TRIPLE_FAULT | 1u << BOARD_RESET)) {
+    } else if (asked & (REQUEST_TRIPLE_FAULT | REQUEST_HOST_RESET | 1u << BOARD_RESET)) {
+        bool host = !(asked & (REQUEST_TRIPLE_FAULT | 1u << BOARD_RESET));
         if (m->no_reboot)
             end(m, MACHINE_END_RESET, 0, NULL);
         else
-            reset_now(m);
+            reset_now(m, host ? MACHINE_EVENT_HOST_RESET : MACHINE_EVENT_GUEST_RESET);
     } else {
         cpu_set_run(m->cpus); /* nothing that this version does: the guest runs on */
     }
@@ -372,16 +382,14 @@ bool machine_pause(Machine *m, GError **error)
         return false;
     }
     m->state = MACHINE_PAUSED;
+    tell(m, MACHINE_EVENT_PAUSED);
     return true;
 }
 
-void machine_resume(Machine *m)
+/* Go on, with what came in meanwhile. */
+static void go_on_asked(Machine *m)
 {
-    if (m->state != MACHINE_PAUSED)
-        return;
-    m->state = MACHINE_RUNNING;
     go_on(m);
-    /* What came in while it was paused. */
     lodge_lock(&m->request_lock);
     unsigned asked = m->requested;
     lodge_unlock(&m->request_lock);
@@ -389,16 +397,51 @@ void machine_resume(Machine *m)
         request(m, asked);
 }
 
+void machine_resume(Machine *m)
+{
+    if (m->state != MACHINE_PAUSED)
+        return;
+    m->state = MACHINE_RUNNING;
+    tell(m, MACHINE_EVENT_RESUMED);
+    go_on_asked(m);
+}
+
+bool machine_hold(Machine *m, GError **error)
+{
+    if (m->state == MACHINE_BUILT || m->state == MACHINE_ENDED)
+        return lodge_fail(error, LODGE_ERROR_STATE, "the machine is not running");
+    if (m->state == MACHINE_PAUSED || rest(m, error))
+        return true;
+    cpu_set_run(m->cpus);
+    return false;
+}
+
+void machine_let_go(Machine *m)
+{
+    if (m->state == MACHINE_RUNNING)
+        go_on_asked(m);
+}
+
+void machine_listen(Machine *m,
+                    void (*fn)(void *opaque, MachineEvent what, const MachineResult *result),
+                    void *opaque)
+{
+    m->listener = fn;
+    m->listener_opaque = opaque;
+}
+
 void machine_power_button(Machine *m)
 {
     if (m->pc.pm)
         acpi_pm_power_button(m->pc.pm);
+    tell(m, MACHINE_EVENT_POWER_BUTTON);
 }
 
 void machine_reset(Machine *m)
 {
-    if (m->state == MACHINE_RUNNING)
-        request(m, 1u << BOARD_RESET);
+    /* A paused one is reset when it goes on. */
+    if (m->state == MACHINE_RUNNING || m->state == MACHINE_PAUSED)
+        request(m, REQUEST_HOST_RESET);
 }
 
 void machine_kill(Machine *m, int status)

@@ -20,6 +20,7 @@
 
 #include <glib.h>
 
+#include "lodge/block.h"
 #include "lodge/device.h"
 
 #include "tree.h"
@@ -82,6 +83,32 @@ void machine_power_button(Machine *m);
 void machine_reset(Machine *m);
 /* Pull the plug. */
 void machine_kill(Machine *m, int status);
+
+typedef enum MachineEvent {
+    MACHINE_EVENT_PAUSED,
+    MACHINE_EVENT_RESUMED,
+    MACHINE_EVENT_POWER_BUTTON, /* was pressed */
+    MACHINE_EVENT_GUEST_RESET,  /* the guest starts again, as it asked */
+    MACHINE_EVENT_HOST_RESET,   /* the same, as machine_reset() asked */
+    MACHINE_EVENT_ENDED,        /* before MachineConfig.ended */
+} MachineEvent;
+
+/* Be told of what happens to the machine; @result with ENDED only. One listener, NULL takes it away.
+ * It is called in the middle of these functions and may not call them. */
+void machine_listen(Machine *m,
+                    void (*fn)(void *opaque, MachineEvent what, const MachineResult *result),
+                    void *opaque);
+
+/* Image that @d has as its disk or medium now, transfer none; NULL: none. */
+BlkNode *machine_medium(Machine *m, Device *d);
+/**
+ * machine_change_medium() - Take the medium out of drive @d, and put another in
+ * @o: what to open; NULL: the drive stays empty
+ * The machine stands still meanwhile.
+ * Return: false and the old medium is in as before: LODGE_ERROR_UNSUPPORTED (not removable), or the
+ *         error of opening the image or of the drive.
+ */
+bool machine_change_medium(Machine *m, Device *d, const BlkOptions *o, GError **error);
 
 /* Back ends by their name in the description; NULL: none. Transfer none. */
 Chan *machine_chan(Machine *m, const char *name);

@@ -38,11 +38,14 @@ struct Machine {
     GHashTable *chans;     /* owned: name -> Chan */
     BootImage *boot;       /* owned; NULL: firmware */
     bool no_reboot;
+    unsigned parts;        /* PC_* */
     /* Main thread only: */
     MachineState state;
     bool stuck; /* a device did not come to rest: it may touch its memory at any time */
     MachineResult result;
     MachineTimes times;
+    void (*listener)(void *opaque, MachineEvent what, const MachineResult *result);
+    void *listener_opaque;
     Loader loader;         /* joined by machine_start() or machine_free() */
     /* Guarded by request_lock, written by any thread: */
     LodgeLock request_lock; /* rank QUEUE */
@@ -58,10 +61,16 @@ struct Machine {
 /* Bits of `requested` beyond BoardRequest. */
 #define REQUEST_TRIPLE_FAULT (1u << 16)
 #define REQUEST_CPU_STOPPED (1u << 17)
+#define REQUEST_HOST_RESET (1u << 18)
 
 /* Put tables and boot image into memory. Any thread; the memory is nobody else's meanwhile. */
 bool machine_load(Machine *m, BootCpu *ret_cpu, GError **error);
 void machine_loader_start(Machine *m);
+
+/* Bring a machine to rest for something short, whatever its state, and let it go again: nobody is
+ * told. On false it goes on as before. */
+bool machine_hold(Machine *m, GError **error);
+void machine_let_go(Machine *m);
 
 /* Make /devices/@id of @t and put it on the list. vCPUs parked. */
 bool machine_build_device(Machine *m, const Tree *t, const char *id, GError **error);

@@ -122,8 +122,11 @@ static void leave_reset(Fixture *f)
     out(f, DOR, MOTOR_A);
     settle(f);
     g_assert_cmphex(ack(f), ==, VECTOR);
-    for (unsigned i = 0; i < 4; i++)
-        sense(f, 0xc0 | i, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        out(f, FIFO, 0x08);
+        g_assert_cmphex(in(f, FIFO), ==, 0xc0 | i);
+        in(f, FIFO); /* cylinders survive */
+    }
     out(f, DIR, 0); /* 500 kbit/s */
 }
 
@@ -475,6 +478,7 @@ static void test_other_reads(Fixture *f, gconstpointer unused)
     reads = f->node.ops[BLK_READ];
     SEND(f, 0xd6, 0x80, 0, 0, 17, 2, 18, 0x1b, 5); /* five, on to the other side */
     settle(f);
+    g_assert_cmphex(ack(f), ==, VECTOR);
     results(f);
     expect(f, 0x04, 0, 0);
     g_assert_cmpuint(f->node.ops[BLK_READ] - reads, ==, 5);

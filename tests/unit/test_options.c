@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "cli.h"
-#include "json_out.h"
+#include "lodge/json_out.h"
 #include "lodge/error.h"
 #include "options.h"
 

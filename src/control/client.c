@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A QMP client of the plainest kind: greeting, negotiation, one command at a time; events in between
+ * are passed over. The path goes through the running folder's descriptor, as the server's does, so
+ * that long names work.
+ */
+#include "client.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "lodge/error.h"
+
+#include "control.h"
+#include "json_scan.h"
+#include "registry.h"
+
+#define READ_BYTES 65536u
+
+struct Client {
+    char *name; /* owned */
+    int fd;
+    Json *json;
+    JsonScan *scan;
+    GByteArray *input;
+    size_t input_at;
+    Jv last; /* owned: the value that came last */
+};
+
+void client_free(Client *c)
+{
+    if (!c)
+        return;
+    jv_free(c->last);
+    json_unload(c->json);
+    json_scan_free(c->scan);
+    if (c->input)
+        g_byte_array_free(c->input, TRUE);
+    if (c->fd >= 0)
+        close(c->fd);
+    g_free(c->name);
+    g_free(c);
+}
+
+/* Until @events or the deadline. */
+static bool wait_for(Client *c, short events, int64_t deadline, GError **error)
+{
+    for (;;) {
+        struct pollfd p = {.fd = c->fd, .events = events};
+        int64_t left = deadline - g_get_monotonic_time();
+        int n = poll(&p, 1, left > 0 ? (int)MIN((left + 999) / 1000, G_MAXINT) : 0);
+        if (n > 0)
+            return true;
+        if (n == 0)
+            return lodge_fail(error, LODGE_ERROR_HOST, "%s: the machine does not answer", c->name);
+        if (errno != EINTR)
+            return lodge_fail_errno(error, errno, "%s", c->name);
+    }
+}
+
+static bool gone(Client *c, GError **error)
+{
+    return lodge_fail(error, LODGE_ERROR_HOST, "%s: the machine ended, or refused to talk",
+                      c->name);
+}
+
+static bool send_all(Client *c, const char *text, int64_t deadline, GError **error)
+{
+    size_t len = strlen(text);
+    while (len) {
+        ssize_t n = send(c->fd, text, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n > 0) {
+            text += n;
+            len -= (size_t)n;
+        } else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+            if (!wait_for(c, POLLOUT, deadline, error))
+                return false;
+        } else if (errno != EINTR) {
+            return gone(c, error);
+        }
+    }
+    return true;
+}
+
+/* The next value into c->last. */
+static bool next_value(Client *c, int64_t deadline, GError **error)
+{
+    for (;;) {
+        size_t used;
+        JsonScanResult what = json_scan_feed(c->scan, c->input->data + c->input_at,
+                                             c->input->len - c->input_at, &used);
+        c->input_at += used;
+        if (what == JSON_SCAN_VALUE) {
+            jv_clear(&c->last);
+            c->last = jv_parse(c->json, json_scan_text(c->scan), error);
+            return c->last.node != NULL;
+        }
+        if (what != JSON_SCAN_MORE)
+            return lodge_fail(error, LODGE_ERROR_HOST, "%s: %s", c->name,
+                              json_scan_text(c->scan));
+        if (!wait_for(c, POLLIN, deadline, error))
+            return false;
+        g_byte_array_set_size(c->input, READ_BYTES);
+        ssize_t n = recv(c->fd, c->input->data, READ_BYTES, 0);
+        g_byte_array_set_size(c->input, n > 0 ? (guint)n : 0);
+        c->input_at = 0;
+        if (n == 0 || (n < 0 && errno != EINTR))
+            return gone(c, error);
+    }
+}
+
+JsonOut *client_begin(const char *command)
+{
+    JsonOut *out = json_out_new_line();
+    json_object(out, NULL);
+    json_string(out, "execute", command);
+    json_object(out, "arguments");
+    return out;
+}
+
+Jv client_call(Client *c, JsonOut *request, int64_t deadline, GError **error)
+{
+    g_autoptr(JsonOut) out = request;
+    Jv none = {NULL, NULL};
+    if (!send_all(c, json_text(out), deadline, error))
+        return none;
+    for (;;) {
+        if (!next_value(c, deadline, error))
+            return none;
+        Jv value = jv_get(c->last, "return"), fault = jv_get(c->last, "error");
+        if (value.node)
+            return value;
+        if (!fault.node)
+            continue; /* an event */
+        const char *class = jv_text(jv_get(fault, "class")), *desc = jv_text(jv_get(fault, "desc"));
+        bool missing = !g_strcmp0(class, "DeviceNotFound");
+        lodge_fail(error, missing ? LODGE_ERROR_NOT_FOUND : LODGE_ERROR_HOST, "%s: %s", c->name,
+                   desc ? desc : "failed");
+        return none;
+    }
+}
+
+/* A socket connected to @dir's machine, or -1. */
+static int reach(const char *name, const char *dir, GError **error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = dir_fd < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    g_snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/" CONTROL_SOCKET,
+               dir_fd);
+    bool ok = fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof address) == 0;
+    int err = errno;
+    if (dir_fd >= 0)
+        close(dir_fd);
+    if (ok)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    if (err == ENOENT || err == ECONNREFUSED)
+        lodge_fail(error, LODGE_ERROR_STATE, "%s: is not running", name);
+    else
+        lodge_fail_errno(error, err, "%s: cannot reach the machine", name);
+    return -1;
+}
+
+Client *client_connect(const char *name, int64_t deadline, GError **error)
+{
+    g_autofree char *dir = registry_locate(name, error);
+    if (!dir)
+        return NULL;
+    g_autoptr(Client) c = g_new0(Client, 1);
+    c->name = g_strdup(name);
+    c->fd = reach(name, dir, error);
+    if (c->fd < 0)
+        return NULL;
+    c->json = json_load(error);
+    if (!c->json)
+        return NULL;
+    c->scan = json_scan_new();
+    c->input = g_byte_array_new();
+    if (!next_value(c, deadline, error))
+        return NULL;
+    if (!jv_get(c->last, "QMP").node) {
+        const char *desc = jv_text(jv_get(jv_get(c->last, "error"), "desc"));
+        lodge_fail(error, LODGE_ERROR_HOST, "%s: %s", name, desc ? desc : "speaks no QMP");
+        return NULL;
+    }
+    Jv answer = client_call(c, client_begin("qmp_capabilities"), deadline, error);
+    return answer.node ? g_steal_pointer(&c) : NULL;
+}

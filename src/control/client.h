@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LODGE_CLIENT_H
+#define LODGE_CLIENT_H
+
+/*
+ * The other end of a machine's control socket, for a tool that asks something and waits. Blocking,
+ * with a deadline; no main loop.
+ */
+
+#include <stdint.h>
+
+#include <glib.h>
+
+#include "json_in.h"
+
+typedef struct Client Client;
+
+/**
+ * client_connect() - Reach the running machine @name
+ * @deadline: g_get_monotonic_time() at which to give up, here and in client_call()
+ * Return: transfer full, or NULL: LODGE_ERROR_NOT_FOUND (no machine of that name),
+ *         LODGE_ERROR_STATE (it does not run), LODGE_ERROR_CONFIG (no name), LODGE_ERROR_HOST.
+ */
+Client *client_connect(const char *name, int64_t deadline, GError **error);
+void client_free(Client *c); /* NULL is fine */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Client, client_free)
+
+/**
+ * client_begin() - Start a command
+ * Return: transfer full: a writer inside the "arguments" object, for client_call().
+ */
+JsonOut *client_begin(const char *command);
+/**
+ * client_call() - Send a command and wait for its answer
+ * @request: from client_begin(), taken over
+ * @deadline: as of client_connect()
+ * Return: what stands under "return", valid until the next call; node NULL with the machine's error
+ *         (LODGE_ERROR_HOST; LODGE_ERROR_NOT_FOUND: no such device), or LODGE_ERROR_HOST: no answer.
+ */
+Jv client_call(Client *c, JsonOut *request, int64_t deadline, GError **error);
+
+#endif

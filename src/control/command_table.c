@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Every command of the control socket, and the check of arguments against its row.
+ *
+ * Names, arguments, results and the words of errors are QEMU's (docs/interop, QAPI schema of 7.2)
+ * where a command of QEMU's is meant; Lodge's own start with x-lodge-. What is not in this table is
+ * CommandNotFound, and query-commands prints the table: qmp_capabilities alone is the transport's.
+ */
+#include "command_table.h"
+
+#include <string.h>
+
+#include "lodge/error.h"
+
+static const char *const picture_formats[] = {"ppm", "png", NULL};
+static const char *const read_only_modes[] = {"retain", "read-only", "read-write", NULL};
+
+static const CommandArg hmp_args[] = {
+    {"command-line", ARG_STRING, .help = "a line as typed at the human monitor"},
+    {"cpu-index", ARG_INT, true, .help = "the CPU that the line is about"},
+    {NULL},
+};
+static const CommandArg screendump_args[] = {
+    {"filename", ARG_STRING, .help = "where the picture goes, by the machine's process"},
+    {"device", ARG_STRING, true, .help = "the adapter; there is one screen"},
+    {"head", ARG_INT, true, .help = "0"},
+    {"format", ARG_STRING, true, picture_formats, "ppm unless said"},
+    {NULL},
+};
+static const CommandArg send_key_args[] = {
+    {"keys", ARG_ARRAY, .help = "pressed in order, let go in reverse: {type: qcode|number, data}"},
+    {"hold-time", ARG_INT, true, .help = "milliseconds, 100 unless said"},
+    {NULL},
+};
+static const CommandArg input_args[] = {
+    {"device", ARG_STRING, true, .help = "the screen; there is one"},
+    {"head", ARG_INT, true, .help = "0"},
+    {"events", ARG_ARRAY, .help = "{type: key|btn|rel|abs, data}"},
+    {NULL},
+};
+static const CommandArg type_args[] = {
+    {"text", ARG_STRING, .help = "what is typed on a US keyboard, at most 64 KiB"},
+    {"rate", ARG_INT, true, .help = "keys a second, 1 to 1000"},
+    {NULL},
+};
+static const CommandArg medium_args[] = {
+    {"device", ARG_STRING, true, .help = "the drive, or"},
+    {"id", ARG_STRING, true, .help = "the drive"},
+    {"filename", ARG_STRING, .help = "the image"},
+    {"format", ARG_STRING, true, .help = "of the image; found out unless said"},
+    {"force", ARG_BOOL, true, .help = "even if the guest has locked the drive"},
+    {"read-only-mode", ARG_STRING, true, read_only_modes, "retain unless said"},
+    {NULL},
+};
+static const CommandArg eject_args[] = {
+    {"device", ARG_STRING, true, .help = "the drive, or"},
+    {"id", ARG_STRING, true, .help = "the drive"},
+    {"force", ARG_BOOL, true, .help = "even if the guest has locked the drive"},
+    {NULL},
+};
+
+const Command command_table[] = {
+    {"blockdev-change-medium", medium_args, "put another medium into a drive", cmd_change_medium},
+    {"cont", NULL, "let a paused machine run", cmd_cont},
+    {"eject", eject_args, "take the medium out of a drive", cmd_eject},
+    {"human-monitor-command", hmp_args, "a line of the human monitor", cmd_human_monitor},
+    {"input-send-event", input_args, "move the pointer, press keys and buttons", cmd_input_event},
+    {"query-block", NULL, "list drives and their media", cmd_query_block},
+    {"query-commands", NULL, "list the commands", cmd_query_commands},
+    {"query-kvm", NULL, "whether KVM is used", cmd_query_kvm},
+    {"query-name", NULL, "name of the machine", cmd_query_name},
+    {"query-status", NULL, "whether the machine runs", cmd_query_status},
+    {"query-uuid", NULL, "UUID of the machine", cmd_query_uuid},
+    {"query-version", NULL, "version of the protocol, and of Lodge", cmd_query_version},
+    {"quit", NULL, "pull the plug", cmd_quit},
+    {"screendump", screendump_args, "write a picture of the screen to a file", cmd_screendump},
+    {"send-key", send_key_args, "press keys together", cmd_send_key},
+    {"stop", NULL, "pause the machine", cmd_stop},
+    {"system_powerdown", NULL, "press the power button", cmd_powerdown},
+    {"system_reset", NULL, "press the reset button", cmd_reset},
+    {"x-lodge-devices", NULL, "list devices with their properties", cmd_devices},
+    {"x-lodge-screen-text", NULL, "the text screen as text", cmd_screen_text},
+    {"x-lodge-type", type_args, "type a text; answers when it is typed", cmd_type},
+    {NULL},
+};
+
+const Command *command_find(const char *name)
+{
+    for (const Command *cmd = command_table; cmd->name; cmd++) {
+        if (!strcmp(cmd->name, name))
+            return cmd;
+    }
+    return NULL;
+}
+
+bool arg_missing(GError **error, const char *name)
+{
+    return lodge_fail(error, LODGE_ERROR_CONFIG, "Parameter '%s' is missing", name);
+}
+
+bool arg_unexpected(GError **error, const char *name)
+{
+    return lodge_fail(error, LODGE_ERROR_CONFIG, "Parameter '%s' is unexpected", name);
+}
+
+bool arg_type(GError **error, const char *name, const char *expected)
+{
+    return lodge_fail(error, LODGE_ERROR_CONFIG, "Invalid parameter type for '%s', expected: %s",
+                      name, expected);
+}
+
+bool arg_value(GError **error, const char *name, const char *value)
+{
+    return lodge_fail(error, LODGE_ERROR_CONFIG, "Parameter '%s' does not accept value '%s'", name,
+                      value);
+}
+
+static bool check_value(const CommandArg *a, Jv v, GError **error)
+{
+    static const struct {
+        JvKind kind;
+        const char *text;
+    } kinds[] = {
+        [ARG_STRING] = {JV_STRING, "string"},
+        [ARG_BOOL] = {JV_BOOL, "boolean"},
+        [ARG_INT] = {JV_INT, "integer"},
+        [ARG_ARRAY] = {JV_ARRAY, "array"},
+    };
+    if (jv_kind(v) != kinds[a->kind].kind)
+        return arg_type(error, a->name, kinds[a->kind].text);
+    if (a->values && !g_strv_contains(a->values, jv_text(v)))
+        return arg_value(error, a->name, jv_text(v));
+    return true;
+}
+
+bool command_check(const Command *cmd, Jv args, GError **error)
+{
+    static const CommandArg none = {NULL};
+    const CommandArg *table = cmd->args ? cmd->args : &none;
+    for (const CommandArg *a = table; a->name; a++) {
+        Jv v = jv_get(args, a->name);
+        if (jv_kind(v) == JV_ABSENT) {
+            if (!a->optional)
+                return arg_missing(error, a->name);
+        } else if (!check_value(a, v, error)) {
+            return false;
+        }
+    }
+    g_autoptr(GList) names = jv_names(args);
+    for (GList *n = names; n; n = n->next) {
+        const CommandArg *a = table;
+        while (a->name && strcmp(a->name, n->data))
+            a++;
+        if (!a->name)
+            return arg_unexpected(error, n->data);
+    }
+    return true;
+}
+
+const char *command_error_class(const GError *error)
+{
+    return g_error_matches(error, LODGE_ERROR, LODGE_ERROR_NOT_FOUND) ? "DeviceNotFound"
+                                                                       : "GenericError";
+}
+
+JsonOut *control_return(ControlReply *r)
+{
+    r->returned = true;
+    return r->out;
+}
+
+void control_reply_later(ControlReply *r, void (*cancel)(ControlReply *r), void *opaque)
+{
+    r->later = true;
+    r->cancel = cancel;
+    r->opaque = opaque;
+}
+
+void control_reply_done(ControlReply *r, const GError *error)
+{
+    r->send(r, error);
+}

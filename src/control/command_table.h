@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LODGE_COMMAND_TABLE_H
+#define LODGE_COMMAND_TABLE_H
+
+/*
+ * Commands as rows: their names, what they take, and what they do. A transport finds the row, has
+ * the arguments checked against it, and gets one answer for each command, perhaps later.
+ */
+
+#include <stdbool.h>
+
+#include <glib.h>
+
+#include "lodge/json_out.h"
+
+#include "control.h"
+#include "json_in.h"
+
+typedef enum ArgKind { ARG_STRING, ARG_BOOL, ARG_INT, ARG_ARRAY } ArgKind;
+
+typedef struct CommandArg {
+    const char *name; /* NULL ends a table */
+    ArgKind kind;
+    bool optional;
+    const char *const *values; /* ARG_STRING: what it may be, NULL-terminated; NULL: anything */
+    const char *help;
+} CommandArg;
+
+/*
+ * The answer to one command. The transport owns it until the command says control_reply_later(),
+ * and again from control_reply_done() on; between them it is the command's, unless cancel is called.
+ */
+typedef struct ControlReply ControlReply;
+struct ControlReply {
+    JsonOut *out;    /* a value may be put in under the key "return"; none: an empty object */
+    bool returned;   /* it was */
+    bool later;
+    /* The one who asked is gone: the command drops the reply. Set by the command with later. */
+    void (*cancel)(ControlReply *r);
+    void *opaque; /* of the command */
+    /* Of the transport: send it, or with @error that. */
+    void (*send)(ControlReply *r, const GError *error);
+};
+
+/* Begin the value of the answer: the caller writes it under the key "return". */
+JsonOut *control_return(ControlReply *r);
+/* The answer comes by control_reply_done(). */
+void control_reply_later(ControlReply *r, void (*cancel)(ControlReply *r), void *opaque);
+void control_reply_done(ControlReply *r, const GError *error);
+
+typedef struct Command {
+    const char *name; /* NULL ends the table */
+    const CommandArg *args; /* NULL: none */
+    const char *help; /* one line */
+    /* @args: an object with every argument that the table calls for, of its kind, and no others.
+     * Return: false with the error that is the answer. */
+    bool (*run)(Control *c, Jv args, ControlReply *r, GError **error);
+} Command;
+
+extern const Command command_table[]; /* command_table.c */
+const Command *command_find(const char *name);
+/* Check @args (absent: an empty object) against @cmd's table. */
+bool command_check(const Command *cmd, Jv args, GError **error);
+
+/* QMP's class for @error. */
+const char *command_error_class(const GError *error);
+
+/* ---- texts of wrong arguments, as QEMU has them ---- */
+bool arg_missing(GError **error, const char *name);
+bool arg_unexpected(GError **error, const char *name);
+bool arg_type(GError **error, const char *name, const char *expected);
+bool arg_value(GError **error, const char *name, const char *value);
+
+/* ---- functions of the table: commands.c, commands_input.c, commands_screen.c, commands_block.c,
+ * hmp.c ---- */
+#define COMMAND_FN(fn) bool fn(Control *c, Jv args, ControlReply *r, GError **error)
+COMMAND_FN(cmd_query_version);
+COMMAND_FN(cmd_query_commands);
+COMMAND_FN(cmd_query_status);
+COMMAND_FN(cmd_query_name);
+COMMAND_FN(cmd_query_uuid);
+COMMAND_FN(cmd_query_kvm);
+COMMAND_FN(cmd_stop);
+COMMAND_FN(cmd_cont);
+COMMAND_FN(cmd_powerdown);
+COMMAND_FN(cmd_reset);
+COMMAND_FN(cmd_quit);
+COMMAND_FN(cmd_human_monitor);
+COMMAND_FN(cmd_screendump);
+COMMAND_FN(cmd_screen_text);
+COMMAND_FN(cmd_send_key);
+COMMAND_FN(cmd_input_event);
+COMMAND_FN(cmd_type);
+COMMAND_FN(cmd_devices);
+COMMAND_FN(cmd_query_block);
+COMMAND_FN(cmd_change_medium);
+COMMAND_FN(cmd_eject);
+
+#endif

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Commands about devices and the media in their drives. */
+#include <string.h>
+
+#include "lodge/block.h"
+#include "lodge/chan.h"
+#include "lodge/error.h"
+#include "lodge/net.h"
+
+#include "control_internal.h"
+#include "pci.h"
+
+/* ---- properties ---- */
+
+/* The value of @p as text; transfer full, NULL: nothing. The device's lock keeps it still. */
+static char *prop_text(Device *d, const PropSpec *p)
+{
+    const char *at = (const char *)d + p->offset;
+    const uint8_t *mac = (const uint8_t *)at;
+    char *text = NULL;
+    lodge_lock(&d->lock);
+    switch (p->kind) {
+    case PROP_BOOL:
+        text = g_strdup(*(const bool *)at ? "on" : "off");
+        break;
+    case PROP_U32:
+        text = g_strdup_printf("%u", *(const uint32_t *)at);
+        break;
+    case PROP_U64:
+        text = g_strdup_printf("%" PRIu64, *(const uint64_t *)at);
+        break;
+    case PROP_STRING:
+        text = g_strdup(*(char *const *)at);
+        break;
+    case PROP_MAC:
+        text = g_strdup_printf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
+                               mac[4], mac[5]);
+        break;
+    case PROP_BLK:
+        if (*(BlkNode *const *)at)
+            text = g_strdup(blk_name(*(BlkNode *const *)at));
+        break;
+    case PROP_NET:
+        if (*(NetPort *const *)at)
+            text = g_strdup((*(NetPort *const *)at)->name);
+        break;
+    case PROP_CHAN:
+        if (*(Chan *const *)at)
+            text = g_strdup(chan_describe(*(Chan *const *)at));
+        break;
+    }
+    lodge_unlock(&d->lock);
+    return text;
+}
+
+/* Where @d stands: on PCI its slot and function, as lspci has it. */
+static char *address_of(Board *b, Device *d)
+{
+    for (PciDev *p = b->pci ? pci_bus_next(b->pci, NULL) : NULL; p; p = pci_bus_next(b->pci, p)) {
+        if (&p->dev == d)
+            return g_strdup_printf("00:%02x.%u", p->devfn >> 3, p->devfn & 7u);
+    }
+    return NULL;
+}
+
+COMMAND_FN(cmd_devices)
+{
+    Machine *m = control_machine(c, error);
+    if (!m)
+        return false;
+    const GPtrArray *devices = machine_devices(m);
+    JsonOut *out = control_return(r);
+    json_array(out, "return");
+    for (unsigned i = 0; i < devices->len; i++) {
+        Device *d = g_ptr_array_index(devices, i);
+        g_autofree char *address = address_of(machine_board(m), d);
+        json_object(out, NULL);
+        json_string(out, "id", d->id);
+        json_string(out, "class", d->cls->name);
+        json_string(out, "bus", d->cls->bus);
+        json_string(out, "help", d->cls->help);
+        json_string(out, "address", address);
+        json_object(out, "properties");
+        for (const PropSpec *p = d->cls->props; p && p->name; p++) {
+            g_autofree char *text = prop_text(d, p);
+            json_string(out, p->name, text);
+        }
+        json_end(out);
+        json_end(out);
+    }
+    json_end(out);
+    return true;
+}
+
+/* ---- media ---- */
+
+static const PropSpec *blk_prop(const Device *d)
+{
+    for (const PropSpec *p = d->cls->props; p && p->name; p++) {
+        if (p->kind == PROP_BLK)
+            return p;
+    }
+    return NULL;
+}
+
+COMMAND_FN(cmd_query_block)
+{
+    Machine *m = control_machine(c, error);
+    if (!m)
+        return false;
+    const GPtrArray *devices = machine_devices(m);
+    JsonOut *out = control_return(r);
+    json_array(out, "return");
+    for (unsigned i = 0; i < devices->len; i++) {
+        Device *d = g_ptr_array_index(devices, i);
+        if (!blk_prop(d))
+            continue;
+        BlkNode *node = machine_medium(m, d);
+        json_object(out, NULL);
+        json_string(out, "device", d->id);
+        json_bool(out, "locked", false);
+        json_bool(out, "removable", d->cls->change_medium != NULL);
+        if (node) {
+            BlkLimits limits;
+            blk_limits(node, &limits);
+            json_object(out, "inserted");
+            json_bool(out, "ro", limits.read_only);
+            json_string(out, "drv", blk_format(node));
+            json_string(out, "node-name", blk_name(node));
+            json_object(out, "image");
+            json_number(out, "virtual-size", (int64_t)limits.size);
+            json_string(out, "format", blk_format(node));
+            json_end(out);
+            json_end(out);
+        }
+        json_string(out, "qdev", d->id);
+        json_string(out, "type", "unknown");
+        json_end(out);
+    }
+    json_end(out);
+    return true;
+}
+
+static Device *find_drive(Control *c, Jv args, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    const char *device = jv_text(jv_get(args, "device")), *id = jv_text(jv_get(args, "id"));
+    const char *name = device ? device : id;
+    if (!m)
+        return NULL;
+    if (!device == !id) {
+        lodge_fail(error, LODGE_ERROR_CONFIG, "Need exactly one of 'device' and 'id'");
+        return NULL;
+    }
+    const GPtrArray *devices = machine_devices(m);
+    for (unsigned i = 0; i < devices->len; i++) {
+        Device *d = g_ptr_array_index(devices, i);
+        if (strcmp(d->id, name))
+            continue;
+        if (d->cls->change_medium)
+            return d;
+        lodge_fail(error, LODGE_ERROR_CONFIG, "Device '%s' is not removable", name);
+        return NULL;
+    }
+    lodge_fail(error, LODGE_ERROR_NOT_FOUND, "Device '%s' not found", name);
+    return NULL;
+}
+
+static void tray_event(Control *c, const Device *d, bool open)
+{
+    JsonOut *e = control_event_begin("DEVICE_TRAY_MOVED");
+    json_object(e, "data");
+    json_string(e, "device", d->id);
+    json_string(e, "id", d->id);
+    json_bool(e, "tray-open", open);
+    control_event_send(c, e);
+}
+
+COMMAND_FN(cmd_change_medium)
+{
+    Device *d = find_drive(c, args, error);
+    const char *mode = jv_text(jv_get(args, "read-only-mode"));
+    if (!d)
+        return false;
+    BlkNode *now = machine_medium(c->config.machine, d);
+    BlkLimits limits = {.read_only = true};
+    if (now)
+        blk_limits(now, &limits);
+    BlkOptions o = {
+        .file = jv_text(jv_get(args, "filename")),
+        .format = jv_text(jv_get(args, "format")),
+        .read_only = !mode || !strcmp(mode, "retain") ? limits.read_only
+                                                      : !strcmp(mode, "read-only"),
+        .holder = c->config.name,
+    };
+    if (!machine_change_medium(c->config.machine, d, &o, error))
+        return false;
+    tray_event(c, d, true);
+    tray_event(c, d, false);
+    return true;
+}
+
+COMMAND_FN(cmd_eject)
+{
+    Device *d = find_drive(c, args, error);
+    if (!d)
+        return false;
+    bool had = machine_medium(c->config.machine, d) != NULL;
+    if (had && !machine_change_medium(c->config.machine, d, NULL, error))
+        return false;
+    if (had)
+        tray_event(c, d, true);
+    return true;
+}

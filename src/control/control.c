@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The context of control: what commands work on, and how news of the machine become events.
+ *
+ * The socket lies in the machine's running folder, which is this user's alone, with mode 0600. It is
+ * bound through the folder's descriptor, so that no path is too long for a socket's address. One
+ * that a killed machine left is ours to take away: the folder's lock is held.
+ *
+ * Events and their order are QEMU's: STOP and RESUME before the answer to the command that caused
+ * them; a panic first says GUEST_PANICKED, then SHUTDOWN. The power button that a person presses at
+ * the console tells POWERDOWN like the one of a command.
+ */
+#include "control.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "lodge/error.h"
+
+#include "control_internal.h"
+
+#define BACKLOG 16
+
+Machine *control_machine(Control *c, GError **error)
+{
+    if (!c->config.machine)
+        lodge_fail(error, LODGE_ERROR_STATE, "there is no machine");
+    return c->config.machine;
+}
+
+const Json *control_json(Control *c, GError **error)
+{
+    if (!c->json)
+        c->json = json_load(error);
+    return c->json;
+}
+
+/* ---- events ---- */
+
+JsonOut *control_event_begin(const char *name)
+{
+    JsonOut *out = json_out_new_line();
+    gint64 now = g_get_real_time(); /* microseconds */
+    json_object(out, NULL);
+    json_object(out, "timestamp");
+    json_number(out, "seconds", now / G_USEC_PER_SEC);
+    json_number(out, "microseconds", now % G_USEC_PER_SEC);
+    json_end(out);
+    json_string(out, "event", name);
+    return out;
+}
+
+void control_event_send(Control *c, JsonOut *event)
+{
+    if (c->qmp)
+        qmp_event(c->qmp, json_text(event));
+    json_out_free(event);
+}
+
+void control_event(Control *c, const char *name)
+{
+    control_event_send(c, control_event_begin(name));
+}
+
+static void cause_event(Control *c, const char *name, bool guest, const char *reason)
+{
+    JsonOut *e = control_event_begin(name);
+    json_object(e, "data");
+    json_bool(e, "guest", guest);
+    json_string(e, "reason", reason);
+    control_event_send(c, e);
+}
+
+static void panic_event(Control *c)
+{
+    JsonOut *e = control_event_begin("GUEST_PANICKED");
+    json_object(e, "data");
+    json_string(e, "action", "poweroff");
+    control_event_send(c, e);
+}
+
+static void end_event(Control *c, const MachineResult *r)
+{
+    switch (r->why) {
+    case MACHINE_END_POWER_OFF:
+    case MACHINE_END_EXIT:
+        cause_event(c, "SHUTDOWN", true, "guest-shutdown");
+        break;
+    case MACHINE_END_RESET:
+        cause_event(c, "SHUTDOWN", true, "guest-reset");
+        break;
+    case MACHINE_END_PANIC:
+        panic_event(c);
+        cause_event(c, "SHUTDOWN", true, "guest-panic");
+        break;
+    case MACHINE_END_CPU:
+    case MACHINE_END_ERROR:
+        cause_event(c, "SHUTDOWN", false, "host-error");
+        break;
+    case MACHINE_END_KILLED:
+        cause_event(c, "SHUTDOWN", false, c->end_reason);
+        break;
+    }
+}
+
+/* Whoever asked for a reset hears that it was done, or that nothing more will come. */
+static void answer_resets(Control *c)
+{
+    while (c->resets->len)
+        control_reply_done(g_ptr_array_steal_index(c->resets, 0), NULL);
+}
+
+/* Context: see machine_listen(). */
+static void on_machine(void *opaque, MachineEvent what, const MachineResult *r)
+{
+    Control *c = opaque;
+    switch (what) {
+    case MACHINE_EVENT_PAUSED:
+        control_event(c, "STOP");
+        break;
+    case MACHINE_EVENT_RESUMED:
+        control_event(c, "RESUME");
+        break;
+    case MACHINE_EVENT_POWER_BUTTON:
+        control_event(c, "POWERDOWN");
+        break;
+    case MACHINE_EVENT_GUEST_RESET:
+        cause_event(c, "RESET", true, "guest-reset");
+        answer_resets(c); /* it has answered those too */
+        break;
+    case MACHINE_EVENT_HOST_RESET:
+        cause_event(c, "RESET", false, "host-qmp-system-reset");
+        answer_resets(c);
+        break;
+    case MACHINE_EVENT_ENDED:
+        end_event(c, r);
+        answer_resets(c);
+        break;
+    }
+}
+
+/* ---- the socket ---- */
+
+static int listen_at(const char *dir, GError **error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int dir_fd = open(dir, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int fd = dir_fd < 0 ? -1 : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool ok = fd >= 0;
+    if (ok) {
+        g_snprintf(address.sun_path, sizeof address.sun_path, "/proc/self/fd/%d/" CONTROL_SOCKET,
+                   dir_fd);
+        ok = (unlinkat(dir_fd, CONTROL_SOCKET, 0) == 0 || errno == ENOENT) &&
+             fchmod(fd, 0600) == 0 && /* the file gets the mode of its socket */
+             bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, BACKLOG) == 0;
+    }
+    if (!ok) {
+        lodge_fail_errno(error, errno, "%s/" CONTROL_SOCKET ": cannot make the control socket",
+                         dir);
+        if (fd >= 0)
+            close(fd);
+        fd = -1;
+    }
+    if (dir_fd >= 0)
+        close(dir_fd);
+    return fd;
+}
+
+/* ---- life ---- */
+
+Control *control_open(const ControlConfig *config, GError **error)
+{
+    g_autoptr(Control) c = g_new0(Control, 1);
+    c->config = *config;
+    c->keys = key_queue_new();
+    c->resets = g_ptr_array_new();
+    c->end_reason = "host-signal";
+    if (config->registry) {
+        int fd = listen_at(registry_run_dir(config->registry), error);
+        if (fd < 0)
+            return NULL;
+        c->qmp = qmp_new(c, fd);
+    }
+    if (config->machine)
+        machine_listen(config->machine, on_machine, c);
+    return g_steal_pointer(&c);
+}
+
+void control_close(Control *c)
+{
+    if (!c)
+        return;
+    if (c->config.machine)
+        machine_listen(c->config.machine, NULL, NULL);
+    if (c->qmp) {
+        g_autofree char *path =
+            g_build_filename(registry_run_dir(c->config.registry), CONTROL_SOCKET, NULL);
+        (void)unlink(path);
+    }
+    qmp_free(c->qmp);
+    key_queue_free(c->keys);
+    g_ptr_array_free(c->resets, TRUE);
+    json_unload(c->json);
+    g_free(c);
+}

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LODGE_CONTROL_H
+#define LODGE_CONTROL_H
+
+/*
+ * What is done to a running machine from outside: the commands of one table, whoever carries them.
+ * All of it is the main thread's, on the default main context.
+ */
+
+#include <glib.h>
+
+#include "lodge/display.h"
+#include "lodge/input.h"
+#include "lodge/json_out.h"
+
+#include "machine.h"
+#include "registry.h"
+
+typedef struct Control Control;
+
+#define CONTROL_SOCKET "qmp.sock" /* in the machine's running folder */
+
+/* All borrowed, and outliving the Control; NULL where there is none: commands that need it fail. */
+typedef struct ControlConfig {
+    const char *name;
+    const char *uuid;   /* NULL: none was asked for */
+    Machine *machine;
+    Registry *registry; /* where the socket goes; NULL: no socket */
+    Display *display;
+    Input *input;
+} ControlConfig;
+
+/**
+ * control_open() - Answer those who want something of the machine
+ * Return: transfer full, or NULL with LODGE_ERROR_HOST: the socket cannot be made.
+ */
+Control *control_open(const ControlConfig *config, GError **error);
+/* Before the machine is freed. What was said is sent as far as it goes without waiting; keys that are
+ * down are let go. NULL is fine. */
+void control_close(Control *c);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Control, control_close)
+
+/**
+ * control_event_begin() - Start an event: an open object, into which the caller may put "data"
+ * Return: transfer full, for control_event_send().
+ */
+JsonOut *control_event_begin(const char *name);
+/* Tell everybody who listens; frees @event. */
+void control_event_send(Control *c, JsonOut *event);
+/* An event without data. */
+void control_event(Control *c, const char *name);
+
+#endif

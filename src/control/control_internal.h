@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#ifndef LODGE_CONTROL_INTERNAL_H
+#define LODGE_CONTROL_INTERNAL_H
+
+/* Shared by control.c, the commands, and the transports. */
+
+#include "command_table.h"
+#include "control.h"
+
+typedef struct KeyQueue KeyQueue;
+typedef struct Qmp Qmp;
+
+struct Control {
+    /* Constant: */
+    ControlConfig config;
+    /* Main thread: */
+    Json *json;         /* owned; NULL until somebody says something */
+    KeyQueue *keys;     /* owned; what is still to be typed */
+    Qmp *qmp;           /* owned; NULL: no socket */
+    GPtrArray *resets;  /* ControlReply that wait for the reset they asked for */
+    const char *end_reason; /* why the machine is killed, for SHUTDOWN; static */
+    unsigned buttons;   /* INPUT_* that commands hold down */
+    int abs_x, abs_y;   /* where commands have put the pointer */
+};
+
+/* The machine, or NULL with LODGE_ERROR_STATE. */
+Machine *control_machine(Control *c, GError **error);
+/* The library, loaded now if need be; NULL with the error. */
+const Json *control_json(Control *c, GError **error);
+
+/* ---- key_queue.c ---- */
+
+typedef struct KeyStep {
+    uint16_t code;
+    bool down;
+    uint32_t wait_ms; /* after it, before the next */
+} KeyStep;
+
+KeyQueue *key_queue_new(void);
+void key_queue_free(KeyQueue *q); /* lets go of what it holds down; NULL is fine */
+/**
+ * key_queue_add() - Press and let go in order, after all that is there already
+ * @in:    where to, borrowed until it is done
+ * @steps: copied
+ * @r:     answered when they are done; NULL: nobody waits
+ * Return: false with LODGE_ERROR_BUSY: too much is waiting already.
+ */
+bool key_queue_add(KeyQueue *q, Input *in, const KeyStep *steps, size_t n, ControlReply *r,
+                   GError **error);
+
+/* ---- commands_input.c ---- */
+
+/* Press @codes together for @hold_ms. */
+bool control_send_keys(Control *c, const unsigned *codes, unsigned n, int64_t hold_ms,
+                       GError **error);
+
+/* ---- commands_screen.c ---- */
+
+bool control_screendump(Control *c, const char *filename, const char *format, GError **error);
+
+/* ---- picture.c ---- */
+
+/* A picture of @d as a file's bytes; transfer full, NULL with the error. */
+GBytes *picture_ppm(Display *d, GError **error);
+GBytes *picture_png(Display *d, GError **error);
+
+/* ---- hmp.c ---- */
+
+/* What the human monitor answers to @line, with CR LF; transfer full. */
+char *hmp_run(Control *c, const char *line);
+
+/* ---- qmp.c ---- */
+
+/* Take over @listen_fd, a listening socket. */
+Qmp *qmp_new(Control *c, int listen_fd);
+void qmp_free(Qmp *q); /* NULL is fine */
+/* To everybody who has negotiated. */
+void qmp_event(Qmp *q, const char *line);
+/* Clients that there are now. */
+unsigned qmp_clients(const Qmp *q);
+
+/* QMP's {"qemu": ..., "package": ...}. */
+void qmp_print_version(JsonOut *out, const char *key);
+
+#endif

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Lines of the human monitor, as human-monitor-command carries them: a table of the few that
+ * scripts send, in QEMU's words. What a line answers ends in CR LF; an error is an answer too.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "lodge/error.h"
+
+#include "control_internal.h"
+
+#define WORDS_MAX 4u /* of a line, its name among them */
+
+typedef struct HmpCommand {
+    const char *name;
+    const char *first;     /* what the first argument is called; NULL: there is none */
+    unsigned min, max;     /* arguments */
+    /* Appends the answer; an error becomes one. */
+    bool (*run)(Control *c, char **args, GString *out, GError **error);
+} HmpCommand;
+
+static bool hmp_powerdown(Control *c, char **args, GString *out, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    if (m)
+        machine_power_button(m);
+    return m != NULL;
+}
+
+static bool hmp_reset(Control *c, char **args, GString *out, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    if (m)
+        machine_reset(m);
+    return m != NULL;
+}
+
+static bool hmp_quit(Control *c, char **args, GString *out, GError **error)
+{
+    return cmd_quit(c, (Jv){NULL, NULL}, NULL, error);
+}
+
+static bool hmp_stop(Control *c, char **args, GString *out, GError **error)
+{
+    return cmd_stop(c, (Jv){NULL, NULL}, NULL, error);
+}
+
+static bool hmp_cont(Control *c, char **args, GString *out, GError **error)
+{
+    return cmd_cont(c, (Jv){NULL, NULL}, NULL, error);
+}
+
+static bool hmp_sendkey(Control *c, char **args, GString *out, GError **error)
+{
+    g_auto(GStrv) names = g_strsplit(args[0], "-", -1);
+    g_autoptr(GArray) codes = g_array_new(FALSE, FALSE, sizeof(unsigned));
+    long hold = 100;
+    if (args[1]) {
+        char *end;
+        errno = 0;
+        hold = strtol(args[1], &end, 0);
+        if (*end || errno)
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "invalid char '%c' in expression",
+                              g_ascii_isprint(*end) ? *end : '?');
+    }
+    for (char **n = names; *n; n++) {
+        unsigned code = input_key_by_name(*n);
+        if (!code)
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "invalid parameter: %s", *n);
+        g_array_append_val(codes, code);
+    }
+    return control_send_keys(c, (unsigned *)codes->data, codes->len, hold, error);
+}
+
+static bool hmp_screendump(Control *c, char **args, GString *out, GError **error)
+{
+    return control_screendump(c, args[0], "ppm", error);
+}
+
+static bool hmp_info_status(Control *c, char **args, GString *out, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    if (!m)
+        return false;
+    MachineState s = machine_state(m);
+    g_string_append_printf(out, "VM status: %s\r\n",
+                           s == MACHINE_RUNNING  ? "running"
+                           : s == MACHINE_PAUSED ? "paused"
+                           : s == MACHINE_BUILT  ? "paused (prelaunch)"
+                                                 : "paused (shutdown)");
+    return true;
+}
+
+static bool hmp_info_name(Control *c, char **args, GString *out, GError **error)
+{
+    if (c->config.name)
+        g_string_append_printf(out, "%s\r\n", c->config.name);
+    return true;
+}
+
+static bool hmp_info_version(Control *c, char **args, GString *out, GError **error)
+{
+    g_string_append(out, "7.2.0 (lodge " LODGE_VERSION ")\r\n");
+    return true;
+}
+
+static const HmpCommand commands[] = {
+    {"c", NULL, 0, 0, hmp_cont},
+    {"cont", NULL, 0, 0, hmp_cont},
+    {"info name", NULL, 0, 0, hmp_info_name},
+    {"info status", NULL, 0, 0, hmp_info_status},
+    {"info version", NULL, 0, 0, hmp_info_version},
+    {"q", NULL, 0, 0, hmp_quit},
+    {"quit", NULL, 0, 0, hmp_quit},
+    {"s", NULL, 0, 0, hmp_stop},
+    {"screendump", "filename", 1, 1, hmp_screendump},
+    {"sendkey", "string", 1, 2, hmp_sendkey},
+    {"stop", NULL, 0, 0, hmp_stop},
+    {"system_powerdown", NULL, 0, 0, hmp_powerdown},
+    {"system_reset", NULL, 0, 0, hmp_reset},
+};
+
+static const HmpCommand *find(const char *name)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++) {
+        if (!strcmp(commands[i].name, name))
+            return &commands[i];
+    }
+    return NULL;
+}
+
+char *hmp_run(Control *c, const char *line)
+{
+    g_autoptr(GString) out = g_string_new(NULL);
+    g_autoptr(GError) error = NULL;
+    g_auto(GStrv) split = g_strsplit_set(line, " \t\r\n", -1);
+    char *words[WORDS_MAX + 1] = {NULL}; /* without the empty ones */
+    unsigned n = 0;
+    for (char **w = split; *w && n < WORDS_MAX; w++) {
+        if (**w)
+            words[n++] = *w;
+    }
+    if (!n)
+        return g_strdup("");
+    bool info = n > 1 && !strcmp(words[0], "info");
+    g_autofree char *name =
+        info ? g_strdup_printf("info %s", words[1]) : g_strdup(words[0]);
+    const HmpCommand *cmd = find(name);
+    char **args = words + 1 + info;
+    n -= 1 + info;
+    if (!cmd)
+        g_string_append_printf(out, "unknown command: '%s'\r\n", name);
+    else if (n < cmd->min)
+        g_string_append_printf(out, "%s: %s expected\r\n", name, cmd->first);
+    else if (n > cmd->max)
+        g_string_append_printf(out, "%s: extraneous characters at the end of line\r\n", name);
+    else if (!cmd->run(c, args, out, &error))
+        g_string_append_printf(out, "%s%s\r\n",
+                               strncmp(error->message, "invalid", 7) ? "Error: " : "",
+                               error->message);
+    if (cmd && (n < cmd->min || n > cmd->max))
+        g_string_append_printf(out, "Try \"help %s\" for more information\r\n", name);
+    return g_strdup(out->str);
+}
+
+COMMAND_FN(cmd_human_monitor)
+{
+    Jv cpu = jv_get(args, "cpu-index");
+    if (jv_kind(cpu) == JV_INT && c->config.machine &&
+        (jv_int(cpu) < 0 || jv_int(cpu) >= machine_board(c->config.machine)->cpus))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "Parameter 'cpu-index' expects a CPU number");
+    g_autofree char *answer = hmp_run(c, jv_text(jv_get(args, "command-line")));
+    json_string(control_return(r), "return", answer);
+    return true;
+}

@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * QMP over a listening socket. Spec: QEMU docs/interop/qmp-spec.rst as 7.2 speaks it: a greeting,
+ * negotiation by qmp_capabilities, then commands; answers come in the order of the commands, each on
+ * a line of its own that ends in CR LF. Left out: out-of-band execution (not among the capabilities).
+ *
+ * Everything runs on the main loop and nothing waits. A client is bounded in each direction: input
+ * is read only while there is room for its answers and no command is under way; a value has a
+ * ceiling (json_scan.h); who lets more than OUT_MAX bytes of answers and events pile up is dropped.
+ * Clients beyond CLIENTS_MAX are told so and dropped. A client that goes away cancels what it waits
+ * for, and nothing else.
+ *
+ * Invariants: (1) at most one command of a client is under way. (2) A client is freed by
+ * client_free() only, from a source of its own or from qmp_free(); events mark a client as dropped
+ * and leave it to its source, since they are sent in the middle of others' commands.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <glib-unix.h>
+
+#include "lodge/error.h"
+
+#include "control_internal.h"
+#include "json_scan.h"
+
+#define CLIENTS_MAX 16u
+#define READ_BYTES 65536u
+#define OUT_PAUSE (64u * 1024u)       /* bytes unsent, from which on no more input is taken */
+#define OUT_MAX (4u * 1024u * 1024u) /* bytes unsent, from which on a client is dropped */
+#define ACCEPT_RETRY_MS 200           /* after the process ran out of descriptors */
+
+typedef struct QmpClient {
+    Qmp *qmp;
+    int fd;
+    guint in, out; /* sources; 0: not there */
+    GByteArray *input;
+    size_t input_at; /* what of it was taken */
+    JsonScan *scan;
+    GString *unsent;
+    bool negotiated;
+    bool eof;       /* no more input will come */
+    bool dropped;   /* to be freed by the next source */
+    ControlReply *waiting; /* of the command under way; NULL: none */
+} QmpClient;
+
+typedef struct QmpReply {
+    ControlReply reply; /* first */
+    QmpClient *client;
+    Jv id; /* owned with its root */
+    Jv root;
+} QmpReply;
+
+struct Qmp {
+    Control *control;
+    int listen_fd;
+    guint accept; /* source; 0: none */
+    GPtrArray *clients;
+};
+
+static void client_update(QmpClient *cl);
+
+void qmp_print_version(JsonOut *out, const char *key)
+{
+    json_object(out, key);
+    json_object(out, "qemu"); /* whose protocol is spoken */
+    json_number(out, "micro", 0);
+    json_number(out, "minor", 2);
+    json_number(out, "major", 7);
+    json_end(out);
+    json_string(out, "package", "lodge " LODGE_VERSION);
+    json_end(out);
+}
+
+/* ---- output ---- */
+
+static void client_flush(QmpClient *cl)
+{
+    while (cl->unsent->len && !cl->dropped) {
+        ssize_t n = send(cl->fd, cl->unsent->str, cl->unsent->len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n > 0)
+            g_string_erase(cl->unsent, 0, n);
+        else if (n < 0 && errno == EINTR)
+            continue;
+        else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
+            return;
+        else
+            cl->dropped = true;
+    }
+}
+
+static void client_say(QmpClient *cl, const char *line)
+{
+    if (cl->dropped)
+        return;
+    if (cl->unsent->len + strlen(line) > OUT_MAX) {
+        cl->dropped = true;
+        g_string_truncate(cl->unsent, 0);
+        return;
+    }
+    g_string_append(cl->unsent, line);
+}
+
+static void say_error(QmpClient *cl, Jv id, const char *class, const char *text)
+{
+    g_autoptr(JsonOut) out = json_out_new_line();
+    json_object(out, NULL);
+    if (jv_kind(id) != JV_ABSENT)
+        jv_print(id, out, "id");
+    json_object(out, "error");
+    json_string(out, "class", class);
+    json_string(out, "desc", text);
+    client_say(cl, json_text(out));
+}
+
+/* Context: main; of a command that said it would answer later, or of run_command(). */
+static void reply_send(ControlReply *r, const GError *error)
+{
+    QmpReply *qr = (QmpReply *)r;
+    QmpClient *cl = qr->client;
+    bool was_later = r->later;
+    if (error) {
+        say_error(cl, qr->id, command_error_class(error), error->message);
+    } else {
+        if (!r->returned) {
+            json_object(r->out, "return");
+            json_end(r->out);
+        }
+        if (jv_kind(qr->id) != JV_ABSENT)
+            jv_print(qr->id, r->out, "id");
+        client_say(cl, json_text(r->out));
+    }
+    json_out_free(r->out);
+    jv_free(qr->root);
+    g_free(qr);
+    cl->waiting = NULL;
+    if (was_later)
+        client_update(cl);
+}
+
+/* ---- commands ---- */
+
+static void run_command(QmpClient *cl, const Command *cmd, Jv *root, Jv args, Jv id)
+{
+    g_autoptr(GError) error = NULL;
+    QmpReply *qr = g_new0(QmpReply, 1);
+    qr->client = cl;
+    qr->id = id;
+    qr->root = *root;
+    root->node = NULL; /* the reply's now */
+    qr->reply.send = reply_send;
+    qr->reply.out = json_out_new_line();
+    json_object(qr->reply.out, NULL);
+    cl->waiting = &qr->reply;
+    if (!command_check(cmd, args, &error) ||
+        !cmd->run(cl->qmp->control, args, &qr->reply, &error))
+        reply_send(&qr->reply, error);
+    else if (!qr->reply.later)
+        reply_send(&qr->reply, NULL);
+}
+
+static bool check_capabilities(Jv args, GError **error)
+{
+    g_autoptr(GList) names = jv_names(args);
+    for (GList *n = names; n; n = n->next) {
+        if (strcmp(n->data, "enable"))
+            return arg_unexpected(error, n->data);
+    }
+    Jv enable = jv_get(args, "enable");
+    if (jv_kind(enable) != JV_ABSENT && jv_kind(enable) != JV_ARRAY)
+        return arg_type(error, "enable", "array");
+    if (jv_length(enable))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "Capability %s not available",
+                          jv_text(jv_at(enable, 0)) ? jv_text(jv_at(enable, 0)) : "");
+    return true;
+}
+
+/* Shape of a command; the command's name, or NULL with the error. */
+static const char *check_shape(Jv root, GError **error)
+{
+    if (jv_kind(root) != JV_OBJECT) {
+        lodge_fail(error, LODGE_ERROR_CONFIG, "QMP input must be a JSON object");
+        return NULL;
+    }
+    g_autoptr(GList) names = jv_names(root);
+    for (GList *n = names; n; n = n->next) {
+        Jv v = jv_get(root, n->data);
+        const char *wrong = NULL;
+        if (!strcmp(n->data, "execute"))
+            wrong = jv_kind(v) == JV_STRING ? NULL : "must be a string";
+        else if (!strcmp(n->data, "arguments"))
+            wrong = jv_kind(v) == JV_OBJECT ? NULL : "must be an object";
+        else if (strcmp(n->data, "id"))
+            wrong = "is unexpected";
+        if (wrong) {
+            lodge_fail(error, LODGE_ERROR_CONFIG, "QMP input member '%s' %s",
+                       (const char *)n->data, wrong);
+            return NULL;
+        }
+    }
+    const char *name = jv_text(jv_get(root, "execute"));
+    if (!name)
+        lodge_fail(error, LODGE_ERROR_CONFIG, "QMP input lacks member 'execute'");
+    return name;
+}
+
+static void negotiate(QmpClient *cl, Jv args, Jv id)
+{
+    g_autoptr(GError) error = NULL;
+    if (!check_capabilities(args, &error)) {
+        say_error(cl, id, "GenericError", error->message);
+        return;
+    }
+    g_autoptr(JsonOut) out = json_out_new_line();
+    json_object(out, NULL);
+    json_object(out, "return");
+    json_end(out);
+    if (jv_kind(id) != JV_ABSENT)
+        jv_print(id, out, "id");
+    cl->negotiated = true;
+    client_say(cl, json_text(out));
+}
+
+static void take_value(QmpClient *cl, const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    const Json *json = control_json(cl->qmp->control, &error);
+    g_auto(Jv) root = {NULL, NULL};
+    if (json)
+        root = jv_parse(json, text, &error);
+    const char *name = root.node ? check_shape(root, &error) : NULL;
+    Jv id = jv_get(root, "id");
+    if (!name) {
+        say_error(cl, id, "GenericError", error->message);
+        return;
+    }
+    Jv args = jv_get(root, "arguments");
+    bool capabilities = !strcmp(name, "qmp_capabilities");
+    const Command *cmd = command_find(name);
+    if (capabilities && !cl->negotiated) {
+        negotiate(cl, args, id);
+    } else if (capabilities) {
+        say_error(cl, id, "CommandNotFound",
+                  "Capabilities negotiation is already complete, command ignored");
+    } else if (!cl->negotiated) {
+        say_error(cl, id, "CommandNotFound",
+                  "Expecting capabilities negotiation with 'qmp_capabilities'");
+    } else if (!cmd) {
+        g_autofree char *why = g_strdup_printf("The command %s has not been found", name);
+        say_error(cl, id, "CommandNotFound", why);
+    } else {
+        run_command(cl, cmd, &root, args, id);
+    }
+}
+
+/* ---- input ---- */
+
+static bool may_go_on(const QmpClient *cl)
+{
+    return !cl->waiting && !cl->dropped && cl->unsent->len < OUT_PAUSE;
+}
+
+/* Carry out what has come in, as long as there is room for the answers. */
+static void client_work(QmpClient *cl)
+{
+    Jv absent = {NULL, NULL};
+    while (may_go_on(cl) && cl->input_at < cl->input->len) {
+        size_t used;
+        JsonScanResult what = json_scan_feed(cl->scan, cl->input->data + cl->input_at,
+                                             cl->input->len - cl->input_at, &used);
+        cl->input_at += used;
+        if (what == JSON_SCAN_VALUE)
+            take_value(cl, json_scan_text(cl->scan));
+        else if (what != JSON_SCAN_MORE)
+            say_error(cl, absent, "GenericError", json_scan_text(cl->scan));
+        if (what == JSON_SCAN_LIMIT) {
+            cl->eof = true; /* what was said is sent, then it ends */
+            cl->input_at = cl->input->len;
+        }
+        client_flush(cl);
+    }
+    if (cl->input_at == cl->input->len) {
+        g_byte_array_set_size(cl->input, 0);
+        cl->input_at = 0;
+    }
+}
+
+static void client_free(gpointer opaque)
+{
+    QmpClient *cl = opaque;
+    if (cl->waiting) {
+        QmpReply *qr = (QmpReply *)cl->waiting;
+        qr->reply.cancel(&qr->reply);
+        json_out_free(qr->reply.out);
+        jv_free(qr->root);
+        g_free(qr);
+    }
+    g_clear_handle_id(&cl->in, g_source_remove);
+    g_clear_handle_id(&cl->out, g_source_remove);
+    close(cl->fd);
+    json_scan_free(cl->scan);
+    g_byte_array_free(cl->input, TRUE);
+    g_string_free(cl->unsent, TRUE);
+    g_free(cl);
+}
+
+static gboolean on_input(int fd, GIOCondition condition, gpointer opaque)
+{
+    QmpClient *cl = opaque;
+    cl->in = 0;
+    if (may_go_on(cl) && !cl->eof && cl->input_at == cl->input->len) {
+        g_byte_array_set_size(cl->input, READ_BYTES);
+        ssize_t n = recv(cl->fd, cl->input->data, READ_BYTES, MSG_DONTWAIT);
+        g_byte_array_set_size(cl->input, n > 0 ? (guint)n : 0);
+        cl->input_at = 0;
+        if (n == 0)
+            cl->eof = true;
+        else if (n < 0 && errno != EAGAIN && errno != EINTR)
+            cl->dropped = true;
+    } else if (condition & (G_IO_HUP | G_IO_ERR)) {
+        cl->dropped = true;
+    }
+    client_update(cl);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean on_output(int fd, GIOCondition condition, gpointer opaque)
+{
+    QmpClient *cl = opaque;
+    cl->out = 0;
+    client_update(cl);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean on_dropped(gpointer opaque)
+{
+    QmpClient *cl = opaque;
+    cl->in = 0;
+    (void)g_ptr_array_remove_fast(cl->qmp->clients, cl); /* frees it */
+    return G_SOURCE_REMOVE;
+}
+
+/* Go on with what can be gone on with, then wait for what is to come. Leaves the client there even
+ * where it is to be dropped: its next source does that, keeps (2). */
+static void client_update(QmpClient *cl)
+{
+    client_flush(cl);
+    client_work(cl);
+    client_flush(cl);
+    bool more = cl->input_at < cl->input->len;
+    if (cl->eof && !more && !cl->waiting && !cl->unsent->len)
+        cl->dropped = true;
+    g_clear_handle_id(&cl->in, g_source_remove);
+    g_clear_handle_id(&cl->out, g_source_remove);
+    if (cl->dropped) {
+        cl->in = g_idle_add(on_dropped, cl);
+        return;
+    }
+    /* HUP alone, where no input is wanted, tells that the client is gone. */
+    bool read = may_go_on(cl) && !more && !cl->eof;
+    cl->in = g_unix_fd_add(cl->fd, (read ? G_IO_IN : 0) | G_IO_HUP | G_IO_ERR, on_input, cl);
+    if (cl->unsent->len)
+        cl->out = g_unix_fd_add(cl->fd, G_IO_OUT, on_output, cl);
+}
+
+/* ---- clients ---- */
+
+static void client_new(Qmp *q, int fd)
+{
+    QmpClient *cl = g_new0(QmpClient, 1);
+    cl->qmp = q;
+    cl->fd = fd;
+    cl->input = g_byte_array_new();
+    cl->scan = json_scan_new();
+    cl->unsent = g_string_new(NULL);
+    g_ptr_array_add(q->clients, cl);
+    g_autoptr(JsonOut) out = json_out_new_line();
+    json_object(out, NULL);
+    json_object(out, "QMP");
+    qmp_print_version(out, "version");
+    json_array(out, "capabilities");
+    client_say(cl, json_text(out));
+    client_update(cl);
+}
+
+static void refuse(int fd)
+{
+    static const char line[] = "{\"error\": {\"class\": \"GenericError\", \"desc\": "
+                               "\"too many clients; close one of them\"}}\r\n";
+    ssize_t n = send(fd, line, sizeof line - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)n; /* an empty socket takes it, unless its owner has gone already */
+    close(fd);
+}
+
+static gboolean on_connect(int fd, GIOCondition condition, gpointer opaque);
+
+static gboolean accept_again(gpointer opaque)
+{
+    Qmp *q = opaque;
+    q->accept = g_unix_fd_add(q->listen_fd, G_IO_IN, on_connect, q);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean on_connect(int fd, GIOCondition condition, gpointer opaque)
+{
+    Qmp *q = opaque;
+    int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    if (client < 0) {
+        if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
+            return G_SOURCE_CONTINUE;
+        /* The connection stays in the queue and would wake us at once. */
+        q->accept = g_timeout_add(ACCEPT_RETRY_MS, accept_again, q);
+        return G_SOURCE_REMOVE;
+    }
+    if (q->clients->len >= CLIENTS_MAX)
+        refuse(client);
+    else
+        client_new(q, client);
+    return G_SOURCE_CONTINUE;
+}
+
+void qmp_event(Qmp *q, const char *line)
+{
+    for (unsigned i = 0; i < q->clients->len; i++) {
+        QmpClient *cl = g_ptr_array_index(q->clients, i);
+        if (!cl->negotiated)
+            continue;
+        client_say(cl, line);
+        client_flush(cl);
+        /* The rest goes when there is room; what runs now may be this client's own command. */
+        if (cl->dropped) {
+            g_clear_handle_id(&cl->in, g_source_remove);
+            cl->in = g_idle_add(on_dropped, cl);
+        } else if (cl->unsent->len && !cl->out) {
+            cl->out = g_unix_fd_add(cl->fd, G_IO_OUT, on_output, cl);
+        }
+    }
+}
+
+unsigned qmp_clients(const Qmp *q)
+{
+    return q->clients->len;
+}
+
+Qmp *qmp_new(Control *c, int listen_fd)
+{
+    Qmp *q = g_new0(Qmp, 1);
+    q->control = c;
+    q->listen_fd = listen_fd;
+    q->clients = g_ptr_array_new_with_free_func(client_free);
+    q->accept = g_unix_fd_add(listen_fd, G_IO_IN, on_connect, q);
+    return q;
+}
+
+void qmp_free(Qmp *q)
+{
+    if (!q)
+        return;
+    g_clear_handle_id(&q->accept, g_source_remove);
+    for (unsigned i = 0; i < q->clients->len; i++)
+        client_flush(g_ptr_array_index(q->clients, i));
+    g_ptr_array_free(q->clients, TRUE);
+    close(q->listen_fd);
+    g_free(q);
+}

@@ -1,0 +1,695 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The control socket without a machine: how the stream is cut, what is answered to what (the texts
+ * are those of QEMU 7.2), clients that behave badly, keys and pictures through a scripted keyboard and
+ * screen. What a machine does by these commands is in tests/e2e/test_native_control.py.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/input-event-codes.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <glib/gstdio.h>
+
+#include "lodge/error.h"
+#include "control.h"
+#include "json_in.h"
+#include "json_scan.h"
+
+#define DEADLINE_S 30
+
+/* ---- the stream ---- */
+
+/* All that a stream is cut into, one a line, ! before errors; fed @step bytes at a time. */
+static char *cut(const char *data, size_t len, size_t step)
+{
+    g_autoptr(JsonScan) s = json_scan_new();
+    GString *out = g_string_new(NULL);
+    size_t at = 0;
+    while (at < len) {
+        size_t used;
+        JsonScanResult r =
+            json_scan_feed(s, (const uint8_t *)data + at, MIN(step, len - at), &used);
+        g_assert_cmpuint(used, <=, MIN(step, len - at));
+        at += used;
+        if (r == JSON_SCAN_VALUE)
+            g_string_append_printf(out, "%s\n", json_scan_text(s));
+        else if (r != JSON_SCAN_MORE)
+            g_string_append_printf(out, "!%s\n", json_scan_text(s));
+        if (r == JSON_SCAN_LIMIT)
+            break;
+    }
+    return g_string_free(out, FALSE);
+}
+
+#define PARSE "!JSON parse error, "
+
+static void test_cut(void)
+{
+    static const struct {
+        const char *in, *out;
+    } cases[] = {
+        {"", ""},
+        {" \r\n\t", ""},
+        {"{}", "{}\n"},
+        {"{}{}", "{}\n{}\n"},
+        {" { \"a\" : [ 1 , -2.5e+3 , true, false, null ] } ", 
+         "{ \"a\" : [ 1 , -2.5e+3 , true, false, null ] }\n"},
+        {"{\"a\": \"}{][\\\"\"}{\"b\":{}}", "{\"a\": \"}{][\\\"\"}\n{\"b\":{}}\n"},
+        {"{\"a\":", ""},
+        {"1 2 \"s\"", "1\n2\n\"s\"\n"},
+        {"[]", "[]\n"},
+        {"]", PARSE "expecting value\n"},
+        {"{]", PARSE "expecting value\n"},
+        {"{\"a\" \"b\"}", PARSE "missing : in object pair\n"},
+        {"{\"a\":}", PARSE "expecting value\n"},
+        {"{\"a\":1,}", PARSE "expecting value\n"},
+        {"{\"a\":1 \"b\":2}", PARSE "expected separator in dict\n"},
+        {"[1 2]", PARSE "expected separator in list\n"},
+        {"[1,]", PARSE "expecting value\n"},
+        {"{1:2}", PARSE "key is not a string in object\n"},
+        {"garbage garbage\n", PARSE "invalid keyword 'garbage'\n" PARSE "invalid keyword 'garbage'\n"},
+        {"{\"a\":tru}{}", PARSE "invalid keyword 'tru'\n{}\n"},
+        {"\xff", PARSE "stray '\xef\xbf\xbd'\n"},
+        {"{\"a\":\xff{}", PARSE "stray '\xef\xbf\xbd'\n{}\n"},
+        {"$$$$ $$\n$", PARSE "stray '$'\n" PARSE "stray '$'\n"},
+        {"$ noise {}", PARSE "stray '$'\n{}\n"},
+        {"\"a\x01", PARSE "stray '\"a\x01'\n"},
+        {"[01]", PARSE "invalid number '01'\n"},
+        {"[-]", PARSE "invalid number '-'\n"},
+        {"[1.]", PARSE "invalid number '1.'\n"},
+        {"[1e]", PARSE "invalid number '1e'\n"},
+        {"[0x10]", PARSE "invalid number '0x10'\n"},
+        {"[9223372036854775807,-9223372036854775808]",
+         "[9223372036854775807,-9223372036854775808]\n"},
+        {"[9223372036854775808]", PARSE "number '9223372036854775808' is out of range\n"},
+        {"[\"\\ud83d\\ude00\"]", "[\"\\ud83d\\ude00\"]\n"},
+        {"[\"\\ud800\"]", PARSE "\\ud800 is not a valid Unicode character\n"},
+        {"[\"\\ud800x\"]", PARSE "\\ud800 is not a valid Unicode character\n"},
+        {"[\"\\ud800\\n\"]", PARSE "\\ud800 is not a valid Unicode character\n"},
+        {"[\"\\ud800\\ud800\"]", PARSE "\\ud800 is not a valid Unicode character\n"},
+        {"[\"\\ud800\\u0041\"]", PARSE "\\ud800 is not a valid Unicode character\n"},
+        {"[\"\\udc00\\udc00\"]", PARSE "\\udc00 is not a valid Unicode character\n"},
+        {"[\"\\u0000\"]", PARSE "\\u0000 is not a valid Unicode character\n"},
+        {"[\"\\x\"]", PARSE "invalid escape sequence '\\x'\n"},
+        {"[\"\\u12\"]{}", PARSE "invalid hex escape in string\n{}\n"},
+        {"[\"\xc3(\"]", PARSE "invalid UTF-8 sequence in string\n"},
+        {"[\"\xc3\xa9\"]", "[\"\xc3\xa9\"]\n"},
+        {"'a'", PARSE "stray '''\n"},
+        {"/* */{}", PARSE "stray '/'\n{}\n"},
+    };
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        for (size_t step = 1; step < 9; step += 7) {
+            g_autofree char *got = cut(cases[i].in, strlen(cases[i].in), step);
+            g_autofree char *got_all = cut(cases[i].in, strlen(cases[i].in), SIZE_MAX);
+            g_assert_cmpstr(got, ==, cases[i].out);
+            g_assert_cmpstr(got_all, ==, cases[i].out);
+        }
+    }
+    g_autofree char *nul = cut("\0{}", 3, SIZE_MAX);
+    g_assert_cmpstr(nul, ==, PARSE "stray ''\n{}\n");
+}
+
+static void test_limits(void)
+{
+    g_autofree char *deep = g_strnfill(JSON_SCAN_DEPTH, '['), *end = g_strnfill(JSON_SCAN_DEPTH, ']');
+    g_autofree char *fits = g_strconcat(deep, end, NULL), *line = g_strconcat(fits, "\n", NULL);
+    g_autofree char *over = g_strconcat(deep, "[", NULL), *endless = g_strnfill(JSON_SCAN_BYTES, 'x');
+    g_autofree char *got = cut(fits, strlen(fits), SIZE_MAX);
+    g_assert_cmpstr(got, ==, line);
+    g_autofree char *refused = cut(over, strlen(over), SIZE_MAX);
+    g_assert_cmpstr(refused, ==, "!JSON nesting depth limit exceeded\n");
+    g_autofree char *huge = g_strconcat("[\"", endless, NULL);
+    g_autofree char *too_long = cut(huge, strlen(huge), 4096);
+    g_assert_cmpstr(too_long, ==, "!JSON token size limit exceeded\n");
+    /* What passes can be read and printed, whatever its depth. */
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Json) json = json_load(&error);
+    g_assert_no_error(error);
+    g_auto(Jv) v = jv_parse(json, fits, &error);
+    g_assert_no_error(error);
+    g_autoptr(JsonOut) out = json_out_new_line();
+    jv_print(v, out, NULL);
+    g_assert_true(g_str_has_prefix(json_text(out), deep));
+}
+
+static void test_print(void)
+{
+    static const char in[] = "{\"a\": [1, -2, 2.5, 1000000.0, null, true, false, {}, []], "
+                             "\"\\u00e9\": \"q\\\"\\\\ /\\n\\t\\r\\u0001\\u007f\xe2\x82\xac\xf0\x9f\x98\x80<>\"}";
+    static const char out[] = "{\"a\": [1, -2, 2.5, 1000000, null, true, false, {}, []], "
+                              "\"\\u00E9\": \"q\\\"\\\\ /\\n\\t\\r\\u0001\\u007F\\u20AC\\uD83D\\uDE00<>\"}\r\n";
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Json) json = json_load(&error);
+    g_auto(Jv) v = jv_parse(json, in, &error);
+    g_autoptr(JsonOut) j = json_out_new_line();
+    g_assert_no_error(error);
+    jv_print(v, j, NULL);
+    g_assert_cmpstr(json_text(j), ==, out);
+    g_assert_cmpint(jv_kind(jv_get(v, "b")), ==, JV_ABSENT);
+    g_assert_cmpint(jv_int(jv_at(jv_get(v, "a"), 1)), ==, -2);
+    g_assert_cmpint(jv_int(jv_at(jv_get(v, "a"), 3)), ==, 1000000);
+    g_assert_cmpint(jv_kind(jv_at(jv_get(v, "a"), 9)), ==, JV_ABSENT);
+}
+
+/* ---- the socket ---- */
+
+typedef struct Fixture {
+    char *dir, *socket;
+    Registry *registry;
+    Display *display;
+    Input *input;
+    Control *control;
+    GString *keys; /* what the keyboard was told: "+30 -30 " */
+    bool graphics;
+} Fixture;
+
+static void key(void *opaque, unsigned code, bool down)
+{
+    Fixture *f = opaque;
+    g_string_append_printf(f->keys, "%c%u ", down ? '+' : '-', code);
+}
+
+static void rel(void *opaque, int dx, int dy, int dz, unsigned buttons)
+{
+    Fixture *f = opaque;
+    g_string_append_printf(f->keys, "rel %d,%d,%d,%u ", dx, dy, dz, buttons);
+}
+
+static void abs_at(void *opaque, unsigned x, unsigned y, int dz, unsigned buttons)
+{
+    Fixture *f = opaque;
+    g_string_append_printf(f->keys, "abs %u,%u,%d,%u ", x, y, dz, buttons);
+}
+
+static const InputOps keyboard = {.key = key, .rel = rel};
+static const InputOps tablet = {.abs = abs_at};
+
+static void refresh(void *opaque, Display *d, bool all)
+{
+    DisplaySurface s = display_begin(d, 3, 2);
+    for (unsigned i = 0; i < 6; i++)
+        s.pixels[i / 3 * s.stride + i % 3] = 0x010203 * (i + 1);
+    display_damage(d, (DisplayRect){0, 0, 3, 2});
+    display_end(d);
+}
+
+static char *text(void *opaque)
+{
+    return ((Fixture *)opaque)->graphics ? NULL : g_strdup("C:\\>dir\n\n");
+}
+
+static const DisplaySource screen = {.refresh = refresh, .text = text};
+
+static void setup(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    f->dir = g_dir_make_tmp("lodge-test-XXXXXX", NULL);
+    g_setenv("XDG_RUNTIME_DIR", f->dir, TRUE);
+    g_setenv("XDG_STATE_HOME", f->dir, TRUE);
+    f->registry = registry_claim("vm", true, &error);
+    g_assert_no_error(error);
+    f->socket = g_build_filename(registry_run_dir(f->registry), CONTROL_SOCKET, NULL);
+    f->display = display_new(NULL);
+    display_set_source(f->display, &screen, f);
+    f->input = input_new();
+    input_attach(f->input, &keyboard, f);
+    f->keys = g_string_new(NULL);
+    ControlConfig c = {.name = "vm", .registry = f->registry, .display = f->display,
+                       .input = f->input};
+    f->control = control_open(&c, &error);
+    g_assert_no_error(error);
+}
+
+static void teardown(Fixture *f, gconstpointer unused)
+{
+    const char *argv[] = {"rm", "-r", f->dir, NULL};
+    control_close(f->control);
+    g_assert_false(g_file_test(f->socket, G_FILE_TEST_EXISTS));
+    input_detach(f->input, &keyboard, f);
+    input_free(f->input);
+    display_set_source(f->display, NULL, NULL);
+    display_free(f->display);
+    registry_release(f->registry);
+    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL,
+                               NULL, NULL, NULL));
+    g_string_free(f->keys, TRUE);
+    g_free(f->socket);
+    g_free(f->dir);
+}
+
+static int dial(Fixture *f)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    g_strlcpy(a.sun_path, f->socket, sizeof a.sun_path);
+    while (connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
+        g_assert_true(errno == EAGAIN); /* the queue of connections is full */
+        g_main_context_iteration(NULL, FALSE);
+    }
+    return fd;
+}
+
+/* What comes until @lines lines or the end are there. */
+static char *hear(int fd, unsigned lines)
+{
+    GString *got = g_string_new(NULL);
+    gint64 deadline = g_get_monotonic_time() + DEADLINE_S * G_TIME_SPAN_SECOND;
+    while (lines) {
+        char byte;
+        ssize_t n = read(fd, &byte, 1);
+        if (n == 1) {
+            g_string_append_c(got, byte);
+            lines -= byte == '\n';
+        } else if (n == 0 || errno == ECONNRESET) {
+            g_string_append(got, "<end>");
+            break;
+        } else if (!g_main_context_iteration(NULL, FALSE)) {
+            g_usleep(200);
+            g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+        }
+    }
+    return g_string_free(got, FALSE);
+}
+
+static void say(int fd, const char *what)
+{
+    size_t len = strlen(what);
+    while (len) {
+        ssize_t n = send(fd, what, len, MSG_NOSIGNAL);
+        g_assert_true(n > 0 || errno == EAGAIN);
+        if (n > 0) {
+            what += n;
+            len -= (size_t)n;
+        } else {
+            g_main_context_iteration(NULL, FALSE);
+        }
+    }
+}
+
+/* A client that has negotiated. */
+static int talk(Fixture *f)
+{
+    int fd = dial(f);
+    say(fd, "{\"execute\": \"qmp_capabilities\"}");
+    g_autofree char *got = hear(fd, 2);
+    g_assert_true(g_str_has_suffix(got, "\r\n{\"return\": {}}\r\n"));
+    return fd;
+}
+
+static void ask(int fd, const char *what, const char *answer)
+{
+    say(fd, what);
+    g_autofree char *got = hear(fd, 1);
+    if (!g_str_has_suffix(got, "\r\n"))
+        g_error("%s: %s", what, got);
+    got[strlen(got) - 2] = '\0';
+    g_assert_cmpstr(got, ==, answer);
+}
+
+#define GENERIC "\"error\": {\"class\": \"GenericError\", \"desc\": \""
+#define NOT_FOUND "\"error\": {\"class\": \"CommandNotFound\", \"desc\": \""
+
+static void test_greeting(Fixture *f, gconstpointer unused)
+{
+    struct stat st;
+    g_assert_cmpint(lstat(f->socket, &st), ==, 0);
+    g_assert_true(S_ISSOCK(st.st_mode));
+    g_assert_cmphex(st.st_mode & 0777, ==, 0600);
+    int fd = dial(f);
+    g_autofree char *got = hear(fd, 1);
+    g_assert_true(g_str_has_prefix(got, "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": "
+                                        "2, \"major\": 7}, \"package\": \"lodge "));
+    g_assert_true(g_str_has_suffix(got, "\"}, \"capabilities\": []}}\r\n"));
+    ask(fd, "{\"execute\": \"query-name\", \"id\": 1}",
+        "{\"id\": 1, " NOT_FOUND "Expecting capabilities negotiation with 'qmp_capabilities'\"}}");
+    ask(fd, "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": [\"oob\"]}}",
+        "{" GENERIC "Capability oob not available\"}}");
+    ask(fd, "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"x\": 1}}",
+        "{" GENERIC "Parameter 'x' is unexpected\"}}");
+    ask(fd, "{\"execute\": \"qmp_capabilities\", \"id\": [1, {\"a\": null}]}",
+        "{\"return\": {}, \"id\": [1, {\"a\": null}]}");
+    ask(fd, "{\"execute\": \"qmp_capabilities\"}",
+        "{" NOT_FOUND "Capabilities negotiation is already complete, command ignored\"}}");
+    close(fd);
+}
+
+static void test_answers(Fixture *f, gconstpointer unused)
+{
+    static const struct {
+        const char *in, *out;
+    } cases[] = {
+        {"1\n", "{" GENERIC "QMP input must be a JSON object\"}}"},
+        {"[]", "{" GENERIC "QMP input must be a JSON object\"}}"},
+        {"{}", "{" GENERIC "QMP input lacks member 'execute'\"}}"},
+        {"{\"id\": 7}", "{\"id\": 7, " GENERIC "QMP input lacks member 'execute'\"}}"},
+        {"{\"execute\": 1}", "{" GENERIC "QMP input member 'execute' must be a string\"}}"},
+        {"{\"foo\": 1}", "{" GENERIC "QMP input member 'foo' is unexpected\"}}"},
+        {"{\"execute\": \"x\", \"arguments\": 1}",
+         "{" GENERIC "QMP input member 'arguments' must be an object\"}}"},
+        {"{\"execute\": \"nosuch\", \"id\": \"\xc3\xa9\"}",
+         "{\"id\": \"\\u00E9\", " NOT_FOUND "The command nosuch has not been found\"}}"},
+        {"\xff", "{" GENERIC "JSON parse error, stray '\\uFFFD'\"}}"},
+        {"{\"execute\": \"query-name\"}", "{\"return\": {\"name\": \"vm\"}}"},
+        {"{\"execute\": \"query-name\", \"arguments\": {\"x\": 1}}",
+         "{" GENERIC "Parameter 'x' is unexpected\"}}"},
+        {"{\"execute\": \"query-uuid\"}",
+         "{\"return\": {\"UUID\": \"00000000-0000-0000-0000-000000000000\"}}"},
+        {"{\"execute\": \"query-kvm\"}", "{\"return\": {\"enabled\": true, \"present\": true}}"},
+        {"{\"execute\": \"human-monitor-command\"}",
+         "{" GENERIC "Parameter 'command-line' is missing\"}}"},
+        {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": 1}}",
+         "{" GENERIC "Invalid parameter type for 'command-line', expected: string\"}}"},
+        {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"nosuch x\"}}",
+         "{\"return\": \"unknown command: 'nosuch'\\r\\n\"}"},
+        {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"info x\"}}",
+         "{\"return\": \"unknown command: 'info x'\\r\\n\"}"},
+        {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"\"}}",
+         "{\"return\": \"\"}"},
+        {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"sendkey\"}}",
+         "{\"return\": \"sendkey: string expected\\r\\nTry \\\"help sendkey\\\" for more "
+         "information\\r\\n\"}"},
+        {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"sendkey foo\"}}",
+         "{\"return\": \"invalid parameter: foo\\r\\n\"}"},
+        {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"quit 1\"}}",
+         "{\"return\": \"quit: extraneous characters at the end of line\\r\\nTry \\\"help quit\\\" for "
+         "more information\\r\\n\"}"},
+        {"{\"execute\": \"screendump\", \"arguments\": {\"filename\": \"x\", \"format\": \"gif\"}}",
+         "{" GENERIC "Parameter 'format' does not accept value 'gif'\"}}"},
+        {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": 1}}",
+         "{" GENERIC "Invalid parameter type for 'keys', expected: array\"}}"},
+        {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": [1]}}",
+         "{" GENERIC "Invalid parameter type for 'keys[0]', expected: object\"}}"},
+        {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": [{\"type\": \"qcode\", \"data\": "
+         "\"foo\"}]}}",
+         "{" GENERIC "Parameter 'data' does not accept value 'foo'\"}}"},
+        {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": [{\"type\": \"foo\", \"data\": 1}]}}",
+         "{" GENERIC "Parameter 'type' does not accept value 'foo'\"}}"},
+        {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": [{\"type\": \"number\"}]}}",
+         "{" GENERIC "Parameter 'keys[0].data' is missing\"}}"},
+        {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": [{\"type\": \"number\", \"data\": "
+         "\"1\"}]}}",
+         "{" GENERIC "Invalid parameter type for 'keys[0].data', expected: integer\"}}"},
+        {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": [{\"type\": \"qcode\", \"data\": \"a\", "
+         "\"x\": 1}]}}",
+         "{" GENERIC "Parameter 'keys[0].x' is unexpected\"}}"},
+        {"{\"execute\": \"input-send-event\", \"arguments\": {\"events\": [{\"type\": \"zz\", \"data\": "
+         "{}}]}}",
+         "{" GENERIC "Parameter 'type' does not accept value 'zz'\"}}"},
+        {"{\"execute\": \"input-send-event\", \"arguments\": {\"events\": [{\"type\": \"btn\", "
+         "\"data\": {\"down\": true, \"button\": \"zz\"}}]}}",
+         "{" GENERIC "Parameter 'button' does not accept value 'zz'\"}}"},
+        {"{\"execute\": \"query-status\"}", "{" GENERIC "there is no machine\"}}"},
+        {"{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"ab\xe2\x82\xac\"}}",
+         "{" GENERIC "character '\\u20AC' (U+20AC) is not on the keyboard; nothing was typed\"}}"},
+        {"{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"a\", \"rate\": 0}}",
+         "{" GENERIC "rate 0: must be 1 to 1000 keys a second\"}}"},
+        {"{\"execute\": \"x-lodge-screen-text\"}",
+         "{\"return\": {\"text\": \"C:\\\\>dir\\n\\n\"}}"},
+    };
+    int fd = talk(f);
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
+        ask(fd, cases[i].in, cases[i].out);
+    g_assert_cmpstr(f->keys->str, ==, "");
+    f->graphics = true;
+    ask(fd, "{\"execute\": \"x-lodge-screen-text\"}",
+        "{" GENERIC "the screen is in a graphics mode\"}}");
+    close(fd);
+}
+
+/* Two commands without anything between them, in pieces of every size; answers in their order. */
+static void test_stream(Fixture *f, gconstpointer unused)
+{
+    static const char two[] = "{\"execute\":\"query-name\",\"id\":\"}{\"}{\"execute\":\"query-kvm\","
+                              "\"id\":2}";
+    int fd = talk(f);
+    for (size_t step = 1; step < sizeof two; step += 5) {
+        for (size_t at = 0; at < sizeof two - 1; at += step) {
+            g_autofree char *piece = g_strndup(two + at, step);
+            say(fd, piece);
+            while (g_main_context_iteration(NULL, FALSE)) {
+            }
+        }
+        g_autofree char *got = hear(fd, 2);
+        g_assert_cmpstr(got, ==, "{\"return\": {\"name\": \"vm\"}, \"id\": \"}{\"}\r\n{\"return\": "
+                                 "{\"enabled\": true, \"present\": true}, \"id\": 2}\r\n");
+    }
+    close(fd);
+}
+
+static void test_events(Fixture *f, gconstpointer unused)
+{
+    int deaf = dial(f), fd = talk(f);
+    JsonOut *e = control_event_begin("THING");
+    json_object(e, "data");
+    json_bool(e, "open", true);
+    control_event_send(f->control, e);
+    control_event(f->control, "STOP");
+    g_autofree char *got = hear(fd, 2);
+    g_assert_true(g_regex_match_simple(
+        "^\\{\"timestamp\": \\{\"seconds\": [0-9]+, \"microseconds\": [0-9]+\\}, \"event\": \"THING\", "
+        "\"data\": \\{\"open\": true\\}\\}\r\n\\{\"timestamp\": [^\r]*, \"event\": \"STOP\"\\}\r\n$",
+        got, 0, 0));
+    /* Who has not negotiated hears the greeting and nothing else. */
+    g_autofree char *greeting = hear(deaf, 1);
+    char byte;
+    g_assert_cmpint(read(deaf, &byte, 1), <, 0);
+    close(deaf);
+    close(fd);
+}
+
+static void settle(void)
+{
+    for (unsigned i = 0; i < 50; i++) {
+        while (g_main_context_iteration(NULL, FALSE)) {
+        }
+        g_usleep(200);
+    }
+}
+
+static void test_crowd(Fixture *f, gconstpointer unused)
+{
+    int fds[40];
+    unsigned served = 0;
+    for (unsigned i = 0; i < G_N_ELEMENTS(fds); i++) {
+        fds[i] = dial(f);
+        g_autofree char *got = hear(fds[i], 1);
+        served += g_str_has_prefix(got, "{\"QMP\"");
+        if (i >= 16)
+            g_assert_cmpstr(got, ==, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"too many "
+                                     "clients; close one of them\"}}\r\n");
+    }
+    g_assert_cmpuint(served, ==, 16);
+    for (unsigned i = 0; i < G_N_ELEMENTS(fds); i++)
+        close(fds[i]);
+    settle();
+    int fd = talk(f);
+    ask(fd, "{\"execute\": \"query-name\"}", "{\"return\": {\"name\": \"vm\"}}");
+    close(fd);
+}
+
+/* A value without end is told so, once, and the connection ends. */
+static void test_endless(Fixture *f, gconstpointer unused)
+{
+    int fd = talk(f);
+    g_autofree char *part = g_strnfill(65536, 'x');
+    size_t sent = 0;
+    say(fd, "{\"execute\": \"");
+    for (;;) {
+        ssize_t n = send(fd, part, 65536, MSG_NOSIGNAL);
+        if (n < 0 && errno != EAGAIN)
+            break;
+        sent += n > 0 ? (size_t)n : 0;
+        g_assert_cmpuint(sent, <, 8 * 1024 * 1024);
+        g_main_context_iteration(NULL, FALSE);
+    }
+    g_autofree char *got = hear(fd, 2);
+    g_assert_true(g_str_has_prefix(got, "{" GENERIC "JSON token size limit exceeded\"}}\r\n"));
+    close(fd);
+}
+
+/* Who asks and does not listen is held up, not remembered without bound; events drop him. */
+static void test_deaf(Fixture *f, gconstpointer unused)
+{
+    int fd = talk(f), other = talk(f);
+    g_autoptr(GString) many = g_string_new(NULL);
+    for (unsigned i = 0; i < 4096; i++)
+        g_string_append(many, "{\"execute\": \"query-commands\"}");
+    ssize_t n;
+    do {
+        n = send(fd, many->str, many->len, MSG_NOSIGNAL);
+        settle();
+    } while (n > 0);
+    g_assert_cmpint(errno, ==, EAGAIN); /* nobody reads this end any more */
+    g_autofree char *big = g_strnfill(100000, 'e');
+    for (unsigned i = 0; i < 100; i++) {
+        control_event(f->control, big);
+        g_autofree char *heard = hear(other, 1);
+        g_assert_nonnull(strstr(heard, big));
+    }
+    settle();
+    g_assert_cmpint(send(fd, "x", 1, MSG_NOSIGNAL), <, 0);
+    g_assert_true(errno == EPIPE || errno == ECONNRESET);
+    ask(other, "{\"execute\": \"query-name\"}", "{\"return\": {\"name\": \"vm\"}}");
+    close(fd);
+    close(other);
+}
+
+/* ---- keys ---- */
+
+static void wait_keys(Fixture *f, const char *want)
+{
+    gint64 deadline = g_get_monotonic_time() + DEADLINE_S * G_TIME_SPAN_SECOND;
+    while (strcmp(f->keys->str, want)) {
+        if (g_get_monotonic_time() > deadline)
+            g_error("'%s', not '%s'", f->keys->str, want);
+        g_main_context_iteration(NULL, FALSE);
+    }
+    g_string_truncate(f->keys, 0);
+}
+
+static void test_keys(Fixture *f, gconstpointer unused)
+{
+    int fd = talk(f);
+    ask(fd, "{\"execute\": \"send-key\", \"arguments\": {\"hold-time\": 1, \"keys\": [{\"type\": "
+            "\"qcode\", \"data\": \"ctrl\"}, {\"type\": \"qcode\", \"data\": \"alt\"}, {\"type\": "
+            "\"number\", \"data\": 211}]}}", "{\"return\": {}}");
+    wait_keys(f, "+29 +56 +111 -111 -56 -29 ");
+    /* Answered when it is typed. */
+    ask(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"aB\\n\", \"rate\": 1000}}",
+        "{\"return\": {}}");
+    g_assert_cmpstr(f->keys->str, ==, "+30 -30 +42 +48 -48 -42 +28 -28 ");
+    g_string_truncate(f->keys, 0);
+    ask(fd, "{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"sendkey "
+            "shift-a 1\"}}", "{\"return\": \"\"}");
+    wait_keys(f, "+42 +30 -30 -42 ");
+    /* Whoever goes away in the middle leaves no key down, and the next one can type. */
+    say(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"Abcdefgh\", \"rate\": 1}}");
+    wait_keys(f, "+42 +30 ");
+    close(fd);
+    wait_keys(f, "-30 -42 ");
+    fd = talk(f);
+    ask(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"c\", \"rate\": 1000}}",
+        "{\"return\": {}}");
+    wait_keys(f, "+46 -46 ");
+    /* A megabyte of steps waits, then no more is taken. */
+    g_autofree char *lots = g_strnfill(65536, 'A');
+    g_autofree char *order = g_strdup_printf("{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": "
+                                             "\"%s\", \"rate\": 1}}", lots);
+    int more[3];
+    for (unsigned i = 0; i < 3; i++)
+        say(more[i] = talk(f), order);
+    g_autofree char *refused = hear(more[2], 1);
+    g_assert_cmpstr(refused, ==, "{" GENERIC "too many keys wait to be typed already\"}}\r\n");
+    for (unsigned i = 0; i < 3; i++)
+        close(more[i]);
+    close(fd);
+    settle();
+}
+
+static void test_pointer(Fixture *f, gconstpointer unused)
+{
+    static const char command[] =
+        "{\"execute\": \"input-send-event\", \"arguments\": {\"events\": ["
+        "{\"type\": \"rel\", \"data\": {\"axis\": \"x\", \"value\": 5}}, "
+        "{\"type\": \"rel\", \"data\": {\"axis\": \"y\", \"value\": -7}}, "
+        "{\"type\": \"btn\", \"data\": {\"down\": true, \"button\": \"left\"}}, "
+        "{\"type\": \"key\", \"data\": {\"down\": true, \"key\": {\"type\": \"qcode\", \"data\": "
+        "\"a\"}}}, "
+        "{\"type\": \"btn\", \"data\": {\"down\": false, \"button\": \"left\"}}, "
+        "{\"type\": \"btn\", \"data\": {\"down\": true, \"button\": \"wheel-up\"}}]}}";
+    static const char move[] =
+        "{\"execute\": \"input-send-event\", \"arguments\": {\"events\": ["
+        "{\"type\": \"abs\", \"data\": {\"axis\": \"x\", \"value\": 32767}}, "
+        "{\"type\": \"abs\", \"data\": {\"axis\": \"y\", \"value\": -4}}]}}";
+    int fd = talk(f);
+    ask(fd, command, "{\"return\": {}}");
+    wait_keys(f, "rel 5,-7,0,1 +30 rel 0,0,0,0 rel 0,0,1,0 ");
+    input_attach(f->input, &tablet, f);
+    ask(fd, move, "{\"return\": {}}");
+    wait_keys(f, "abs 65535,0,0,0 ");
+    input_detach(f->input, &tablet, f);
+    close(fd);
+}
+
+/* ---- pictures ---- */
+
+static void test_pictures(Fixture *f, gconstpointer unused)
+{
+    static const char ppm[] = "P6\n3 2\n255\n\1\2\3\2\4\6\3\6\x9\4\x8\xc\5\xa\xf\6\xc\x12";
+    g_autofree char *path = g_build_filename(f->dir, "p", NULL), *data = NULL;
+    g_autofree char *as_ppm = g_strdup_printf(
+        "{\"execute\": \"screendump\", \"arguments\": {\"filename\": \"%s\"}}", path);
+    g_autofree char *as_png = g_strdup_printf(
+        "{\"execute\": \"screendump\", \"arguments\": {\"filename\": \"%s\", \"format\": \"png\"}}",
+        path);
+    gsize len;
+    int fd = talk(f);
+    /* Over a longer file that is there. */
+    g_assert_true(g_file_set_contents(path, "................................................"
+                                            "................................................",
+                                      -1, NULL));
+    ask(fd, as_ppm, "{\"return\": {}}");
+    g_assert_true(g_file_get_contents(path, &data, &len, NULL));
+    g_assert_cmpmem(data, len, ppm, sizeof ppm - 1);
+    g_free(g_steal_pointer(&data));
+    ask(fd, as_png, "{\"return\": {}}");
+    g_assert_true(g_file_get_contents(path, &data, &len, NULL));
+    /* PNG, section 5.2 and 11.2.2: signature, then IHDR with width, height, 8 bits, colour. */
+    g_assert_cmpuint(len, >, 57);
+    g_assert_cmpmem(data, 26, "\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\3\0\0\0\2\x8\2", 26);
+    g_assert_cmpmem(data + len - 8, 4, "IEND", 4);
+    /* What is no plain file is left alone, and nothing waits for it. */
+    g_unlink(path);
+    g_assert_cmpint(mkfifo(path, 0600), ==, 0);
+    int reader = open(path, O_RDONLY | O_NONBLOCK);
+    g_autofree char *no = g_strdup_printf("{" GENERIC "'%s' is not a plain file\"}}", path);
+    ask(fd, as_ppm, no);
+    close(reader);
+    ask(fd, "{\"execute\": \"screendump\", \"arguments\": {\"filename\": \"/nonexistent/x\"}}",
+        "{" GENERIC "failed to open file '/nonexistent/x': No such file or directory\"}}");
+    close(fd);
+}
+
+/* A socket that a killed machine left, or something else of that name, is replaced. */
+static void test_left_over(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    ControlConfig c = {.name = "vm", .registry = f->registry};
+    control_close(g_steal_pointer(&f->control));
+    g_assert_cmpint(symlink("/dev/null", f->socket), ==, 0);
+    f->control = control_open(&c, &error);
+    g_assert_no_error(error);
+    int fd = talk(f);
+    ask(fd, "{\"execute\": \"x-lodge-screen-text\"}",
+        "{" GENERIC "There is no console to take a screendump from\"}}");
+    ask(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"a\"}}",
+        "{" GENERIC "the machine has no keyboard or pointer\"}}");
+    ask(fd, "{\"execute\": \"eject\"}", "{" GENERIC "there is no machine\"}}");
+    close(fd);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/qmp/cut", test_cut);
+    g_test_add_func("/qmp/limits", test_limits);
+    g_test_add_func("/qmp/print", test_print);
+#define ADD(name, fn) g_test_add("/qmp/" name, Fixture, NULL, setup, fn, teardown)
+    ADD("greeting", test_greeting);
+    ADD("answers", test_answers);
+    ADD("stream", test_stream);
+    ADD("events", test_events);
+    ADD("crowd", test_crowd);
+    ADD("endless", test_endless);
+    ADD("deaf", test_deaf);
+    ADD("keys", test_keys);
+    ADD("pointer", test_pointer);
+    ADD("pictures", test_pictures);
+    ADD("left-over", test_left_over);
+    return g_test_run();
+}
