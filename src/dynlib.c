@@ -3,9 +3,10 @@
  * Optional libraries, by GModule at first use.
  *
  * A VM needs a decompressor for some tens of milliseconds of its life, and one that boots from the
- * cache needs none. What is not linked costs no start-up time and no memory, and what was loaded
- * is unloaded after use (dynlib_keep() is for those that cannot be). Callers declare the few prototypes they use themselves: a soname stands
- * for a frozen ABI, so a build needs no headers of the libraries.
+ * cache needs none; a screen for viewers is asked for by few. What is not linked costs no start-up
+ * time and no memory, and what was loaded is
+ * unloaded after use (dynlib_keep() is for what cannot be). Callers with few calls declare
+ * the prototypes themselves: a soname stands for a frozen ABI, so a build needs no headers.
  */
 #include "lodge/dynlib.h"
 

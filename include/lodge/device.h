@@ -105,6 +105,7 @@ typedef struct DeviceClass {
     const char *name; /* stable: config, QMP, snapshots */
     const char *bus;  /* "isa" | "pci" | "ide" | "fdc" | NULL (board only) */
     const char *help; /* one line: part and what it is for */
+    char boot; /* firmware may boot from it: 'a' floppy, 'c' disk, 'd' CD-ROM, 'n' network; 0: not */
     size_t instance_size; /* bytes; a Device is the first member */
     const PropSpec *props; /* NULL: none */
     const StateDesc *state; /* never NULL: &state_none says so out loud */

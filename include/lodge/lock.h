@@ -15,7 +15,7 @@ typedef enum LockRank {
     LOCK_RANK_MACHINE = 10, /* lifecycle, board wiring */
     LOCK_RANK_SETTLE = 15,  /* gathered writes on their way to devices */
     LOCK_RANK_DEVICE = 20,  /* one device's registers */
-    LOCK_RANK_DMA = 25,     /* ISA DMA controller, which devices call with their own lock held */
+    LOCK_RANK_DMA = 25,     /* ISA DMA and IDE channels, reached with a device's own lock held */
     LOCK_RANK_LAYOUT = 30,  /* writers of memory and bus layouts */
     LOCK_RANK_IRQ = 40,     /* interrupt router, PIC and IOAPIC */
     LOCK_RANK_QUEUE = 60,   /* loops, timers, completion queues */

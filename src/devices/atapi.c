@@ -308,7 +308,7 @@ void atapi_packet(IdeDrive *d)
 
 /**
  * atapi_command() - PACKET was written: take its twelve bytes
- * Context: vCPU thread, controller's lock held. No interrupt asks for the packet, as IDENTIFY says.
+ * Context: vCPU thread, IdeBus.lock held. No interrupt asks for the packet, as IDENTIFY says.
  */
 void atapi_command(IdeDrive *d)
 {

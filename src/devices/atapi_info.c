@@ -312,8 +312,8 @@ static const FeatureRow features[] = {
 
 static bool feature_current(const FeatureRow *f, uint16_t now)
 {
-    return f->persistent || (f->code == 0x0010 && now) || (f->code == 0x001e && now == PROFILE_CD) ||
-           (f->code == 0x001f && now == PROFILE_DVD);
+    return f->persistent || (f->code == 0x0010 && now) ||
+           (f->code == 0x001e && now == PROFILE_CD) || (f->code == 0x001f && now == PROFILE_DVD);
 }
 
 /* MMC 6.1.4 */

@@ -11,10 +11,12 @@
  * as firmware leaves it, for kernels that are entered without one; timing bits are kept and do
  * nothing. Of the control block only 3F6 is decoded. A channel without drives floats: DD7 is
  * pulled down (ATA 6.3), so BSY reads 0 and software sees at once that nobody is there. Device 0
- * alone answers for device 1 with status 0; nobody answers for a missing device 0.
+ * alone answers for device 1: a disk with its own registers and status 0, a packet device with 0
+ * everywhere, so that it is not taken for two; nobody answers for a missing device 0.
  *
- * Threads: vCPU threads at the ports, the loops of the drives' block nodes in completions; all under
- * the controller's lock. Drives lock nothing of their own, and are reset with the controller.
+ * Threads: vCPU threads at the ports, the loops of the drives' block nodes in completions; all
+ * under IdeBus.lock, which ranks behind the lock of a device, so that a reset of the controller or of a
+ * drive, and a configuration write, can take it.
  *
  * Invariants:
  * (1) irq is asserted exactly while the selected drive has INTRQ up and nIEN is clear.
@@ -104,6 +106,8 @@ static uint8_t read_register(IdeChannel *c, unsigned reg)
 
     if (!d)
         return FLOATING;
+    if (d->cd && !ide_selected(c))
+        return 0;
     switch (reg) {
     case IDE_REG_FEATURE:
         return d->regs.error;
@@ -282,8 +286,12 @@ static void ide_cfg_written(PciDev *d, unsigned off, unsigned len)
     IdeBus *b = (IdeBus *)d;
 
     decode(b);
-    if (ranges_overlap(off, len, PCI_COMMAND, 2))
-        step_drives(b); /* a transfer may have waited for bus mastering */
+    if (!ranges_overlap(off, len, PCI_COMMAND, 2))
+        return;
+    lodge_lock(&b->lock);
+    b->master = pci_bus_master(d);
+    step_drives(b); /* a transfer may have waited for bus mastering */
+    lodge_unlock(&b->lock);
 }
 
 static void unmap_all(IdeBus *b)
@@ -301,8 +309,12 @@ static void ide_unrealize(Device *dev)
 
     if (dev->board->ide == b)
         dev->board->ide = NULL;
-    unmap_all(b);
+    if (b->ready)
+        unmap_all(b);
     pci_unrealize(&b->pci);
+    if (b->ready)
+        lodge_lock_clear(&b->lock);
+    b->ready = false;
 }
 
 static const BusRegionOps bm_ops = {ide_bm_read, ide_bm_write, 1 | 2 | 4};
@@ -310,7 +322,7 @@ static const BusRegionOps bm_ops = {ide_bm_read, ide_bm_write, 1 | 2 | 4};
 static void make_channel(IdeBus *b, unsigned i)
 {
     IdeChannel *c = &b->chan[i];
-    LodgeLock *lock = &b->pci.dev.lock;
+    LodgeLock *lock = &b->lock;
 
     c->bus = b;
     c->regs = &b->regs[i];
@@ -330,6 +342,8 @@ static bool ide_realize(Device *dev, GError **error)
 
     if (!pci_realize(d, PC_SLOT_PIIX, PC_FN_IDE, IDE_VENDOR, IDE_DEVICE_ID, IDE_CLASS, 0, 0, error))
         return false;
+    lodge_lock_init(&b->lock, LOCK_RANK_DMA, "ide");
+    b->ready = true;
     store_le16(d->cfg_reset + PCI_STATUS, IDE_STATUS_RESET);
     for (unsigned i = 0; i < IDE_CHANNELS; i++) {
         store_le16(d->cfg_reset + IDETIM + 2 * i, IDETIM_DECODE);
@@ -337,7 +351,7 @@ static bool ide_realize(Device *dev, GError **error)
         make_channel(b, i);
     }
     d->cfg_mask[SIDETIM] = 0xff;
-    pci_add_bar(d, IDE_BM_BAR, PCI_BAR_IO, IDE_BM_LEN, "ide-bus-master", &bm_ops, b, &dev->lock);
+    pci_add_bar(d, IDE_BM_BAR, PCI_BAR_IO, IDE_BM_LEN, "ide-bus-master", &bm_ops, b, &b->lock);
     d->cfg_written = ide_cfg_written;
     dev->board->ide = b;
     return true;
@@ -348,6 +362,9 @@ static void ide_reset(Device *dev, ResetKind kind)
     IdeBus *b = (IdeBus *)dev;
 
     pci_reset(&b->pci);
+    decode(b);
+    lodge_lock(&b->lock);
+    b->master = false;
     for (unsigned i = 0; i < IDE_CHANNELS; i++) {
         IdeChannel *c = &b->chan[i];
 
@@ -359,7 +376,7 @@ static void ide_reset(Device *dev, ResetKind kind)
         }
         ide_update_irq(c);
     }
-    decode(b);
+    lodge_unlock(&b->lock);
 }
 
 static bool ide_post_load(void *obj, unsigned version, GError **error)
@@ -371,6 +388,8 @@ static bool ide_post_load(void *obj, unsigned version, GError **error)
     ok = pci_post_load(&b->pci, error);
     if (ok) {
         decode(b);
+        lodge_lock(&b->lock);
+        b->master = pci_bus_master(&b->pci);
         for (unsigned i = 0; i < IDE_CHANNELS; i++) {
             uint8_t latched = b->regs[i].bm_status;
 
@@ -378,6 +397,7 @@ static bool ide_post_load(void *obj, unsigned version, GError **error)
             ide_update_irq(&b->chan[i]);
             b->regs[i].bm_status = latched; /* it saw this rise before */
         }
+        lodge_unlock(&b->lock);
     }
     lodge_unlock(&b->pci.dev.lock);
     return ok;

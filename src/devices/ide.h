@@ -6,8 +6,9 @@
  * Between the files of the IDE controller and its drives. "ATA" is ATA/ATAPI-6 (T13 1410D), "PIIX"
  * the PIIX3 data sheet (290550), "SFF" is SFF-8020i, "MMC" is MMC-3.
  *
- * The controller's lock guards its channels and all drives on them: a drive's own lock guards
- * nothing, and functions here want the controller's held unless they say otherwise.
+ * IdeBus.lock guards the channels and all drives on them, inside of the locks of controller and
+ * drives, which guard configuration space and nothing; functions here want it held unless they say
+ * otherwise.
  */
 
 #include "lodge/block.h"
@@ -159,7 +160,7 @@ typedef struct IdeChannel {
     BusRegion command, control;
     IrqLine *irq; /* owned */
     uint16_t command_port, control_port;
-    /* Guarded by the controller's lock: */
+    /* Guarded by bus->lock: */
     IdeChannelRegs *regs; /* in the controller's state */
     IdeDrive *drive[IDE_UNITS]; /* borrowed; a drive leaves in its unrealize */
     bool level;                 /* of irq */
@@ -170,6 +171,10 @@ typedef struct IdeChannel {
 struct IdeBus {
     PciDev pci;
     IdeChannelRegs regs[IDE_CHANNELS]; /* behind pci.regs: one range for the StateDesc */
+    LodgeLock lock; /* LOCK_RANK_DMA */
+    bool ready;     /* main thread: lock and channels are made */
+    /* Guarded by lock: */
+    bool master; /* bus mastering is on, as the command register has it */
     IdeChannel chan[IDE_CHANNELS];
 };
 
@@ -182,7 +187,7 @@ typedef struct IdePiece {
 struct IdeDrive {
     Device dev;
     /* Properties: */
-    BlkNode *node; /* borrowed; the controller's lock; NULL: no medium */
+    BlkNode *node; /* borrowed; bus->lock; NULL: no medium */
     uint32_t unit;
     char *serial, *model;
     uint32_t cylinders, heads, sectors; /* of IDENTIFY; 0: chosen at realize */
@@ -190,7 +195,7 @@ struct IdeDrive {
     IdeBus *bus;      /* borrowed, outlives us; NULL: not attached */
     IdeChannel *chan; /* in bus */
     bool cd;
-    /* Guarded by the controller's lock: */
+    /* Guarded by bus->lock: */
     uint64_t total;  /* sectors of the medium */
     unsigned max_iov;
     bool read_only;

@@ -120,7 +120,7 @@ static void put_address(IdeDrive *d, uint64_t lba)
 
 /**
  * ide_ata_media_error() - End the command: the host could not read or write sector @lba
- * Context: controller's lock held. A read gives UNC, a write a device fault.
+ * Context: IdeBus.lock held. A read gives UNC, a write a device fault.
  */
 void ide_ata_media_error(IdeDrive *d, uint64_t lba, bool write)
 {
@@ -467,7 +467,7 @@ static void packet_device_command(IdeDrive *d, uint8_t command)
 
 /**
  * ide_command() - The guest wrote @command for @d, which is awake and takes it
- * Context: vCPU thread, controller's lock held.
+ * Context: vCPU thread, IdeBus.lock held.
  */
 void ide_command(IdeDrive *d, uint8_t command)
 {

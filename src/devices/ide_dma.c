@@ -16,12 +16,12 @@
  * engine under a transfer cannot take the host's request back: its result is dropped, and the drive
  * stays busy.
  *
- * Threads: as ide_xfer.c; all under the controller's lock.
+ * Threads: as ide_xfer.c; all under IdeBus.lock.
  *
  * Invariants:
- * (1) each descriptor is copied once, and each turn of a loop takes a descriptor, of which there are
- *     at most IDE_PRDS_MAX a start, or fills a part of a bounded array.
- * (2) a request has whole sectors; the cursor (prd_next, prd_addr, prd_left) is behind its last one.
+ * (1) each descriptor is copied once, and each turn of a loop takes a descriptor, of which there
+ *     are at most IDE_PRDS_MAX a start, or fills a part of a bounded array.
+ * (2) a request has whole sectors; the cursor (prd_next, prd_addr, prd_left) is behind its last.
  */
 #include "ide.h"
 
@@ -208,7 +208,7 @@ static uint64_t gather(IdeDrive *d, bool to_memory)
 
 static bool engine_runs(const IdeChannel *c)
 {
-    return (c->regs->bm_status & BMS_ACTIVE) && pci_bus_master(&c->bus->pci);
+    return (c->regs->bm_status & BMS_ACTIVE) && c->bus->master;
 }
 
 static bool direction_fits(IdeChannel *c, bool to_memory)
@@ -222,7 +222,7 @@ static bool direction_fits(IdeChannel *c, bool to_memory)
 
 /**
  * ide_dma_step() - Move sectors between medium and guest memory, if the engine runs
- * Context: controller's lock held, nothing in flight, regs.step is DMA_IN or DMA_OUT.
+ * Context: IdeBus.lock held, nothing in flight, regs.step is DMA_IN or DMA_OUT.
  */
 void ide_dma_step(IdeDrive *d)
 {
@@ -255,7 +255,7 @@ static void finish(IdeChannel *c)
 
 /**
  * ide_dma_done() - The request of ide_dma_step() was answered with @err
- * Context: the node's loop, controller's lock held.
+ * Context: the node's loop, IdeBus.lock held.
  */
 void ide_dma_done(IdeDrive *d, int err)
 {
@@ -291,7 +291,7 @@ void ide_dma_done(IdeDrive *d, int err)
 
 /**
  * ide_dma_buffer() - Move [buf_pos, buf_len) between buffer and guest memory, if the engine runs
- * Context: controller's lock held, regs.step is BUF_IN or BUF_OUT: a packet command's data.
+ * Context: IdeBus.lock held, regs.step is BUF_IN or BUF_OUT: a packet command's data.
  */
 void ide_dma_buffer(IdeDrive *d)
 {

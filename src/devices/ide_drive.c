@@ -6,8 +6,7 @@
  * must be accessed in larger units (cache=none on such a disk) is refused at realize. A CD image is
  * its whole blocks of 2048 bytes; a rest behind them is not shown.
  *
- * Threads: main here, with the controller's lock where its drives' state is touched. Resets come
- * with the controller's, so the classes have none.
+ * Threads: main here, with IdeBus.lock where a drive's state is touched.
  *
  * Invariant: after quiesce nothing is in flight; a step that did not start stays in regs.step, so a
  * snapshot taken then has all there is, and resume starts it.
@@ -19,7 +18,7 @@
 #include "lodge/error.h"
 #include "lodge/num.h"
 
-/* A new medium, or none; d->node's limits are the drive's. Controller's lock held. */
+/* A new medium, or none; d->node's limits are the drive's. IdeBus.lock held. */
 void ide_set_medium(IdeDrive *d, BlkNode *node)
 {
     BlkLimits l = {0};
@@ -42,7 +41,8 @@ static bool medium_fits(const IdeDrive *d, BlkNode *node, GError **error)
                           "%s: its image is accessed in units of %u bytes, a drive has %u; leave "
                           "cache=none out", d->dev.id, l.align, IDE_SECTOR);
     if (d->cd ? l.size < CD_BLOCK : l.size < IDE_SECTOR)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: its image has no whole sector", d->dev.id);
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: its image has no whole sector",
+                          d->dev.id);
     return true;
 }
 
@@ -74,10 +74,10 @@ static bool drive_attach(IdeDrive *d, GError **error)
     d->pieces = g_new(IdePiece, IDE_PIECES);
     d->bus = bus;
     d->chan = c;
-    lodge_lock(&bus->pci.dev.lock);
+    lodge_lock(&bus->lock);
     c->drive[place] = d;
     ide_power_on(d);
-    lodge_unlock(&bus->pci.dev.lock);
+    lodge_unlock(&bus->lock);
     return true;
 }
 
@@ -86,17 +86,29 @@ static void drive_unrealize(Device *dev)
     IdeDrive *d = (IdeDrive *)dev;
 
     if (d->bus) {
-        lodge_lock(&d->bus->pci.dev.lock);
+        lodge_lock(&d->bus->lock);
         d->regs.irq = 0;
         ide_update_irq(d->chan);
         d->chan->drive[d->unit % IDE_UNITS] = NULL;
         ide_update_irq(d->chan);
-        lodge_unlock(&d->bus->pci.dev.lock);
+        lodge_unlock(&d->bus->lock);
         d->bus = NULL;
     }
     g_clear_pointer(&d->iov, g_free);
     g_clear_pointer(&d->pins, g_free);
     g_clear_pointer(&d->pieces, g_free);
+}
+
+static void drive_reset(Device *dev, ResetKind kind)
+{
+    IdeDrive *d = (IdeDrive *)dev;
+
+    if (!d->bus)
+        return;
+    lodge_lock(&d->bus->lock);
+    ide_power_on(d);
+    ide_update_irq(d->chan);
+    lodge_unlock(&d->bus->lock);
 }
 
 static void drive_quiesce(Device *dev)
@@ -105,10 +117,10 @@ static void drive_quiesce(Device *dev)
     bool quiet = true;
 
     if (d->bus) {
-        lodge_lock(&d->bus->pci.dev.lock);
+        lodge_lock(&d->bus->lock);
         d->quieting = true;
         quiet = !d->inflight;
-        lodge_unlock(&d->bus->pci.dev.lock);
+        lodge_unlock(&d->bus->lock);
     }
     if (quiet)
         device_quiesced(dev);
@@ -120,10 +132,10 @@ static void drive_resume(Device *dev)
 
     if (!d->bus)
         return;
-    lodge_lock(&d->bus->pci.dev.lock);
+    lodge_lock(&d->bus->lock);
     d->quieting = false;
     ide_step(d);
-    lodge_unlock(&d->bus->pci.dev.lock);
+    lodge_unlock(&d->bus->lock);
 }
 
 /* What the tables cannot bound alone; NULL: sound. */
@@ -175,7 +187,7 @@ static bool drive_post_load(void *obj, unsigned version, GError **error)
 
     if (!d->bus)
         return true;
-    lodge_lock(&d->bus->pci.dev.lock);
+    lodge_lock(&d->bus->lock);
     why = check_regs(d);
     if (!why) {
         uint8_t latched = d->chan->regs->bm_status;
@@ -183,7 +195,7 @@ static bool drive_post_load(void *obj, unsigned version, GError **error)
         ide_update_irq(d->chan);
         d->chan->regs->bm_status = latched;
     }
-    lodge_unlock(&d->bus->pci.dev.lock);
+    lodge_unlock(&d->bus->lock);
     return why ? lodge_fail(error, LODGE_ERROR_IMAGE, "%s: %s", d->dev.id, why) : true;
 }
 
@@ -277,7 +289,7 @@ static bool cd_change_medium(Device *dev, BlkNode *medium, GError **error)
         return lodge_fail(error, LODGE_ERROR_STATE, "%s: not attached", dev->id);
     if (medium && !medium_fits(d, medium, error))
         return false;
-    lodge_lock(&d->bus->pci.dev.lock);
+    lodge_lock(&d->bus->lock);
     if (d->inflight) {
         (void)lodge_fail(error, LODGE_ERROR_STATE, "%s: still reading", dev->id);
     } else if (d->regs.locked && d->node) {
@@ -289,7 +301,7 @@ static bool cd_change_medium(Device *dev, BlkNode *medium, GError **error)
         atapi_medium_changed(d);
         ok = true;
     }
-    lodge_unlock(&d->bus->pci.dev.lock);
+    lodge_unlock(&d->bus->lock);
     return ok;
 }
 
@@ -313,7 +325,7 @@ static const PropSpec hd_props[] = {
 
 static const PropSpec cd_props[] = {
     DRIVE_PROPS,
-    {"drive", "disc image in it; without: none", PROP_BLK, offsetof(IdeDrive, node), 0, 0, NULL},
+    {"drive", "disc image in it; without: none", PROP_BLK, offsetof(IdeDrive, node), 0, 0, ""},
     {0},
 };
 
@@ -321,10 +333,12 @@ const DeviceClass ide_hd_class = {
     .name = "ide-hd",
     .bus = "ide",
     .help = "ATA hard disk",
+    .boot = 'c',
     .instance_size = sizeof(IdeDrive),
     .props = hd_props,
     .state = &hd_state,
     .realize = hd_realize,
+    .reset = drive_reset,
     .quiesce = drive_quiesce,
     .resume = drive_resume,
     .unrealize = drive_unrealize,
@@ -334,10 +348,12 @@ const DeviceClass ide_cd_class = {
     .name = "ide-cd",
     .bus = "ide",
     .help = "ATAPI CD-ROM drive",
+    .boot = 'd',
     .instance_size = sizeof(IdeDrive),
     .props = cd_props,
     .state = &cd_state,
     .realize = cd_realize,
+    .reset = drive_reset,
     .quiesce = drive_quiesce,
     .resume = drive_resume,
     .unrealize = drive_unrealize,

@@ -141,7 +141,7 @@ void ide_identify(IdeDrive *d)
 /**
  * ide_translate() - Put the translation of INITIALIZE DEVICE PARAMETERS in force
  * @heads: 1..16; @sectors: a track, 1..255
- * Context: controller's lock held. Return: false if the disk has not one such cylinder.
+ * Context: IdeBus.lock held. Return: false if the disk has not one such cylinder.
  */
 bool ide_translate(IdeDrive *d, uint32_t heads, uint32_t sectors)
 {

@@ -14,7 +14,7 @@
  * drive stays BSY until it is done, its result forgotten. So a guest that waits as it must never
  * sees its memory change afterwards.
  *
- * Threads: vCPU threads and the node's loop, under the controller's lock; main for quiesce.
+ * Threads: vCPU threads and the node's loop, under IdeBus.lock; main for quiesce.
  *
  * Invariants:
  * (1) buf_pos <= block_end <= buf_len <= IDE_BUF, and DRQ is set only while buf_pos < block_end:
@@ -34,7 +34,7 @@ static void host_done(BlkReq *req, int err);
 /**
  * ide_submit() - Give the block layer a part of the medium, to or from the buffer or d->iov
  * @lba, @sectors: units of 512 bytes
- * Context: controller's lock held, nothing in flight. d->iov and d->niov are set. Keeps (2).
+ * Context: IdeBus.lock held, nothing in flight. d->iov and d->niov are set. Keeps (2).
  */
 void ide_submit(IdeDrive *d, BlkOp op, uint64_t lba, uint64_t sectors)
 {
@@ -56,7 +56,7 @@ static void submit_buffer(IdeDrive *d, BlkOp op, uint64_t lba, uint64_t sectors)
 
 /**
  * ide_step() - Start what regs.step says, if it can start now
- * Context: any thread, controller's lock held. A step that waits is started again by whoever ends
+ * Context: any thread, IdeBus.lock held. A step that waits is started again by whoever ends
  *          the wait: a completion, the bus master, a resume.
  */
 void ide_step(IdeDrive *d)
@@ -216,7 +216,7 @@ static void step_done(IdeDrive *d, int err)
 static void host_done(BlkReq *req, int err)
 {
     IdeDrive *d = req->opaque;
-    LodgeLock *lock = &d->bus->pci.dev.lock;
+    LodgeLock *lock = &d->bus->lock;
     bool quiet;
 
     lodge_lock(lock);
@@ -346,7 +346,7 @@ static void word_write(IdeDrive *d, uint16_t val)
 /**
  * ide_port_read() - An access to the data register
  * @size: 1 (the low half of a word), 2, or 4 (two cycles)
- * Context: vCPU thread, controller's lock held. With DRQ clear nothing moves and it reads 0.
+ * Context: vCPU thread, IdeBus.lock held. With DRQ clear nothing moves and it reads 0.
  */
 uint32_t ide_port_read(IdeDrive *d, unsigned size)
 {

@@ -436,6 +436,7 @@ const DeviceClass pcnet_class = {
     .name = "pcnet",
     .bus = "pci",
     .help = "AMD Am79C970A (PCnet-PCI II) network card",
+    .boot = 'n',
     .instance_size = sizeof(Pcnet),
     .props = pcnet_props,
     .state = &pcnet_state,

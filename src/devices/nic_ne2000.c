@@ -267,6 +267,7 @@ const DeviceClass ne2k_pci_class = {
     .name = "ne2k_pci",
     .bus = "pci",
     .help = "Realtek RTL8029AS: NE2000 on PCI",
+    .boot = 'n',
     .instance_size = sizeof(Ne2kPci),
     .props = pci_props,
     .state = &pci_card_state,

@@ -514,8 +514,15 @@ static bool vga_post_load(void *obj, unsigned version, GError **error)
 {
     Vga *v = obj;
 
+    if (!vga_vbe_is_sound(v))
+        return lodge_fail(error, LODGE_ERROR_IMAGE, "%s: no VBE mode: %u by %u, %u bits",
+                          v->pci.dev.id, v->regs.vbe[VBE_XRES], v->regs.vbe[VBE_YRES],
+                          v->regs.vbe[VBE_BPP]);
+    lodge_lock(&v->pci.dev.lock);
     draw_anew(v);
-    return pci_post_load(&v->pci, error);
+    bool ok = pci_post_load(&v->pci, error);
+    lodge_unlock(&v->pci.dev.lock);
+    return ok;
 }
 
 #define AT(field) (offsetof(VgaRegs, field) + sizeof(PciRegs))
@@ -546,7 +553,7 @@ static const StateField vga_fields[] = {
     VGA_U(dac_part, 2),
     VGA_RAW(dac_buffer),
     VGA_RAW(dac),
-    VGA_RAW(reserved),
+    VGA_U(reserved, 0),
     ST_END,
 };
 static const StateDesc vga_state = {

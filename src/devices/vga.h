@@ -143,7 +143,7 @@ typedef struct VgaRegs {
     uint8_t dac_mask, dac_reading, dac_index, dac_part; /* part 0..2: red, green, blue */
     uint8_t dac_buffer[2]; /* red and green of an entry being written */
     uint8_t dac[VGA_DAC_ENTRIES * 3]; /* as written: 6 bits, or 8 with VBE_8BIT_DAC */
-    uint8_t reserved[3]; /* 0: no padding behind */
+    uint8_t reserved; /* 0: no padding behind */
 } VgaRegs;
 #define VGA_LITTLE_ENDIAN 0x1e1e1e1eu
 #define VGA_BIG_ENDIAN 0xbebebebeu
@@ -220,6 +220,7 @@ void vga_vbe_reset(Vga *v);
 uint16_t vga_vbe_read(Vga *v);
 void vga_vbe_write(Vga *v, uint16_t val);
 bool vga_vbe_on(const Vga *v);
+bool vga_vbe_is_sound(const Vga *v);
 /* Bytes by which the bank register moves the CPU's window. */
 uint64_t vga_vbe_bank(const Vga *v);
 void vga_vbe_view(const Vga *v, VgaView *ret_view);

@@ -179,6 +179,15 @@ void vga_vbe_reset(Vga *v)
     v->regs.vbe[VBE_VIRT_WIDTH] = 640;
 }
 
+/* Whether registers from a saved state are such as writes can leave. */
+bool vga_vbe_is_sound(const Vga *v)
+{
+    const uint16_t *vbe = v->regs.vbe;
+
+    return vbe[VBE_XRES] && vbe[VBE_XRES] <= DISPLAY_WIDTH_MAX && vbe[VBE_YRES] &&
+           vbe[VBE_YRES] <= DISPLAY_HEIGHT_MAX && bpp_is_known(vbe[VBE_BPP]);
+}
+
 /**
  * vga_vbe_view() - How the enabled VBE mode makes dots of memory
  * @ret_view: zeroed
@@ -189,8 +198,8 @@ void vga_vbe_view(const Vga *v, VgaView *ret_view)
     uint32_t wide = virtual_width(v);
     uint64_t skip = (uint64_t)vbe[VBE_Y_OFFSET] * wide + vbe[VBE_X_OFFSET]; /* pixels */
 
-    ret_view->width = CLAMP(vbe[VBE_XRES], 1, DISPLAY_WIDTH_MAX);
-    ret_view->height = CLAMP(vbe[VBE_YRES], 1, DISPLAY_HEIGHT_MAX);
+    ret_view->width = MIN(vbe[VBE_XRES], DISPLAY_WIDTH_MAX);
+    ret_view->height = MIN(vbe[VBE_YRES], DISPLAY_HEIGHT_MAX);
     ret_view->compare = UINT32_MAX;
     ret_view->row_lines = 1;
     if (vbe[VBE_BPP] == VBE_BPP_PLANAR) {

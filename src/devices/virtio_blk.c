@@ -480,6 +480,7 @@ const DeviceClass virtio_blk_pci_class = {
     .name = "virtio-blk-pci",
     .bus = "pci",
     .help = "virtio 1.0 block device",
+    .boot = 'c',
     .instance_size = sizeof(VirtioBlk),
     .props = blk_props,
     .state = &blk_state,

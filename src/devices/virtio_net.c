@@ -646,6 +646,7 @@ const DeviceClass virtio_net_pci_class = {
     .name = "virtio-net-pci",
     .bus = "pci",
     .help = "virtio 1.0 network card",
+    .boot = 'n',
     .instance_size = sizeof(VirtioNet),
     .props = net_props,
     .state = &net_state,

@@ -246,7 +246,7 @@ bool machine_load(Machine *m, BootCpu *ret_cpu, GError **error)
         *ret_cpu = (BootCpu){.mode = BOOT_MODE_REAL};
         return true;
     }
-    return pc_write_tables(&m->board, &layout, error) &&
+    return pc_write_tables(&m->board, m->parts, &layout, error) &&
            boot_load(m->boot, m->board.mem, &layout, ret_cpu, error);
 }
 

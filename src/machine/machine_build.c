@@ -305,6 +305,7 @@ static bool build(Machine *m, const Tree *t, GError **error)
     if (!build_memory(m, t, error) || !each_child(m, t, "/backends/block", open_blk, error) ||
         !add_initrd(m, t, error))
         return false;
+    m->parts = pc_parts(t);
     if (m->boot)
         machine_loader_start(m);
     m->kvm = kvm_open(error);
@@ -314,7 +315,9 @@ static bool build(Machine *m, const Tree *t, GError **error)
         return false;
     m->no_reboot = tree_has(t, "/options", "no-reboot");
     m->pc = (PcBoard){.board = b, .devices = m->devices};
-    return pc_build(&m->pc, t, error) && each_child(m, t, "/devices", machine_build_device, error);
+    return pc_build(&m->pc, t, error) &&
+           each_child(m, t, "/devices", machine_build_device, error) &&
+           pc_prepare_firmware(&m->pc, t, error);
 }
 
 Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)

@@ -38,6 +38,7 @@ struct Machine {
     GHashTable *chans;     /* owned: name -> Chan */
     BootImage *boot;       /* owned; NULL: firmware */
     bool no_reboot;
+    unsigned parts;        /* PC_* */
     /* Main thread only: */
     MachineState state;
     bool stuck; /* a device did not come to rest: it may touch its memory at any time */

@@ -22,7 +22,6 @@
 #include "pc.h"
 #include "pc_map.h"
 #include "pci.h"
-#include "rtc_mc146818.h"
 
 #define PC_HIGH_RAM_GPA (4 * GIB)
 #define PC_TABLES_END_GPA 0xf0000u
@@ -46,6 +45,7 @@ static const struct {
     {"vmmouse", "port 5658", PC_SCREEN},
     {"port92", "port 92", 0},
     {"i8237", "ports 0-f, 81-8f, c0-df", PC_FLOPPY},
+    {"fdc-82077", "ports 3f0-3f5, 3f7; irq 6; dma 2", PC_FLOPPY},
     {"i440fx", "pci 00:00.0; ports cf8-cff", 0},
     {"piix3", "pci 00:01.0; port cf9", 0},
     {"piix3-ide", "pci 00:01.1; ports 1f0-1f7, 3f6, 170-177, 376; irq 14, 15", PC_IDE},
@@ -122,7 +122,7 @@ bool pc_map_firmware(Board *b, const char *name, GError **error)
     return true;
 }
 
-static Device *find_chip(PcBoard *pc, const char *cls)
+Device *pc_find_chip(const PcBoard *pc, const char *cls)
 {
     for (unsigned i = 0; i < pc->devices->len; i++) {
         Device *d = g_ptr_array_index(pc->devices, i);
@@ -146,26 +146,6 @@ static bool add_chip(PcBoard *pc, const Tree *t, const char *name, GError **erro
     return true;
 }
 
-/* CMOS as old systems and loaders read memory sizes: Ralf Brown's CMOS list, 15h-18h, 30h-35h,
- * 5Bh-5Dh. */
-static void set_cmos(PcBoard *pc)
-{
-    Device *rtc = find_chip(pc, "mc146818");
-    Board *b = pc->board;
-    uint64_t ext_kib = MIN(b->ram_below_4g > MIB ? (b->ram_below_4g - MIB) / KIB : 0, 65535);
-    uint64_t over_16m = b->ram_below_4g > 16 * MIB ? (b->ram_below_4g - 16 * MIB) / (64 * KIB) : 0;
-    uint64_t high = b->ram_above_4g / (64 * KIB);
-    const struct {
-        uint8_t index, bytes;
-        uint64_t value;
-    } cells[] = {{0x15, 2, 640},      {0x17, 2, ext_kib}, {0x30, 2, ext_kib},
-                 {0x34, 2, over_16m}, {0x5b, 3, high},    {0x5f, 1, b->cpus - 1}};
-    for (unsigned i = 0; i < G_N_ELEMENTS(cells); i++) {
-        for (unsigned k = 0; k < cells[i].bytes; k++)
-            rtc_set_cmos(rtc, cells[i].index + k, (uint8_t)(cells[i].value >> (8 * k)));
-    }
-}
-
 bool pc_build(PcBoard *pc, const Tree *t, GError **error)
 {
     unsigned parts = pc_parts(t);
@@ -176,14 +156,13 @@ bool pc_build(PcBoard *pc, const Tree *t, GError **error)
             return false;
     }
     pc->firmware = parts & PC_FIRMWARE;
-    if (pc->firmware && !i440fx_set_shadow(find_chip(pc, "i440fx"), mem_map_block(m, PC_RAM),
+    if (pc->firmware && !i440fx_set_shadow(pc_find_chip(pc, "i440fx"), mem_map_block(m, PC_RAM),
                                            mem_map_block(m, PC_BIOS), error))
         return false;
-    pc->pm = find_chip(pc, "piix4-pm");
-    pc->hotplug = find_chip(pc, "acpi-hotplug");
+    pc->pm = pc_find_chip(pc, "piix4-pm");
+    pc->hotplug = pc_find_chip(pc, "acpi-hotplug");
     if (pc->hotplug)
         acpi_hotplug_attach(pc->hotplug, pc->pm);
-    set_cmos(pc);
     if (!tree_has(t, "/options", "debug-exit"))
         return true;
     return add_chip(pc, t, "debug-exit", error);
@@ -206,17 +185,12 @@ void pc_init_chips(PcBoard *pc)
     set_elcr(pc->board);
 }
 
-bool pc_write_tables(Board *b, BootLayout *ret_layout, GError **error)
+bool pc_write_tables(Board *b, unsigned parts, BootLayout *ret_layout, GError **error)
 {
     g_autoptr(GByteArray) acpi = g_byte_array_new(), mp = g_byte_array_new();
     gpa_t rsdp = 0;
-    AcpiConfig config = {
-        .cpus = b->cpus,
-        .ram_below_4g = b->ram_below_4g,
-        .ram_above_4g = b->ram_above_4g,
-        .pci_hole_base = PC_PCI_HOLE_GPA,
-        .pvpanic = true,
-    };
+    AcpiConfig config;
+    pc_acpi_config(b, parts, &config);
     *ret_layout = (BootLayout){
         .ram_below_4g = b->ram_below_4g, .ram_above_4g = b->ram_above_4g, .cpus = b->cpus};
     if (b->ram_below_4g < MIB)

@@ -4,6 +4,7 @@
 
 #include "lodge/device.h"
 
+#include "acpi.h"
 #include "boot.h"
 #include "tree.h"
 
@@ -36,7 +37,13 @@ bool pc_map_firmware(Board *b, const char *name, GError **error);
 bool pc_build(PcBoard *pc, const Tree *t, GError **error);
 /* What a boot without firmware finds in memory: ACPI and MP tables. Needs the board's memory and
  * numbers only, so it may run before and beside pc_build(). @ret_layout: what a kernel is told. */
-bool pc_write_tables(Board *b, BootLayout *ret_layout, GError **error);
+bool pc_write_tables(Board *b, unsigned parts, BootLayout *ret_layout, GError **error);
+/* A chip by its class; NULL: not on this board. */
+Device *pc_find_chip(const PcBoard *pc, const char *cls);
+/* What the tables tell of a board with @parts, PC_*. */
+void pc_acpi_config(const Board *b, unsigned parts, AcpiConfig *ret_config);
+/* Tell CMOS and, where there is firmware, that what the board has. After all devices. */
+bool pc_prepare_firmware(PcBoard *pc, const Tree *t, GError **error);
 /* What firmware would have set in the chips: BARs, interrupt triggers. Where there is firmware,
  * nothing. After all devices, and again at each reset. */
 void pc_init_chips(PcBoard *pc);

@@ -438,7 +438,8 @@ bool smbios_build(const SmbiosConfig *c, GByteArray *ret_anchor, GByteArray *ret
     if (!read_texts(&m, c->texts, error) ||
         (c->uuid && !smbios_parse_uuid(c->uuid, m.uuid, error)))
         return false;
-    g_autoptr(GString) strings = m.strings = g_string_new(NULL);
+    g_autoptr(GString) strings = g_string_new(NULL);
+    m.strings = strings;
     make_bios(&m);
     make_system(&m);
     make_board(&m);

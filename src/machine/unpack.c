@@ -18,10 +18,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "lodge/dynlib.h"
 #include "lodge/error.h"
 #include "lodge/num.h"
-
-#include "lodge/dynlib.h"
 
 #define LZ4_LEGACY_MAGIC 0x184c2102u
 #define LZ4_LEGACY_BLOCK (8 * MIB)

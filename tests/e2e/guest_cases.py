@@ -18,6 +18,7 @@ class Case:
     status: int = PASS
     expect: tuple = ()  # texts that the serial line must carry, in order
     rng: bool = False
+    card: str = ""  # network card on the user network
     feed: int = 0  # bytes sent one by one, each after the guest's '.'
     modules: int = 0
     timeout: int = 60
@@ -34,6 +35,8 @@ class Case:
             words.append(f"{self.cpus}cpus")
         if self.modules:
             words.append(f"{self.modules}modules")
+        if self.card:
+            words.append(self.card)
         return "-".join([self.guest, *words])
 
 
@@ -61,6 +64,8 @@ CASES = [
     *both("hlt_wake", append="n=1000 ioapic", feed=1000),
     *[c for n in (1, 2, 4) for c in both("smp", append=f"cpus={n}", cpus=n)],
     *both("rmw", append="n=2000"),
+    *[c for card in ("ne2k_isa", "ne2k_pci") for c in both("ne2000", append="n=50", card=card, oracle=False)],
+    *[c for card in ("ne2k_isa", "ne2k_pci") for c in both("ne2000", append="n=50 noloop", card=card)],
     Case("fwcfg", append="mem=64 cpus=1"),
     Case("fwcfg", append="mem=128 cpus=2", memory=128, cpus=2),
     Case("memmap", append="mem=64"),

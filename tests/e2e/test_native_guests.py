@@ -24,7 +24,7 @@ def check(case, status, out, err):
 
 
 def arguments(case, guests, tmp_path):
-    args = ["run", "--kernel", guests / case.guest, "--append", case.append, "--memory", f"{case.memory}M", "--cpus", case.cpus, "--net", "none",
+    args = ["run", "--kernel", guests / case.guest, "--append", case.append, "--memory", f"{case.memory}M", "--cpus", case.cpus, "--net", f"user,model={case.card}" if case.card else "none",
             "--debug-exit", "--console", "stdio"]
     for i in range(case.modules):
         path = tmp_path / f"module{i}"

@@ -7,6 +7,8 @@
 #include "fuzz_disk.h"
 #include "lodge/num.h"
 
+static volatile uint8_t sink; /* of what is read from writers' buffers */
+
 struct BlkNode {
     char *name;
     BlkLimits limits;
@@ -73,7 +75,6 @@ void blk_submit(BlkNode *n, BlkReq *r)
 static void carry_out(BlkReq *r)
 {
     uint64_t at = r->offset;
-    static volatile uint8_t sink;
 
     for (unsigned i = 0; i < r->niov; at += r->iov[i].iov_len, i++) {
         uint8_t *p = r->iov[i].iov_base;

@@ -30,16 +30,20 @@ static bool peer_deliver(NetPort *p, const NetFrame *f)
 
 static const NetPortOps peer_ops = {.deliver = peer_deliver};
 
-/* Registers as a driver leaves them, so that frames get somewhere. */
-static void start_card(TestBoard *tb, uint16_t base)
+/* Registers as a driver leaves them in the middle of a remote write, so that frames and data get
+ * somewhere. */
+static void start_card(TestBoard *tb, uint16_t base, uint8_t dcr)
 {
     static const uint8_t program[][2] = {
         {0, 0x61}, {1, 0x52}, {2, 0x54}, {6, 1}, {7, 0x47}, {0, 0x21}, {1, 0x46}, {2, 0x80},
-        {3, 0x46}, {4, 0x40}, {5, 60}, {12, 0x0c}, {14, 0x49}, {15, 0x7f}, {0, 0x22},
+        {3, 0x46}, {4, 0x40}, {5, 60}, {12, 0x0c}, {15, 0x7f}, {8, 0xf0}, {9, 0x7e},
+        {10, 0xf0}, {11, 0x0f},
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(program); i++)
         test_out(tb, (uint16_t)(base + program[i][0]), 1, program[i][1]);
+    test_out(tb, (uint16_t)(base + 14), 1, dcr);
+    test_out(tb, base, 1, 0x12);
 }
 
 static void set_up(TestBoard *tb)
@@ -55,8 +59,8 @@ static void set_up(TestBoard *tb)
     cards[0] = test_board_add(tb, "ne2k_isa", "netdev=isa,mac=52:54:00:00:00:01");
     cards[1] = test_board_add(tb, "ne2k_pci", "netdev=pci,mac=52:54:00:00:00:01");
     pci_assign(tb->board.pci, 0xe0000000u, 0xf0000000u);
-    start_card(tb, ISA_BASE);
-    start_card(tb, PCI_BASE);
+    start_card(tb, ISA_BASE, 0x48); /* bytes */
+    start_card(tb, PCI_BASE, 0x49);
 }
 
 static void send_frame(NetPort *peer, unsigned what)

@@ -11,6 +11,7 @@
 #define DEVFN (3 << 3) /* the first free slot */
 #define CFG_COMMAND 0x04
 #define CFG_BAR0 0x10
+#define MAX_NS (100 * (NS_PER_SEC / 1000)) /* loopback storms make time dear */
 #define FRAME_UNIT 277 /* times an event's lower bits: up to the longest frame */
 
 static const BusFuzzRegion ports[] = {{IO_AT, 32}, {0}};
@@ -59,7 +60,41 @@ static void put32(TestBoard *tb, uint32_t at, uint32_t val)
     (void)mem_write(tb->board.mem, at, &val, sizeof val);
 }
 
-/* Rings of 8 at 0x2000 and 0x3000, buffers from 0x10000 on, 32-bit structures, started. */
+/* As a driver: rings of 8, buffers from 0x10000 on, started in @style. Frames of one, two and three
+ * descriptors wait to be sent. */
+static void start(TestBoard *tb, unsigned style, uint16_t mode, uint16_t features)
+{
+    static const uint16_t chain[8] = {0x8300, 0x8200, 0x8100, 0x8200,
+                                      0x8000, 0x8100, 0x8300, 0x8200};
+    bool wide = style == 1 || style == 2 || style == 3;
+    unsigned size = wide ? 16 : 8, buffer = style == 3 ? 8 : 0, misc = style == 3 ? 0 : 8;
+
+    reg(tb, 0x10, 0, 4);
+    reg(tb, 0x16, 20, style);
+    put32(tb, 0x1000, mode | (wide ? 0x30300000u : 0));
+    put32(tb, 0x1010, 0x60000000 | 0x3000);
+    put32(tb, 0x1014, wide ? 0x3000 : 0x60002000);
+    put32(tb, 0x1018, 0x2000);
+    for (uint32_t i = 0; i < 8; i++) {
+        uint32_t tx = 0x2000 + size * i, rx = 0x3000 + size * i;
+        uint32_t from = 0x10000 + 0x1000 * i, to = 0x20000 + 0x1000 * i;
+
+        put32(tb, tx + buffer, wide ? from : from | (uint32_t)chain[i] << 16);
+        put32(tb, rx + buffer, wide ? to : to | 0x80000000u);
+        put32(tb, tx + 4, 0xf000 | (-100 & 0xfff) | (wide ? (uint32_t)chain[i] << 16 : 0));
+        put32(tb, rx + 4, 0xf000 | (-600 & 0xfff) | (wide ? 0x80000000u : 0));
+        if (wide) {
+            put32(tb, tx + misc, 0);
+            put32(tb, rx + misc, 0);
+        }
+    }
+    reg(tb, 0x10, 1, 0x1000);
+    reg(tb, 0x10, 2, 0);
+    reg(tb, 0x10, 4, 0x0115 | features);
+    reg(tb, 0x10, 0, 1);
+    reg(tb, 0x10, 0, 0x42);
+}
+
 static void set_up(TestBoard *tb)
 {
     peer = (Peer){.port = {.ops = &peer_ops, .name = "peer", .opaque = &peer}, .room = 1000};
@@ -69,19 +104,15 @@ static void set_up(TestBoard *tb)
     test_cfg_write(tb, DEVFN, CFG_BAR0, 4, IO_AT);
     test_cfg_write(tb, DEVFN, CFG_BAR0 + 4, 4, MMIO_AT);
     test_cfg_write(tb, DEVFN, CFG_COMMAND, 2, 7);
-    put32(tb, 0x1000, 0x30308000);
-    put32(tb, 0x1014, 0x3000);
-    put32(tb, 0x1018, 0x2000);
-    for (uint32_t i = 0; i < 8; i++) {
-        put32(tb, 0x2000 + 16 * i, 0x10000 + 0x1000 * i);
-        put32(tb, 0x2004 + 16 * i, 0x8300ff9c);
-        put32(tb, 0x3000 + 16 * i, 0x20000 + 0x1000 * i);
-        put32(tb, 0x3004 + 16 * i, 0x8000f9f8);
-    }
-    reg(tb, 0x16, 20, 2);
-    reg(tb, 0x10, 1, 0x1000);
-    reg(tb, 0x10, 0, 1);
-    reg(tb, 0x10, 0, 0x42);
+    start(tb, 2, 0x8000, 0);
+}
+
+/* A driver starts anew: style, loopback and FCS by the bits of @what. */
+static void restart(TestBoard *tb, uint8_t what)
+{
+    uint16_t mode = (what & 4 ? 0x0044 : 0) | (what & 8 ? 0x0008 : 0) | (what & 16 ? 0x8000 : 0);
+
+    start(tb, what & 3, mode, what & 8 ? 0x0400 : 0x0800);
 }
 
 static void event(TestBoard *tb, uint8_t what)
@@ -98,7 +129,10 @@ static void event(TestBoard *tb, uint8_t what)
         f.len = MIN(14 + (what & 63) * (FRAME_UNIT * 4u), NET_FRAME_MAX);
         break;
     case 2:
-        net_set_link(&peer.port, what & 1);
+        if (what & 32)
+            restart(tb, what);
+        else
+            net_set_link(&peer.port, what & 1);
         return;
     default:
         peer.room = what & 63;
@@ -114,7 +148,7 @@ static void event(TestBoard *tb, uint8_t what)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     static const BusFuzz f = {.ports = ports, .mmio = mmio, .devfns = devfns, .set_up = set_up,
-                              .event = event};
+                              .event = event, .max_ns = MAX_NS};
 
     return bus_fuzz_run(&f, data, len);
 }

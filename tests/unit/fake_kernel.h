@@ -10,9 +10,9 @@
 #include <glib.h>
 #include <glib/gstdio.h>
 
+#include "lodge/dynlib.h"
 #include "lodge/num.h"
 
-#include "lodge/dynlib.h"
 #include "unpack.h"
 
 enum {

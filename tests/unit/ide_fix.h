@@ -44,7 +44,8 @@ unsigned ide_let_go(BlkNode *n);
 void ide_fix_up(IdeFix *f);
 void ide_fix_down(IdeFix *f);
 /* Add a drive of @sectors on @unit; 0: without a medium. @more: further properties or NULL. */
-Device *ide_fix_drive(IdeFix *f, const char *cls, unsigned unit, uint64_t sectors, const char *more);
+Device *ide_fix_drive(IdeFix *f, const char *cls, unsigned unit, uint64_t sectors,
+                      const char *more);
 void ide_settle(IdeFix *f);
 
 uint8_t ide_in(IdeFix *f, unsigned base, unsigned reg);
@@ -57,7 +58,7 @@ void ide_read_words(IdeFix *f, unsigned base, void *to, unsigned bytes);
 void ide_write_words(IdeFix *f, unsigned base, const void *from, unsigned bytes);
 bool ide_irq(IdeFix *f, unsigned base); /* level of the channel's pin, as the PIC sees it */
 
-/* Write a table at @at of (address, length) pairs; the last gets EOT. @len 65536 is written as 0. */
+/* Write a table at @at of (address, length) pairs; the last gets EOT. 65536 is written as 0. */
 typedef struct IdePrd {
     uint32_t addr, len;
 } IdePrd;

@@ -459,6 +459,69 @@ static void test_iasl(void)
     g_assert_cmpint(g_rmdir(dir), ==, 0);
 }
 
+/* Run @commands on a machine with the tables in @paths; what acpiexec says. */
+static char *execute(const char *program, const char *commands, const char *const paths[3])
+{
+    const char *argv[] = {program, "-b", commands, paths[0], paths[1], paths[2], NULL};
+    g_autofree char *out = NULL;
+    g_autoptr(GError) error = NULL;
+    int status;
+    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &out, NULL,
+                 &status, &error);
+    g_assert_no_error(error);
+    if (strstr(out, "Error"))
+        g_error("acpiexec, '%s':\n%s", commands, out);
+    return g_steal_pointer(&out);
+}
+
+/* ACPICA runs what the tables offer. */
+static void test_acpiexec(void)
+{
+    g_autofree char *program = g_find_program_in_path("acpiexec");
+    if (!program) {
+        g_test_skip("acpiexec is not installed");
+        return;
+    }
+    static const struct {
+        const char *object, *value;
+    } cases[] = {
+        {"\\_SB.PCI0.ISA.KBD._STA", "= 000000000000000F"},
+        {"\\_SB.PCI0.ISA.MOU._STA", "= 000000000000000F"},
+        {"\\_SB.PCI0.ISA.COM2._STA", "= 000000000000000F"},
+        {"\\_SB.PCI0.ISA.COM3._STA", "= 0000000000000000"},
+        {"\\_SB.PCI0.ISA.DMAC._STA", "= 000000000000000F"},
+        {"\\_SB.PCI0.ISA.FDC0._STA", "= 000000000000000F"},
+        {"\\_SB.PCI0.ISA.FDC0._FDE", "0000: 01 00 00 00 00 00 00 00"},
+        {"\\_SB.PCI0._CRS", "02 00 87 17 00 00 0C 01 00 00 00 00 00 00 00 C0"},
+        {"\\_SB.PCI0.PTEL 0x80000000 1", "on [S1F_]"},
+        {"\\_SB.PCI0.PTEL 0x00000008 3", "Value 0x03 (Eject Request)"},
+        {"\\_GPE._E01", "No object was returned"},
+        {"\\_SB.PCI0.S1F._EJ0 1", "No object was returned"},
+    };
+    g_autofree char *dir = g_dir_make_tmp("lodge-acpi-XXXXXX", NULL);
+    g_autofree char *dsdt = g_build_filename(dir, "dsdt.aml", NULL),
+                    *ssdt = g_build_filename(dir, "ssdt.aml", NULL),
+                    *hotplug = g_build_filename(dir, "hotplug.aml", NULL);
+    const char *const paths[] = {dsdt, ssdt, hotplug};
+    gpa_t rsdp;
+    uint32_t len;
+    g_autoptr(GByteArray) blob = build(&full, &rsdp);
+    for (unsigned i = 0; i < 3; i++) {
+        const uint8_t *t = i ? find_nth(blob, rsdp, "SSDT", i - 1, &len)
+                             : table_at(blob, load_le32(find(blob, rsdp, "FACP", &len) + 40), &len);
+        g_assert_true(g_file_set_contents(paths[i], (const char *)t, len, NULL));
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *command = g_strdup_printf("evaluate %s", cases[i].object);
+        g_autofree char *out = execute(program, command, paths);
+        if (!strstr(out, cases[i].value))
+            g_error("%s is not '%s':\n%s", cases[i].object, cases[i].value, out);
+    }
+    for (unsigned i = 0; i < 3; i++)
+        g_unlink(paths[i]);
+    g_assert_cmpint(g_rmdir(dir), ==, 0);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -469,5 +532,6 @@ int main(int argc, char **argv)
     g_test_add_func("/acpi/loader", test_loader);
     g_test_add_func("/acpi/refusals", test_refusals);
     g_test_add_func("/acpi/iasl", test_iasl);
+    g_test_add_func("/acpi/acpiexec", test_acpiexec);
     return g_test_run();
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The ATAPI CD-ROM: packets by PIO and bus master, sense, tray, media, and what must not reach it. */
+/* The ATAPI CD-ROM: packets by PIO and bus master, sense, tray, media, and what it must refuse. */
 #include <string.h>
 
 #include "lodge/error.h"
@@ -99,6 +99,9 @@ static void test_signature(IdeFix *f, gconstpointer unused)
     ide_out(f, S, 6, 0xa0);
     g_assert_cmphex(ide_in(f, S, 4) | ide_in(f, S, 5) << 8, ==, 0xeb14);
     g_assert_cmphex(ide_in(f, S, 7), ==, 0);
+    ide_out(f, S, 6, 0xb0); /* there is no second one */
+    g_assert_cmphex(ide_in(f, S, 4) | ide_in(f, S, 7), ==, 0);
+    ide_out(f, S, 6, 0xa0);
     ide_out(f, S, 4, 0);
     ide_out(f, S, 7, 0xec); /* IDENTIFY DEVICE: refused, and the signature is back */
     g_assert_cmphex(ide_in(f, S, 7) & 1, ==, 1);
@@ -299,7 +302,9 @@ static void test_toc(IdeFix *f, gconstpointer unused)
     g_assert_cmpuint(run(f, (uint8_t[12]){0x43, 0, 1, 0, 0, 0, 0, 0, 64}, p, 64, &st), ==, 12);
     g_assert_cmpuint(run(f, (uint8_t[12]){0x43, 0, 2, 0, 0, 0, 0, 0, 64}, p, 64, &st), ==, 48);
     g_assert_cmphex(p[4 + 22 + 3], ==, 0xa2);
-    g_assert_cmpuint(run(f, (uint8_t[12]){0x43, 0, 0, 0, 0, 0, 0, 0, 64, 0x40}, p, 64, &st), ==, 12);
+    /* The format as it was before MMC. */
+    run(f, (uint8_t[12]){0x43, 0, 0, 0, 0, 0, 0, 0, 64, 0x40}, p, 64, &st);
+    g_assert_cmpuint(load_be16(p), ==, 10);
     expect_sense(f, (uint8_t[12]){0x43, 0, 0, 0, 0, 0, 2, 0, 64}, 0x052400);
     expect_sense(f, (uint8_t[12]){0x43, 0, 5, 0, 0, 0, 0, 0, 64}, 0x052400);
 }

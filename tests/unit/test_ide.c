@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The IDE controller and its hard disk: task file, PIO, bus master, errors, resets, hostile tables. */
+/* The IDE controller and its disk: task file, PIO, bus master, errors, resets, hostile tables. */
 #include <string.h>
 
 #include "lodge/error.h"
