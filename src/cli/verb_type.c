@@ -77,8 +77,8 @@ static bool check_text(const GString *text, GError **error)
         g_autofree char *shown =
             g_strndup(p, (gsize)(g_unichar_isprint(c) ? g_utf8_next_char(p) - p : 0));
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "character '%s' (U+%04X) is not on the keyboard; nothing was typed", shown,
-                          c);
+                          "character '%s' (U+%04X) is not on the keyboard; nothing was typed",
+                          shown, c);
     }
     return true;
 }
@@ -91,8 +91,8 @@ static bool check_keys(const char *keys, GPtrArray *ret_names, GError **error)
         const char *name = !strcmp(*w, "del") ? "delete" : !strcmp(*w, "enter") ? "ret" : *w;
         if (!input_key_by_name(name))
             return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--keys %s: no key \"%s\"; names are like ctrl, alt, delete, ret, f1, "
-                              "a", keys, *w);
+                              "--keys %s: no key \"%s\"; names are like ctrl, alt, delete, ret, "
+                              "f1, a", keys, *w);
         g_ptr_array_add(ret_names, g_strdup(name));
     }
     if (!ret_names->len || ret_names->len > KEYS_MAX)

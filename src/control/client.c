@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A QMP client of the plainest kind: greeting, negotiation, one command at a time; events in between
- * are passed over. The path goes through the running folder's descriptor, as the server's does, so
- * that long names work.
+ * A QMP client of the plainest kind: greeting, negotiation, one command at a time; events in
+ * between are passed over. The path goes through the running folder's descriptor, as the server's
+ * does, so that long names work.
  */
 #include "client.h"
 

@@ -28,7 +28,8 @@ typedef struct CommandArg {
 
 /*
  * The answer to one command. The transport owns it until the command says control_reply_later(),
- * and again from control_reply_done() on; between them it is the command's, unless cancel is called.
+ * and again from control_reply_done() on; between them it is the command's, unless cancel is
+ * called.
  */
 typedef struct ControlReply ControlReply;
 struct ControlReply {

@@ -2,8 +2,8 @@
 /*
  * The context of control: what commands work on, and how news of the machine become events.
  *
- * The socket lies in the machine's running folder, which is this user's alone, with mode 0600. It is
- * bound through the folder's descriptor, so that no path is too long for a socket's address. One
+ * The socket lies in the machine's running folder, which is this user's alone, with mode 0600. It
+ * is bound through the folder's descriptor, so that no path is too long for a socket's address. One
  * that a killed machine left is ours to take away: the folder's lock is held.
  *
  * Events and their order are QEMU's: STOP and RESUME before the answer to the command that caused

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import select
 import shutil
 import socket
@@ -110,8 +111,12 @@ class Qmp:
 def test_socket_is_private(box):
     assert stat.S_ISSOCK(box.socket.stat().st_mode) and stat.S_IMODE(box.socket.stat().st_mode) == 0o600
     assert stat.S_IMODE(box.folder.stat().st_mode) == 0o700
-    q = Qmp(box.socket)
+    q = Qmp(box.socket, negotiate=False)
     assert q.greeting["QMP"]["capabilities"] == []
+    maps = pathlib.Path(f"/proc/{box.process.pid}/maps")
+    assert "json-glib" not in maps.read_text()  # until somebody says something
+    assert q.ask("qmp_capabilities")[1] == {"return": {}}
+    assert "json-glib" in maps.read_text()
     assert q.ask("quit")[1] == {"return": {}}
     box.end()
     assert not box.socket.exists()
