@@ -14,6 +14,7 @@ const OptionalLibrary optional_libraries[] = {
     {"bzip2", "libbz2.so.1.0", "libbz2-1.0", "kernels packed with bzip2"},
     {"capstone", "libcapstone.so.4", "libcapstone4",
      "disassembly of what a stopped CPU could not run"},
+    {"libvncserver", "libvncserver.so.1", "libvncserver1", "screens for VNC viewers"},
     {NULL},
 };
 
