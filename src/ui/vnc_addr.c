@@ -49,7 +49,8 @@ static bool read_password(const char *file, char **ret_password, GError **error)
     if (stat(file, &st) < 0)
         return lodge_fail_errno(error, errno, "password file \"%s\"", file);
     if (!S_ISREG(st.st_mode) || st.st_size > PASSWORD_FILE_MAX)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "password file \"%s\": not a short file", file);
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "password file \"%s\": not a short file",
+                          file);
     if (st.st_mode & (S_IRWXG | S_IRWXO))
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "password file \"%s\": others may read it; chmod 600 it", file);

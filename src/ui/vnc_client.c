@@ -41,8 +41,8 @@
 #define GREETING_MS 10000
 #define GREETING_WAIT_MS 1000
 #define MESSAGE_WAIT_MS 5000
-/* The library waits for room with select() and 5 s at a time, which a shutdown of a Unix socket does
- * not end, but more room does: so there is little at first. A TCP socket does not need it. */
+/* The library waits for room with select() and 5 s at a time, which a shutdown of a Unix socket
+ * does not end, but more room does: so there is little at first. TCP does not need it. */
 #define UNIX_ROOM_BYTES 16384
 #define MESSAGES_A_TURN 64 /* of a WebSocket's buffer, before news are looked at */
 
@@ -322,8 +322,8 @@ static void tell_extensions(VncClient *c)
 
 static void set_size(VncClient *c, unsigned width, unsigned height)
 {
-    c->vnc->lib->rfbNewFramebuffer(c->screen, (char *)c->vnc->picture, (int)width, (int)height, 8, 3,
-                                   sizeof(uint32_t));
+    c->vnc->lib->rfbNewFramebuffer(c->screen, (char *)c->vnc->picture, (int)width, (int)height, 8,
+                                   3, sizeof(uint32_t));
     c->screen->paddedWidthInBytes = VNC_STRIDE * sizeof(uint32_t);
     c->screen->serverFormat.redShift = 16; /* the library would have red in the lowest byte */
     c->screen->serverFormat.blueShift = 0;
