@@ -67,6 +67,12 @@ void bus_reader_free(BusReader *rd);
 /* @size 1, 2, 4 or 8. Context: the reader's thread; LOCK_RANK_DEVICE and above not held. */
 uint64_t bus_read(BusReader *rd, uint64_t addr, unsigned size);
 void bus_write(BusReader *rd, uint64_t addr, unsigned size, uint64_t val);
+/* @count accesses to the same address, as a string instruction makes them; @data holds them side by
+ * side, @size bytes each, in the guest's order. As that many bus_read() or bus_write(), but the
+ * region's lock is taken once. @size 1, 2 or 4. */
+void bus_read_string(BusReader *rd, uint64_t addr, unsigned size, void *data, uint32_t count);
+void bus_write_string(BusReader *rd, uint64_t addr, unsigned size, const void *data,
+                      uint32_t count);
 
 /* Whether something is mapped at @addr, and its name. For diagnostics. */
 const char *bus_region_at(Bus *b, uint64_t addr);
