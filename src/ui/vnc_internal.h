@@ -6,6 +6,7 @@
 
 #include <rfb/rfb.h>
 
+#include "lodge/dynlib.h"
 #include "lodge/lock.h"
 
 #include "vnc.h"
@@ -35,6 +36,7 @@
     X(webSocketsHasDataInBuffer)
 
 typedef struct VncLib {
+    DynLib *dyn; /* owned */
 #define VNC_POINTER(name) __typeof__(name) *name;
     VNC_FUNCTIONS(VNC_POINTER)
 #undef VNC_POINTER
