@@ -92,7 +92,7 @@ static WsEvent begin_frame(WsDecoder *d)
     bool fin = d->head[0] & HEAD_FIN;
 
     d->opcode = d->head[0] & HEAD_OPCODE;
-    if ((d->head[0] & HEAD_RESERVED) || !(d->head[1] & HEAD_MASK) || !payload_len(d, &d->left))
+    if ((d->head[0] & HEAD_RESERVED) || !payload_len(d, &d->left))
         return bad(d, WS_PROTOCOL_ERROR);
     memcpy(d->mask, d->head + d->head_len - 4, 4);
     d->mask_at = 0;
@@ -156,6 +156,10 @@ WsEvent ws_decode(WsDecoder *d, uint8_t *data, size_t len, size_t *ret_used)
             continue;
         }
         d->head[d->head_len++] = data[used++];
+        if (d->head_len == 2 && !(d->head[1] & HEAD_MASK)) { /* section 5.1 */
+            what = bad(d, WS_PROTOCOL_ERROR);
+            continue;
+        }
         if (d->head_len < head_want(d))
             continue;
         what = begin_frame(d);
