@@ -35,14 +35,11 @@ bool ws_accept_key(const char *key, char ret_accept[WS_ACCEPT_LEN + 1])
 {
     static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"; /* section 1.3 */
     guint8 digest[SHA1_LEN];
-    gsize len = sizeof digest, raw_len;
+    gsize len = sizeof digest;
 
     if (strlen(key) != KEY_LEN || strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
                                               "0123456789+/") != KEY_LEN - 2 ||
         strcmp(key + KEY_LEN - 2, "=="))
-        return false;
-    g_autofree guchar *raw = g_base64_decode(key, &raw_len);
-    if (raw_len != 16)
         return false;
     g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA1);
     g_checksum_update(sum, (const guchar *)key, KEY_LEN);
