@@ -8,6 +8,7 @@
 enum {
     OPS_MAX = 4096,
     ACCESSES_MAX = 16384, /* of bursts */
+    BURST_MAX = 256,
     STATES_MAX = 16,      /* a state costs as much as a thousand accesses */
     UNIT = 16,            /* of memory places */
     NS_SHIFT_MAX = 30,    /* one step of time: up to 2^30 ns */
@@ -108,7 +109,21 @@ static void one_access(Program *p, uint8_t op, bool mmio, bool write)
         (void)test_in(p->tb, port, size);
 }
 
-/* The same place many times: data ports and FIFOs. Values are a first one and a step. */
+static void string(Program *p, uint16_t port, unsigned size, unsigned n, uint64_t val, uint64_t inc,
+                   bool write)
+{
+    uint8_t data[BURST_MAX * 4] = {0};
+
+    for (unsigned i = 0; write && i < n; i++, val += inc)
+        memcpy(data + i * size, &val, size);
+    if (write)
+        bus_write_string(p->tb->pio, port, size, data, n);
+    else
+        bus_read_string(p->tb->pio, port, size, data, n);
+}
+
+/* The same place many times, as loops or string instructions have it: data ports and FIFOs. Values
+ * are a first one and a step. */
 static void burst(Program *p, uint8_t op, bool mmio, bool write)
 {
     const BusFuzzRegion *space = mmio ? p->f->mmio : p->f->ports;
@@ -123,6 +138,10 @@ static void burst(Program *p, uint8_t op, bool mmio, bool write)
 
     n = MIN(n, p->accesses_left);
     p->accesses_left -= n;
+    if (!mmio && VARIATION(op)) {
+        string(p, (uint16_t)at, size, n, val, inc, write);
+        return;
+    }
     for (unsigned i = 0; i < n; i++, val += inc) {
         if (mmio && write)
             test_poke(p->tb, at, size, val);
