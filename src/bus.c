@@ -133,8 +133,11 @@ static bool fits(const Bus *b, const BusRegion *r, uint64_t base)
 static void coalesce_locked(Bus *b, const BusRegion *r, bool on)
 {
     lock_assert_held(&b->lock);
-    if (r->coalesce && b->hooks.coalesce)
-        b->hooks.coalesce(b->hooks.opaque, b, r->base, r->len, on);
+    for (const BusSpan *s = r->ops->coalesce; b->hooks.coalesce && s && s->len; s++) {
+        if (s->at < r->len)
+            b->hooks.coalesce(b->hooks.opaque, b, r->base + s->at, MIN(s->len, r->len - s->at),
+                              on);
+    }
 }
 
 bool bus_map(Bus *b, BusRegion *r, uint64_t base, GError **error)

@@ -601,8 +601,12 @@ static void test_bus_gathers(void)
 {
     Gathered g = {0};
     BusEventHooks hooks = {.coalesce = note_coalesce, .settle = note_settle, .opaque = &g};
-    static const BusRegionOps ops = {.sizes = 1};
-    BusRegion r = {.name = "screen", .len = 0x100, .ops = &ops, .coalesce = true};
+    static const BusSpan all[] = {BUS_SPAN_ALL, {0}};
+    static const BusSpan some[] = {{2, 1}, {0xfe, 4}, {0x100, 1}, {0}};
+    static const BusRegionOps ops = {.sizes = 1, .coalesce = all};
+    static const BusRegionOps partly = {.sizes = 1, .coalesce = some};
+    BusRegion r = {.name = "screen", .len = 0x100, .ops = &ops};
+    BusRegion chip = {.name = "chip", .len = 0x100, .ops = &partly};
     Bus *b = bus_new("mmio", 1 << 20);
     bus_settle(b); /* without hooks: nothing to bring */
     bus_set_event_hooks(b, &hooks);
@@ -617,6 +621,12 @@ static void test_bus_gathers(void)
     g_assert_cmpuint(g.off, ==, 2);
     bus_settle(b);
     g_assert_cmpuint(g.settled, ==, 1);
+    g_assert_true(bus_map(b, &chip, 0x1000, NULL)); /* two parts; the third lies outside */
+    g_assert_cmpuint(g.on, ==, 4);
+    g_assert_cmphex(g.addr, ==, 0x10fe);
+    g_assert_cmpuint(g.len, ==, 2);
+    bus_unmap(b, &chip);
+    g_assert_cmpuint(g.off, ==, 4);
     bus_free(b);
 }
 
