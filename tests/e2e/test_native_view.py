@@ -164,6 +164,8 @@ class Browser:
         program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
         if not program:
             pytest.skip("no chromium")
+        if os.environ.get("LODGE_TEST_EMULATED"):
+            pytest.skip("a browser is too slow in the emulated machine")
         to_read, self.to = os.pipe()
         self.of, of_write = os.pipe()
         words = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--mute-audio", "--remote-debugging-pipe", "--window-size=900,600",
