@@ -68,7 +68,8 @@ def pull_plug(lodge, name, process):
         s.sendall(b'{"execute": "qmp_capabilities"}{"execute": "quit"}')
         while s.recv(4096):
             pass
-    process.communicate(timeout=SECONDS)
+    _, err = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, err
 
 
 class Box:
