@@ -3,6 +3,9 @@
 of the user network, and what was loaded answers the keyboard."""
 import pathlib
 import re
+import struct
+import subprocess
+import time
 
 import pytest
 from pc_screen import Machine, guest
@@ -10,6 +13,7 @@ from pc_screen import Machine, guest
 GUESTS = ("netboot",)
 FLOPPY_BYTES = 1440 * 1024
 LOAD_SECONDS = 900  # 49 MB, a block of 1,428 bytes for each answer; far more than an idle machine takes
+VESA_MENU = (640, 480)
 CHIPS = {"ne2k_pci": "rtl8029", "virtio": "virtio-net"}
 
 INSTALLER = """#!ipxe
@@ -74,4 +78,25 @@ def test_boot_menu_chooses_network(lodge, tmp_path, installer, model):
     m.type("lodge", enter=True)
     m.wait(r"You are lodge\.")
     m.wait(r"PXELINUX [0-9.]+ ", LOAD_SECONDS)
+    m.end()
+
+
+def picture_size(m):
+    """Width and height of the screen's picture."""
+    r = subprocess.run([m.lodge.path, "screen", m.name, "--png", "-"], env=m.lodge.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    return struct.unpack(">II", r.stdout[16:24]) if r.stdout.startswith(b"\x89PNG") else None
+
+
+def test_pxelinux_over_pcnet(lodge, installer):
+    """The installer's own loader from its package, as it is: a menu in graphics, and the prompt behind it."""
+    m = Machine(lodge, "--net", f"user,tftp={installer.parent.parent},bootfile=pxelinux.0,model=pcnet", "--boot", "order=n", "--console", "none")
+    m.wait(r"PXELINUX [0-9.]+ ")
+    deadline = time.monotonic() + LOAD_SECONDS
+    while m.screen() or picture_size(m) != VESA_MENU:
+        assert time.monotonic() < deadline and m.process.poll() is None, m.screen()
+        time.sleep(0.5)
+    m.type("", "esc")
+    m.wait(r"^boot:")
+    m.type("help", enter=True)
+    m.wait(r"Welcome to Debian GNU/Linux")
     m.end()
