@@ -371,6 +371,7 @@ static void test_tftp_repeats(void)
     }
     for (uint16_t i = 0; i < 14; i++) /* libslirp would not free what is under way */
         tftp_send(&g, TFTP_HERE + i, enough, sizeof enough);
+    arp(&g); /* answered after all that */
     guest_stop(&g);
     g_remove(file);
     g_rmdir(dir);
