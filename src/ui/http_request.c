@@ -30,7 +30,7 @@ static const char *const field_names[HTTP_FIELDS] = {
 
 size_t http_head_len(const char *text, size_t len)
 {
-    const char *end = memmem(text, len, "\r\n\r\n", 4);
+    const char *end = len ? memmem(text, len, "\r\n\r\n", 4) : NULL;
 
     return end ? (size_t)(end - text) + 4 : 0;
 }

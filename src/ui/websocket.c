@@ -35,14 +35,11 @@ bool ws_accept_key(const char *key, char ret_accept[WS_ACCEPT_LEN + 1])
 {
     static const char guid[] = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"; /* section 1.3 */
     guint8 digest[SHA1_LEN];
-    gsize len = sizeof digest, raw_len;
+    gsize len = sizeof digest;
 
     if (strlen(key) != KEY_LEN || strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
                                               "0123456789+/") != KEY_LEN - 2 ||
         strcmp(key + KEY_LEN - 2, "=="))
-        return false;
-    g_autofree guchar *raw = g_base64_decode(key, &raw_len);
-    if (raw_len != 16)
         return false;
     g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA1);
     g_checksum_update(sum, (const guchar *)key, KEY_LEN);
@@ -92,7 +89,7 @@ static WsEvent begin_frame(WsDecoder *d)
     bool fin = d->head[0] & HEAD_FIN;
 
     d->opcode = d->head[0] & HEAD_OPCODE;
-    if ((d->head[0] & HEAD_RESERVED) || !(d->head[1] & HEAD_MASK) || !payload_len(d, &d->left))
+    if ((d->head[0] & HEAD_RESERVED) || !payload_len(d, &d->left))
         return bad(d, WS_PROTOCOL_ERROR);
     memcpy(d->mask, d->head + d->head_len - 4, 4);
     d->mask_at = 0;
@@ -156,6 +153,10 @@ WsEvent ws_decode(WsDecoder *d, uint8_t *data, size_t len, size_t *ret_used)
             continue;
         }
         d->head[d->head_len++] = data[used++];
+        if (d->head_len == 2 && !(d->head[1] & HEAD_MASK)) { /* section 5.1 */
+            what = bad(d, WS_PROTOCOL_ERROR);
+            continue;
+        }
         if (d->head_len < head_want(d))
             continue;
         what = begin_frame(d);
