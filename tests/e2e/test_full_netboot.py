@@ -14,7 +14,6 @@ GUESTS = ("netboot",)
 FLOPPY_BYTES = 1440 * 1024
 LOAD_SECONDS = 900  # 49 MB, a block of 1,428 bytes for each answer; far more than an idle machine takes
 VESA_MENU = (640, 480)
-CHIPS = {"ne2k_pci": "rtl8029", "virtio": "virtio-net"}
 
 INSTALLER = """#!ipxe
 kernel linux initrd=initrd.gz vga=normal nomodeset quiet
@@ -59,21 +58,20 @@ def test_debian_installer_over_pcnet(lodge, tmp_path, installer):
     m.end()
 
 
-@pytest.mark.parametrize("model", CHIPS)
-def test_boot_menu_chooses_network(lodge, tmp_path, installer, model):
+def test_boot_menu_chooses_ne2000(lodge, tmp_path, installer):
     """The menu's second line is the card, whose script asks for a name and starts an image; the floppy, which
     would come first, is not tried."""
     floppy = tmp_path / "blank.img"
     with open(floppy, "wb") as f:
         f.truncate(FLOPPY_BYTES)
     net = served(tmp_path, QUESTION, installer / "pxelinux.0")
-    m = Machine(lodge, "--net", f"{net},model={model}", "--floppy", floppy, "--boot", "order=an,menu=on,menu-timeout=60000", "--console", "none")
+    m = Machine(lodge, "--net", f"{net},model=ne2k_pci", "--floppy", floppy, "--boot", "order=an,menu=on,menu-timeout=60000", "--console", "none")
     m.wait(r"Press ESC for boot menu")
     m.type("", "esc")
     m.wait(r"^1\. Floppy \[drive A\]")
     choice = m.wait(r"^([0-9])\. iPXE \(PCI ")[1]
     m.type(choice)
-    m.wait(rf"Loaded by {CHIPS[model]} at 52:54:00:12:34:56")
+    m.wait(r"Loaded by rtl8029 at 52:54:00:12:34:56")
     assert not re.search("Booting from Floppy", m.screen())
     m.type("lodge", enter=True)
     m.wait(r"You are lodge\.")
@@ -87,9 +85,9 @@ def picture_size(m):
     return struct.unpack(">II", r.stdout[16:24]) if r.stdout.startswith(b"\x89PNG") else None
 
 
-def test_pxelinux_over_pcnet(lodge, installer):
+def test_pxelinux_over_virtio(lodge, installer):
     """The installer's own loader from its package, as it is: a menu in graphics, and the prompt behind it."""
-    m = Machine(lodge, "--net", f"user,tftp={installer.parent.parent},bootfile=pxelinux.0,model=pcnet", "--boot", "order=n", "--console", "none")
+    m = Machine(lodge, "--net", f"user,tftp={installer.parent.parent},bootfile=pxelinux.0,model=virtio", "--boot", "order=n", "--console", "none")
     m.wait(r"PXELINUX [0-9.]+ ")
     deadline = time.monotonic() + LOAD_SECONDS
     while m.screen() or picture_size(m) != VESA_MENU:
