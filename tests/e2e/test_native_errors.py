@@ -240,7 +240,7 @@ def test_refused_not_in_help(lodge):
 
 
 def test_no_kernel(lodge):
-    one_line(lodge("run", "--kernel", ""), 2, "no kernel; write --kernel FILE")
+    one_line(lodge("run", "--kernel", "protocol=elf"), 2, "no kernel; write --kernel FILE")
 
 
 @pytest.mark.parametrize("where", ["file:/nowhere/log", "unix:/nowhere/socket", "file:/"])
