@@ -14,6 +14,7 @@ DISK_MODULES = ("biosdisk", "memdisk", "tar", "normal", "ls", "echo", "sleep", "
 CD_MODULES = (*DISK_MODULES, "iso9660")
 SECTOR, BLOCK = 512, 2048
 CATALOG_LBA, ROOT_LBA, PATH_LBA, FILES_LBA = 20, 21, 22, 24
+RUN_OUT = 16  # blocks behind the files: cdboot.img reads its core and one block more
 
 
 def _core(folder, form, config, modules):
@@ -80,6 +81,7 @@ def iso(path, config, files=None):
     for name, content in [("GRUB.IMG", core), *sorted((files or {}).items())]:
         root += _record(name.encode() + b";1", FILES_LBA + len(data) // BLOCK, len(content))
         data += content + bytes(-len(content) % BLOCK)
+    data += bytes(RUN_OUT * BLOCK)
     table = [b"\x01\0" + ROOT_LBA.to_bytes(4, order) + (1).to_bytes(2, order) + b"\0\0" for order in ("little", "big")]
     head = [_volume(FILES_LBA + len(data) // BLOCK), (b"\0CD001\x01EL TORITO SPECIFICATION".ljust(71, b"\0") + CATALOG_LBA.to_bytes(4, "little")).ljust(BLOCK, b"\0"),
             b"\xffCD001\x01".ljust(BLOCK, b"\0"), bytes(BLOCK), _catalog(FILES_LBA), root.ljust(BLOCK, b"\0"), *(t.ljust(BLOCK, b"\0") for t in table)]
