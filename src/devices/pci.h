@@ -95,7 +95,7 @@ void pci_add_bar(PciDev *d, unsigned i, PciBarKind kind, uint64_t len, const cha
  * a power of two; it becomes the map's. Main thread, before the device is reset. */
 void pci_add_ram_bar(PciDev *d, unsigned i, MemBlock *b);
 /**
- * pci_add_rom() - Give @d an expansion ROM from a file
+ * pci_add_rom() - Give @d, whose IDs are set, an expansion ROM from a file; it names @d's IDs then
  * @file: a path, or a name that is looked up where distributions install firmware; "" or NULL: none
  * Return: false with LODGE_ERROR_CONFIG: not there, a directory, empty, over 16 MiB, or no ROM image
  *         (PCI Firmware 3.0, 5.1.1: starts with 55 AA).

@@ -6,6 +6,10 @@
  * Specification: PCI Local Bus 3.0, 6.2.5.1 (prefetchable memory), 6.2.5.2 (expansion ROM base
  * address: bit 0 enables it, beside the command register's memory bit), 6.3 (ROM contents).
  *
+ * Firmware starts a ROM only if its data structure names the card, and a file may serve several
+ * cards (iPXE's for NE2000 names none, its one for virtio the older device): the card's IDs are
+ * written into the guest's copy, as on a board whose maker programmed the ROM.
+ *
  * A guest may place such a BAR over other memory, where a real board would fight about the bus: ours
  * then shows the other memory and notes a fault.
  */
@@ -21,7 +25,17 @@
 #define ROM_MAX (16 * MIB)
 #define ROM_SIGNATURE_0 0x55
 #define ROM_SIGNATURE_1 0xaa
+#define ROM_UNIT 512u
 #define ADDRESS_SPACE_32 (UINT64_C(1) << 32)
+
+enum { /* 6.3.1.1, "PCI Expansion ROM Header Format", and 6.3.1.2, "PCI Data Structure Format" */
+    ROM_LENGTH = 0x02,   /* of the image in 512 bytes: PC-compatible ROMs, 6.3.3 */
+    ROM_CHECKSUM = 0x06, /* the application's own: here a byte makes up for what changed */
+    ROM_PCIR = 0x18,
+    ROM_HEADER_END = 0x1a,
+    PCIR_VENDOR_ID = 0x04,
+    PCIR_IDS_END = 0x08,
+};
 
 bool pci_ram_bar_place(PciDev *d, PciBar *bar, uint64_t target)
 {
@@ -81,6 +95,25 @@ uint64_t pci_rom_target(const PciDev *d)
     return on && base && base + d->rom.len < ADDRESS_SPACE_32 ? base : UINT64_MAX;
 }
 
+/* Make the data structure in @rom's first image name @d; its sum of bytes stays as it is. */
+static void rom_name_card(const PciDev *d, uint8_t *rom, size_t len)
+{
+    static const uint8_t signature[] = {'P', 'C', 'I', 'R'};
+    const uint8_t *ids = d->cfg_reset + PCI_VENDOR_ID;
+
+    if (len < ROM_HEADER_END)
+        return;
+    len = MIN(len, rom[ROM_LENGTH] * ROM_UNIT);
+    size_t at = load_le16(rom + ROM_PCIR);
+    if (at < ROM_HEADER_END || at + PCIR_IDS_END > len ||
+        memcmp(rom + at, signature, sizeof signature))
+        return;
+    for (unsigned i = 0; i < PCIR_IDS_END - PCIR_VENDOR_ID; i++) {
+        rom[ROM_CHECKSUM] += rom[at + PCIR_VENDOR_ID + i] - ids[i];
+        rom[at + PCIR_VENDOR_ID + i] = ids[i];
+    }
+}
+
 bool pci_add_rom(PciDev *d, const char *file, GError **error)
 {
     if (!file || !*file)
@@ -102,6 +135,7 @@ bool pci_add_rom(PciDev *d, const char *file, GError **error)
     if (!b)
         return false;
     memcpy(mem_block_host(b), data, len);
+    rom_name_card(d, mem_block_host(b), len);
     ram_bar_init(d, &d->rom, b);
     store_le32(d->cfg_mask + PCI_ROM, ~(uint32_t)(span - 1) | PCI_ROM_ENABLE);
     return true;

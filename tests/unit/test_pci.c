@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The PCI bus, its bridges and MSI-X through the configuration window. */
 #include <string.h>
+#include <unistd.h>
+
+#include <glib/gstdio.h>
 
 #include "testboard.h"
 
@@ -25,6 +28,7 @@ typedef struct Probe {
     unsigned cfg_off, cfg_len;
     int slot;
     unsigned pin, vectors;
+    const char *romfile;
 } Probe;
 
 #define MEM_BAR 0
@@ -79,6 +83,10 @@ static bool probe_realize(Device *dev, GError **error)
     d->cfg_reset[W1C_REG] = 0xff;
     d->cfg_w1c[W1C_REG] = 0x0f;
     if (p->vectors && !pci_add_msix(d, MSIX_BAR, p->vectors, error)) {
+        pci_unrealize(d);
+        return false;
+    }
+    if (!pci_add_rom(d, p->romfile, error)) {
         pci_unrealize(d);
         return false;
     }
@@ -589,6 +597,81 @@ static void test_hostile_writes(void)
     g_assert_cmphex(test_cfg_read(tb, 1 << 3 | 3, 0, 4), ==, 0x71138086);
 }
 
+#define ROM_AT 0xfe000000u
+#define ROM_BYTES 1024
+
+/* What a guest finds in the ROM of a probe that got @rom as a file. */
+static void rom_seen(const uint8_t *rom, uint8_t *seen)
+{
+    g_autoptr(TestBoard) tb = board();
+    g_autofree char *file = NULL;
+    GError *error = NULL;
+    int fd = g_file_open_tmp("lodge-rom-XXXXXX", &file, &error);
+    g_assert_no_error(error);
+    close(fd);
+    g_assert_true(g_file_set_contents(file, (const char *)rom, ROM_BYTES, NULL));
+    Device *d = device_new(&probe_class, NULL, &tb->board);
+    ((Probe *)d)->slot = 3;
+    ((Probe *)d)->romfile = file;
+    g_assert_true(device_realize(d, &error));
+    g_assert_no_error(error);
+    g_ptr_array_add(tb->devices, d);
+    g_remove(file);
+    test_cfg_write(tb, 3 << 3, 0x30, 4, ROM_AT | 1);
+    test_cfg_write(tb, 3 << 3, 0x04, 2, 2);
+    g_assert_true(mem_read(tb->board.mem, ROM_AT, seen, ROM_BYTES));
+}
+
+static uint8_t rom_sum(const uint8_t *rom)
+{
+    uint8_t sum = 0;
+    for (unsigned i = 0; i < ROM_BYTES; i++)
+        sum += rom[i];
+    return sum;
+}
+
+/* A ROM that names no card, as iPXE's for NE2000, or another: the copy names the one it sits on. */
+static void test_rom_names_card(void)
+{
+    uint8_t rom[ROM_BYTES] = {0x55, 0xaa, ROM_BYTES / 512}, seen[ROM_BYTES];
+
+    for (unsigned i = 0x1a; i < sizeof rom; i++)
+        rom[i] = (uint8_t)(i * 7);
+    store_le16(rom + 0x18, 0x1c);
+    memcpy(rom + 0x1c, "PCIR\0\0\0\0", 8);
+    rom[6] = (uint8_t)-rom_sum(rom);
+    rom_seen(rom, seen);
+    g_assert_cmphex(load_le16(seen + 0x20), ==, VENDOR);
+    g_assert_cmphex(load_le16(seen + 0x22), ==, 0x1234);
+    g_assert_cmphex(rom_sum(seen), ==, 0);
+    seen[6] = rom[6];
+    memset(seen + 0x20, 0, 4);
+    g_assert_cmpmem(seen, sizeof seen, rom, sizeof rom);
+}
+
+/* A structure that is none, or lies outside the image or in the header, is left alone. */
+static void test_rom_without_card(void)
+{
+    static const struct {
+        uint16_t at;
+        uint8_t blocks;
+        const char *mark;
+    } c[] = {
+        {0x1c, 2, "PCIX"}, {0x08, 2, "PCIR"}, {0x3f9, 2, "PCIR"},
+        {0x3fc, 2, "PCIR"}, {0xffff, 2, NULL}, {0x300, 1, "PCIR"}, {0x1c, 0, "PCIR"},
+    };
+    uint8_t seen[ROM_BYTES];
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(c); i++) {
+        uint8_t rom[ROM_BYTES] = {0x55, 0xaa, c[i].blocks};
+        store_le16(rom + 0x18, c[i].at);
+        if (c[i].mark)
+            memcpy(rom + c[i].at, c[i].mark, 4);
+        rom_seen(rom, seen);
+        g_assert_cmpmem(seen, sizeof seen, rom, sizeof rom);
+    }
+}
+
 static void test_two_boards(void)
 {
     g_autoptr(TestBoard) one = board();
@@ -614,6 +697,8 @@ int main(int argc, char **argv)
     g_test_add_func("/pci/intx", test_intx);
     g_test_add_func("/pci/msix", test_msix);
     g_test_add_func("/pci/assign", test_assign);
+    g_test_add_func("/pci/rom-names-card", test_rom_names_card);
+    g_test_add_func("/pci/rom-without-card", test_rom_without_card);
     g_test_add_func("/pci/state", test_state);
     g_test_add_func("/pci/hostile-writes", test_hostile_writes);
     g_test_add_func("/pci/two-boards", test_two_boards);
