@@ -28,6 +28,8 @@ struct MemBlock {
     uint8_t *host;
     uint64_t len;
     size_t mapped_len; /* of host, huge pages rounded up */
+    uint8_t *room;     /* around host, a page or more without access at each end */
+    size_t room_len;
     int fd;            /* MEM_SHARED: the memfd; else -1 */
     bool read_only;
     bool in_map;
@@ -82,26 +84,16 @@ MemBlock *mem_block_new(const char *name, uint64_t len, unsigned flags, GError *
     } else {
         map |= MAP_PRIVATE | MAP_ANONYMOUS | (flags & MEM_HUGE ? MAP_HUGETLB : 0);
     }
-    /* Reserve room to start at a huge page's boundary: the kernel can then back guest and host
-     * with the same large mapping. */
-    size_t slack = flags & MEM_HUGE ? 0 : MEM_HUGE_PAGE;
-    uint8_t *room = mmap(NULL, b->mapped_len + slack, PROT_NONE,
+    /* Room to start at a huge page's boundary, so that the kernel can back guest and host with the
+     * same large mapping; the rest stays unreadable: what runs over an end stops there. */
+    b->room_len = b->mapped_len + MEM_HUGE_PAGE + 2 * MEM_PAGE;
+    uint8_t *room = mmap(NULL, b->room_len, PROT_NONE,
                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     uint8_t *host = MAP_FAILED;
     if (room != MAP_FAILED) {
-        uint8_t *at = (uint8_t *)align_up((uintptr_t)room, slack ? MEM_HUGE_PAGE : MEM_PAGE);
-        host = mmap(at, b->mapped_len, PROT_READ | PROT_WRITE, map | MAP_FIXED, b->fd, 0);
-        int err = errno;
-        if (host == MAP_FAILED) {
-            munmap(room, b->mapped_len + slack);
-        } else {
-            if (at > room)
-                munmap(room, (size_t)(at - room));
-            size_t tail = slack - (size_t)(at - room);
-            if (tail)
-                munmap(at + b->mapped_len, tail);
-        }
-        errno = err;
+        b->room = room;
+        host = (uint8_t *)align_up((uintptr_t)room + MEM_PAGE, MEM_HUGE_PAGE);
+        host = mmap(host, b->mapped_len, PROT_READ | PROT_WRITE, map | MAP_FIXED, b->fd, 0);
     }
     if (host == MAP_FAILED) {
         int err = errno;
@@ -127,8 +119,8 @@ void mem_block_free(MemBlock *b)
 {
     if (!b)
         return;
-    if (b->host)
-        munmap(b->host, b->mapped_len);
+    if (b->room)
+        munmap(b->room, b->room_len);
     if (b->fd >= 0)
         close(b->fd);
     g_free(b->dirty);

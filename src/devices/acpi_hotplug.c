@@ -149,6 +149,7 @@ static bool hp_realize(Device *dev, GError **error)
 static void hp_reset(Device *dev, ResetKind kind)
 {
     AcpiHotplug *h = (AcpiHotplug *)dev;
+    h->regs.ejecting &= ACPI_HOTPLUG_SLOTS; /* a refused state may have left any */
     hp_eject_locked(h, h->regs.down);
     h->regs.up = 0;
     h->regs.down = 0;

@@ -8,6 +8,8 @@
 enum {
     OPS_MAX = 4096,
     ACCESSES_MAX = 16384, /* of bursts */
+    BURST_MAX = 256,
+    STATES_MAX = 16,      /* a state costs as much as a thousand accesses */
     UNIT = 16,            /* of memory places */
     NS_SHIFT_MAX = 30,    /* one step of time: up to 2^30 ns */
     DEFAULT_SECONDS = 4,
@@ -27,7 +29,7 @@ enum {
     OP_POINTERS, /* addresses of guest memory into guest memory */
     OP_TIME,
     OP_EVENT,
-    OP_STATE, /* save, load, save; or load with a byte turned over */
+    OP_STATE, /* of a device: save, load, save; or load with a byte turned over */
     OP_RESET,
     OP_ACK, /* the CPU takes an interrupt from the PIC */
     OP_MMIO_BURST,
@@ -42,7 +44,7 @@ typedef struct Program {
     size_t len;
     uint64_t ram;
     int64_t ns_left;
-    unsigned accesses_left;
+    unsigned accesses_left, states_left;
     uint64_t ports, mmio; /* sizes of the entry's spaces */
     unsigned devfns;
 } Program;
@@ -107,7 +109,21 @@ static void one_access(Program *p, uint8_t op, bool mmio, bool write)
         (void)test_in(p->tb, port, size);
 }
 
-/* The same place many times: data ports and FIFOs. Values are a first one and a step. */
+static void string(Program *p, uint16_t port, unsigned size, unsigned n, uint64_t val, uint64_t inc,
+                   bool write)
+{
+    uint8_t data[BURST_MAX * 4] = {0};
+
+    for (unsigned i = 0; write && i < n; i++, val += inc)
+        memcpy(data + i * size, &val, size);
+    if (write)
+        bus_write_string(p->tb->pio, port, size, data, n);
+    else
+        bus_read_string(p->tb->pio, port, size, data, n);
+}
+
+/* The same place many times, as loops or string instructions have it: data ports and FIFOs. Values
+ * are a first one and a step. */
 static void burst(Program *p, uint8_t op, bool mmio, bool write)
 {
     const BusFuzzRegion *space = mmio ? p->f->mmio : p->f->ports;
@@ -117,10 +133,16 @@ static void burst(Program *p, uint8_t op, bool mmio, bool write)
     if (!space_len)
         return;
     uint64_t at = take_place(p, space, space_len);
-    unsigned n = MIN((unsigned)take(p, 1) + 1, p->accesses_left);
-    uint64_t val = write ? take(p, size) : 0, step = write ? take(p, 1) : 0;
+    unsigned n = (unsigned)take(p, 1) + 1; /* MIN evaluates its arguments twice */
+    uint64_t val = write ? take(p, size) : 0, inc = write ? take(p, 1) : 0;
+
+    n = MIN(n, p->accesses_left);
     p->accesses_left -= n;
-    for (unsigned i = 0; i < n; i++, val += step) {
+    if (!mmio && VARIATION(op)) {
+        string(p, (uint16_t)at, size, n, val, inc, write);
+        return;
+    }
+    for (unsigned i = 0; i < n; i++, val += inc) {
         if (mmio && write)
             test_poke(p->tb, at, size, val);
         else if (mmio)
@@ -195,38 +217,44 @@ static void load(Device *d, const GByteArray *from)
     g_assert_cmpuint(used, ==, from->len);
 }
 
+static void quiet(Program *p, Device *d)
+{
+    bool done = false;
+
+    device_quiesce(d, note_quiet, &done);
+    if (!done && p->f->settle)
+        p->f->settle(p->tb);
+    g_assert_true(done);
+}
+
 /* A state that is loaded twice saves as the same (the first load may catch up with the clock); what
  * is loaded from damaged bytes is refused or keeps every bound. */
 static void state(Program *p, uint8_t op)
 {
-    bool damage = VARIATION(op);
+    Device *d = g_ptr_array_index(p->tb->devices, take(p, 1) % p->tb->devices->len);
+    g_autoptr(GByteArray) first = g_byte_array_new();
+    g_autoptr(GByteArray) second = g_byte_array_new();
     size_t used;
 
-    for (unsigned i = 0; i < p->tb->devices->len; i++) {
-        Device *d = g_ptr_array_index(p->tb->devices, i);
-        g_autoptr(GByteArray) first = g_byte_array_new();
-        g_autoptr(GByteArray) second = g_byte_array_new();
-        bool quiet = false;
-        device_quiesce(d, note_quiet, &quiet);
-        if (!quiet && p->f->settle)
-            p->f->settle(p->tb);
-        g_assert_true(quiet);
+    if (!p->states_left)
+        return;
+    p->states_left--;
+    quiet(p, d);
+    state_save(d->cls->state, d, first);
+    if (VARIATION(op) && first->len) {
+        size_t at = take(p, 2) % first->len;
+        first->data[at] ^= (uint8_t)take(p, 1);
+        if (!state_load(d->cls->state, d, first->data, first->len, &used, NULL))
+            device_reset(d, RESET_COLD);
+    } else {
+        load(d, first);
+        state_save(d->cls->state, d, second);
+        load(d, second);
+        g_byte_array_set_size(first, 0);
         state_save(d->cls->state, d, first);
-        if (damage && first->len) {
-            size_t at = take(p, 2) % first->len;
-            first->data[at] ^= (uint8_t)take(p, 1);
-            if (!state_load(d->cls->state, d, first->data, first->len, &used, NULL))
-                device_reset(d, RESET_COLD);
-        } else {
-            load(d, first);
-            state_save(d->cls->state, d, second);
-            load(d, second);
-            g_byte_array_set_size(first, 0);
-            state_save(d->cls->state, d, first);
-            g_assert_cmpmem(first->data, first->len, second->data, second->len);
-        }
-        device_resume(d);
+        g_assert_cmpmem(first->data, first->len, second->data, second->len);
     }
+    device_resume(d);
 }
 
 static void reset(Program *p, uint8_t op)
@@ -287,13 +315,8 @@ static void step(Program *p)
 
 static void quiet_all(Program *p)
 {
-    for (unsigned i = 0; i < p->tb->devices->len; i++) {
-        bool quiet = false;
-        device_quiesce(g_ptr_array_index(p->tb->devices, i), note_quiet, &quiet);
-        if (!quiet && p->f->settle)
-            p->f->settle(p->tb);
-        g_assert_true(quiet);
-    }
+    for (unsigned i = 0; i < p->tb->devices->len; i++)
+        quiet(p, g_ptr_array_index(p->tb->devices, i));
 }
 
 static void free_devices(TestBoard *tb)
@@ -308,7 +331,7 @@ int bus_fuzz_run(const BusFuzz *f, const uint8_t *data, size_t len)
 {
     Program p = {.f = f, .data = data, .len = len, .ram = f->ram ? f->ram : BUS_FUZZ_RAM,
                  .ns_left = f->max_ns ? f->max_ns : DEFAULT_SECONDS * NS_PER_SEC,
-                 .accesses_left = ACCESSES_MAX,
+                 .accesses_left = ACCESSES_MAX, .states_left = STATES_MAX,
                  .ports = space_size(f->ports), .mmio = space_size(f->mmio)};
 
     while (f->devfns && f->devfns[p.devfns] != 0xff)

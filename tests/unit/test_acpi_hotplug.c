@@ -126,6 +126,16 @@ static void test_state(void)
         g_clear_error(&error);
         *value = 1 << 5;
     }
+    uint8_t *ejecting = memmem(saved->data, saved->len, "ejecting", 8);
+    g_assert_nonnull(ejecting);
+    uint8_t *value = memchr(ejecting, 1 << 7, 24);
+    g_assert_nonnull(value);
+    *value = 1 << 2;
+    g_assert_false(state_load(d->cls->state, d, saved->data, saved->len, &used, NULL));
+    device_reset(d, RESET_COLD); /* what was refused leaves nothing that would be refused */
+    g_byte_array_set_size(saved, 0);
+    state_save(d->cls->state, d, saved);
+    g_assert_true(state_load(d->cls->state, d, saved->data, saved->len, &used, NULL));
 }
 
 int main(int argc, char **argv)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The frame: clocks and timers, loops, guest memory, buses, the interrupt router, parsing. */
+#include <errno.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/epoll.h>
@@ -139,6 +140,26 @@ static void test_loop(void)
 }
 
 /* ---- memory ---- */
+
+/* What runs over an end of a block meets no other memory. */
+static void test_memory_ends(void)
+{
+    static const unsigned flags[] = {0, MEM_SHARED, MEM_READ_ONLY | MEM_DIRTY_LOG};
+    int to[2];
+    g_assert_cmpint(pipe(to), ==, 0);
+    for (unsigned i = 0; i < G_N_ELEMENTS(flags); i++) {
+        g_autoptr(MemBlock) b = mem_block_new("b", 8 * KIB, flags[i], NULL);
+        uint8_t *host = mem_block_host(b);
+        g_assert_cmpint(write(to[1], host, 1), ==, 1);
+        g_assert_cmpint(write(to[1], host + 8 * KIB - 1, 1), ==, 1);
+        g_assert_cmpint(write(to[1], host - 1, 1), ==, -1);
+        g_assert_cmpint(errno, ==, EFAULT);
+        g_assert_cmpint(write(to[1], host + 8 * KIB, 1), ==, -1);
+        g_assert_cmpint(errno, ==, EFAULT);
+    }
+    close(to[0]);
+    close(to[1]);
+}
 
 static void test_memory(void)
 {
@@ -617,6 +638,7 @@ int main(int argc, char **argv)
     g_test_add_func("/loop/all", test_loop);
     g_test_add_func("/loop/paused-clock", test_loop_on_paused_clock);
     g_test_add_func("/mem/all", test_memory);
+    g_test_add_func("/mem/ends", test_memory_ends);
     g_test_add_func("/mem/moves", test_memory_moves);
     g_test_add_func("/mem/dirty", test_memory_dirty);
     g_test_add_func("/bus/gathers", test_bus_gathers);
