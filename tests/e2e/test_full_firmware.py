@@ -12,7 +12,7 @@ from pc_screen import Machine, guest, wait_console
 GUESTS = ("grub-cdrom", "grub-floppy", "memtest", "gnumach", "u-boot")
 COUNTDOWN = r"executed automatically in (\d+)s"
 PROMPT = r"^grub> *$"
-PASS_SECONDS = 600  # a pass of memtest86+ takes four minutes in the emulated machine, two of them asleep
+PASS_SECONDS = 600  # a pass takes four to five minutes in the emulated machine, two of them asleep
 MEMTEST_ERRORS = r"Pass: +([0-9]+) +Errors: +([0-9]+)"
 MENU = """set timeout=30
 menuentry "First entry" { echo first-was-chosen; sleep 30 }
@@ -20,9 +20,9 @@ menuentry "GNU Mach" { multiboot (cd)/GNUMACH root=none; boot }
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def memtest():
-    """It takes the longest, mostly asleep: it runs beside the other tests, which come first."""
+    """It takes the longest, half of it asleep: it runs beside all tests from here on, which come first."""
     with running_lodge() as program:
         yield Machine(program, "--firmware", "--cdrom", guest("memtest"), name="memtest")
 
@@ -116,6 +116,7 @@ def test_u_boot(machine, tmp_path):
     wait_console(m, log, r"^typed-x86")
 
 
+@pytest.mark.last
 def test_memtest(memtest):
     """One pass over 64 MiB, without an error."""
     deadline = time.monotonic() + PASS_SECONDS

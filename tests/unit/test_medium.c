@@ -118,6 +118,9 @@ static void test_floppy(void)
     make_floppy(d, sizeof d, 0xf4f4);
     g_assert_true(taken('a', d, sizeof d, ""));
     make_floppy(d, sizeof d, 2880);
+    d[16] = 3;
+    g_assert_true(taken('a', d, sizeof d, ""));
+    make_floppy(d, sizeof d, 2880);
     d[13] = 0;
     g_assert_true(taken('a', d, sizeof d, ""));
 }
