@@ -121,8 +121,11 @@ typedef struct DeviceClass {
     void (*unrealize)(Device *d);
     /* Removable media: put @medium (borrowed until the next change; NULL: none) in, once what is
      * in flight on the old one is done; the guest sees a change. Main thread, no lock held, the
-     * device quiesced. NULL: the medium is fixed. */
-    bool (*change_medium)(Device *d, BlkNode *medium, GError **error);
+     * device quiesced. @force: though the guest has locked the drive; else that is LODGE_ERROR_STATE,
+     * and the guest hears that somebody wants the medium. NULL: the medium is fixed. */
+    bool (*change_medium)(Device *d, BlkNode *medium, bool force, GError **error);
+    /* Whether the guest has locked the medium in. Main thread. NULL: it cannot. */
+    bool (*medium_locked)(Device *d);
 } DeviceClass;
 
 extern const DeviceClass *const device_table[]; /* src/devices/device_table.c, NULL-terminated */

@@ -197,6 +197,27 @@ static char *find_holder(void *opaque, uint64_t dev, uint64_t ino)
     return registry_find_holder(dev, ino);
 }
 
+static bool open_vnc(Run *r, const char *spec, GError **error)
+{
+    Board *b = machine_board(r->machine);
+    VncConfig config = {.display = b->display, .input = b->input, .name = r->options->name};
+    r->vnc = vnc_open(spec, &config, error);
+    return r->vnc != NULL;
+}
+
+/* Context: see ControlConfig. Without --display the server is made for the first who comes. */
+static bool add_viewer(void *opaque, int fd, bool skip_auth, GError **error)
+{
+    Run *r = opaque;
+    bool ok = machine_board(r->machine)->display ||
+              lodge_fail(error, LODGE_ERROR_STATE, "there is no screen; start it with --vga std");
+    if (!ok || (!r->vnc && !open_vnc(r, NULL, error))) {
+        close(fd);
+        return false;
+    }
+    return vnc_add_client(r->vnc, fd, skip_auth, error);
+}
+
 static bool open_control(Run *r, const Tree *tree, GError **error)
 {
     Board *b = machine_board(r->machine);
@@ -207,6 +228,8 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
         .registry = r->registry,
         .display = b->display,
         .input = b->input,
+        .add_viewer = add_viewer,
+        .opaque = r,
     };
     r->control = control_open(&config, error);
     return r->control != NULL;
@@ -221,8 +244,6 @@ static void append_doubled(GString *out, const char *text)
 
 static bool open_display(Run *r, GError **error)
 {
-    Board *b = machine_board(r->machine);
-    VncConfig config = {.display = b->display, .input = b->input, .name = r->options->name};
     g_autoptr(GString) spec = g_string_new(NULL);
     if (!r->options->display)
         return true;
@@ -231,10 +252,11 @@ static bool open_display(Run *r, GError **error)
         g_string_append(spec, ",password-file=");
         append_doubled(spec, r->options->display_password);
     }
-    r->vnc = vnc_open(spec->str, &config, error);
-    if (r->vnc && !r->options->quiet)
+    if (!open_vnc(r, spec->str, error))
+        return false;
+    if (!r->options->quiet)
         lodge_note("%s: the screen is at %s", r->options->name, vnc_describe(r->vnc));
-    return r->vnc != NULL;
+    return true;
 }
 
 static bool set_up(Run *r, const Tree *tree, GError **error)

@@ -34,6 +34,13 @@ static const VerbExample type_examples[] = {
     {NULL},
 };
 
+static const VerbExample view_examples[] = {
+    {"lodge view web", "An address for a browser on this host; Ctrl-C ends it."},
+    {"lodge view web --port 6080",
+     "On a port of one's choice, for instance one that ssh -L carries here from elsewhere."},
+    {NULL},
+};
+
 const Verb verb_table[] = {
     {"run", "[NAME] [OPTION]...", "start a virtual machine",
      "Builds a machine and runs it in this process. NAME is 1 to 63 letters, digits, dots, dashes "
@@ -67,6 +74,17 @@ const Verb verb_table[] = {
      "given. A character that is not on the keyboard is an error, and nothing is typed.\n\n"
      "Ctrl-C stops the typing.",
      type_options_table, type_examples, verb_type},
+    {"view", "[--port N] [--address ADDR] [--json] NAME",
+     "serve the screen of a running machine to browsers",
+     "Prints the address at which a browser on this host finds the screen, keyboard and mouse of "
+     "machine NAME, and serves it until Ctrl-C or the machine's end. The page is noVNC's, from the "
+     "distribution's package novnc. The machine needs no --display for it.\n\n"
+     "An address is good once: it carries a token that nobody can guess, and the first who opens it "
+     "is shown the screen. Then another address is printed, for the next viewer or for the same one "
+     "after the page was loaded anew. What is printed is not stored anywhere else.\n\n"
+     "It listens on the loopback interface. With --address, others can reach it, and what they see "
+     "and type is not encrypted: better let ssh -L carry the port.",
+     view_options_table, view_examples, verb_view},
     {"devices", "[--json] [CLASS|NAME]", "list device classes, or the devices of a machine",
      "Those on bus pci or isa can be added by lodge run --device; the others stand on the board. "
      "With CLASS, only that one. With the NAME of a running machine, its devices: class, bus, "

@@ -69,12 +69,34 @@ static bool gone(Client *c, GError **error)
                       c->name);
 }
 
-static bool send_all(Client *c, const char *text, int64_t deadline, GError **error)
+/* send() that passes @fd along; -1: none. */
+static ssize_t send_with(int sock, const char *text, size_t len, int fd)
+{
+    union {
+        char room[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr aligned;
+    } control = {0};
+    struct iovec iov = {.iov_base = (char *)text, .iov_len = len};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (fd >= 0) {
+        m.msg_control = &control;
+        m.msg_controllen = sizeof control;
+        struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+        h->cmsg_level = SOL_SOCKET;
+        h->cmsg_type = SCM_RIGHTS;
+        h->cmsg_len = CMSG_LEN(sizeof fd);
+        memcpy(CMSG_DATA(h), &fd, sizeof fd);
+    }
+    return sendmsg(sock, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+}
+
+static bool send_all(Client *c, const char *text, int fd, int64_t deadline, GError **error)
 {
     size_t len = strlen(text);
     while (len) {
-        ssize_t n = send(c->fd, text, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        ssize_t n = send_with(c->fd, text, len, fd);
         if (n > 0) {
+            fd = -1; /* it went with the first byte */
             text += n;
             len -= (size_t)n;
         } else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
@@ -125,11 +147,42 @@ JsonOut *client_begin(const char *command)
     return out;
 }
 
+int client_fd(const Client *c)
+{
+    return c->fd;
+}
+
+bool client_discard(Client *c)
+{
+    for (;;) {
+        while (c->input_at < c->input->len) {
+            size_t used;
+            JsonScanResult what = json_scan_feed(c->scan, c->input->data + c->input_at,
+                                                 c->input->len - c->input_at, &used);
+            if (what == JSON_SCAN_ERROR || what == JSON_SCAN_LIMIT)
+                return false;
+            c->input_at += used;
+        }
+        g_byte_array_set_size(c->input, READ_BYTES);
+        ssize_t n = recv(c->fd, c->input->data, READ_BYTES, MSG_DONTWAIT);
+        int err = errno;
+        g_byte_array_set_size(c->input, n > 0 ? (guint)n : 0);
+        c->input_at = 0;
+        if (n == 0 || (n < 0 && err != EINTR))
+            return n < 0 && (err == EAGAIN || err == EWOULDBLOCK);
+    }
+}
+
 Jv client_call(Client *c, JsonOut *request, int64_t deadline, GError **error)
+{
+    return client_call_fd(c, request, -1, deadline, error);
+}
+
+Jv client_call_fd(Client *c, JsonOut *request, int fd, int64_t deadline, GError **error)
 {
     g_autoptr(JsonOut) out = request;
     Jv none = {NULL, NULL};
-    if (!send_all(c, json_text(out), deadline, error))
+    if (!send_all(c, json_text(out), fd, deadline, error))
         return none;
     for (;;) {
         if (!next_value(c, deadline, error))

@@ -7,6 +7,7 @@
  * with a deadline; no main loop.
  */
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include <glib.h>
@@ -39,5 +40,12 @@ JsonOut *client_begin(const char *command);
  *         answer.
  */
 Jv client_call(Client *c, JsonOut *request, int64_t deadline, GError **error);
+/* Likewise, and pass a descriptor along. @fd: borrowed. */
+Jv client_call_fd(Client *c, JsonOut *request, int fd, int64_t deadline, GError **error);
+
+/* What to wait at for something from the machine, or its end, between calls. Owned by @c. */
+int client_fd(const Client *c);
+/* Throw away what came between calls, without waiting. Return: false: the machine ended. */
+bool client_discard(Client *c);
 
 #endif

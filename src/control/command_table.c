@@ -58,6 +58,17 @@ static const CommandArg eject_args[] = {
     {"force", ARG_BOOL, true, .help = "even if the guest has locked the drive"},
     {NULL},
 };
+static const CommandArg fd_args[] = {
+    {"fdname", ARG_STRING, .help = "the descriptor's name, of this client"},
+    {NULL},
+};
+static const CommandArg add_client_args[] = {
+    {"protocol", ARG_STRING, .help = "what it speaks: vnc"},
+    {"fdname", ARG_STRING, .help = "its connection, named by getfd"},
+    {"skipauth", ARG_BOOL, true, .help = "whether it is asked for no password"},
+    {"tls", ARG_BOOL, true, .help = "of no meaning for VNC"},
+    {NULL},
+};
 
 static const CommandArg device_add_args[] = {
     {"driver", ARG_STRING, .help = "class of the device"},
@@ -72,11 +83,15 @@ static const CommandArg device_del_args[] = {
 };
 
 const Command command_table[] = {
+    {"add_client", add_client_args, "serve the screen to a connection that was passed",
+     cmd_add_client},
     {"blockdev-change-medium", medium_args, "put another medium into a drive", cmd_change_medium},
+    {"closefd", fd_args, "close a descriptor that was passed", cmd_closefd},
     {"cont", NULL, "let a paused machine run", cmd_cont},
     {"device_add", device_add_args, "plug in a PCI device", cmd_device_add},
     {"device_del", device_del_args, "ask the guest to let go of a device", cmd_device_del},
     {"eject", eject_args, "take the medium out of a drive", cmd_eject},
+    {"getfd", fd_args, "name the descriptor that came with it (SCM_RIGHTS)", cmd_getfd},
     {"human-monitor-command", hmp_args, "a line of the human monitor", cmd_human_monitor},
     {"input-send-event", input_args, "move the pointer, press keys and buttons", cmd_input_event},
     {"query-block", NULL, "list drives and their media", cmd_query_block},

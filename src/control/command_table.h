@@ -34,6 +34,7 @@ typedef struct CommandArg {
  * called.
  */
 typedef struct ControlReply ControlReply;
+typedef struct ControlFds ControlFds;
 struct ControlReply {
     JsonOut *out;    /* a value may be put in under the key "return"; none: an empty object */
     bool returned;   /* it was */
@@ -41,6 +42,7 @@ struct ControlReply {
     /* The one who asked is gone: the command drops the reply. Set by the command with later. */
     void (*cancel)(ControlReply *r);
     void *opaque; /* of the command */
+    ControlFds *fds; /* borrowed from the transport: what the client passed; NULL: it cannot */
     /* Of the transport: send it, or with @error that. */
     void (*send)(ControlReply *r, const GError *error);
 };
@@ -75,8 +77,8 @@ bool arg_unexpected(GError **error, const char *name);
 bool arg_type(GError **error, const char *name, const char *expected);
 bool arg_value(GError **error, const char *name, const char *value);
 
-/* ---- functions of the table: commands.c, commands_devices.c, commands_input.c, commands_plug.c,
- * commands_screen.c, hmp.c ---- */
+/* ---- functions of the table: commands.c, commands_devices.c, commands_fd.c, commands_input.c,
+ * commands_plug.c, commands_screen.c, hmp.c ---- */
 #define COMMAND_FN(fn) bool fn(Control *c, Jv args, ControlReply *r, GError **error)
 COMMAND_FN(cmd_query_version);
 COMMAND_FN(cmd_query_commands);
@@ -98,6 +100,9 @@ COMMAND_FN(cmd_type);
 COMMAND_FN(cmd_device_add);
 COMMAND_FN(cmd_device_del);
 COMMAND_FN(cmd_devices);
+COMMAND_FN(cmd_getfd);
+COMMAND_FN(cmd_closefd);
+COMMAND_FN(cmd_add_client);
 COMMAND_FN(cmd_query_block);
 COMMAND_FN(cmd_change_medium);
 COMMAND_FN(cmd_eject);

@@ -118,7 +118,7 @@ COMMAND_FN(cmd_query_block)
         BlkNode *node = machine_medium(m, d);
         json_object(out, NULL);
         json_string(out, "device", d->id);
-        json_bool(out, "locked", false);
+        json_bool(out, "locked", d->cls->medium_locked && d->cls->medium_locked(d));
         json_bool(out, "removable", d->cls->change_medium != NULL);
         if (node) {
             BlkLimits limits;
@@ -194,7 +194,8 @@ COMMAND_FN(cmd_change_medium)
                                                       : !strcmp(mode, "read-only"),
         .holder = c->config.name,
     };
-    if (!machine_change_medium(c->config.machine, d, &o, error))
+    if (!machine_change_medium(c->config.machine, d, &o, jv_bool(jv_get(args, "force")),
+                               error))
         return false;
     tray_event(c, d, true);
     tray_event(c, d, false);
@@ -207,7 +208,8 @@ COMMAND_FN(cmd_eject)
     if (!d)
         return false;
     bool had = machine_medium(c->config.machine, d) != NULL;
-    if (had && !machine_change_medium(c->config.machine, d, NULL, error))
+    if (had && !machine_change_medium(c->config.machine, d, NULL, jv_bool(jv_get(args, "force")),
+                                      error))
         return false;
     if (had)
         tray_event(c, d, true);

@@ -28,6 +28,10 @@ typedef struct ControlConfig {
     Registry *registry; /* where the socket goes; NULL: no socket */
     Display *display;
     Input *input;
+    /* Show the screen to the VNC client at the other end of @fd, a stream socket that is taken
+     * over, also on failure. @skip_auth: it is asked for no password. */
+    bool (*add_viewer)(void *opaque, int fd, bool skip_auth, GError **error);
+    void *opaque; /* of add_viewer */
 } ControlConfig;
 
 /**

@@ -28,6 +28,14 @@ Machine *control_machine(Control *c, GError **error);
 /* The library, loaded now if need be; NULL with the error. */
 const Json *control_json(Control *c, GError **error);
 
+/* ---- commands_fd.c ---- */
+
+/* A client's descriptors: those that it passed to us and not yet on to a command. */
+ControlFds *control_fds_new(void);
+void control_fds_free(ControlFds *f); /* closes them; NULL is fine */
+/* The client passed @fd, which is taken over: it waits to be named. One at a time does. */
+void control_fds_received(ControlFds *f, int fd);
+
 /* ---- key_queue.c ---- */
 
 typedef struct KeyStep {

@@ -31,6 +31,7 @@
 #define READ_BYTES 65536u
 #define OUT_PAUSE (64u * 1024u)       /* bytes unsent, from which on no more input is taken */
 #define OUT_MAX (4u * 1024u * 1024u) /* bytes unsent, from which on a client is dropped */
+#define FDS_MAX 4u /* taken with one reading; of those that pass the last is kept */
 #define ACCEPT_RETRY_MS 200           /* after the process ran out of descriptors */
 
 typedef struct QmpClient {
@@ -41,6 +42,7 @@ typedef struct QmpClient {
     size_t input_at; /* what of it was taken */
     JsonScan *scan;
     GString *unsent;
+    ControlFds *fds; /* owned */
     bool negotiated;
     bool eof;       /* no more input will come */
     bool dropped;   /* to be freed by the next source */
@@ -156,6 +158,7 @@ static void run_command(QmpClient *cl, const Command *cmd, Jv *root, Jv args, Jv
     qr->root = *root;
     root->node = NULL; /* the reply's now */
     qr->reply.send = reply_send;
+    qr->reply.fds = cl->fds;
     qr->reply.out = json_out_new_line();
     json_object(qr->reply.out, NULL);
     cl->waiting = &qr->reply;
@@ -305,6 +308,7 @@ static void client_free(gpointer opaque)
     g_clear_handle_id(&cl->in, g_source_remove);
     g_clear_handle_id(&cl->out, g_source_remove);
     close(cl->fd);
+    control_fds_free(cl->fds);
     json_scan_free(cl->scan);
     g_byte_array_free(cl->input, TRUE);
     g_string_free(cl->unsent, TRUE);
@@ -313,13 +317,38 @@ static void client_free(gpointer opaque)
 
 static void client_update(QmpClient *cl);
 
+/* recv() that takes descriptors too. */
+static ssize_t receive(QmpClient *cl, void *to, size_t len)
+{
+    union {
+        char room[CMSG_SPACE(FDS_MAX * sizeof(int))];
+        struct cmsghdr aligned;
+    } control;
+    struct iovec iov = {.iov_base = to, .iov_len = len};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+                       .msg_controllen = sizeof control};
+    ssize_t n = recvmsg(cl->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n < 0)
+        return n;
+    for (struct cmsghdr *h = CMSG_FIRSTHDR(&m); h; h = CMSG_NXTHDR(&m, h)) {
+        if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS)
+            continue;
+        for (size_t i = 0; i < (h->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(h) + i * sizeof fd, sizeof fd);
+            control_fds_received(cl->fds, fd);
+        }
+    }
+    return n;
+}
+
 static gboolean on_input(int fd, GIOCondition condition, gpointer opaque)
 {
     QmpClient *cl = opaque;
     cl->in = 0;
     if (may_go_on(cl) && !cl->eof && cl->input_at == cl->input->len) {
         g_byte_array_set_size(cl->input, READ_BYTES);
-        ssize_t n = recv(cl->fd, cl->input->data, READ_BYTES, MSG_DONTWAIT);
+        ssize_t n = receive(cl, cl->input->data, READ_BYTES);
         g_byte_array_set_size(cl->input, n > 0 ? (guint)n : 0);
         cl->input_at = 0;
         if (n == 0)
@@ -390,6 +419,7 @@ void qmp_add_client(Qmp *q, int fd)
     cl->input = g_byte_array_new();
     cl->scan = json_scan_new();
     cl->unsent = g_string_new(NULL);
+    cl->fds = control_fds_new();
     g_ptr_array_add(q->clients, cl);
     g_autoptr(JsonOut) out = json_out_new_line();
     json_object(out, NULL);

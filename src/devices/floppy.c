@@ -91,7 +91,7 @@ static bool put_in(const Device *d, FdcDrive *c, BlkNode *medium, GError **error
     return true;
 }
 
-static bool floppy_change_medium(Device *d, BlkNode *medium, GError **error)
+static bool floppy_change_medium(Device *d, BlkNode *medium, bool force, GError **error)
 {
     Floppy *f = (Floppy *)d;
 

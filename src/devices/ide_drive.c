@@ -280,7 +280,7 @@ static bool cd_realize(Device *dev, GError **error)
 }
 
 /* A tray that the guest has locked stays shut; the guest hears that somebody pressed eject. */
-static bool cd_change_medium(Device *dev, BlkNode *medium, GError **error)
+static bool cd_change_medium(Device *dev, BlkNode *medium, bool force, GError **error)
 {
     IdeDrive *d = (IdeDrive *)dev;
     bool ok = false;
@@ -292,7 +292,7 @@ static bool cd_change_medium(Device *dev, BlkNode *medium, GError **error)
     lodge_lock(&d->bus->lock);
     if (d->inflight) {
         (void)lodge_fail(error, LODGE_ERROR_STATE, "%s: still reading", dev->id);
-    } else if (d->regs.locked && d->node) {
+    } else if (d->regs.locked && d->node && !force) {
         atapi_eject_pressed(d);
         (void)lodge_fail(error, LODGE_ERROR_STATE, "%s: the guest has locked the tray; unmount the "
                          "disc there", dev->id);
@@ -303,6 +303,19 @@ static bool cd_change_medium(Device *dev, BlkNode *medium, GError **error)
     }
     lodge_unlock(&d->bus->lock);
     return ok;
+}
+
+static bool cd_medium_locked(Device *dev)
+{
+    IdeDrive *d = (IdeDrive *)dev;
+    bool locked = false;
+
+    if (d->bus) {
+        lodge_lock(&d->bus->lock);
+        locked = d->regs.locked;
+        lodge_unlock(&d->bus->lock);
+    }
+    return locked;
 }
 
 #define DRIVE_PROPS                                                                                \
@@ -358,4 +371,5 @@ const DeviceClass ide_cd_class = {
     .resume = drive_resume,
     .unrealize = drive_unrealize,
     .change_medium = cd_change_medium,
+    .medium_locked = cd_medium_locked,
 };

@@ -106,12 +106,13 @@ void machine_listen(Machine *m, void (*fn)(void *opaque, const MachineNews *news
 BlkNode *machine_medium(Machine *m, Device *d);
 /**
  * machine_change_medium() - Take the medium out of drive @d, and put another in
- * @o: what to open; NULL: the drive stays empty
+ * @o:     what to open; NULL: the drive stays empty
+ * @force: though the guest has locked the drive
  * The machine stands still meanwhile.
  * Return: false and the old medium is in as before: LODGE_ERROR_UNSUPPORTED (not removable), or the
  *         error of opening the image or of the drive.
  */
-bool machine_change_medium(Machine *m, Device *d, const BlkOptions *o, GError **error);
+bool machine_change_medium(Machine *m, Device *d, const BlkOptions *o, bool force, GError **error);
 
 /* Back ends by their name in the description; NULL: none. Transfer none. */
 Chan *machine_chan(Machine *m, const char *name);

@@ -44,7 +44,7 @@ static char *node_name(Machine *m, const Device *d)
     return name;
 }
 
-bool machine_change_medium(Machine *m, Device *d, const BlkOptions *o, GError **error)
+bool machine_change_medium(Machine *m, Device *d, const BlkOptions *o, bool force, GError **error)
 {
     BlkNode **at = medium_of(d);
     if (!d->cls->change_medium || !at)
@@ -59,7 +59,7 @@ bool machine_change_medium(Machine *m, Device *d, const BlkOptions *o, GError **
     if (!machine_hold(m, error))
         return false;
     BlkNode *old = machine_medium(m, d);
-    if (!d->cls->change_medium(d, node, error)) {
+    if (!d->cls->change_medium(d, node, force, error)) {
         machine_let_go(m);
         return false;
     }

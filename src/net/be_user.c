@@ -13,7 +13,8 @@
  * Guest to host: user_send() gives each frame to slirp_input(), after two repairs. Urgent TCP data
  * becomes ordinary: versions before 4.9.2 underflow a length in it and read host memory
  * (CVE-2026-9539). Fragments of TCP are dropped, since they could hide an urgent pointer and no
- * stack makes them. Protocol emulation (tcp_emu) stays off.
+ * stack makes them. Protocol emulation (tcp_emu) stays off. What a guest repeats to the TFTP server
+ * is answered here, see tftp.c.
  * Host to guest: send_packet copies into the wire's ring; when that is full the frame is dropped
  * and counted, as on any network, and TCP slows down.
  *
@@ -35,6 +36,7 @@
 #include "lodge/iothread.h"
 #include "hostfwd.h"
 #include "pkt.h"
+#include "tftp.h"
 #include "wire.h"
 
 enum {
@@ -84,6 +86,7 @@ typedef struct UserNet {
     bool due;    /* something became ready: slirp_pollfds_poll() is called */
     bool filled; /* slirp_pollfds_fill() was called since the last poll */
     uint8_t *frame; /* owned; NET_FRAME_MAX bytes, a guest's frame in one piece */
+    Tftp tftp;
 } UserNet;
 
 /* libslirp's timers, made through its callback. */
@@ -198,15 +201,12 @@ static void user_idle(void *opaque)
 
 /* ---- libslirp's callbacks ---- */
 
-static ssize_t user_send_packet(const void *buf, size_t len, void *opaque)
+static void send_to_guest(UserNet *u, const void *buf, size_t len)
 {
-    UserNet *u = opaque;
     static const uint8_t pad[FRAME_MIN];
     struct iovec iov[2] = {{(void *)buf, len}, {(void *)pad, 0}};
     NetFrame f = {.iov = iov, .niov = 1, .len = (uint32_t)len};
 
-    if (len > NET_FRAME_MAX)
-        return (ssize_t)len;
     if (len < FRAME_MIN) {
         iov[1].iov_len = FRAME_MIN - len;
         f.niov = 2;
@@ -214,6 +214,18 @@ static ssize_t user_send_packet(const void *buf, size_t len, void *opaque)
     }
     if (!net_send(&u->port, &f, 1))
         net_count_tx_drop(&u->port, 1);
+}
+
+static ssize_t user_send_packet(const void *buf, size_t len, void *opaque)
+{
+    UserNet *u = opaque;
+    PktInfo info;
+
+    if (len > NET_FRAME_MAX)
+        return (ssize_t)len;
+    if (pkt_parse(buf, (uint32_t)len, &info))
+        tftp_from_server(&u->tftp, buf, (uint32_t)len, &info, clock_now_ns(u->clock));
+    send_to_guest(u, buf, len);
     return (ssize_t)len;
 }
 
@@ -298,6 +310,18 @@ static const SlirpCb user_callbacks = {
 
 /* ---- the port ---- */
 
+/* Whether the frame in @u->frame is for libslirp, not a TFTP client's repetition. */
+static bool tftp_news(UserNet *u, uint32_t len, const PktInfo *info)
+{
+    const TftpTransfer *again;
+    TftpVerdict verdict =
+        tftp_from_guest(&u->tftp, u->frame, len, info, clock_now_ns(u->clock), &again);
+
+    if (verdict == TFTP_RESEND)
+        send_to_guest(u, again->frame, again->len);
+    return verdict == TFTP_PASS;
+}
+
 /* A TCP fragment by its IPv4 header; libslirp takes no IPv6 fragments. */
 static bool is_tcp_fragment(const PktInfo *info)
 {
@@ -314,6 +338,8 @@ static unsigned user_send(NetPort *self, const NetFrame *v, unsigned n)
             continue;
         if (!pkt_parse(u->frame, v[i].len, &info) || is_tcp_fragment(&info))
             continue; /* not for us to answer; a guest hears nothing, as from any network */
+        if (!tftp_news(u, v[i].len, &info))
+            continue;
         (void)pkt_clear_urgent(u->frame, &info);
         slirp_input(u->slirp, u->frame, (int)v[i].len);
     }

@@ -192,15 +192,16 @@ static void accept_one(Vnc *vnc)
 /* Serve what vnc_add_client() left. */
 static void take_waiting(Vnc *vnc)
 {
-    g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
+    g_autoptr(GArray) taken = g_array_new(FALSE, FALSE, sizeof(VncWaiting));
 
     lodge_lock(&vnc->lock);
-    g_array_append_vals(fds, vnc->waiting->data, vnc->waiting->len);
+    g_array_append_vals(taken, vnc->waiting->data, vnc->waiting->len);
     g_array_set_size(vnc->waiting, 0);
     lodge_unlock(&vnc->lock);
-    for (unsigned i = 0; i < fds->len; i++) {
+    for (unsigned i = 0; i < taken->len; i++) {
+        VncWaiting *w = &g_array_index(taken, VncWaiting, i);
         look(vnc, true); /* keeps (2) */
-        (void)vnc_client_start(vnc, g_array_index(fds, int, i), true, NULL);
+        (void)vnc_client_start(vnc, w->fd, w->trusted, NULL);
     }
 }
 
@@ -250,12 +251,14 @@ const char *vnc_describe(const Vnc *vnc)
     return vnc->address;
 }
 
-bool vnc_add_client(Vnc *vnc, int fd, GError **error)
+bool vnc_add_client(Vnc *vnc, int fd, bool skip_auth, GError **error)
 {
+    VncWaiting waiting = {fd, skip_auth};
+
     lodge_lock(&vnc->lock);
     bool room = vnc->clients->len + vnc->waiting->len < VNC_CLIENTS_MAX;
     if (room)
-        g_array_append_val(vnc->waiting, fd);
+        g_array_append_val(vnc->waiting, waiting);
     lodge_unlock(&vnc->lock);
     if (!room) {
         close(fd);
@@ -283,7 +286,7 @@ void vnc_close(Vnc *vnc)
         vnc_client_free(g_ptr_array_index(vnc->clients, i));
     g_ptr_array_free(vnc->clients, TRUE);
     for (unsigned i = 0; i < vnc->waiting->len; i++)
-        close(g_array_index(vnc->waiting, int, i));
+        close(g_array_index(vnc->waiting, VncWaiting, i).fd);
     g_array_free(vnc->waiting, TRUE);
     if (vnc->listen_fd >= 0) {
         close(vnc->listen_fd);
@@ -303,9 +306,9 @@ void vnc_close(Vnc *vnc)
 
 Vnc *vnc_open(const char *spec, const VncConfig *config, GError **error)
 {
-    VncAddr addr;
+    VncAddr addr = {0};
 
-    if (!vnc_addr_parse(spec, &addr, error))
+    if (spec && !vnc_addr_parse(spec, &addr, error))
         return NULL;
     g_autoptr(Vnc) vnc = g_new0(Vnc, 1);
     vnc->addr = addr;
@@ -316,7 +319,7 @@ Vnc *vnc_open(const char *spec, const VncConfig *config, GError **error)
     vnc->width = EMPTY_WIDTH;
     vnc->height = EMPTY_HEIGHT;
     vnc->clients = g_ptr_array_new();
-    vnc->waiting = g_array_new(FALSE, FALSE, sizeof(int));
+    vnc->waiting = g_array_new(FALSE, FALSE, sizeof(VncWaiting));
     lodge_lock_init(&vnc->lock, LOCK_RANK_QUEUE, "vnc");
     vnc->lib = vnc_lib_load(&vnc_extension, error);
     if (!vnc->lib)
@@ -333,8 +336,9 @@ Vnc *vnc_open(const char *spec, const VncConfig *config, GError **error)
         lodge_fail_errno(error, errno, "vnc: an event descriptor");
         return NULL;
     }
-    vnc->listen_fd = vnc_addr_listen(&vnc->addr, &vnc->address, error);
-    if (vnc->listen_fd < 0)
+    if (spec)
+        vnc->listen_fd = vnc_addr_listen(&vnc->addr, &vnc->address, error);
+    if (spec && vnc->listen_fd < 0)
         return NULL;
     if (vnc->input) {
         vnc->abs_told = true;

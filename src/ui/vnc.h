@@ -23,7 +23,8 @@ typedef struct VncConfig {
  * vnc_open() - Serve a screen to VNC viewers
  * @spec: WHERE[,password-file=FILE]; WHERE is :N, HOST:N (display N, port 5900 + N), HOST::PORT,
  *        [HOST:]auto (the first free port from 5900), each on the loopback interface where HOST is
- *        left out, or unix:PATH. A comma within is doubled.
+ *        left out, or unix:PATH. A comma within is doubled. NULL: it listens nowhere, and serves
+        whom vnc_add_client() brings.
  * Context: main thread. Return: transfer full; NULL with LODGE_ERROR_CONFIG (the text, the
  *          password), LODGE_ERROR_UNSUPPORTED (built without, or the library is missing),
  *          LODGE_ERROR_BUSY (somebody has that address) or LODGE_ERROR_HOST.
@@ -35,7 +36,7 @@ void vnc_close(Vnc *vnc);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Vnc, vnc_close)
 
 /* Where it listens, as one gives it to a viewer: "127.0.0.1:5901", "[::1]:5900",
- * "unix:/run/screen". Owned by @vnc. */
+ * "unix:/run/screen"; NULL: nowhere. Owned by @vnc. */
 const char *vnc_describe(const Vnc *vnc);
 
 /**
@@ -43,9 +44,10 @@ const char *vnc_describe(const Vnc *vnc);
  * @fd: connected stream socket; taken over, also on failure. Its first unread bytes are the
  *      client's: of RFB (nothing, since the server speaks first), or an HTTP request to upgrade to
  *      a WebSocket, which is answered here. Who wants to see the request first, peeks (MSG_PEEK).
- * No password is asked for. Context: any thread, no lock held.
+ * @skip_auth: no password is asked for, where others are asked for one.
+ * Context: any thread, no lock held.
  * Return: false with LODGE_ERROR_LIMIT (VNC_CLIENTS_MAX) or LODGE_ERROR_HOST.
  */
-bool vnc_add_client(Vnc *vnc, int fd, GError **error);
+bool vnc_add_client(Vnc *vnc, int fd, bool skip_auth, GError **error);
 
 #endif

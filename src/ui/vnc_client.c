@@ -473,6 +473,8 @@ static void *client_main(void *opaque)
             release_all(c); /* keeps (1) */
             if (c->cl->sock >= 0)
                 c->vnc->lib->rfbCloseClient(c->cl);
+            g_clear_pointer(&c->cl->extensions, free); /* ours alone; the library forgets */
+            g_clear_pointer(&c->cl->wsctx, free);      /* both of these */
             c->vnc->lib->rfbClientConnectionGone(c->cl);
         }
         c->vnc->lib->rfbScreenCleanup(c->screen);

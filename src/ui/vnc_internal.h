@@ -6,6 +6,7 @@
 
 #include <rfb/rfb.h>
 
+#include "lodge/dynlib.h"
 #include "lodge/lock.h"
 
 #include "vnc.h"
@@ -35,6 +36,7 @@
     X(webSocketsHasDataInBuffer)
 
 typedef struct VncLib {
+    DynLib *dyn; /* owned */
 #define VNC_POINTER(name) __typeof__(name) *name;
     VNC_FUNCTIONS(VNC_POINTER)
 #undef VNC_POINTER
@@ -59,6 +61,11 @@ void vnc_dirty_add(VncDirty *d, const DisplayRect *r);
 
 typedef struct VncClient VncClient;
 
+typedef struct VncWaiting {
+    int fd; /* owned */
+    bool trusted;
+} VncWaiting;
+
 struct Vnc {
     /* Constant after vnc_open(): */
     const VncLib *lib;
@@ -68,7 +75,8 @@ struct Vnc {
     char *address;
     VncAddr addr;
     uint32_t *picture; /* VNC_PICTURE_BYTES; written by the server's thread, read by the clients' */
-    int listen_fd, wake_fd;
+    int listen_fd; /* -1: it listens nowhere */
+    int wake_fd;
     GThread *thread;
     bool abs_told; /* we listen to the router */
     /* The server's thread only: */
@@ -82,7 +90,7 @@ struct Vnc {
     bool resized;
     unsigned width, height; /* of the picture */
     GPtrArray *clients;     /* VncClient; owned; changed by the server's thread only */
-    GArray *waiting;        /* int, owned: connections from vnc_add_client() */
+    GArray *waiting;        /* VncWaiting: connections from vnc_add_client() */
 };
 
 /* Start serving @fd, which is taken over. @trusted: asked for no password. Server's thread. */

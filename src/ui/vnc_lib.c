@@ -7,7 +7,6 @@
  * again. So it is loaded once and stays, one screen is made by it and copied for each client, and
  * greetings take turns. That is why this file has variables.
  */
-#include "lodge/dynlib.h"
 #include "lodge/error.h"
 
 #include "vnc_internal.h"
@@ -41,6 +40,7 @@ static bool load(VncLib *lib, rfbProtocolExtension *extension, GError **error)
         return lodge_fail(error, LODGE_ERROR_HOST, "%s: cannot make a screen", VNC_SONAME);
     }
     lib->rfbRegisterProtocolExtension(extension);
+    lib->dyn = dyn;
     lib->blank = blank; /* with this the library is never unloaded: its lists point to us */
     return true;
 }

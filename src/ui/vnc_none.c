@@ -27,7 +27,7 @@ const char *vnc_describe(const Vnc *vnc)
     return "";
 }
 
-bool vnc_add_client(Vnc *vnc, int fd, GError **error)
+bool vnc_add_client(Vnc *vnc, int fd, bool skip_auth, GError **error)
 {
     close(fd);
     return refuse(error);

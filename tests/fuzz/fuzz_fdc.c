@@ -52,7 +52,7 @@ static void change(TestBoard *tb, unsigned unit, BlkNode *medium)
     if (!quiet)
         settle(tb);
     g_assert_true(quiet);
-    (void)drives[unit]->cls->change_medium(drives[unit], medium, NULL); /* may not fit */
+    (void)drives[unit]->cls->change_medium(drives[unit], medium, false, NULL); /* may not fit */
     device_resume(drives[unit]);
 }
 

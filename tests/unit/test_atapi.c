@@ -395,28 +395,32 @@ static void test_change(IdeFix *f, gconstpointer unused)
     uint8_t p[BLOCK], st;
 
     clear_attention(f);
-    g_assert_true(d->cls->change_medium(d, small, NULL));
+    g_assert_true(d->cls->change_medium(d, small, false, NULL));
     expect_sense(f, test_unit, 0x062800);
     run(f, (uint8_t[12]){0x25}, p, 8, &st);
     g_assert_cmpuint(load_be32(p), ==, 9);
     run(f, (uint8_t[12]){0x1e, 0, 0, 0, 1}, p, 8, &st);
-    g_assert_false(d->cls->change_medium(d, NULL, &error));
+    g_assert_false(d->cls->change_medium(d, NULL, false, &error));
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_STATE);
     run(f, (uint8_t[12]){0x4a, 1, 0, 0, 0x10, 0, 0, 0, 8}, p, 8, &st);
     g_assert_cmphex(p[4], ==, 1); /* somebody pressed eject */
+    g_assert_true(d->cls->medium_locked(d));
+    g_assert_true(d->cls->change_medium(d, small, true, NULL)); /* by force */
+    expect_sense(f, test_unit, 0x062800);
     run(f, (uint8_t[12]){0x1e}, p, 8, &st);
-    g_assert_false(d->cls->change_medium(d, tiny, NULL));
-    g_assert_true(d->cls->change_medium(d, NULL, NULL));
+    g_assert_false(d->cls->medium_locked(d));
+    g_assert_false(d->cls->change_medium(d, tiny, false, NULL));
+    g_assert_true(d->cls->change_medium(d, NULL, false, NULL));
     expect_sense(f, test_unit, 0x062800);
     expect_sense(f, test_unit, 0x023a01);
-    g_assert_true(d->cls->change_medium(d, f->node[2], NULL));
+    g_assert_true(d->cls->change_medium(d, f->node[2], false, NULL));
     expect_sense(f, test_unit, 0x062800);
     /* Under a read that has more to come: it fails. */
     send(f, (uint8_t[12]){0x28, 0, 0, 0, 0, 9, 0, 0, 70}, 0xfffe, false);
-    g_assert_true(d->cls->change_medium(d, small, NULL));
+    g_assert_true(d->cls->change_medium(d, small, false, NULL));
     g_assert_cmphex(ide_in(f, S, 7), ==, READY | 1);
     g_assert_cmphex(test_in(f->tb, S, 2), ==, 0);
-    g_assert_true(d->cls->change_medium(d, f->node[2], NULL));
+    g_assert_true(d->cls->change_medium(d, f->node[2], false, NULL));
     ide_medium_free(small);
     ide_medium_free(tiny);
 }

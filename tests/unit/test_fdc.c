@@ -434,7 +434,7 @@ static void test_protected(Fixture *f, gconstpointer unused)
 {
     f->node.limits.read_only = true;
     GError *error = NULL;
-    g_assert_true(f->floppy->cls->change_medium(f->floppy, &f->node, &error));
+    g_assert_true(f->floppy->cls->change_medium(f->floppy, &f->node, false, &error));
     dma(f, 0x48, SECTOR);
     data_command(f, 0x45, 0, 0, 0, 2, 18);
     expect(f, 0x40, 0x02, 0);
@@ -629,19 +629,19 @@ static void test_change(Fixture *f, gconstpointer unused)
     BlkNode nothing = {.limits = {.align = 512}};
     BlkNode five = {.limits = {.size = 1200 * KIB, .align = 512}};
 
-    g_assert_true(f->floppy->cls->change_medium(f->floppy, NULL, &error));
+    g_assert_true(f->floppy->cls->change_medium(f->floppy, NULL, false, &error));
     seek(f, 1);
     g_assert_cmphex(in(f, DIR), ==, 0x80); /* steps do not help while it is empty */
-    g_assert_false(f->floppy->cls->change_medium(f->floppy, &odd, &error));
+    g_assert_false(f->floppy->cls->change_medium(f->floppy, &odd, false, &error));
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
     g_clear_error(&error);
-    g_assert_false(f->floppy->cls->change_medium(f->floppy, &nothing, &error));
+    g_assert_false(f->floppy->cls->change_medium(f->floppy, &nothing, false, &error));
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
     g_clear_error(&error);
-    g_assert_false(f->floppy->cls->change_medium(f->floppy, &five, &error));
+    g_assert_false(f->floppy->cls->change_medium(f->floppy, &five, false, &error));
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
     g_clear_error(&error);
-    g_assert_true(f->floppy->cls->change_medium(f->floppy, &f->node, &error));
+    g_assert_true(f->floppy->cls->change_medium(f->floppy, &f->node, false, &error));
     g_assert_cmphex(in(f, DIR), ==, 0x80);
     seek(f, 1); /* no step */
     g_assert_cmphex(in(f, DIR), ==, 0x80);
@@ -739,7 +739,7 @@ static void test_empty(Fixture *f, gconstpointer unused)
 {
     static const uint8_t ops[] = {0x46, 0x45, 0x49, 0x4c, 0x42, 0x56};
 
-    g_assert_true(f->floppy->cls->change_medium(f->floppy, NULL, NULL));
+    g_assert_true(f->floppy->cls->change_medium(f->floppy, NULL, false, NULL));
     for (unsigned unit = 0; unit < 4; unit++) {
         out(f, DOR, (uint8_t)(0xfc | unit));
         for (unsigned i = 0; i < sizeof ops; i++) {
@@ -778,7 +778,7 @@ static void test_removed(Fixture *f, gconstpointer unused)
         g_assert_false(quiet);
         let_go(&f->node);
         g_assert_true(quiet);
-        f->floppy->cls->change_medium(f->floppy, kind ? NULL : &f->node, NULL);
+        f->floppy->cls->change_medium(f->floppy, kind ? NULL : &f->node, false, NULL);
         device_resume(f->floppy);
         settle(f);
         g_assert_cmphex(ack(f), ==, VECTOR);

@@ -210,6 +210,14 @@ static char *text(void *opaque)
 
 static const DisplaySource screen = {.refresh = refresh, .text = text};
 
+/* Who is shown the screen hears a byte, 'p' where a password is asked for. */
+static bool add_viewer(void *opaque, int fd, bool skip_auth, GError **error)
+{
+    bool ok = write(fd, skip_auth ? "v" : "p", 1) == 1;
+    close(fd);
+    return ok || lodge_fail(error, LODGE_ERROR_HOST, "no");
+}
+
 static void setup(Fixture *f, gconstpointer unused)
 {
     g_autoptr(GError) error = NULL;
@@ -225,7 +233,7 @@ static void setup(Fixture *f, gconstpointer unused)
     input_attach(f->input, &keyboard, f);
     f->keys = g_string_new(NULL);
     ControlConfig c = {.name = "vm", .registry = f->registry, .display = f->display,
-                       .input = f->input};
+                       .input = f->input, .add_viewer = add_viewer};
     f->control = control_open(&c, &error);
     g_assert_no_error(error);
 }
@@ -431,6 +439,111 @@ static void test_answers(Fixture *f, gconstpointer unused)
     ask(fd, "{\"execute\": \"x-lodge-screen-text\"}",
         "{" GENERIC "the screen is in a graphics mode\"}}");
     close(fd);
+}
+
+/* Say @what, and pass so many descriptors. */
+static void say_fds(int to, const char *what, const int *fds, size_t n)
+{
+    union {
+        char room[CMSG_SPACE(8 * sizeof(int))];
+        struct cmsghdr aligned;
+    } control = {0};
+    struct iovec iov = {.iov_base = (char *)what, .iov_len = strlen(what)};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+                       .msg_controllen = CMSG_SPACE(n * sizeof(int))};
+    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+    h->cmsg_level = SOL_SOCKET;
+    h->cmsg_type = SCM_RIGHTS;
+    h->cmsg_len = CMSG_LEN(n * sizeof(int));
+    memcpy(CMSG_DATA(h), fds, n * sizeof(int));
+    g_assert_cmpint(sendmsg(to, &m, 0), ==, iov.iov_len);
+}
+
+#define GETFD(name) "{\"execute\": \"getfd\", \"arguments\": {\"fdname\": \"" name "\"}}"
+#define CLOSEFD(name) "{\"execute\": \"closefd\", \"arguments\": {\"fdname\": \"" name "\"}}"
+#define ADD_CLIENT(protocol, name, more)                                                           \
+    "{\"execute\": \"add_client\", \"arguments\": {\"protocol\": \"" protocol                      \
+    "\", \"fdname\": \"" name "\"" more "}}"
+#define NOT_FOUND_FD "{" GENERIC "File descriptor named 'v' has not been found\"}}"
+#define DONE "{\"return\": {}}"
+
+/* Pass the far end of a new pair of sockets along with @request; the near end. */
+static int pass(int fd, const char *request, const char *answer)
+{
+    int pair[2];
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), ==, 0);
+    say_fds(fd, request, &pair[1], 1);
+    close(pair[1]);
+    if (answer)
+        ask(fd, "", answer);
+    return pair[0];
+}
+
+/* What the other end of a connection said before it closed. */
+static void heard_then_end(int fd, const char *want)
+{
+    g_autofree char *told = g_strconcat(want, "<end>", NULL);
+    g_assert_no_errno(fcntl(fd, F_SETFL, O_NONBLOCK));
+    g_autofree char *got = hear(fd, 1);
+    g_assert_cmpstr(got, ==, told);
+    close(fd);
+}
+
+static void test_descriptors(Fixture *f, gconstpointer unused)
+{
+    int fd = talk(f), other = talk(f), viewer, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    ask(fd, GETFD("v"), "{" GENERIC "No file descriptor supplied via SCM_RIGHTS\"}}");
+    ask(fd, CLOSEFD("v"), NOT_FOUND_FD);
+    ask(fd, ADD_CLIENT("vnc", "v", ""), NOT_FOUND_FD);
+    viewer = pass(fd, GETFD("v"), DONE);
+    ask(other, ADD_CLIENT("vnc", "v", ""), NOT_FOUND_FD); /* a name is its client's */
+    ask(fd, ADD_CLIENT("vnc", "v", ", \"skipauth\": true"), DONE);
+    heard_then_end(viewer, "v");
+    ask(fd, ADD_CLIENT("vnc", "v", ""), NOT_FOUND_FD); /* it is gone */
+    viewer = pass(fd, GETFD("v"), DONE);
+    ask(fd, ADD_CLIENT("vnc", "v", ", \"tls\": false"), DONE);
+    heard_then_end(viewer, "p");
+    viewer = pass(fd, GETFD("v"), DONE);
+    ask(fd, CLOSEFD("v"), DONE);
+    heard_then_end(viewer, "");
+    /* A name that is given anew, and one that is none: what it stood for is closed. */
+    viewer = pass(fd, GETFD("v"), DONE);
+    int again = pass(fd, GETFD("v"), DONE);
+    heard_then_end(viewer, "");
+    viewer = pass(fd, GETFD("1"),
+                  "{" GENERIC "Parameter 'fdname' expects a name not starting with a digit\"}}");
+    heard_then_end(viewer, "");
+    ask(fd, ADD_CLIENT("spice", "v", ""), "{" GENERIC "protocol 'spice' is invalid\"}}");
+    heard_then_end(again, "");
+    say_fds(fd, GETFD("n"), &null, 1);
+    ask(fd, "", DONE);
+    ask(fd, ADD_CLIENT("vnc", "n", ""), "{" GENERIC "'n' is no connected stream socket\"}}");
+    /* Many at once are not kept; those of a client that goes end with it. */
+    int pair[2], many[8];
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), ==, 0);
+    for (unsigned i = 0; i < 8; i++)
+        many[i] = pair[1];
+    say_fds(fd, GETFD("v"), many, 8);
+    ask(fd, "", DONE);
+    close(pair[1]);
+    viewer = pass(fd, "  ", NULL);
+    close(fd);
+    fd = talk(f);
+    heard_then_end(pair[0], "");
+    heard_then_end(viewer, "");
+    /* No more than so many names. */
+    for (unsigned i = 0; i < 17; i++) {
+        g_autofree char *request = g_strdup_printf(GETFD("n%u"), i);
+        many[i % 8] = pass(fd, request,
+                           i < 16 ? DONE : "{" GENERIC "16 descriptors are there already\"}}");
+        if (i == 16)
+            heard_then_end(many[0], "");
+        else
+            close(many[i % 8]);
+    }
+    close(fd);
+    close(other);
+    close(null);
 }
 
 /* Two commands without anything between them, in pieces of every size; answers in their order. */
@@ -706,6 +819,7 @@ int main(int argc, char **argv)
     ADD("crowd", test_crowd);
     ADD("endless", test_endless);
     ADD("deaf", test_deaf);
+    ADD("descriptors", test_descriptors);
     ADD("keys", test_keys);
     ADD("pointer", test_pointer);
     ADD("pictures", test_pictures);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The user network, spoken to with hand-made frames: ARP, DHCP, TCP out to the host's loopback
- * and in through a forwarded port; and the options that it refuses. */
+/* The user network, spoken to with hand-made frames: ARP, DHCP, TFTP, TCP out to the host's
+ * loopback and in through a forwarded port; and the options that it refuses. */
 #include <arpa/inet.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include <glib/gstdio.h>
 
 #include "lodge/clock.h"
 #include "lodge/diag.h"
@@ -73,12 +75,13 @@ static GHashTable *options(const char *first, ...)
     return t;
 }
 
-static void guest_start(Guest *g, GHashTable *opts)
+/* @clock: transfer full. */
+static void guest_start_at(Guest *g, GHashTable *opts, LodgeClock *clock)
 {
     g_autoptr(GError) error = NULL;
 
     memset(g, 0, sizeof *g);
-    g->clock = lodge_clock_new();
+    g->clock = clock;
     g->io = io_thread_new("guest", g->clock, NULL);
     g->frames = g_async_queue_new_full((GDestroyNotify)g_bytes_unref);
     g->room = g_async_queue_new();
@@ -86,6 +89,11 @@ static void guest_start(Guest *g, GHashTable *opts)
     g_assert_no_error(error);
     g->port = (NetPort){.ops = &guest_ops, .name = "guest", .opaque = g, .io = g->io};
     g_assert_true(net_join(&g->port, g->be->port, NULL));
+}
+
+static void guest_start(Guest *g, GHashTable *opts)
+{
+    guest_start_at(g, opts, lodge_clock_new());
 }
 
 static void guest_stop(Guest *g)
@@ -257,6 +265,112 @@ static void test_arp_and_dhcp(void)
     g_assert_cmpuint(dhcp(&g, 3, &ip), ==, 5); /* request, acknowledgement */
     g_assert_cmphex(ip, ==, GUEST_IP);
     guest_stop(&g);
+}
+
+/* ---- TFTP ---- */
+
+enum { TFTP_HERE = 2000, TFTP_BLOCK = 512, TFTP_BLOCKS = 4, TFTP_QUIET_MS = 100 };
+
+/* Ethernet, IPv4 and UDP around @len bytes from @port of ours to the server. */
+static void tftp_send(Guest *g, uint16_t port, const void *data, uint32_t len)
+{
+    uint8_t p[128] = {0}, *udp = p + 34;
+
+    eth(p, g->gateway, PKT_TYPE_IP4);
+    store_be16(udp, port);
+    store_be16(udp + 2, 69);
+    store_be16(udp + 4, (uint16_t)(8 + len));
+    memcpy(udp + 8, data, len);
+    ip4(g, p, GUEST_IP, HOST_IP, PKT_PROTO_UDP, 8 + len, udp + 6);
+    guest_send(g, p, 42 + len);
+}
+
+static void tftp_ack(Guest *g, uint16_t port, uint16_t block)
+{
+    uint8_t ack[4] = {0, 4};
+
+    store_be16(ack + 2, block);
+    tftp_send(g, port, ack, sizeof ack);
+}
+
+static bool is_tftp_data(const uint8_t *p, gsize len)
+{
+    return len >= 60 && load_be16(p + 12) == PKT_TYPE_IP4 && p[23] == PKT_PROTO_UDP &&
+           load_be16(p + 34) == 69 && load_be16(p + 42) == 3;
+}
+
+/* The next frame has @block for @port, whose bytes are all @block. */
+static void tftp_expect(Guest *g, uint16_t port, uint16_t block)
+{
+    g_autoptr(GBytes) b = guest_wait(g, is_tftp_data);
+    const uint8_t *p = g_bytes_get_data(b, NULL);
+
+    g_assert_cmpuint(load_be16(p + 36), ==, port);
+    g_assert_cmpuint(load_be16(p + 44), ==, block);
+    g_assert_cmpuint(load_be16(p + 38), ==, 8 + 4 + TFTP_BLOCK);
+    for (unsigned i = 0; i < TFTP_BLOCK; i++)
+        g_assert_cmpuint(p[46 + i], ==, block);
+}
+
+static void tftp_expect_nothing(Guest *g)
+{
+    GBytes *b;
+
+    while ((b = g_async_queue_timeout_pop(g->frames, TFTP_QUIET_MS * G_TIME_SPAN_MILLISECOND))) {
+        g_assert_false(is_tftp_data(g_bytes_get_data(b, NULL), g_bytes_get_size(b)));
+        g_bytes_unref(b);
+    }
+}
+
+/* A client that repeats itself because it is slow gets one block for each; one that lost a block
+ * gets that again; a second transfer of another port is not touched. */
+static void test_tftp_repeats(void)
+{
+    static const char request[] = "\0\1file\0octet";
+    Guest g;
+    g_autofree char *dir = g_dir_make_tmp("lodge-tftp-XXXXXX", NULL);
+    g_autofree char *file = g_build_filename(dir, "file", NULL);
+    uint8_t data[TFTP_BLOCKS * TFTP_BLOCK];
+
+    for (unsigned i = 0; i < sizeof data; i++)
+        data[i] = (uint8_t)(1 + i / TFTP_BLOCK);
+    g_assert_true(g_file_set_contents(file, (char *)data, sizeof data, NULL));
+    guest_start_at(&g, options("tftp", dir, NULL), lodge_clock_new_manual(0));
+    arp(&g);
+    tftp_send(&g, TFTP_HERE, request, sizeof request);
+    tftp_expect(&g, TFTP_HERE, 1);
+    tftp_ack(&g, TFTP_HERE, 1);
+    tftp_expect(&g, TFTP_HERE, 2);
+    tftp_ack(&g, TFTP_HERE, 1); /* on its way when block 2 was sent */
+    tftp_expect_nothing(&g);
+    tftp_ack(&g, TFTP_HERE, 2);
+    tftp_expect(&g, TFTP_HERE, 3);
+    tftp_send(&g, TFTP_HERE + 1, request, sizeof request);
+    tftp_expect(&g, TFTP_HERE + 1, 1);
+    clock_advance(g.clock, NS_PER_SEC);
+    tftp_ack(&g, TFTP_HERE, 1); /* older: a stray */
+    tftp_expect_nothing(&g);
+    tftp_ack(&g, TFTP_HERE, 2); /* block 3 got lost */
+    tftp_expect(&g, TFTP_HERE, 3);
+    tftp_ack(&g, TFTP_HERE, 2); /* and it asked twice */
+    tftp_expect_nothing(&g);
+    tftp_ack(&g, TFTP_HERE, 3);
+    tftp_expect(&g, TFTP_HERE, 4);
+    tftp_ack(&g, TFTP_HERE + 1, 1);
+    tftp_expect(&g, TFTP_HERE + 1, 2);
+    tftp_send(&g, TFTP_HERE, request, sizeof request); /* the same port begins anew */
+    tftp_expect(&g, TFTP_HERE, 1);
+    tftp_ack(&g, TFTP_HERE, 1);
+    tftp_expect(&g, TFTP_HERE, 2);
+    for (uint16_t i = 2; i < 14; i++) { /* more transfers than are remembered; libslirp has 20 */
+        tftp_send(&g, TFTP_HERE + i, request, sizeof request);
+        tftp_expect(&g, TFTP_HERE + i, 1);
+        tftp_ack(&g, TFTP_HERE + i, 1);
+        tftp_expect(&g, TFTP_HERE + i, 2);
+    }
+    guest_stop(&g);
+    g_remove(file);
+    g_rmdir(dir);
 }
 
 /* ---- a very small TCP of the guest's ---- */
@@ -530,6 +644,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/user-net/arp-and-dhcp", test_arp_and_dhcp);
+    g_test_add_func("/user-net/tftp-repeats", test_tftp_repeats);
     g_test_add_func("/user-net/tcp-out", test_tcp_out);
     g_test_add_func("/user-net/loopback-off", test_loopback_off);
     g_test_add_func("/user-net/hostfwd", test_hostfwd);

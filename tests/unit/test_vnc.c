@@ -557,7 +557,7 @@ static void test_password(Fixture *f, gconstpointer unused)
     GError *error = NULL;
     uint32_t result;
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), ==, 0);
-    g_assert_true(vnc_add_client(f->vnc, pair[0], &error));
+    g_assert_true(vnc_add_client(f->vnc, pair[0], true, &error));
     g_assert_no_error(error);
     g_assert_cmpuint(greet(pair[1]), ==, 1);
     put(pair[1], "\1", 1);
@@ -582,7 +582,7 @@ static void test_websocket(Fixture *f, gconstpointer unused)
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), ==, 0);
     g_assert_cmpint(setsockopt(pair[1], SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)), ==, 0);
     put(pair[1], hello, strlen(hello));
-    g_assert_true(vnc_add_client(f->vnc, pair[0], &error));
+    g_assert_true(vnc_add_client(f->vnc, pair[0], true, &error));
     while (!g_str_has_suffix(head->str, "\r\n\r\n")) {
         char c;
         get(pair[1], &c, 1);
@@ -617,7 +617,7 @@ static void test_many(Fixture *f, gconstpointer unused)
     close(more);
     GError *error = NULL;
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), ==, 0);
-    g_assert_false(vnc_add_client(f->vnc, pair[0], &error));
+    g_assert_false(vnc_add_client(f->vnc, pair[0], true, &error));
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_LIMIT);
     g_clear_error(&error);
     close(pair[1]);

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Starting from the network as a person sees it: SeaBIOS and its boot menu, the card's iPXE ROM, DHCP and TFTP
+of the user network, and what was loaded answers the keyboard."""
+import pathlib
+import re
+
+import pytest
+from pc_screen import Machine, guest
+
+GUESTS = ("netboot",)
+FLOPPY_BYTES = 1440 * 1024
+LOAD_SECONDS = 900  # 49 MB, a block of 1,428 bytes for each answer; far more than an idle machine takes
+CHIPS = {"ne2k_pci": "rtl8029", "virtio": "virtio-net"}
+
+INSTALLER = """#!ipxe
+kernel linux initrd=initrd.gz vga=normal nomodeset quiet
+initrd initrd.gz
+boot
+"""
+QUESTION = """#!ipxe
+echo Loaded by ${net0/chip} at ${net0/mac}
+echo -n Name:
+read name
+echo You are ${name}.
+chain pxelinux.0
+"""
+
+
+@pytest.fixture
+def installer():
+    """Folder with the Debian installer's kernel, initial RAM disk and PXELINUX."""
+    return pathlib.Path(guest("netboot")) / "debian-installer" / "amd64"
+
+
+def served(tmp_path, script, *files):
+    """A folder for the TFTP server: an iPXE script and what it names."""
+    folder = tmp_path / "tftp"
+    folder.mkdir()
+    (folder / "boot.ipxe").write_text(script)
+    for f in files:
+        (folder / f.name).symlink_to(f)
+    return f"user,tftp={folder},bootfile=boot.ipxe"
+
+
+def test_debian_installer_over_pcnet(lodge, tmp_path, installer):
+    """To the first dialogue, and a key leads to the next one."""
+    net = served(tmp_path, INSTALLER, installer / "linux", installer / "initrd.gz")
+    m = Machine(lodge, "--net", f"{net},model=pcnet", "--boot", "order=n", "--console", "none", memory="1G")
+    m.wait(r"using pcnet32 on")
+    m.wait(r"^linux\.\.\. ok", LOAD_SECONDS)
+    m.wait(r"Select a language", LOAD_SECONDS)
+    m.wait(r"English")
+    m.type("", "ret")
+    m.wait(r"Select your location", LOAD_SECONDS)
+    m.end()
+
+
+@pytest.mark.parametrize("model", CHIPS)
+def test_boot_menu_chooses_network(lodge, tmp_path, installer, model):
+    """The menu's second line is the card, whose script asks for a name and starts an image; the floppy, which
+    would come first, is not tried."""
+    floppy = tmp_path / "blank.img"
+    with open(floppy, "wb") as f:
+        f.truncate(FLOPPY_BYTES)
+    net = served(tmp_path, QUESTION, installer / "pxelinux.0")
+    m = Machine(lodge, "--net", f"{net},model={model}", "--floppy", floppy, "--boot", "order=an,menu=on,menu-timeout=60000", "--console", "none")
+    m.wait(r"Press ESC for boot menu")
+    m.type("", "esc")
+    m.wait(r"^1\. Floppy \[drive A\]")
+    choice = m.wait(r"^([0-9])\. iPXE \(PCI ")[1]
+    m.type(choice)
+    m.wait(rf"Loaded by {CHIPS[model]} at 52:54:00:12:34:56")
+    assert not re.search("Booting from Floppy", m.screen())
+    m.type("lodge", enter=True)
+    m.wait(r"You are lodge\.")
+    m.wait(r"PXELINUX [0-9.]+ ", LOAD_SECONDS)
+    m.end()
