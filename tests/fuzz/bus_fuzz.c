@@ -9,6 +9,7 @@ enum {
     OPS_MAX = 4096,
     ACCESSES_MAX = 16384, /* of bursts */
     BURST_MAX = 256,
+    STATE_HEAD = 700, /* bytes at the start of a state that are damaged more often */
     STATES_MAX = 16,      /* a state costs as much as a thousand accesses */
     UNIT = 16,            /* of memory places */
     NS_SHIFT_MAX = 30,    /* one step of time: up to 2^30 ns */
@@ -242,7 +243,7 @@ static void state(Program *p, uint8_t op)
     quiet(p, d);
     state_save(d->cls->state, d, first);
     if (VARIATION(op) && first->len) {
-        size_t at = take(p, 2) % first->len;
+        size_t at = take(p, 2) % (VARIATION(op) == 1 ? first->len : MIN(first->len, STATE_HEAD));
         first->data[at] ^= (uint8_t)take(p, 1);
         if (!state_load(d->cls->state, d, first->data, first->len, &used, NULL))
             device_reset(d, RESET_COLD);

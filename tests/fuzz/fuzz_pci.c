@@ -47,7 +47,8 @@ static Device *pm;
 static const char *rom_file(void)
 {
     static char path[32];
-    static const uint8_t rom[5000] = {0x55, 0xaa};
+    static const uint8_t rom[5000] = {
+        0x55, 0xaa, 9, [0x18] = 0x1c, [0x1c] = 'P', 'C', 'I', 'R'};
 
     if (!*path) {
         int fd = memfd_create("rom", 0);
@@ -83,6 +84,13 @@ static void set_up(TestBoard *tb)
     pci_assign(tb->board.pci, BARS_GPA, BARS_LIMIT_GPA);
 }
 
+/* As firmware does it: all segments alike. */
+static void shadow(TestBoard *tb, uint8_t bits)
+{
+    for (unsigned i = 0; i < 7; i++)
+        test_cfg_write(tb, PC_SLOT_HOST << 3, (uint8_t)(0x59 + i), 1, bits << 4 | (i ? bits : 0));
+}
+
 static void event(TestBoard *tb, uint8_t what)
 {
     PciDev *d = pci_bus_find(tb->board.pci, what & 1 ? NIC_SLOT << 3 : MSIX_SLOT << 3);
@@ -104,7 +112,10 @@ static void event(TestBoard *tb, uint8_t what)
         }
         break;
     default:
-        acpi_pm_gpe_raise(pm, what & 0x3f);
+        if (what & 0x20)
+            shadow(tb, what & 3);
+        else
+            acpi_pm_gpe_raise(pm, what & 0x1f);
         break;
     }
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The VGA from hostile programs, with a screen on which its picture is drawn now and then. The
- * event's byte: bit 7 asks for the text, the others put a mode up to start from. */
+ * event's byte: bit 7 asks for the text, the others put a mode up to start from, or one that no memory
+ * is large enough for. */
 #include "bus_fuzz.h"
 
 #include "lodge/display.h"
@@ -11,6 +12,7 @@ enum {
     LFB = 0xe0000000,
     REGISTERS = 0xf0000000,
     CARD_DEVFN = 3 << 3,
+    LARGE = 0x70,
 };
 
 static const BusFuzzRegion ports[] = {
@@ -40,6 +42,20 @@ static void set_pairs(TestBoard *tb, uint16_t port, const uint8_t *vals, unsigne
 {
     for (unsigned i = 0; i < n; i++)
         test_out(tb, port, 2, vals[i] << 8 | i);
+}
+
+/* More picture than there is memory for it. */
+static void put_large_mode(TestBoard *tb, unsigned size)
+{
+    uint16_t vbe[] = {0xb0c5, (uint16_t)(1024 << (size & 3)), (uint16_t)(1024 << (size >> 2 & 3)),
+                      32, 0x41};
+
+    test_out(tb, 0x1ce, 2, 4);
+    test_out(tb, 0x1cf, 2, 0);
+    for (unsigned i = 0; i < G_N_ELEMENTS(vbe); i++) {
+        test_out(tb, 0x1ce, 2, i);
+        test_out(tb, 0x1cf, 2, vbe[i]);
+    }
 }
 
 /* A mode small enough that many programs run in a second. */
@@ -75,6 +91,10 @@ static void put_mode(TestBoard *tb, unsigned mode)
 
 static void event(TestBoard *tb, uint8_t what)
 {
+    if ((what & LARGE) == LARGE) {
+        put_large_mode(tb, what & 0xf); /* not drawn: that takes long */
+        return;
+    }
     if (what & 0x7f)
         put_mode(tb, (what & 0x7f) - 1u);
     if (what & 0x80)
