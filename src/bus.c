@@ -200,6 +200,17 @@ void bus_unmap(Bus *b, BusRegion *r)
     lodge_unlock(&b->lock);
 }
 
+void bus_set_ops(Bus *b, BusRegion *r, const BusRegionOps *ops)
+{
+    lodge_lock(&b->lock);
+    if (r->mapped)
+        coalesce_locked(b, r, false);
+    __atomic_store_n(&r->ops, ops, __ATOMIC_RELAXED); /* a call under way finds the same in both */
+    if (r->mapped)
+        coalesce_locked(b, r, true);
+    lodge_unlock(&b->lock);
+}
+
 BusReader *bus_reader_new(Bus *b)
 {
     BusReader *rd = g_new0(BusReader, 1);

@@ -69,6 +69,10 @@ void bus_place(Bus *b, BusRegion *r, uint64_t base);
 /* Context: as bus_place. A call begun on another vCPU may still finish after it returns. */
 void bus_unmap(Bus *b, BusRegion *r);
 
+/* Give @r other @ops, which differ in @ops->coalesce alone. Context: as bus_place. Writes that wait
+ * stay in their order. */
+void bus_set_ops(Bus *b, BusRegion *r, const BusRegionOps *ops);
+
 /* One reader a thread. */
 BusReader *bus_reader_new(Bus *b);
 void bus_reader_free(BusReader *rd);

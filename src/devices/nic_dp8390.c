@@ -85,6 +85,15 @@ void dp8390_update_irq(Dp8390 *n)
     n->set_irq(n->dev, n->regs.isr & n->regs.imr & ISR_CAUSES);
 }
 
+/**
+ * dp8390_remote_irq() - Whether the end of a remote DMA interrupts
+ * Context: card's lock held.
+ */
+bool dp8390_remote_irq(const Dp8390 *n)
+{
+    return n->regs.imr & ISR_RDC;
+}
+
 /* Set causes in ISR. Context: card's lock held. */
 void dp8390_raise(Dp8390 *n, uint8_t bits)
 {

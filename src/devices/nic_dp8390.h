@@ -71,6 +71,7 @@ void dp8390_chip_reset(Dp8390 *n);
 void dp8390_quiesce(Dp8390 *n);
 void dp8390_resume(Dp8390 *n);
 void dp8390_update_irq(Dp8390 *n);
+bool dp8390_remote_irq(const Dp8390 *n);
 
 uint8_t dp8390_read(Dp8390 *n, unsigned reg);
 void dp8390_write(Dp8390 *n, unsigned reg, uint8_t val);

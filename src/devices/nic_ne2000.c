@@ -86,15 +86,30 @@ static void ne2000_write(void *owner, uint64_t off, unsigned size, uint64_t val)
         write_byte(owner, off + i, (uint8_t)(val >> (8 * i)));
 }
 
-/* RSAR and RBCR on page 0, part of the multicast filter on page 1. */
-static const BusSpan remote_address[] = {{8, 4}, {0}};
-static const BusRegionOps ne2000_ops = {ne2000_read, ne2000_write, 1 | 2 | 4, remote_address};
+/* RSAR and RBCR on page 0, part of the multicast filter on page 1; and the data port, as long as the
+ * last word of a remote write is no cause of an interrupt: who polls for it makes the words come. */
+static const BusSpan address[] = {{8, 4}, {0}};
+static const BusSpan address_data[] = {{8, 4}, {NE2000_DATA, NE2000_RESET - NE2000_DATA}, {0}};
+static const BusRegionOps prompt_ops = {ne2000_read, ne2000_write, 1 | 2 | 4, address};
+static const BusRegionOps ne2000_ops = {ne2000_read, ne2000_write, 1 | 2 | 4, address_data};
+
+/* IMR may have changed. Card's lock held. */
+static void choose_ops(const Dp8390 *n, BusRegion *r)
+{
+    const BusRegionOps *ops = dp8390_remote_irq(n) ? &prompt_ops : &ne2000_ops;
+
+    if (r->ops != ops)
+        bus_set_ops(n->dev->board->pio, r, ops);
+}
 
 /* ---- ISA ---- */
 
 static void isa_set_irq(Device *d, bool asserted)
 {
-    irq_line_set(((Ne2kIsa *)d)->irq, asserted);
+    Ne2kIsa *c = (Ne2kIsa *)d;
+
+    choose_ops(&c->nic, &c->region);
+    irq_line_set(c->irq, asserted);
 }
 
 static void isa_unrealize(Device *d)
@@ -188,7 +203,10 @@ const DeviceClass ne2k_isa_class = {
 
 static void pci_card_set_irq(Device *d, bool asserted)
 {
-    pci_set_intx((PciDev *)d, asserted);
+    Ne2kPci *c = (Ne2kPci *)d;
+
+    choose_ops(&c->nic, &c->pci.bar[0].region);
+    pci_set_intx(&c->pci, asserted);
 }
 
 static void pci_card_unrealize(Device *d)
