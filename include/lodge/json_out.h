@@ -28,8 +28,8 @@ void json_number(JsonOut *j, const char *key, int64_t value);
 void json_double(JsonOut *j, const char *key, double value); /* not finite: null */
 void json_null(JsonOut *j, const char *key);
 void json_bool(JsonOut *j, const char *key, bool value);
-/* Text with a newline (on one line: CR LF) at its end, all nesting closed; transfer none, until @j is
- * freed. */
+/* Text with a newline (on one line: CR LF) at its end, all nesting closed; transfer none, until @j
+ * is freed. */
 const char *json_text(JsonOut *j);
 
 #endif

@@ -17,6 +17,7 @@ const OptionalLibrary optional_libraries[] = {
     {"json-glib", "libjson-glib-1.0.so.0", "libjson-glib-1.0-0",
      "the control socket of a machine, and the verbs that use it"},
     {"libpng", "libpng16.so.16", "libpng16-16", "pictures of the screen"},
+    {"libvncserver", "libvncserver.so.1", "libvncserver1", "screens for VNC viewers"},
     {NULL},
 };
 

@@ -31,6 +31,7 @@
 #include "machine.h"
 #include "registry.h"
 #include "verb_run.h"
+#include "vnc.h"
 
 #define CONSOLE_LOG_BYTES (1 * MIB)
 #define TAIL_LINES 100 /* a panic with its call trace, whose first line says why */
@@ -43,6 +44,7 @@ typedef struct Run {
     Console *console;
     Machine *machine;
     Control *control;
+    Vnc *vnc;
     unsigned signals; /* SIGINT and SIGTERM so far */
     int killed_by;    /* signal number, or 0 */
     bool timed_out, killed_by_key;
@@ -210,6 +212,31 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
     return r->control != NULL;
 }
 
+/* A literal comma is doubled, as on the command line. */
+static void append_doubled(GString *out, const char *text)
+{
+    for (; *text; text++)
+        g_string_append(out, *text == ',' ? ",," : (char[]){*text, '\0'});
+}
+
+static bool open_display(Run *r, GError **error)
+{
+    Board *b = machine_board(r->machine);
+    VncConfig config = {.display = b->display, .input = b->input, .name = r->options->name};
+    g_autoptr(GString) spec = g_string_new(NULL);
+    if (!r->options->display)
+        return true;
+    append_doubled(spec, r->options->display);
+    if (r->options->display_password) {
+        g_string_append(spec, ",password-file=");
+        append_doubled(spec, r->options->display_password);
+    }
+    r->vnc = vnc_open(spec->str, &config, error);
+    if (r->vnc && !r->options->quiet)
+        lodge_note("%s: the screen is at %s", r->options->name, vnc_describe(r->vnc));
+    return r->vnc != NULL;
+}
+
 static bool set_up(Run *r, const Tree *tree, GError **error)
 {
     const RunOptions *o = r->options;
@@ -240,7 +267,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
             r->console = console_new(c, &console_ops, r);
         }
     }
-    if (!open_control(r, tree, error) || !machine_start(r->machine, error))
+    if (!open_control(r, tree, error) || !open_display(r, error) || !machine_start(r->machine, error))
         return false;
     if (o->trace_boot || o->verbose)
         report_times(r, begin_ns);
@@ -250,6 +277,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
 static void tear_down(Run *r)
 {
     control_close(r->control);
+    vnc_close(r->vnc);
     console_free(r->console);
     machine_free(r->machine);
     console_log_close(r->log);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * "lodge devices": the classes of device_table[] and their properties; or, of a running machine, its
- * devices as they are. A class goes before a machine of the same name.
+ * "lodge devices": the classes of device_table[] and their properties; or, of a running machine,
+ * its devices as they are. A class goes before a machine of the same name.
  */
 #include <inttypes.h>
 #include <stdio.h>

@@ -107,7 +107,8 @@ int verb_screen(const Verb *self, int argc, char **argv)
     if (!o->args->len)
         lodge_fail(&error, LODGE_ERROR_CONFIG, "no machine; give its NAME");
     else if (png && !*png)
-        lodge_fail(&error, LODGE_ERROR_CONFIG, "--png: no file; give one, or - for standard output");
+        lodge_fail(&error, LODGE_ERROR_CONFIG,
+                   "--png: no file; give one, or - for standard output");
     else if (png && json && !strcmp(png, "-"))
         lodge_fail(&error, LODGE_ERROR_CONFIG,
                    "--png -: standard output is the picture's; leave --json out");

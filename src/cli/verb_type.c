@@ -77,8 +77,8 @@ static bool check_text(const GString *text, GError **error)
         g_autofree char *shown =
             g_strndup(p, (gsize)(g_unichar_isprint(c) ? g_utf8_next_char(p) - p : 0));
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "character '%s' (U+%04X) is not on the keyboard; nothing was typed", shown,
-                          c);
+                          "character '%s' (U+%04X) is not on the keyboard; nothing was typed",
+                          shown, c);
     }
     return true;
 }
@@ -91,8 +91,8 @@ static bool check_keys(const char *keys, GPtrArray *ret_names, GError **error)
         const char *name = !strcmp(*w, "del") ? "delete" : !strcmp(*w, "enter") ? "ret" : *w;
         if (!input_key_by_name(name))
             return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--keys %s: no key \"%s\"; names are like ctrl, alt, delete, ret, f1, "
-                              "a", keys, *w);
+                              "--keys %s: no key \"%s\"; names are like ctrl, alt, delete, ret, "
+                              "f1, a", keys, *w);
         g_ptr_array_add(ret_names, g_strdup(name));
     }
     if (!ret_names->len || ret_names->len > KEYS_MAX)
@@ -101,7 +101,12 @@ static bool check_keys(const char *keys, GPtrArray *ret_names, GError **error)
     return true;
 }
 
-static bool press(Client *c, const GPtrArray *names, int64_t deadline, GError **error)
+static int64_t soon(void)
+{
+    return g_get_monotonic_time() + TYPE_SECONDS * G_TIME_SPAN_SECOND;
+}
+
+static bool press(Client *c, const GPtrArray *names, GError **error)
 {
     JsonOut *call = client_begin("send-key");
     json_array(call, "keys");
@@ -113,7 +118,7 @@ static bool press(Client *c, const GPtrArray *names, int64_t deadline, GError **
     }
     json_end(call);
     json_number(call, "hold-time", HOLD_MS);
-    return client_call(c, call, deadline, error).node != NULL;
+    return client_call(c, call, soon(), error).node != NULL;
 }
 
 /* Answered when it is typed, and all that was asked for before. */
@@ -171,12 +176,11 @@ static bool read_line(const Options *o, Typing *t, GError **error)
 
 static bool type_all(const char *name, const Typing *t, GError **error)
 {
-    int64_t deadline = g_get_monotonic_time() + TYPE_SECONDS * G_TIME_SPAN_SECOND;
-    g_autoptr(Client) c = client_connect(name, deadline, error);
+    g_autoptr(Client) c = client_connect(name, soon(), error);
     if (!c || (t->text->len && !type_text(c, t->text->str, t->rate, error)))
         return false;
     for (unsigned i = 0; i < t->keys->len; i++) {
-        if (!press(c, g_ptr_array_index(t->keys, i), deadline, error))
+        if (!press(c, g_ptr_array_index(t->keys, i), error))
             return false;
     }
     /* With nothing in it: waits until those keys are let go. */

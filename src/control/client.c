@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A QMP client of the plainest kind: greeting, negotiation, one command at a time; events in between
- * are passed over. The path goes through the running folder's descriptor, as the server's does, so
- * that long names work.
+ * A QMP client of the plainest kind: greeting, negotiation, one command at a time; events in
+ * between are passed over. The path goes through the running folder's descriptor, as the server's
+ * does, so that long names work.
  */
 #include "client.h"
 
@@ -91,9 +91,11 @@ static bool send_all(Client *c, const char *text, int64_t deadline, GError **err
 static bool next_value(Client *c, int64_t deadline, GError **error)
 {
     for (;;) {
-        size_t used;
-        JsonScanResult what = json_scan_feed(c->scan, c->input->data + c->input_at,
-                                             c->input->len - c->input_at, &used);
+        size_t used = 0;
+        JsonScanResult what = JSON_SCAN_MORE;
+        if (c->input_at < c->input->len)
+            what = json_scan_feed(c->scan, c->input->data + c->input_at,
+                                  c->input->len - c->input_at, &used);
         c->input_at += used;
         if (what == JSON_SCAN_VALUE) {
             jv_clear(&c->last);

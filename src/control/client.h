@@ -35,7 +35,8 @@ JsonOut *client_begin(const char *command);
  * @request: from client_begin(), taken over
  * @deadline: as of client_connect()
  * Return: what stands under "return", valid until the next call; node NULL with the machine's error
- *         (LODGE_ERROR_HOST; LODGE_ERROR_NOT_FOUND: no such device), or LODGE_ERROR_HOST: no answer.
+ *         (LODGE_ERROR_HOST; LODGE_ERROR_NOT_FOUND: no such device), or LODGE_ERROR_HOST: no
+ *         answer.
  */
 Jv client_call(Client *c, JsonOut *request, int64_t deadline, GError **error);
 

@@ -28,7 +28,8 @@ typedef struct CommandArg {
 
 /*
  * The answer to one command. The transport owns it until the command says control_reply_later(),
- * and again from control_reply_done() on; between them it is the command's, unless cancel is called.
+ * and again from control_reply_done() on; between them it is the command's, unless cancel is
+ * called.
  */
 typedef struct ControlReply ControlReply;
 struct ControlReply {
@@ -46,6 +47,7 @@ struct ControlReply {
 JsonOut *control_return(ControlReply *r);
 /* The answer comes by control_reply_done(). */
 void control_reply_later(ControlReply *r, void (*cancel)(ControlReply *r), void *opaque);
+/* Send it; @r is gone. Runs no other command: may be called in the middle of a change. */
 void control_reply_done(ControlReply *r, const GError *error);
 
 typedef struct Command {

@@ -183,7 +183,8 @@ COMMAND_FN(cmd_change_medium)
     if (!d)
         return false;
     BlkNode *now = machine_medium(c->config.machine, d);
-    BlkLimits limits = {.read_only = true};
+    /* An empty drive: a floppy can be written, a CD cannot. */
+    BlkLimits limits = {.read_only = g_strcmp0(d->cls->bus, "fdc") != 0};
     if (now)
         blk_limits(now, &limits);
     BlkOptions o = {

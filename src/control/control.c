@@ -2,8 +2,8 @@
 /*
  * The context of control: what commands work on, and how news of the machine become events.
  *
- * The socket lies in the machine's running folder, which is this user's alone, with mode 0600. It is
- * bound through the folder's descriptor, so that no path is too long for a socket's address. One
+ * The socket lies in the machine's running folder, which is this user's alone, with mode 0600. It
+ * is bound through the folder's descriptor, so that no path is too long for a socket's address. One
  * that a killed machine left is ours to take away: the folder's lock is held.
  *
  * Events and their order are QEMU's: STOP and RESUME before the answer to the command that caused
@@ -24,7 +24,7 @@
 
 #include "control_internal.h"
 
-#define BACKLOG 16
+#define BACKLOG 128
 
 Machine *control_machine(Control *c, GError **error)
 {
@@ -197,7 +197,7 @@ void control_close(Control *c)
         return;
     if (c->config.machine)
         machine_listen(c->config.machine, NULL, NULL);
-    if (c->qmp) {
+    if (c->qmp && c->config.registry) {
         g_autofree char *path =
             g_build_filename(registry_run_dir(c->config.registry), CONTROL_SOCKET, NULL);
         (void)unlink(path);

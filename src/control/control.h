@@ -35,8 +35,8 @@ typedef struct ControlConfig {
  * Return: transfer full, or NULL with LODGE_ERROR_HOST: the socket cannot be made.
  */
 Control *control_open(const ControlConfig *config, GError **error);
-/* Before the machine is freed. What was said is sent as far as it goes without waiting; keys that are
- * down are let go. NULL is fine. */
+/* Before the machine is freed. What was said is sent as far as it goes without waiting; keys that
+ * are down are let go. NULL is fine. */
 void control_close(Control *c);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Control, control_close)
 

@@ -71,13 +71,13 @@ char *hmp_run(Control *c, const char *line);
 
 /* ---- qmp.c ---- */
 
-/* Take over @listen_fd, a listening socket. */
+/* Take over @listen_fd, a listening socket; -1: there is none. */
 Qmp *qmp_new(Control *c, int listen_fd);
 void qmp_free(Qmp *q); /* NULL is fine */
 /* To everybody who has negotiated. */
 void qmp_event(Qmp *q, const char *line);
-/* Clients that there are now. */
-unsigned qmp_clients(const Qmp *q);
+/* Greet who is at the other end of @fd, a stream socket that is taken over. */
+void qmp_add_client(Qmp *q, int fd);
 
 /* QMP's {"qemu": ..., "package": ...}. */
 void qmp_print_version(JsonOut *out, const char *key);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What stands before the JSON parser: where a value ends, and whether it is one. Spec: RFC 8259, sections 2 to 8; QEMU docs/interop/qmp-spec.rst, section 2.
+ * What stands before the JSON parser: where a value ends, and whether it is one. Spec: RFC 8259,
+ * sections 2 to 8; QEMU docs/interop/qmp-spec.rst, section 2.
  *
  * json-glib recurses with the nesting, trusts surrogate pairs and takes more than JSON; so depth,
- * size, escapes, numbers, keywords, UTF-8 and the order of words are settled here, and it makes a tree
- * of what is known to be right. Left out of what QEMU takes: strings in single quotes. Integers beyond
- * 64 bits with a sign are refused; of a member that is there twice, the last one counts.
+ * size, escapes, numbers, keywords, UTF-8 and the order of words are settled here, and it makes a
+ * tree of what is known to be right. Left out of what QEMU takes: strings in single quotes.
+ * Integers beyond 64 bits with a sign are refused; of a member that is there twice, the last one
+ * counts.
  *
  * After a byte that cannot stand where it does, everything up to the next bracket, comma, colon or
  * control character is skipped, so that a line of noise is one error; 0xFF, which is in no UTF-8
@@ -226,7 +228,8 @@ static void end_word(JsonScan *s)
     s->state = STATE_START;
 }
 
-/* A whole \uXXXX: no NUL, which ends strings, and surrogates in pairs only (RFC 8259, section 7). */
+/* A whole \uXXXX: no NUL, which ends strings, and surrogates in pairs only. Spec: RFC 8259, section
+ * 7. */
 static void end_escape(JsonScan *s)
 {
     bool high = (s->unit & 0xfc00) == 0xd800, low = (s->unit & 0xfc00) == 0xdc00;

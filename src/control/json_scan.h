@@ -3,8 +3,8 @@
 #define LODGE_JSON_SCAN_H
 
 /*
- * Cuts a stream of bytes into JSON values and refuses what the parser behind it must not see. Values
- * need nothing between them; a line's end means nothing.
+ * Cuts a stream of bytes into JSON values and refuses what the parser behind it must not see.
+ * Values need nothing between them; a line's end means nothing.
  */
 
 #include <stddef.h>

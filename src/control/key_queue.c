@@ -4,8 +4,8 @@
  * after the other, whoever asked, by a timer on the main loop.
  *
  * A guest's keyboard holds 16 bytes; typing faster than it reads loses keys, so every step says how
- * long to wait behind it. Invariants: (1) at most STEPS_MAX steps wait. (2) A job that is cancelled,
- * or cut off by key_queue_free(), lets go of what it holds down.
+ * long to wait behind it. Invariants: (1) at most STEPS_MAX steps wait. (2) A job that is
+ * cancelled, or cut off by key_queue_free(), lets go of what it holds down.
  */
 #include <string.h>
 
@@ -84,9 +84,7 @@ static void run(KeyQueue *q)
         ControlReply *reply = job->reply;
         job_free(job);
         if (reply)
-            control_reply_done(reply, NULL); /* may add the next one, behind what is there */
-        if (q->timer)
-            return;
+            control_reply_done(reply, NULL);
     }
 }
 

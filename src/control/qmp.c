@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * QMP over a listening socket. Spec: QEMU docs/interop/qmp-spec.rst as 7.2 speaks it: a greeting,
- * negotiation by qmp_capabilities, then commands; answers come in the order of the commands, each on
- * a line of its own that ends in CR LF. Left out: out-of-band execution (not among the capabilities).
+ * negotiation by qmp_capabilities, then commands; answers come in the order of the commands, each
+ * on a line of its own that ends in CR LF. Left out: out-of-band execution (not among the
+ * capabilities).
  *
  * Everything runs on the main loop and nothing waits. A client is bounded in each direction: input
  * is read only while there is room for its answers and no command is under way; a value has a
@@ -60,7 +61,7 @@ struct Qmp {
     GPtrArray *clients;
 };
 
-static void client_update(QmpClient *cl);
+static gboolean on_answered(gpointer opaque);
 
 void qmp_print_version(JsonOut *out, const char *key)
 {
@@ -136,8 +137,12 @@ static void reply_send(ControlReply *r, const GError *error)
     jv_free(qr->root);
     g_free(qr);
     cl->waiting = NULL;
-    if (was_later)
-        client_update(cl);
+    if (was_later) {
+        /* What comes next is for the loop: this may be the middle of a change of the machine. */
+        client_flush(cl);
+        g_clear_handle_id(&cl->in, g_source_remove);
+        cl->in = g_idle_add(on_answered, cl);
+    }
 }
 
 /* ---- commands ---- */
@@ -306,6 +311,8 @@ static void client_free(gpointer opaque)
     g_free(cl);
 }
 
+static void client_update(QmpClient *cl);
+
 static gboolean on_input(int fd, GIOCondition condition, gpointer opaque)
 {
     QmpClient *cl = opaque;
@@ -322,6 +329,14 @@ static gboolean on_input(int fd, GIOCondition condition, gpointer opaque)
     } else if (condition & (G_IO_HUP | G_IO_ERR)) {
         cl->dropped = true;
     }
+    client_update(cl);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean on_answered(gpointer opaque)
+{
+    QmpClient *cl = opaque;
+    cl->in = 0;
     client_update(cl);
     return G_SOURCE_REMOVE;
 }
@@ -367,7 +382,7 @@ static void client_update(QmpClient *cl)
 
 /* ---- clients ---- */
 
-static void client_new(Qmp *q, int fd)
+void qmp_add_client(Qmp *q, int fd)
 {
     QmpClient *cl = g_new0(QmpClient, 1);
     cl->qmp = q;
@@ -417,7 +432,7 @@ static gboolean on_connect(int fd, GIOCondition condition, gpointer opaque)
     if (q->clients->len >= CLIENTS_MAX)
         refuse(client);
     else
-        client_new(q, client);
+        qmp_add_client(q, client);
     return G_SOURCE_CONTINUE;
 }
 
@@ -439,18 +454,14 @@ void qmp_event(Qmp *q, const char *line)
     }
 }
 
-unsigned qmp_clients(const Qmp *q)
-{
-    return q->clients->len;
-}
-
 Qmp *qmp_new(Control *c, int listen_fd)
 {
     Qmp *q = g_new0(Qmp, 1);
     q->control = c;
     q->listen_fd = listen_fd;
     q->clients = g_ptr_array_new_with_free_func(client_free);
-    q->accept = g_unix_fd_add(listen_fd, G_IO_IN, on_connect, q);
+    if (listen_fd >= 0)
+        q->accept = g_unix_fd_add(listen_fd, G_IO_IN, on_connect, q);
     return q;
 }
 
@@ -462,6 +473,7 @@ void qmp_free(Qmp *q)
     for (unsigned i = 0; i < q->clients->len; i++)
         client_flush(g_ptr_array_index(q->clients, i));
     g_ptr_array_free(q->clients, TRUE);
-    close(q->listen_fd);
+    if (q->listen_fd >= 0)
+        close(q->listen_fd);
     g_free(q);
 }

@@ -20,6 +20,8 @@
  */
 #include "acpi_hotplug.h"
 
+#include "lodge/error.h"
+
 #include "acpi_pm.h"
 
 enum { HP_UP = 0x0, HP_DOWN = 0x4, HP_EJECT = 0x8, HP_REMOVABLE = 0xc };
@@ -152,16 +154,19 @@ static void hp_reset(Device *dev, ResetKind kind)
     h->regs.down = 0;
 }
 
-/* The machine that was saved had not answered these; this one has the devices too. */
+/* What the machine that was saved had not answered is asked of this one. */
 static bool hp_post_load(void *obj, unsigned version, GError **error)
 {
     AcpiHotplug *h = obj;
+    const AcpiHotplugRegs *r = &h->regs;
+    uint32_t pending = r->up | r->down;
+    if (((pending | r->ejecting) & ~ACPI_HOTPLUG_SLOTS) || (pending & r->ejecting))
+        return lodge_fail(error, LODGE_ERROR_IMAGE, "%s: slots 0x%x, 0x%x, 0x%x", h->dev.id, r->up,
+                          r->down, r->ejecting);
     lodge_lock(&h->dev.lock);
-    uint32_t again = h->regs.ejecting, up = h->regs.up, down = h->regs.down;
+    uint32_t again = h->regs.ejecting;
     h->regs.ejecting = 0;
     hp_eject_locked(h, again);
-    h->regs.up = up & ACPI_HOTPLUG_SLOTS;
-    h->regs.down = down & ACPI_HOTPLUG_SLOTS & ~h->regs.ejecting;
     lodge_unlock(&h->dev.lock);
     return true;
 }

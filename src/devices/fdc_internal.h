@@ -99,6 +99,7 @@ typedef struct FdcDrive {
     Device *dev;             /* borrowed; NULL: none at this select */
     BlkNode *node;           /* borrowed; NULL: no medium */
     const FdcFormat *format; /* of the medium; NULL: none */
+    uint64_t bytes;          /* of the image: the sectors past it are bad */
     bool read_only;
     uint8_t type; /* CMOS type */
 } FdcDrive;

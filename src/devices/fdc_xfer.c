@@ -146,11 +146,15 @@ static void submit(Fdc *f, BlkOp op, uint64_t offset, uint64_t len)
 /* @sector: 1 to the format's number; the caller has looked at the medium. */
 static void submit_sector(Fdc *f, BlkOp op, unsigned sector)
 {
-    const FdcFormat *m = f->drive[unit_of(f)].format;
+    const FdcDrive *d = &f->drive[unit_of(f)];
     const FdcRegs *r = &f->regs;
-    uint64_t track = (uint64_t)r->track[unit_of(f)] * m->heads + r->head;
+    uint64_t track = (uint64_t)r->track[unit_of(f)] * d->format->heads + r->head;
+    uint64_t offset = (track * d->format->sectors + sector - 1) * FDC_SECTOR;
 
-    submit(f, op, (track * m->sectors + sector - 1) * FDC_SECTOR, FDC_SECTOR);
+    if (range_within(offset, FDC_SECTOR, d->bytes))
+        submit(f, op, offset, FDC_SECTOR);
+    else
+        end(f, ST0_ABNORMAL, ST1_DATA_ERROR, ST2_DATA_ERROR);
 }
 
 /* A sector was read into buf[]. */

@@ -16,6 +16,7 @@
 #include "lodge/error.h"
 #include "lodge/num.h"
 
+#define CUT_FORMAT formats[6] /* 1440 KiB */
 enum { TYPE_NONE, TYPE_360K, TYPE_1200K, TYPE_720K, TYPE_1440K, TYPE_2880K };
 enum { RATE_500K, RATE_300K, RATE_250K, RATE_1M };
 #define BIT(n) (1u << (n))
@@ -45,13 +46,17 @@ static const FdcFormat formats[] = {
     {2880 * KIB, 80, 2, 36, BIT(RATE_1M), TYPE_2880K, BIT(TYPE_2880K)},
 };
 
+/* An odd size is the beginning of a 1.44 MiB disk, as GRUB's image is: boot images are often cut
+ * where their contents end. */
 static const FdcFormat *find_format(uint64_t bytes)
 {
+    if (!bytes || bytes % FDC_SECTOR)
+        return NULL;
     for (unsigned i = 0; i < G_N_ELEMENTS(formats); i++) {
         if (formats[i].bytes == bytes)
             return &formats[i];
     }
-    return NULL;
+    return bytes < CUT_FORMAT.bytes ? &CUT_FORMAT : NULL;
 }
 
 /* @c with @medium in it (NULL: empty); unchanged if that fails. */
@@ -66,7 +71,8 @@ static bool put_in(const Device *d, FdcDrive *c, BlkNode *medium, GError **error
         if (!m)
             return lodge_fail(error, LODGE_ERROR_CONFIG,
                               "%s: an image of %" PRIu64 " bytes is no floppy disk; there are "
-                              "160K, 180K, 320K, 360K, 720K, 1200K, 1440K, 1680K and 2880K",
+                              "160K, 180K, 320K, 360K, 720K, 1200K, 1440K, 1680K and 2880K, and "
+                              "whole sectors of less than 1440K",
                               d->id, l.size);
         if (l.align > FDC_SECTOR)
             return lodge_fail(error, LODGE_ERROR_CONFIG,
@@ -78,6 +84,7 @@ static bool put_in(const Device *d, FdcDrive *c, BlkNode *medium, GError **error
     }
     c->node = medium;
     c->format = m;
+    c->bytes = l.size;
     c->read_only = l.read_only;
     if (!c->type)
         c->type = m ? m->drive : TYPE_1440K;

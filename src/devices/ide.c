@@ -11,7 +11,8 @@
  * as firmware leaves it, for kernels that are entered without one; timing bits are kept and do
  * nothing. Of the control block only 3F6 is decoded. A channel without drives floats: DD7 is
  * pulled down (ATA 6.3), so BSY reads 0 and software sees at once that nobody is there. Device 0
- * alone answers for device 1 with status 0; nobody answers for a missing device 0.
+ * alone answers for device 1: a disk with its own registers and status 0, a packet device with 0
+ * everywhere, so that it is not taken for two; nobody answers for a missing device 0.
  *
  * Threads: vCPU threads at the ports, the loops of the drives' block nodes in completions; all
  * under IdeBus.lock, which ranks behind the lock of a device, so that a reset of the controller or of a
@@ -105,6 +106,8 @@ static uint8_t read_register(IdeChannel *c, unsigned reg)
 
     if (!d)
         return FLOATING;
+    if (d->cd && !ide_selected(c))
+        return 0;
     switch (reg) {
     case IDE_REG_FEATURE:
         return d->regs.error;

@@ -518,8 +518,11 @@ static bool vga_post_load(void *obj, unsigned version, GError **error)
         return lodge_fail(error, LODGE_ERROR_IMAGE, "%s: no VBE mode: %u by %u, %u bits",
                           v->pci.dev.id, v->regs.vbe[VBE_XRES], v->regs.vbe[VBE_YRES],
                           v->regs.vbe[VBE_BPP]);
+    lodge_lock(&v->pci.dev.lock);
     draw_anew(v);
-    return pci_post_load(&v->pci, error);
+    bool ok = pci_post_load(&v->pci, error);
+    lodge_unlock(&v->pci.dev.lock);
+    return ok;
 }
 
 #define AT(field) (offsetof(VgaRegs, field) + sizeof(PciRegs))

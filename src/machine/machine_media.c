@@ -3,8 +3,8 @@
  * Removable media: another image behind a drive of a machine that runs.
  *
  * The new image is opened first, so that a wrong one leaves everything as it was; then the machine
- * comes to rest, the drive takes the new node, and the old one is closed. A node goes by the name of
- * its drive from then on. Main thread.
+ * comes to rest, the drive takes the new node, and the old one is closed. A node goes by the name
+ * of its drive from then on. Main thread.
  */
 #include <string.h>
 

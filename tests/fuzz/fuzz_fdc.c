@@ -11,6 +11,7 @@ enum { DISKS = 4 };
 static const BusFuzzRegion ports[] = {
     {0x3f2, 4}, {0x3f7, 1}, {0x00, 16}, {0x81, 1}, {0x3f0, 2}, {0}};
 static BlkNode *disks[DISKS]; /* two of each drive */
+static BlkNode *odd;          /* fits none */
 static Device *drives[2];
 
 static void set_up(TestBoard *tb)
@@ -19,12 +20,13 @@ static void set_up(TestBoard *tb)
         const char *name;
         uint64_t kib;
         bool read_only;
-    } t[DISKS] = {{"a", 1440, false}, {"b", 360, false}, {"a2", 720, true}, {"b2", 160, false}};
+    } t[DISKS] = {{"a", 1440, false}, {"b", 360, false}, {"a2", 711, true}, {"b2", 160, false}};
 
     for (unsigned i = 0; i < DISKS; i++) {
         disks[i] = fuzz_disk_new(t[i].name, t[i].kib * KIB, t[i].read_only);
         test_board_backend(tb, t[i].name, disks[i]);
     }
+    odd = fuzz_disk_new("odd", 1441 * KIB, false);
     test_board_add(tb, "i8237", NULL);
     test_board_add(tb, "fdc-82077", NULL);
     drives[0] = test_board_add(tb, "floppy", "drive=a");
@@ -78,7 +80,7 @@ static void event(TestBoard *tb, uint8_t what)
         change(tb, what & 0x10 ? 1 - i % 2 : i % 2, disks[i]);
         break;
     default:
-        change(tb, i % 2, NULL);
+        change(tb, i % 2, what & 0x10 ? odd : NULL);
         break;
     }
 }
@@ -87,6 +89,7 @@ static void tear_down(TestBoard *tb)
 {
     for (unsigned i = 0; i < DISKS; i++)
         fuzz_disk_free(disks[i]);
+    fuzz_disk_free(odd);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)

@@ -16,9 +16,15 @@ static void set_up(TestBoard *tb)
     g_assert_true(ok);
 }
 
+/* A DMA descriptor at a place that fills reach. */
+static void event(TestBoard *tb, uint8_t what)
+{
+    test_out(tb, FW_CFG_PORT_DMA + 4, 4, __builtin_bswap32(what * 16u));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
-    static const BusFuzz f = {.ports = ports, .set_up = set_up};
+    static const BusFuzz f = {.ports = ports, .set_up = set_up, .event = event};
 
     return bus_fuzz_run(&f, data, len);
 }

@@ -14,18 +14,19 @@
 #define DISK_BYTES (40u << 20) /* more than the 32 MiB of a command */
 #define SMALL_BYTES (100u * 512)
 #define CD_BYTES (64u * 2048 + 512)
+#define TINY_BYTES 512 /* no whole block: refused */
 #define EVENT_SETTLE 0x40
 
 static const BusFuzzRegion ports[] = {
     {0x1f0, 8}, {0x3f6, 1}, {0x170, 8}, {0x376, 1}, {BM_PORT, 16}, {0}};
 static const uint8_t devfns[] = {PC_SLOT_PIIX << 3 | PC_FN_IDE, 0xff};
-static BlkNode *nodes[4];
+static BlkNode *nodes[5];
 static Device *cd;
 
 static void set_up(TestBoard *tb)
 {
-    static const uint32_t bytes[] = {DISK_BYTES, SMALL_BYTES, CD_BYTES, CD_BYTES / 2};
-    static const char *const names[] = {"a", "b", "c", "d"};
+    static const uint32_t bytes[] = {DISK_BYTES, SMALL_BYTES, CD_BYTES, CD_BYTES / 2, TINY_BYTES};
+    static const char *const names[] = {"a", "b", "c", "d", "e"};
 
     for (unsigned i = 0; i < G_N_ELEMENTS(nodes); i++) {
         nodes[i] = fuzz_disk_new(names[i], bytes[i] & ~511u, i >= 2);
@@ -53,7 +54,7 @@ static void event(TestBoard *tb, uint8_t what)
 {
     if (what & 0x80) {
         settle(tb); /* the frame quiesces the device before */
-        (void)cd->cls->change_medium(cd, what & 1 ? nodes[2 + (what >> 1 & 1)] : NULL, NULL);
+        (void)cd->cls->change_medium(cd, what & 1 ? nodes[2 + (what >> 1 & 3) % 3] : NULL, NULL);
     } else if (what & EVENT_SETTLE) {
         settle(tb);
     } else {

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The hot-plug registers, as firmware/hotplug.asl drives them. */
+#include <string.h>
+
 #include "testboard.h"
 
 #include "acpi_hotplug.h"
 #include "acpi_pm.h"
+#include "lodge/error.h"
 #include "lodge/num.h"
 #include "pc_map.h"
 
@@ -111,6 +114,18 @@ static void test_state(void)
     g_assert_cmphex(test_in(tb, DOWN, 4), ==, 1u << 6);
     g_assert_cmpuint(tb->requests[BOARD_EJECT], ==, before + 1); /* nobody had answered it */
     g_assert_cmpint(tb->last_arg, ==, 7);
+    static const uint8_t bad[] = {1 << 2, 1 << 7}; /* soldered; pending and on its way out */
+    uint8_t *up = memmem(saved->data, saved->len, "up", 2);
+    g_assert_nonnull(up);
+    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+        uint8_t *value = memchr(up, 1 << 5, 16);
+        g_assert_nonnull(value);
+        *value = bad[i];
+        g_assert_false(state_load(d->cls->state, d, saved->data, saved->len, &used, &error));
+        g_assert_error(error, LODGE_ERROR, LODGE_ERROR_IMAGE);
+        g_clear_error(&error);
+        *value = 1 << 5;
+    }
 }
 
 int main(int argc, char **argv)

@@ -99,6 +99,9 @@ static void test_signature(IdeFix *f, gconstpointer unused)
     ide_out(f, S, 6, 0xa0);
     g_assert_cmphex(ide_in(f, S, 4) | ide_in(f, S, 5) << 8, ==, 0xeb14);
     g_assert_cmphex(ide_in(f, S, 7), ==, 0);
+    ide_out(f, S, 6, 0xb0); /* there is no second one */
+    g_assert_cmphex(ide_in(f, S, 4) | ide_in(f, S, 7), ==, 0);
+    ide_out(f, S, 6, 0xa0);
     ide_out(f, S, 4, 0);
     ide_out(f, S, 7, 0xec); /* IDENTIFY DEVICE: refused, and the signature is back */
     g_assert_cmphex(ide_in(f, S, 7) & 1, ==, 1);

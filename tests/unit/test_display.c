@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The screen between a scripted adapter and viewers that count what they hear. */
+#include <string.h>
+
 #include "lodge/clock.h"
 #include "lodge/display.h"
 #include "lodge/num.h"
@@ -16,6 +18,7 @@ typedef struct Eye {
     unsigned changes, resizes;
     DisplayRect last;
     unsigned width, height;
+    bool seen[100 * 100]; /* dots that changed */
 } Eye;
 
 static void adapter_refresh(void *opaque, Display *d, bool all)
@@ -45,6 +48,10 @@ static void eye_changed(void *opaque, const DisplayRect *r)
 
     e->changes++;
     e->last = *r;
+    for (unsigned y = r->y; y < r->y + r->height; y++) {
+        for (unsigned x = r->x; x < r->x + r->width; x++)
+            e->seen[y * 100 + x] = true;
+    }
 }
 
 static void eye_resized(void *opaque, unsigned width, unsigned height)
@@ -155,8 +162,11 @@ static void test_damage(void)
     for (unsigned i = 0; i < 100; i++)
         a.damage[i] = (DisplayRect){i, i, 1, 1};
     eye.changes = 0;
+    memset(eye.seen, 0, sizeof eye.seen);
     display_update(d);
     g_assert_cmpuint(eye.changes, <=, 64);
+    for (unsigned i = 0; i < 100; i++)
+        g_assert_true(eye.seen[101 * i]);
     g_assert_cmpuint(late.changes, ==, eye.changes);
     check_last(&eye, 99, 99, 1, 1);
     a.width = 50;

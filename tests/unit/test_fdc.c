@@ -601,16 +601,41 @@ static void test_formats(void)
     }
 }
 
+/* An image that was cut: what is there can be read, the rest of the disk is bad. */
+static void test_cut(void)
+{
+    Fixture f = {0};
+    uint8_t buf[SECTOR];
+
+    set_up_with(&f, 20 * SECTOR, "drive=a");
+    g_assert_cmphex(fdc_cmos_drives(f.tb->board.fdc), ==, 0x40);
+    dma(&f, 0x44, SECTOR);
+    data_command(&f, 0x46, 1, 0, 1, 2, 18);
+    expect(&f, 0x04, 0, 0);
+    g_assert_cmpmem(guest(&f, buf, SECTOR), SECTOR, f.node.disk + 19 * SECTOR, SECTOR);
+    dma(&f, 0x44, SECTOR);
+    data_command(&f, 0x46, 1, 0, 1, 3, 18);
+    expect(&f, 0x44, 0x20, 0x20);
+    dma(&f, 0x48, SECTOR);
+    data_command(&f, 0x45, 1, 0, 1, 3, 18);
+    expect(&f, 0x44, 0x20, 0x20);
+    tear_down(&f, NULL);
+}
+
 static void test_change(Fixture *f, gconstpointer unused)
 {
     GError *error = NULL;
     BlkNode odd = {.limits = {.size = 1440 * KIB + 512, .align = 512}};
+    BlkNode nothing = {.limits = {.align = 512}};
     BlkNode five = {.limits = {.size = 1200 * KIB, .align = 512}};
 
     g_assert_true(f->floppy->cls->change_medium(f->floppy, NULL, &error));
     seek(f, 1);
     g_assert_cmphex(in(f, DIR), ==, 0x80); /* steps do not help while it is empty */
     g_assert_false(f->floppy->cls->change_medium(f->floppy, &odd, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+    g_clear_error(&error);
+    g_assert_false(f->floppy->cls->change_medium(f->floppy, &nothing, &error));
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
     g_clear_error(&error);
     g_assert_false(f->floppy->cls->change_medium(f->floppy, &five, &error));
@@ -673,16 +698,26 @@ static void test_venom(Fixture *f, gconstpointer unused)
         settle(f);
         leave_reset(f);
     }
-    static const uint8_t famous[] = {0x0a, 0x8e}; /* READ ID, DRIVE SPECIFICATION */
+    /* READ ID, DRIVE SPECIFICATION: what comes after the command goes nowhere. */
+    static const struct {
+        uint8_t op, status, results;
+    } famous[] = {{0x0a, 0x10, 7}, {0x8e, 0xd0, 1}};
+    uint8_t before[10];
+    SEND(f, 0x03, 0xaf, 0x02);
     for (unsigned k = 0; k < 2; k++) {
-        out(f, FIFO, famous[k]);
+        SEND(f, 0x0e);
+        g_assert_cmpuint(results(f), ==, 10);
+        memcpy(before, f->st, 10);
+        out(f, FIFO, famous[k].op);
         for (unsigned i = 0; i < 100000; i++)
             out(f, FIFO, 0x42);
+        g_assert_cmphex(in(f, MSR), ==, famous[k].status);
         settle(f);
-        leave_reset(f);
+        g_assert_cmpuint(results(f), ==, famous[k].results);
+        SEND(f, 0x0e);
+        g_assert_cmpuint(results(f), ==, 10);
+        g_assert_cmpmem(f->st, 10, before, 10);
     }
-    SEND(f, 0x10);
-    g_assert_cmpuint(results(f), ==, 1);
 }
 
 /* CVE-2021-3507: an EOT past the track while the terminal count never comes. */
@@ -729,27 +764,29 @@ static void test_empty(Fixture *f, gconstpointer unused)
     g_assert_null(f->node.held);
 }
 
-/* The medium goes while a transfer is under way. */
+/* The medium goes, or is another one, while a transfer is under way. */
 static void test_removed(Fixture *f, gconstpointer unused)
 {
-    bool quiet = false;
+    for (unsigned kind = 0; kind < 2; kind++) {
+        bool quiet = false;
 
-    f->node.hold = true;
-    dma(f, 0x44, 4 * SECTOR);
-    SEND(f, 0xe6, 0, 0, 0, 1, 2, 18, 0x1b, 0xff);
-    settle(f);
-    device_quiesce(f->floppy, note_quiet, &quiet);
-    g_assert_false(quiet);
-    let_go(&f->node);
-    g_assert_true(quiet);
-    g_assert_true(f->floppy->cls->change_medium(f->floppy, NULL, NULL));
-    device_resume(f->floppy);
-    settle(f);
-    g_assert_cmphex(ack(f), ==, VECTOR);
-    results(f);
-    expect(f, 0x40, 0x01, 0);
-    expect_id(f, 0, 0, 2);
-    g_assert_null(f->node.held);
+        f->node.hold = true;
+        dma(f, 0x44, 4 * SECTOR);
+        SEND(f, 0xe6, 0, 0, 0, 1, 2, 18, 0x1b, 0xff);
+        settle(f);
+        device_quiesce(f->floppy, note_quiet, &quiet);
+        g_assert_false(quiet);
+        let_go(&f->node);
+        g_assert_true(quiet);
+        f->floppy->cls->change_medium(f->floppy, kind ? NULL : &f->node, NULL);
+        device_resume(f->floppy);
+        settle(f);
+        g_assert_cmphex(ack(f), ==, VECTOR);
+        results(f);
+        expect(f, 0x40, 0x01, 0);
+        expect_id(f, 0, 0, 2);
+        g_assert_null(f->node.held);
+    }
 }
 
 /* Resets while a request is in flight: its end is not taken for the next command's. */
@@ -820,6 +857,7 @@ int main(int argc, char **argv)
     ADD("format", test_format);
     ADD("non-dma", test_non_dma);
     g_test_add_func("/fdc/formats", test_formats);
+    g_test_add_func("/fdc/cut", test_cut);
     ADD("change", test_change);
     ADD("two-drives", test_two_drives);
     ADD("state", test_state);

@@ -49,6 +49,7 @@ static void test_read(void)
     g_assert_cmpmem(g_bytes_get_data(b, NULL), 3, "\x55\xaa\0", 3);
     g_autoptr(GBytes) m = firmware_read(most, UNIT, &error);
     g_assert_no_error(error);
+    g_assert_cmpuint(g_bytes_get_size(m), ==, FIRMWARE_MAX);
     g_autoptr(GBytes) o = firmware_read(odd, 1, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(g_bytes_get_size(o), ==, UNIT - 1);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The control socket without a machine: how the stream is cut, what is answered to what (the texts
- * are those of QEMU 7.2), clients that behave badly, keys and pictures through a scripted keyboard and
- * screen. What a machine does by these commands is in tests/e2e/test_native_control.py.
+ * are those of QEMU 7.2), clients that behave badly, keys and pictures through a scripted keyboard
+ * and screen. What a machine does by these commands is in tests/e2e/test_native_control.py.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -72,7 +72,8 @@ static void test_cut(void)
         {"[1 2]", PARSE "expected separator in list\n"},
         {"[1,]", PARSE "expecting value\n"},
         {"{1:2}", PARSE "key is not a string in object\n"},
-        {"garbage garbage\n", PARSE "invalid keyword 'garbage'\n" PARSE "invalid keyword 'garbage'\n"},
+        {"garbage garbage\n",
+         PARSE "invalid keyword 'garbage'\n" PARSE "invalid keyword 'garbage'\n"},
         {"{\"a\":tru}{}", PARSE "invalid keyword 'tru'\n{}\n"},
         {"\xff", PARSE "stray '\xef\xbf\xbd'\n"},
         {"{\"a\":\xff{}", PARSE "stray '\xef\xbf\xbd'\n{}\n"},
@@ -116,9 +117,11 @@ static void test_cut(void)
 
 static void test_limits(void)
 {
-    g_autofree char *deep = g_strnfill(JSON_SCAN_DEPTH, '['), *end = g_strnfill(JSON_SCAN_DEPTH, ']');
+    g_autofree char *deep = g_strnfill(JSON_SCAN_DEPTH, '[');
+    g_autofree char *end = g_strnfill(JSON_SCAN_DEPTH, ']');
     g_autofree char *fits = g_strconcat(deep, end, NULL), *line = g_strconcat(fits, "\n", NULL);
-    g_autofree char *over = g_strconcat(deep, "[", NULL), *endless = g_strnfill(JSON_SCAN_BYTES, 'x');
+    g_autofree char *over = g_strconcat(deep, "[", NULL);
+    g_autofree char *endless = g_strnfill(JSON_SCAN_BYTES, 'x');
     g_autofree char *got = cut(fits, strlen(fits), SIZE_MAX);
     g_assert_cmpstr(got, ==, line);
     g_autofree char *refused = cut(over, strlen(over), SIZE_MAX);
@@ -140,9 +143,11 @@ static void test_limits(void)
 static void test_print(void)
 {
     static const char in[] = "{\"a\": [1, -2, 2.5, 1000000.0, null, true, false, {}, []], "
-                             "\"\\u00e9\": \"q\\\"\\\\ /\\n\\t\\r\\u0001\\u007f\xe2\x82\xac\xf0\x9f\x98\x80<>\"}";
+                             "\"\\u00e9\": \"q\\\"\\\\ "
+                             "/\\n\\t\\r\\u0001\\u007f\xe2\x82\xac\xf0\x9f\x98\x80<>\"}";
     static const char out[] = "{\"a\": [1, -2, 2.5, 1000000, null, true, false, {}, []], "
-                              "\"\\u00E9\": \"q\\\"\\\\ /\\n\\t\\r\\u0001\\u007F\\u20AC\\uD83D\\uDE00<>\"}\r\n";
+                              "\"\\u00E9\": \"q\\\"\\\\ "
+                              "/\\n\\t\\r\\u0001\\u007F\\u20AC\\uD83D\\uDE00<>\"}\r\n";
     g_autoptr(GError) error = NULL;
     g_autoptr(Json) json = json_load(&error);
     g_auto(Jv) v = jv_parse(json, in, &error);
@@ -322,7 +327,8 @@ static void test_greeting(Fixture *f, gconstpointer unused)
     g_assert_cmphex(st.st_mode & 0777, ==, 0600);
     int fd = dial(f);
     g_autofree char *got = hear(fd, 1);
-    g_assert_true(g_str_has_prefix(got, "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, \"minor\": "
+    g_assert_true(g_str_has_prefix(got, "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, "
+        "\"minor\": "
                                         "2, \"major\": 7}, \"package\": \"lodge "));
     g_assert_true(g_str_has_suffix(got, "\"}, \"capabilities\": []}}\r\n"));
     ask(fd, "{\"execute\": \"query-name\", \"id\": 1}",
@@ -364,7 +370,8 @@ static void test_answers(Fixture *f, gconstpointer unused)
          "{" GENERIC "Parameter 'command-line' is missing\"}}"},
         {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": 1}}",
          "{" GENERIC "Invalid parameter type for 'command-line', expected: string\"}}"},
-        {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"nosuch x\"}}",
+        {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"nosuch "
+         "x\"}}",
          "{\"return\": \"unknown command: 'nosuch'\\r\\n\"}"},
         {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"info x\"}}",
          "{\"return\": \"unknown command: 'info x'\\r\\n\"}"},
@@ -373,10 +380,12 @@ static void test_answers(Fixture *f, gconstpointer unused)
         {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"sendkey\"}}",
          "{\"return\": \"sendkey: string expected\\r\\nTry \\\"help sendkey\\\" for more "
          "information\\r\\n\"}"},
-        {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"sendkey foo\"}}",
+        {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"sendkey "
+         "foo\"}}",
          "{\"return\": \"invalid parameter: foo\\r\\n\"}"},
         {"{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"quit 1\"}}",
-         "{\"return\": \"quit: extraneous characters at the end of line\\r\\nTry \\\"help quit\\\" for "
+         "{\"return\": \"quit: extraneous characters at the end of line\\r\\nTry \\\"help "
+         "quit\\\" for "
          "more information\\r\\n\"}"},
         {"{\"execute\": \"screendump\", \"arguments\": {\"filename\": \"x\", \"format\": \"gif\"}}",
          "{" GENERIC "Parameter 'format' does not accept value 'gif'\"}}"},
@@ -387,17 +396,20 @@ static void test_answers(Fixture *f, gconstpointer unused)
         {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": [{\"type\": \"qcode\", \"data\": "
          "\"foo\"}]}}",
          "{" GENERIC "Parameter 'data' does not accept value 'foo'\"}}"},
-        {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": [{\"type\": \"foo\", \"data\": 1}]}}",
+        {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": [{\"type\": \"foo\", \"data\": "
+         "1}]}}",
          "{" GENERIC "Parameter 'type' does not accept value 'foo'\"}}"},
         {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": [{\"type\": \"number\"}]}}",
          "{" GENERIC "Parameter 'keys[0].data' is missing\"}}"},
         {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": [{\"type\": \"number\", \"data\": "
          "\"1\"}]}}",
          "{" GENERIC "Invalid parameter type for 'keys[0].data', expected: integer\"}}"},
-        {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": [{\"type\": \"qcode\", \"data\": \"a\", "
+        {"{\"execute\": \"send-key\", \"arguments\": {\"keys\": [{\"type\": \"qcode\", "
+         "\"data\": \"a\", "
          "\"x\": 1}]}}",
          "{" GENERIC "Parameter 'keys[0].x' is unexpected\"}}"},
-        {"{\"execute\": \"input-send-event\", \"arguments\": {\"events\": [{\"type\": \"zz\", \"data\": "
+        {"{\"execute\": \"input-send-event\", \"arguments\": {\"events\": [{\"type\": \"zz\", "
+         "\"data\": "
          "{}}]}}",
          "{" GENERIC "Parameter 'type' does not accept value 'zz'\"}}"},
         {"{\"execute\": \"input-send-event\", \"arguments\": {\"events\": [{\"type\": \"btn\", "
@@ -424,7 +436,8 @@ static void test_answers(Fixture *f, gconstpointer unused)
 /* Two commands without anything between them, in pieces of every size; answers in their order. */
 static void test_stream(Fixture *f, gconstpointer unused)
 {
-    static const char two[] = "{\"execute\":\"query-name\",\"id\":\"}{\"}{\"execute\":\"query-kvm\","
+    static const char two[] =
+        "{\"execute\":\"query-name\",\"id\":\"}{\"}{\"execute\":\"query-kvm\","
                               "\"id\":2}";
     int fd = talk(f);
     for (size_t step = 1; step < sizeof two; step += 5) {
@@ -451,11 +464,14 @@ static void test_events(Fixture *f, gconstpointer unused)
     control_event(f->control, "STOP");
     g_autofree char *got = hear(fd, 2);
     g_assert_true(g_regex_match_simple(
-        "^\\{\"timestamp\": \\{\"seconds\": [0-9]+, \"microseconds\": [0-9]+\\}, \"event\": \"THING\", "
-        "\"data\": \\{\"open\": true\\}\\}\r\n\\{\"timestamp\": [^\r]*, \"event\": \"STOP\"\\}\r\n$",
+        "^\\{\"timestamp\": \\{\"seconds\": [0-9]+, \"microseconds\": [0-9]+\\}, \"event\": "
+        "\"THING\", "
+        "\"data\": \\{\"open\": true\\}\\}\r\n\\{\"timestamp\": [^\r]*, \"event\": "
+        "\"STOP\"\\}\r\n$",
         got, 0, 0));
     /* Who has not negotiated hears the greeting and nothing else. */
     g_autofree char *greeting = hear(deaf, 1);
+    g_assert_true(g_str_has_prefix(greeting, "{\"QMP\""));
     char byte;
     g_assert_cmpint(read(deaf, &byte, 1), <, 0);
     close(deaf);
@@ -480,7 +496,8 @@ static void test_crowd(Fixture *f, gconstpointer unused)
         g_autofree char *got = hear(fds[i], 1);
         served += g_str_has_prefix(got, "{\"QMP\"");
         if (i >= 16)
-            g_assert_cmpstr(got, ==, "{\"error\": {\"class\": \"GenericError\", \"desc\": \"too many "
+            g_assert_cmpstr(got, ==, "{\"error\": {\"class\": \"GenericError\", \"desc\": "
+            "\"too many "
                                      "clients; close one of them\"}}\r\n");
     }
     g_assert_cmpuint(served, ==, 16);
@@ -568,7 +585,8 @@ static void test_keys(Fixture *f, gconstpointer unused)
             "shift-a 1\"}}", "{\"return\": \"\"}");
     wait_keys(f, "+42 +30 -30 -42 ");
     /* Whoever goes away in the middle leaves no key down, and the next one can type. */
-    say(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"Abcdefgh\", \"rate\": 1}}");
+    say(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"Abcdefgh\", \"rate\": "
+        "1}}");
     wait_keys(f, "+42 +30 ");
     close(fd);
     wait_keys(f, "-30 -42 ");
@@ -578,7 +596,8 @@ static void test_keys(Fixture *f, gconstpointer unused)
     wait_keys(f, "+46 -46 ");
     /* A megabyte of steps waits, then no more is taken. */
     g_autofree char *lots = g_strnfill(65536, 'A');
-    g_autofree char *order = g_strdup_printf("{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": "
+    g_autofree char *order = g_strdup_printf("{\"execute\": \"x-lodge-type\", \"arguments\": "
+        "{\"text\": "
                                              "\"%s\", \"rate\": 1}}", lots);
     int more[3];
     for (unsigned i = 0; i < 3; i++)

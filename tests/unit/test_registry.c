@@ -92,6 +92,25 @@ static void test_claim(Fixture *f, gconstpointer unused)
     g_assert_cmpuint(entries(f->run), ==, 0);
 }
 
+/* Where a machine of that name runs; and whether there ever was one. */
+static void test_locate(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_assert_null(registry_locate("vm1", &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_NOT_FOUND);
+    g_clear_error(&error);
+    Registry *r = registry_claim("vm1", true, NULL);
+    g_autofree char *dir = registry_locate("vm1", &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(dir, ==, registry_run_dir(r));
+    registry_release(r);
+    g_assert_null(registry_locate("vm1", &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_STATE);
+    g_clear_error(&error);
+    g_assert_null(registry_locate("../vm1", &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+}
+
 /* A machine that was killed hinders nobody. */
 static void test_killed(Fixture *f, gconstpointer unused)
 {
@@ -238,6 +257,7 @@ int main(int argc, char **argv)
         void (*fn)(Fixture *f, gconstpointer data);
     } tests[] = {
         {"/registry/names", test_names},         {"/registry/claim", test_claim},
+        {"/registry/locate", test_locate},
         {"/registry/killed", test_killed},       {"/registry/untrusted", test_untrusted},
         {"/registry/failed", test_failed},       {"/registry/fallbacks", test_fallbacks},
         {"/registry/logs", test_logs},           {"/registry/holder", test_holder},

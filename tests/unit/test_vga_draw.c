@@ -214,8 +214,11 @@ static void test_cursor(VgaBoard **f, gconstpointer unused)
     g_assert_cmpuint(vb->pixels, ==, 2 * 9 * 16);
     vga_crtc(vb, 0x0a, 15); /* starts below its end: none */
     vga_look(vb);
-    test_advance(vb->tb, BLINK_NS);
-    check_idle(vb);
+    for (unsigned i = 0; i < 3; i++) {
+        test_advance(vb->tb, BLINK_NS);
+        vga_look(vb);
+        g_assert_cmpuint(vb->changes, ==, 0);
+    }
     vga_crtc(vb, 0x0a, 0x2d);
     test_advance(vb->tb, BLINK_NS);
     check_idle(vb);
@@ -286,10 +289,16 @@ static void test_fonts(VgaBoard **f, gconstpointer unused)
     vga_look(vb);
     g_assert_cmphex(vga_dot(vb, 3, 2), ==, text_dot('a', 7, 1, 3, 2));
     vga_seq(vb, 3, 0);
+    vga_look(vb);
     load_font(vb, 1, 0); /* new glyphs of characters that stay */
     vga_look(vb);
     for (unsigned row = 0; row < 16; row++)
         g_assert_cmphex(vga_dot(vb, 5, row), ==, text_dot('a', 7, 1, 5, row));
+    check_idle(vb);
+    uint8_t line = ~glyph(1, 'a', 9); /* and by the frame buffer */
+    g_assert_true(mem_write(vb->tb->board.mem, VGA_LFB + 4 * ('a' * 32 + 9) + 2, &line, 1));
+    vga_look(vb);
+    g_assert_cmphex(vga_dot(vb, 5, 9), !=, text_dot('a', 7, 1, 5, 9));
     check_idle(vb);
 }
 
@@ -584,7 +593,8 @@ static void test_linear(VgaBoard **f, gconstpointer bpp_ptr)
     for (unsigned y = 0; y < 67; y++) {
         for (unsigned x = 0; x < 101; x++) {
             unsigned i = (y + 4) * 150 + x + 9;
-            uint32_t val = noise(i) | noise(i + 1) << 8 | noise(i + 2) << 16, dot = vga_dot(vb, x, y);
+            uint32_t val = noise(i) | noise(i + 1) << 8 | noise(i + 2) << 16;
+            uint32_t dot = vga_dot(vb, x, y);
             if (bpp == 8)
                 g_assert_cmphex(dot, ==, color_preset(val & 0xff));
             else if (bpp == 15)
