@@ -22,7 +22,7 @@ from linux_guest import BOOT_SECONDS, initrd, kernel, words
 GUESTS = ("kernel-686", "busybox-686", "debian-disk")
 MIB = 1 << 20
 TIMES = 10 if "LODGE_TEST_LONG" in os.environ else 1
-IDE_BYTES, PCNET_BYTES, NE2K_BYTES = 256 * MIB * TIMES, 64 * MIB * TIMES, 8 * MIB * TIMES
+IDE_BYTES, PCNET_BYTES, NE2K_BYTES = 16 * MIB * TIMES, 8 * MIB * TIMES, 1 * MIB * TIMES
 PIO_BYTES, CD_BYTES, FLOPPY_BYTES = 8 * MIB, 16 * MIB, 1440 * 1024
 LBA48_BYTES = 160 << 30  # above 128 GiB, where 28 bits of address end
 CHUNK = MIB
