@@ -35,10 +35,12 @@ static const VerbExample type_examples[] = {
 };
 
 const Verb verb_table[] = {
-    {"run", "[NAME] --kernel FILE [OPTION]...", "start a virtual machine",
+    {"run", "[NAME] [OPTION]...", "start a virtual machine",
      "Builds a machine and runs it in this process. NAME is 1 to 63 letters, digits, dots, dashes "
      "and underscores; without one the machine is vm-PID, with the number of its process.\n\n"
-     "The least is a kernel: 512 MiB, one CPU, the terminal as serial console, a network card on "
+     "With --kernel FILE it starts that; without, firmware (SeaBIOS) looks for something to boot on "
+     "the drives and the network, with a screen that lodge screen shows.\n\n"
+     "What else is there unless said otherwise: 512 MiB, one CPU, the terminal as serial console, a network card on "
      "the user network, an entropy source. A distribution's kernel and a root disk are enough for "
      "a "
      "system: Lodge makes the initial RAM disk that mounts it.\n\n"

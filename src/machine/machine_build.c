@@ -298,14 +298,14 @@ static bool build(Machine *m, const Tree *t, GError **error)
     b->pio = bus_new("port", 65536);
     b->mmio = bus_new("mmio", UINT64_C(1) << 52);
     b->irq = irq_new();
-    if (pc_parts(t) & PC_SCREEN) {
+    m->parts = pc_parts(t);
+    if (m->parts & PC_SCREEN)
         b->display = display_new(b->timers);
+    if (m->parts & (PC_SCREEN | PC_FIRMWARE))
         b->input = input_new();
-    }
     if (!build_memory(m, t, error) || !each_child(m, t, "/backends/block", open_blk, error) ||
         !add_initrd(m, t, error))
         return false;
-    m->parts = pc_parts(t);
     if (m->boot)
         machine_loader_start(m);
     m->kvm = kvm_open(error);

@@ -40,8 +40,8 @@ static const struct {
     {"i8254", "ports 40-43, 61; irq 0", 0},
     {"mc146818", "ports 70-71; irq 8", 0},
     {"i8042", "ports 60, 64; irq 1, 12", 0},
-    {"ps2-kbd", "at the i8042", PC_SCREEN},
-    {"ps2-mouse", "at the i8042", PC_SCREEN},
+    {"ps2-kbd", "at the i8042", PC_SCREEN | PC_FIRMWARE},
+    {"ps2-mouse", "at the i8042", PC_SCREEN | PC_FIRMWARE},
     {"vmmouse", "port 5658", PC_SCREEN},
     {"port92", "port 92", 0},
     {"i8237", "ports 0-f, 81-8f, c0-df", PC_FLOPPY},
@@ -58,7 +58,7 @@ static const struct {
 unsigned pc_parts(const Tree *t)
 {
     unsigned parts = tree_has(t, "/boot", "firmware")
-                         ? PC_FIRMWARE | PC_IDE | PC_FLOPPY | PC_SCREEN : 0;
+                         ? PC_FIRMWARE | PC_IDE | PC_FLOPPY : 0;
     g_autoptr(GPtrArray) ids = tree_children(t, "/devices");
     for (unsigned i = 0; i < ids->len; i++) {
         g_autofree char *path = g_strdup_printf("/devices/%s", (char *)g_ptr_array_index(ids, i));

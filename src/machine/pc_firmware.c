@@ -79,7 +79,7 @@ void pc_acpi_config(const Board *b, unsigned parts, AcpiConfig *ret_config)
         .ram_above_4g = b->ram_above_4g,
         .pci_hole_base = PC_PCI_HOLE_GPA,
         .pvpanic = true,
-        .i8042 = parts & PC_SCREEN,
+        .i8042 = parts & (PC_SCREEN | PC_FIRMWARE),
         .no_vga = !(parts & PC_SCREEN),
         .dma = parts & PC_FLOPPY,
         .fdc = parts & PC_FLOPPY,

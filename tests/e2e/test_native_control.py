@@ -43,7 +43,7 @@ class Box:
         self.ready()
 
     def ready(self):
-        read_until(self.process, b"READY")
+        read_until(self.process, b"READY\r\n")
 
     def alive(self):
         """The guest still runs and hears us."""
@@ -157,7 +157,7 @@ def test_life(box):
 def test_what_the_guest_does(lodge, guests):
     """A guest that ends the machine."""
     p = lodge.popen("run", "box", "--kernel", guests / "hlt_wake", "--append", "n=1", "--memory", "64M", "--net", "none", "--console", "stdio", "--debug-exit", stdin=subprocess.PIPE)
-    read_until(p, b"READY")
+    read_until(p, b"READY\r\n")
     q = Qmp(lodge.home / "run" / "lodge" / "box" / "qmp.sock")
     p.stdin.write(b"x")
     p.stdin.flush()

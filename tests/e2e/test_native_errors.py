@@ -56,7 +56,7 @@ def waiting(lodge, guests):
     """Starts a machine that goes on until it is ended, and waits until its guest runs."""
     def start(*more):
         p = lodge.popen("run", "--kernel", guests / "hlt_wake", *WAITER, *(() if "--net" in more else ("--net", "none")), "--console", "stdio", *more, stdin=subprocess.PIPE)
-        read_until(p, b"READY")
+        read_until(p, b"READY\r\n")
         return p
     return start
 
@@ -240,7 +240,7 @@ def test_refused_not_in_help(lodge):
 
 
 def test_no_kernel(lodge):
-    one_line(lodge("run", "--kernel", ""), 2, "no kernel; write --kernel FILE")
+    one_line(lodge("run", "--kernel", "protocol=elf"), 2, "no kernel; write --kernel FILE")
 
 
 @pytest.mark.parametrize("where", ["file:/nowhere/log", "unix:/nowhere/socket", "file:/"])

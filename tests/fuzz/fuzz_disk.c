@@ -7,7 +7,7 @@
 #include "fuzz_disk.h"
 #include "lodge/num.h"
 
-static volatile uint8_t sink; /* of what is read from writers' buffers */
+static volatile uint8_t sink G_GNUC_UNUSED; /* of what is read from writers' buffers */
 
 struct BlkNode {
     char *name;

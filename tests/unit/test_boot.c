@@ -509,8 +509,9 @@ static void test_host_kernels(void)
             continue;
         n++;
         g_autofree char *cache = g_build_filename(dir, "cache", NULL);
-        gpa_t last = 0;
-        for (unsigned round = 0; round < 3; round++) {
+        gpa_t first = 0;
+        bool moved = false; /* by chance, one in a hundred starts is where the one before was */
+        for (unsigned round = 0; round < 6; round++) {
             int64_t start = g_get_monotonic_time();
             g_autoptr(BootImage) b = open_ok(&(BootSpec){.kernel = path, .cache_dir = cache});
             g_assert_cmpstr(boot_kernel_version(b), ==, name + strlen("vmlinuz-"));
@@ -524,9 +525,11 @@ static void test_host_kernels(void)
                            (double)(g_get_monotonic_time() - start) / 1000);
             g_assert_cmphex(peek(m, cpu.rsi + 0x211, 1) & 2, ==, 2);
             g_assert_nonnull(strstr(boot_describe(b), round ? "unpacked before" : "unpacked ("));
-            g_assert_cmphex(cpu.rip, !=, last);
-            last = cpu.rip;
+            if (!round)
+                first = cpu.rip;
+            moved |= cpu.rip != first;
         }
+        g_assert_true(moved);
     }
     if (!n)
         g_test_skip("no readable kernel in /boot");
