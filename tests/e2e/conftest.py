@@ -29,15 +29,6 @@ def has_assist():
     return {"yes": True, "no": False}.get(os.environ.get("LODGE_TEST_ASSIST", ""))
 
 
-def guest(name):
-    """Path of a system that scripts/guests has; the test is skipped where it is not to be had. A test module
-    names those that it uses in a line GUESTS = (...), from which tests/run fetches them beforehand."""
-    p = subprocess.run([TOP / "scripts" / "guests", name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
-    if p.returncode:
-        pytest.skip(f"{name}: {p.stderr.decode(errors='replace').strip().splitlines()[-1]}")
-    return pathlib.Path(p.stdout.decode().strip())
-
-
 class Lodge:
     """The program, with a run folder, cache and home of its own."""
 

@@ -10,7 +10,8 @@ import re
 import shutil
 import subprocess
 
-from conftest import BUILD, TOP, guest
+from conftest import BUILD, TOP
+from pc_screen import guest
 
 DISK = ("virtio_pci", "virtio_blk")
 NET = ("virtio_pci", "virtio_net", "af_packet")
@@ -24,7 +25,7 @@ class Kernel:
     def __init__(self, flavour):
         self.busybox = shutil.which("busybox")
         if flavour == "686":
-            self.busybox, root = guest("busybox-686"), guest("kernel-686")
+            self.busybox, root = guest("busybox-686"), pathlib.Path(guest("kernel-686"))
             self.path, = root.glob("boot/vmlinuz-*")
             self.modules, = root.glob("lib/modules/*")
         else:
