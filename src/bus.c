@@ -133,8 +133,11 @@ static bool fits(const Bus *b, const BusRegion *r, uint64_t base)
 static void coalesce_locked(Bus *b, const BusRegion *r, bool on)
 {
     lock_assert_held(&b->lock);
-    if (r->coalesce && b->hooks.coalesce)
-        b->hooks.coalesce(b->hooks.opaque, b, r->base, r->len, on);
+    for (const BusSpan *s = r->ops->coalesce; b->hooks.coalesce && s && s->len; s++) {
+        if (s->at < r->len)
+            b->hooks.coalesce(b->hooks.opaque, b, r->base + s->at, MIN(s->len, r->len - s->at),
+                              on);
+    }
 }
 
 bool bus_map(Bus *b, BusRegion *r, uint64_t base, GError **error)
@@ -330,6 +333,74 @@ void bus_write(BusReader *rd, uint64_t addr, unsigned size, uint64_t val)
         return;
     }
     __atomic_fetch_add(&rd->bus->unclaimed_writes, 1, __ATOMIC_RELAXED);
+}
+
+/* How a value stands in guest memory; x86 is little-endian, and so is the host. */
+static inline uint64_t load_element(const uint8_t *at, unsigned size)
+{
+    return size == 4 ? load_le32(at) : size == 2 ? load_le16(at) : *at;
+}
+
+static inline void store_element(uint8_t *at, unsigned size, uint64_t val)
+{
+    if (size == 4)
+        store_le32(at, (uint32_t)val);
+    else if (size == 2)
+        store_le16(at, (uint16_t)val);
+    else
+        *at = (uint8_t)val;
+}
+
+/* The piece where accesses go straight to the handler; NULL: each must find its own way. */
+static const Piece *string_piece(BusReader *rd, uint64_t addr, unsigned size)
+{
+    const Piece *p = find_piece(rd, addr);
+    return p && size <= p->end - addr && (p->region->ops->sizes & size) ? p : NULL;
+}
+
+/* Whether a handler has changed the layout. */
+static inline bool is_stale(const BusReader *rd)
+{
+    return __atomic_load_n(&rd->bus->generation, __ATOMIC_ACQUIRE) != rd->view->generation;
+}
+
+void bus_read_string(BusReader *rd, uint64_t addr, unsigned size, void *data, uint32_t count)
+{
+    const Piece *p = string_piece(rd, addr, size);
+    uint8_t *at = data;
+    uint32_t i = 0;
+    if (p && p->region->ops->read) {
+        BusRegion *r = p->region;
+        if (r->lock)
+            lodge_lock(r->lock);
+        for (; i < count && !is_stale(rd); i++, at += size)
+            store_element(at, size, r->ops->read(r->owner, addr - p->base, size));
+        if (r->lock)
+            lodge_unlock(r->lock);
+        __atomic_fetch_add(&r->hits, i, __ATOMIC_RELAXED);
+    }
+    for (; i < count; i++, at += size)
+        store_element(at, size, bus_read(rd, addr, size));
+}
+
+void bus_write_string(BusReader *rd, uint64_t addr, unsigned size, const void *data,
+                      uint32_t count)
+{
+    const Piece *p = string_piece(rd, addr, size);
+    const uint8_t *at = data;
+    uint32_t i = 0;
+    if (p && p->region->ops->write) {
+        BusRegion *r = p->region;
+        if (r->lock)
+            lodge_lock(r->lock);
+        for (; i < count && !is_stale(rd); i++, at += size)
+            r->ops->write(r->owner, addr - p->base, size, load_element(at, size));
+        if (r->lock)
+            lodge_unlock(r->lock);
+        __atomic_fetch_add(&r->hits, i, __ATOMIC_RELAXED);
+    }
+    for (; i < count; i++, at += size)
+        bus_write(rd, addr, size, load_element(at, size));
 }
 
 static BusRegion *region_at_locked(Bus *b, uint64_t addr)

@@ -21,6 +21,12 @@ typedef struct Bus Bus;
 typedef struct BusReader BusReader;
 typedef struct Device Device;
 
+/* Part of a region; clipped to it. */
+typedef struct BusSpan {
+    uint32_t at, len; /* bytes */
+} BusSpan;
+#define BUS_SPAN_ALL {0, UINT32_MAX}
+
 typedef struct BusRegionOps {
     /* @off + @size <= region length; @size is one of the accepted widths. A result is taken
      * modulo the width. NULL read gives all-ones, NULL write is dropped. Context: vCPU thread,
@@ -29,6 +35,11 @@ typedef struct BusRegionOps {
     void (*write)(void *owner, uint64_t off, unsigned size, uint64_t val);
     uint8_t sizes; /* accepted widths, OR of 1|2|4|8; others are split to the largest accepted that
                     * fits, low part first; narrower than any accepted: all-ones, dropped */
+    /* Where writes may come late: in order among all of these, and before any other access that
+     * comes to the bus; bus_settle() brings them now. Saves an exit for each. For what shows its
+     * effect only through a later access or a later look: index and address registers, frame
+     * buffers. On whatever thread settles. Ends with length 0; NULL: nowhere. */
+    const BusSpan *coalesce;
 } BusRegionOps;
 
 typedef struct BusRegion {
@@ -37,9 +48,6 @@ typedef struct BusRegion {
     const BusRegionOps *ops;
     void *owner;     /* passed to ops */
     LodgeLock *lock; /* taken by the bus around ops: &dev->lock; NULL: ops lock for themselves */
-    /* Writes may come late: in order among all such regions, and before any other access that
-     * comes to the bus. bus_settle() brings them now. For frame buffers and screen registers. */
-    bool coalesce;
     /* Set by the bus: */
     uint64_t base; /* where it is mapped */
     uint64_t hits; /* accesses that reached it; atomic */
@@ -67,6 +75,12 @@ void bus_reader_free(BusReader *rd);
 /* @size 1, 2, 4 or 8. Context: the reader's thread; LOCK_RANK_DEVICE and above not held. */
 uint64_t bus_read(BusReader *rd, uint64_t addr, unsigned size);
 void bus_write(BusReader *rd, uint64_t addr, unsigned size, uint64_t val);
+/* @count accesses to the same address, as a string instruction makes them; @data holds them side by
+ * side, @size bytes each, in the guest's order. As that many bus_read() or bus_write(), but the
+ * region's lock is taken once. @size 1, 2 or 4. */
+void bus_read_string(BusReader *rd, uint64_t addr, unsigned size, void *data, uint32_t count);
+void bus_write_string(BusReader *rd, uint64_t addr, unsigned size, const void *data,
+                      uint32_t count);
 
 /* Whether something is mapped at @addr, and its name. For diagnostics. */
 const char *bus_region_at(Bus *b, uint64_t addr);

@@ -3,6 +3,7 @@
  * The options of "lodge run", from which help, man page and completion are printed. An option
  * that is part of the grammar and has no device in this version is a row with OPT_REFUSED.
  */
+#include "smbios.h"
 #include "verb_run.h"
 
 static const SubSpec kernel_subs[] = {
@@ -54,10 +55,8 @@ static const SubSpec display_subs[] = {
     {NULL},
 };
 
-static const SubSpec smbios_subs[] = {
-    {"manufacturer", "TEXT", "who made the machine"},
-    {NULL},
-};
+#define SMBIOS_SUB(id, name, help, preset) {name, "TEXT", help},
+static const SubSpec smbios_subs[] = {SMBIOS_KEYS(SMBIOS_SUB){NULL}};
 
 static const SubSpec memory_subs[] = {
     {"size", "SIZE", "guest memory, 1M to 1T"},
@@ -142,7 +141,7 @@ const OptSpec run_options_table[] = {
      "seconds."},
     {"uuid", 0, "UUID", "The machine's identity."},
     {"smbios", 0, "KEY=TEXT[,KEY=TEXT]...", "What firmware tells of the machine's make.", smbios_subs,
-     OPT_REPEAT | OPT_OPEN},
+     OPT_REPEAT},
     {"debug-exit", 0, NULL,
      "A write of V to port 0xf4 ends the machine with status (V << 1 | 1) "
      "& 0xff; Lodge's own failures are then status 125."},

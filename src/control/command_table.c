@@ -59,9 +59,23 @@ static const CommandArg eject_args[] = {
     {NULL},
 };
 
+static const CommandArg device_add_args[] = {
+    {"driver", ARG_STRING, .help = "class of the device"},
+    {"id", ARG_STRING, true, .help = "its name"},
+    {"bus", ARG_STRING, true, .help = "pci.0"},
+    {ARG_OTHERS, .help = "properties of the class"},
+    {NULL},
+};
+static const CommandArg device_del_args[] = {
+    {"id", ARG_STRING, .help = "the device"},
+    {NULL},
+};
+
 const Command command_table[] = {
     {"blockdev-change-medium", medium_args, "put another medium into a drive", cmd_change_medium},
     {"cont", NULL, "let a paused machine run", cmd_cont},
+    {"device_add", device_add_args, "plug in a PCI device", cmd_device_add},
+    {"device_del", device_del_args, "ask the guest to let go of a device", cmd_device_del},
     {"eject", eject_args, "take the medium out of a drive", cmd_eject},
     {"human-monitor-command", hmp_args, "a line of the human monitor", cmd_human_monitor},
     {"input-send-event", input_args, "move the pointer, press keys and buttons", cmd_input_event},
@@ -139,6 +153,8 @@ bool command_check(const Command *cmd, Jv args, GError **error)
     const CommandArg *table = cmd->args ? cmd->args : &none;
     for (const CommandArg *a = table; a->name; a++) {
         Jv v = jv_get(args, a->name);
+        if (!strcmp(a->name, ARG_OTHERS))
+            continue;
         if (jv_kind(v) == JV_ABSENT) {
             if (!a->optional)
                 return arg_missing(error, a->name);
@@ -149,7 +165,7 @@ bool command_check(const Command *cmd, Jv args, GError **error)
     g_autoptr(GList) names = jv_names(args);
     for (GList *n = names; n; n = n->next) {
         const CommandArg *a = table;
-        while (a->name && strcmp(a->name, n->data))
+        while (a->name && strcmp(a->name, n->data) && strcmp(a->name, ARG_OTHERS))
             a++;
         if (!a->name)
             return arg_unexpected(error, n->data);

@@ -18,8 +18,10 @@
 
 typedef enum ArgKind { ARG_STRING, ARG_BOOL, ARG_INT, ARG_ARRAY } ArgKind;
 
+#define ARG_OTHERS "*"
+
 typedef struct CommandArg {
-    const char *name; /* NULL ends a table */
+    const char *name; /* NULL ends a table; ARG_OTHERS: any other, of any kind, optional */
     ArgKind kind;
     bool optional;
     const char *const *values; /* ARG_STRING: what it may be, NULL-terminated; NULL: anything */
@@ -73,8 +75,8 @@ bool arg_unexpected(GError **error, const char *name);
 bool arg_type(GError **error, const char *name, const char *expected);
 bool arg_value(GError **error, const char *name, const char *value);
 
-/* ---- functions of the table: commands.c, commands_input.c, commands_screen.c, commands_block.c,
- * hmp.c ---- */
+/* ---- functions of the table: commands.c, commands_devices.c, commands_input.c, commands_plug.c,
+ * commands_screen.c, hmp.c ---- */
 #define COMMAND_FN(fn) bool fn(Control *c, Jv args, ControlReply *r, GError **error)
 COMMAND_FN(cmd_query_version);
 COMMAND_FN(cmd_query_commands);
@@ -93,6 +95,8 @@ COMMAND_FN(cmd_screen_text);
 COMMAND_FN(cmd_send_key);
 COMMAND_FN(cmd_input_event);
 COMMAND_FN(cmd_type);
+COMMAND_FN(cmd_device_add);
+COMMAND_FN(cmd_device_del);
 COMMAND_FN(cmd_devices);
 COMMAND_FN(cmd_query_block);
 COMMAND_FN(cmd_change_medium);

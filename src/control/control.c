@@ -84,6 +84,16 @@ static void panic_event(Control *c)
     control_event_send(c, e);
 }
 
+static void deleted_event(Control *c, const char *id)
+{
+    g_autofree char *path = g_strdup_printf("/machine/peripheral/%s", id);
+    JsonOut *e = control_event_begin("DEVICE_DELETED");
+    json_object(e, "data");
+    json_string(e, "device", id);
+    json_string(e, "path", path);
+    control_event_send(c, e);
+}
+
 static void end_event(Control *c, const MachineResult *r)
 {
     switch (r->why) {
@@ -116,10 +126,10 @@ static void answer_resets(Control *c)
 }
 
 /* Context: see machine_listen(). */
-static void on_machine(void *opaque, MachineEvent what, const MachineResult *r)
+static void on_machine(void *opaque, const MachineNews *news)
 {
     Control *c = opaque;
-    switch (what) {
+    switch (news->what) {
     case MACHINE_EVENT_PAUSED:
         control_event(c, "STOP");
         break;
@@ -137,8 +147,11 @@ static void on_machine(void *opaque, MachineEvent what, const MachineResult *r)
         cause_event(c, "RESET", false, "host-qmp-system-reset");
         answer_resets(c);
         break;
+    case MACHINE_EVENT_UNPLUGGED:
+        deleted_event(c, news->device);
+        break;
     case MACHINE_EVENT_ENDED:
-        end_event(c, r);
+        end_event(c, news->result);
         answer_resets(c);
         break;
     }

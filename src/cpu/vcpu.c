@@ -98,15 +98,18 @@ static void handle_io(Vcpu *c)
     struct kvm_run *r = c->run;
     uint8_t *data = (uint8_t *)r + r->io.data_offset;
     unsigned size = r->io.size;
-    for (uint32_t i = 0; i < r->io.count; i++, data += size) {
-        uint64_t v = 0;
-        if (r->io.direction == KVM_EXIT_IO_OUT) {
-            memcpy(&v, data, size);
-            bus_write(c->pio, r->io.port, size, v);
-        } else {
-            v = bus_read(c->pio, r->io.port, size);
-            memcpy(data, &v, size);
-        }
+    uint64_t v = 0;
+    if (r->io.count != 1) {
+        if (r->io.direction == KVM_EXIT_IO_OUT)
+            bus_write_string(c->pio, r->io.port, size, data, r->io.count);
+        else
+            bus_read_string(c->pio, r->io.port, size, data, r->io.count);
+    } else if (r->io.direction == KVM_EXIT_IO_OUT) {
+        memcpy(&v, data, size);
+        bus_write(c->pio, r->io.port, size, v);
+    } else {
+        v = bus_read(c->pio, r->io.port, size);
+        memcpy(data, &v, size);
     }
 }
 

@@ -99,7 +99,8 @@ static void fw_cfg_write(void *owner, uint64_t off, unsigned size, uint64_t val)
         fw_cfg_select(owner, (uint16_t)val);
 }
 
-static const BusRegionOps fw_cfg_ops = {fw_cfg_read, fw_cfg_write, 1 | 2};
+static const BusSpan selector[] = {{0, 2}, {0}};
+static const BusRegionOps fw_cfg_ops = {fw_cfg_read, fw_cfg_write, 1 | 2, selector};
 
 /* ---- DMA ---- */
 

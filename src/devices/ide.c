@@ -220,7 +220,10 @@ static void command_write(void *owner, uint64_t off, unsigned size, uint64_t val
         write_register(c, (unsigned)off + i, (uint8_t)(val >> (8 * i)));
 }
 
-static const BusRegionOps command_ops = {command_read, command_write, 1 | 2 | 4};
+/* What a command takes as its parameters; the device register is not among them, since what it
+ * selects drives the interrupt line. */
+static const BusSpan parameters[] = {{IDE_REG_FEATURE, IDE_REG_HIGH - IDE_REG_FEATURE + 1}, {0}};
+static const BusRegionOps command_ops = {command_read, command_write, 1 | 2 | 4, parameters};
 
 /* ATA 7.3: alternate status, which acknowledges nothing. */
 static uint64_t control_read(void *owner, uint64_t off, unsigned size)
@@ -317,7 +320,9 @@ static void ide_unrealize(Device *dev)
     b->ready = false;
 }
 
-static const BusRegionOps bm_ops = {ide_bm_read, ide_bm_write, 1 | 2 | 4};
+/* Descriptor table pointers, which a start looks at. */
+static const BusSpan prd_pointers[] = {{4, 4}, {12, 4}, {0}};
+static const BusRegionOps bm_ops = {ide_bm_read, ide_bm_write, 1 | 2 | 4, prd_pointers};
 
 static void make_channel(IdeBus *b, unsigned i)
 {

@@ -273,7 +273,9 @@ static void ioapic_write(void *owner, uint64_t off, unsigned size, uint64_t val)
     irq_lock_drop(s->dev.board->irq);
 }
 
-static const BusRegionOps ioapic_ops = {.read = ioapic_read, .write = ioapic_write, .sizes = 4};
+static const BusSpan index_register[] = {{IOAPIC_IOREGSEL, 4}, {0}};
+static const BusRegionOps ioapic_ops = {.read = ioapic_read, .write = ioapic_write, .sizes = 4,
+                                        .coalesce = index_register};
 
 static void ioapic_reset(Device *d, ResetKind kind)
 {

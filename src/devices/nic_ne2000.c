@@ -86,7 +86,9 @@ static void ne2000_write(void *owner, uint64_t off, unsigned size, uint64_t val)
         write_byte(owner, off + i, (uint8_t)(val >> (8 * i)));
 }
 
-static const BusRegionOps ne2000_ops = {ne2000_read, ne2000_write, 1 | 2 | 4};
+/* RSAR and RBCR on page 0, part of the multicast filter on page 1. */
+static const BusSpan remote_address[] = {{8, 4}, {0}};
+static const BusRegionOps ne2000_ops = {ne2000_read, ne2000_write, 1 | 2 | 4, remote_address};
 
 /* ---- ISA ---- */
 

@@ -481,7 +481,9 @@ static void rtc_write(void *owner, uint64_t off, unsigned size, uint64_t val)
     }
 }
 
-static const BusRegionOps rtc_ops = {.read = rtc_read, .write = rtc_write, .sizes = 1};
+static const BusSpan index_register[] = {{0, 1}, {0}};
+static const BusRegionOps rtc_ops = {.read = rtc_read, .write = rtc_write, .sizes = 1,
+                                     .coalesce = index_register};
 
 void rtc_set_cmos(Device *d, unsigned index, uint8_t value)
 {

@@ -346,11 +346,10 @@ static void vbe_ports_write(void *owner, uint64_t off, unsigned size, uint64_t v
         v->regs.vbe_index = val;
 }
 
-static const BusRegionOps legacy_ops = {
-    .read = vga_mem_read, .write = vga_mem_write, .sizes = 1 | 2 | 4 | 8};
-static const BusRegionOps ports_ops = {.read = ports_read, .write = ports_write, .sizes = 1};
-static const BusRegionOps vbe_ports_ops = {
-    .read = vbe_ports_read, .write = vbe_ports_write, .sizes = 2};
+static const BusSpan everywhere[] = {BUS_SPAN_ALL, {0}};
+static const BusRegionOps legacy_ops = {vga_mem_read, vga_mem_write, 1 | 2 | 4 | 8, everywhere};
+static const BusRegionOps ports_ops = {ports_read, ports_write, 1, everywhere};
+static const BusRegionOps vbe_ports_ops = {vbe_ports_read, vbe_ports_write, 2, everywhere};
 
 /* ---- BAR 2 ---- */
 
@@ -491,11 +490,11 @@ static bool vga_realize(Device *d, GError **error)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: vgamem must be a power of two", d->id);
     make_spread(v);
     v->legacy = (BusRegion){.name = "vga-memory", .len = PC_VGA_LEN, .ops = &legacy_ops,
-                            .owner = v, .lock = &d->lock, .coalesce = true};
+                            .owner = v, .lock = &d->lock};
     v->ports = (BusRegion){.name = "vga", .len = PORT_LEN, .ops = &ports_ops, .owner = v,
-                           .lock = &d->lock, .coalesce = true};
+                           .lock = &d->lock};
     v->vbe_ports = (BusRegion){.name = "vga-vbe", .len = VBE_PORT_LEN, .ops = &vbe_ports_ops,
-                               .owner = v, .lock = &d->lock, .coalesce = true};
+                               .owner = v, .lock = &d->lock};
     if (!add_functions(v, error) ||
         !bus_map(d->board->mmio, &v->legacy, PC_VGA_GPA, error) ||
         !bus_map(d->board->pio, &v->ports, PORT_FIRST, error) ||

@@ -144,6 +144,13 @@ static bool add_menu(FwCfg *f, const Tree *t, GError **error)
     return fw_cfg_add_file(f, "etc/boot-fail-wait", &fail_wait, sizeof fail_wait, error);
 }
 
+/* Without a screen, what firmware and boot loaders write to it goes to the first serial port. */
+static bool add_serial_console(FwCfg *f, const AcpiConfig *c, GError **error)
+{
+    uint16_t port = GUINT16_TO_LE(PC_PORT_COM1);
+    return !c->no_vga || fw_cfg_add_file(f, "etc/sercon-port", &port, sizeof port, error);
+}
+
 /* ---- tables ---- */
 
 static bool add_bytes(FwCfg *f, const char *name, const GByteArray *b, GError **error)
@@ -214,7 +221,8 @@ bool firmware_prepare(Board *b, const Tree *t, const FirmwareDevice *devs, unsig
     fw_cfg_set_u64(f, FW_CFG_NUMA, 0);
     fw_cfg_set_u32(f, FW_CFG_IRQ0_OVERRIDE, 1);
     return add_boot_order(f, t, devs, n, error) && add_menu(f, t, error) &&
-           add_e820(f, b, error) && add_acpi(f, acpi, error) && add_smbios(f, b, t, error);
+           add_serial_console(f, acpi, error) && add_e820(f, b, error) &&
+           add_acpi(f, acpi, error) && add_smbios(f, b, t, error);
 }
 
 /* ---- CMOS ---- */

@@ -28,10 +28,18 @@
 
 static gboolean machine_poll(gpointer opaque);
 
-static void tell(Machine *m, MachineEvent what)
+void machine_tell(Machine *m, const MachineNews *news)
 {
     if (m->listener)
-        m->listener(m->listener_opaque, what, what == MACHINE_EVENT_ENDED ? &m->result : NULL);
+        m->listener(m->listener_opaque, news);
+}
+
+static void tell(Machine *m, MachineEvent what)
+{
+    machine_tell(m, &(MachineNews){
+                        .what = what,
+                        .result = what == MACHINE_EVENT_ENDED ? &m->result : NULL,
+                    });
 }
 
 /* ---- requests ---- */
@@ -422,9 +430,7 @@ void machine_let_go(Machine *m)
         go_on_asked(m);
 }
 
-void machine_listen(Machine *m,
-                    void (*fn)(void *opaque, MachineEvent what, const MachineResult *result),
-                    void *opaque)
+void machine_listen(Machine *m, void (*fn)(void *opaque, const MachineNews *news), void *opaque)
 {
     m->listener = fn;
     m->listener_opaque = opaque;

@@ -55,8 +55,6 @@ typedef struct MachineConfig {
     const char *cache_dir; /* of unpacked kernels; NULL: none */
     /* The machine has ended; the main thread, once. Devices are quiet, vCPUs parked. */
     void (*ended)(void *opaque, const MachineResult *r);
-    /* Device @id is gone, after machine_unplug(). Main thread. NULL: not interested. */
-    void (*unplugged)(void *opaque, const char *id);
     void *opaque;
 } MachineConfig;
 
@@ -90,14 +88,19 @@ typedef enum MachineEvent {
     MACHINE_EVENT_POWER_BUTTON, /* was pressed */
     MACHINE_EVENT_GUEST_RESET,  /* the guest starts again, as it asked */
     MACHINE_EVENT_HOST_RESET,   /* the same, as machine_reset() asked */
+    MACHINE_EVENT_UNPLUGGED,    /* the guest let go of a device, and it is gone */
     MACHINE_EVENT_ENDED,        /* before MachineConfig.ended */
 } MachineEvent;
 
-/* Be told of what happens to the machine; @result with ENDED only. One listener, NULL takes it away.
- * It is called in the middle of these functions and may not call them. */
-void machine_listen(Machine *m,
-                    void (*fn)(void *opaque, MachineEvent what, const MachineResult *result),
-                    void *opaque);
+typedef struct MachineNews {
+    MachineEvent what;
+    const MachineResult *result; /* ENDED; else NULL */
+    const char *device;          /* UNPLUGGED: its name; else NULL */
+} MachineNews;
+
+/* Be told of what happens to the machine. One listener, NULL takes it away. It is called in the
+ * middle of these functions and may not call them. */
+void machine_listen(Machine *m, void (*fn)(void *opaque, const MachineNews *news), void *opaque);
 
 /* Image that @d has as its disk or medium now, transfer none; NULL: none. */
 BlkNode *machine_medium(Machine *m, Device *d);
@@ -125,8 +128,8 @@ Device *machine_device(Machine *m, const char *id);
  *         PCI device, no free slots on this board), or what the device refused.
  */
 bool machine_plug(Machine *m, const Tree *t, const char *id, GError **error);
-/* Ask the guest to let device @id go; config.unplugged tells when it did. LODGE_ERROR_NOT_FOUND,
- * LODGE_ERROR_UNSUPPORTED. */
+/* Ask the guest to let device @id go; MACHINE_EVENT_UNPLUGGED tells when it did.
+ * LODGE_ERROR_NOT_FOUND, LODGE_ERROR_UNSUPPORTED. */
 bool machine_unplug(Machine *m, const char *id, GError **error);
 
 typedef struct MachineTimes {

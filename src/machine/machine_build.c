@@ -186,6 +186,33 @@ static bool each_child(Machine *m, const Tree *t, const char *path,
     return true;
 }
 
+/* Who holds what @p of @d names; NULL: nobody, or it names nothing. */
+static const Device *holder_of(const Machine *m, const Device *d, const PropSpec *p)
+{
+    const void *backend = *(void *const *)((const char *)d + p->offset);
+    for (unsigned i = 0; backend && i < m->devices->len; i++) {
+        const Device *o = g_ptr_array_index(m->devices, i);
+        for (const PropSpec *q = o->cls->props; q && q->name; q++) {
+            if (q->kind == p->kind && *(void *const *)((const char *)o + q->offset) == backend)
+                return o;
+        }
+    }
+    return NULL;
+}
+
+/* A back end has one device: two would write over each other. */
+static bool check_backends(const Machine *m, const Device *d, GError **error)
+{
+    for (const PropSpec *p = d->cls->props; p && p->name; p++) {
+        bool names = p->kind == PROP_BLK || p->kind == PROP_NET || p->kind == PROP_CHAN;
+        const Device *o = names ? holder_of(m, d, p) : NULL;
+        if (o)
+            return lodge_fail(error, LODGE_ERROR_BUSY, "%s: %s: is in use by %s", d->id, p->name,
+                              o->id);
+    }
+    return true;
+}
+
 bool machine_build_device(Machine *m, const Tree *t, const char *id, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/devices/%s", id);
@@ -203,7 +230,7 @@ bool machine_build_device(Machine *m, const Tree *t, const char *id, GError **er
         if (!device_set(d, prop, value ? value : "on", error))
             return false;
     }
-    if (!device_realize(d, error))
+    if (!check_backends(m, d, error) || !device_realize(d, error))
         return false;
     g_ptr_array_add(m->devices, g_steal_pointer(&d));
     return true;

@@ -44,7 +44,7 @@ struct Machine {
     bool stuck; /* a device did not come to rest: it may touch its memory at any time */
     MachineResult result;
     MachineTimes times;
-    void (*listener)(void *opaque, MachineEvent what, const MachineResult *result);
+    void (*listener)(void *opaque, const MachineNews *news);
     void *listener_opaque;
     Loader loader;         /* joined by machine_start() or machine_free() */
     /* Guarded by request_lock, written by any thread: */
@@ -76,6 +76,9 @@ void machine_let_go(Machine *m);
 bool machine_build_device(Machine *m, const Tree *t, const char *id, GError **error);
 /* Free what is in @slots, a bit each. Main thread. */
 void machine_eject(Machine *m, uint32_t slots);
+
+/* Tell the listener. */
+void machine_tell(Machine *m, const MachineNews *news);
 
 /* What vCPU threads tell the machine; opaque is the Machine. */
 void machine_on_triple_fault(void *opaque, unsigned cpu);

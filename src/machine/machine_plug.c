@@ -134,8 +134,7 @@ static void eject_slot(Machine *m, unsigned slot)
         g_autofree char *id = g_strdup(d->id);
         g_ptr_array_remove_index(m->devices, i);
         device_free(d);
-        if (m->config.unplugged)
-            m->config.unplugged(m->config.opaque, id);
+        machine_tell(m, &(MachineNews){.what = MACHINE_EVENT_UNPLUGGED, .device = id});
     }
     acpi_hotplug_removed(m->pc.hotplug, slot);
 }

@@ -50,7 +50,7 @@ static const struct {
     {"piix3", "pci 00:01.0; port cf9", 0},
     {"piix3-ide", "pci 00:01.1; ports 1f0-1f7, 3f6, 170-177, 376; irq 14, 15", PC_IDE},
     {"piix4-pm", "pci 00:01.3; ports 600-63f; irq 9", 0},
-    {"acpi-hotplug", "ports ae00-ae0f", PC_FIRMWARE},
+    {"acpi-hotplug", "ports ae00-ae0f", 0},
     {"fw-cfg", "ports 510-51b", 0},
     {"pvpanic", "port 505", 0},
 };

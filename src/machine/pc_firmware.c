@@ -83,7 +83,7 @@ void pc_acpi_config(const Board *b, unsigned parts, AcpiConfig *ret_config)
         .no_vga = !(parts & PC_SCREEN),
         .dma = parts & PC_FLOPPY,
         .fdc = parts & PC_FLOPPY,
-        .pci_hotplug = parts & PC_FIRMWARE,
+        .pci_hotplug = true,
     };
 }
 

@@ -18,43 +18,11 @@
 #include "lodge/error.h"
 #include "lodge/num.h"
 
-enum {
-    KEY_MANUFACTURER,
-    KEY_PRODUCT,
-    KEY_VERSION,
-    KEY_SERIAL,
-    KEY_SKU,
-    KEY_FAMILY,
-    KEY_ASSET,
-    KEY_BIOS_VENDOR,
-    KEY_BIOS_VERSION,
-    KEY_BIOS_DATE,
-    KEY_BOARD_MANUFACTURER,
-    KEY_BOARD_PRODUCT,
-    KEY_BOARD_VERSION,
-    KEY_BOARD_SERIAL,
-    KEY_CHASSIS_SERIAL,
-    KEYS,
-};
+#define KEY_ENUM(id, name, help, preset) KEY_##id,
+enum { SMBIOS_KEYS(KEY_ENUM) KEYS };
 
-const SmbiosKey smbios_keys[] = {
-    [KEY_MANUFACTURER] = {"manufacturer", "who made the machine", "Lodge"},
-    [KEY_PRODUCT] = {"product", "its name", "PC (i440FX + PIIX)"},
-    [KEY_VERSION] = {"version", "its version", NULL},
-    [KEY_SERIAL] = {"serial", "its serial number", NULL},
-    [KEY_SKU] = {"sku", "its order number", NULL},
-    [KEY_FAMILY] = {"family", "the family it belongs to", NULL},
-    [KEY_ASSET] = {"asset", "asset tag of board and chassis", NULL},
-    [KEY_BIOS_VENDOR] = {"bios-vendor", "who made the firmware", "Lodge"},
-    [KEY_BIOS_VERSION] = {"bios-version", "the firmware's version", NULL},
-    [KEY_BIOS_DATE] = {"bios-date", "the firmware's date, MM/DD/YYYY", "01/01/2020"},
-    [KEY_BOARD_MANUFACTURER] = {"board-manufacturer", "who made the board", "Lodge"},
-    [KEY_BOARD_PRODUCT] = {"board-product", "the board's name", NULL},
-    [KEY_BOARD_VERSION] = {"board-version", "the board's version", NULL},
-    [KEY_BOARD_SERIAL] = {"board-serial", "the board's serial number", NULL},
-    [KEY_CHASSIS_SERIAL] = {"chassis-serial", "the chassis' serial number", NULL},
-    [KEYS] = {NULL, NULL, NULL},
-};
+#define KEY_ROW(id, name, help, preset) {name, preset},
+const SmbiosKey smbios_keys[] = {SMBIOS_KEYS(KEY_ROW){NULL, NULL}};
 
 enum { HANDLE_CHASSIS = 0x0300, HANDLE_ARRAY = 0x1000 };
 #define HANDLE_NONE 0xfffe    /* error information not provided */

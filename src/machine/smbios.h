@@ -10,10 +10,27 @@
 #define SMBIOS_TEXT_MAX 64 /* bytes of a text */
 #define SMBIOS_UUID_LEN 16
 
-/* Texts that an operator may choose: keys of --smbios, and of the description's /smbios. */
+/* Texts that an operator may choose: keys of --smbios, and of the description's /smbios. Each row: its
+ * name in smbios.c, the key, help, and what it is unless chosen. */
+#define SMBIOS_KEYS(X)                                                                             \
+    X(MANUFACTURER, "manufacturer", "who made the machine", "Lodge")                               \
+    X(PRODUCT, "product", "its name", "PC (i440FX + PIIX)")                                        \
+    X(VERSION, "version", "its version", NULL)                                                     \
+    X(SERIAL, "serial", "its serial number", NULL)                                                 \
+    X(SKU, "sku", "its order number", NULL)                                                        \
+    X(FAMILY, "family", "the family it belongs to", NULL)                                          \
+    X(ASSET, "asset", "asset tag of board and chassis", NULL)                                      \
+    X(BIOS_VENDOR, "bios-vendor", "who made the firmware", "Lodge")                                \
+    X(BIOS_VERSION, "bios-version", "the firmware's version", NULL)                                \
+    X(BIOS_DATE, "bios-date", "the firmware's date, MM/DD/YYYY", "01/01/2020")                     \
+    X(BOARD_MANUFACTURER, "board-manufacturer", "who made the board", "Lodge")                     \
+    X(BOARD_PRODUCT, "board-product", "the board's name", NULL)                                    \
+    X(BOARD_VERSION, "board-version", "the board's version", NULL)                                 \
+    X(BOARD_SERIAL, "board-serial", "the board's serial number", NULL)                             \
+    X(CHASSIS_SERIAL, "chassis-serial", "the chassis' serial number", NULL)
+
 typedef struct SmbiosKey {
     const char *name; /* NULL ends the table */
-    const char *help;
     const char *preset; /* NULL: none */
 } SmbiosKey;
 extern const SmbiosKey smbios_keys[];

@@ -15,6 +15,7 @@ import zlib
 
 import pytest
 from conftest import BUILD
+from qmp import Qmp
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -60,52 +61,6 @@ class Box:
 @pytest.fixture
 def box(lodge, guests):
     return Box(lodge, guests)
-
-
-class Qmp:
-    def __init__(self, path, negotiate=True):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(SECONDS)
-        self.socket.connect(str(path))
-        self.buffer = b""
-        self.greeting = self.line()
-        if negotiate:
-            assert self.ask("qmp_capabilities") == ([], {"return": {}})
-
-    def send(self, data):
-        self.socket.sendall(data)
-
-    def line(self):
-        """The next line as JSON; None at the end."""
-        while b"\r\n" not in self.buffer:
-            try:
-                got = self.socket.recv(65536)
-            except ConnectionResetError:
-                got = b""
-            if not got:
-                assert not self.buffer, self.buffer
-                return None
-            self.buffer += got
-        text, self.buffer = self.buffer.split(b"\r\n", 1)
-        return json.loads(text)
-
-    def answer(self):
-        """Events before the answer, and the answer."""
-        events = []
-        while True:
-            v = self.line()
-            assert v is not None, f"the end after {events}"
-            if "event" not in v:
-                return events, v
-            assert set(v.pop("timestamp")) == {"seconds", "microseconds"}
-            events.append(v)
-
-    def ask(self, command, **arguments):
-        self.send(json.dumps({"execute": command, **({"arguments": arguments} if arguments else {})}).encode())
-        return self.answer()
-
-    def close(self):
-        self.socket.close()
 
 
 def test_socket_is_private(box):
@@ -308,6 +263,65 @@ def png_size(data):
         at += 12 + length
     assert kinds[0] == b"IHDR" and kinds[-1] == b"IEND"
     return struct.unpack(">II", data[16:24])
+
+
+def test_devices_come_and_go(lodge, guests, tmp_path):
+    """A guest without ACPI: what can be asked for, and what is refused with QEMU's words."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(MIB))
+    box = Box(lodge, guests, "--disk", f"{disk},format=raw")
+    q = Qmp(box.socket)
+
+    def ids():
+        return [d["id"] for d in q.ask("x-lodge-devices")[1]["return"]]
+
+    def refused(says, *command, kind="GenericError", **args):
+        before = ids()
+        error = q.ask(*command, **args)[1]["error"]
+        assert error["class"] == kind and says in error["desc"], error
+        assert ids() == before
+
+    refused("Parameter 'driver' is missing", "device_add", id="x")
+    refused("Invalid parameter type for 'driver', expected: string", "device_add", driver=1)
+    refused("'nosuch' is not a valid device model name", "device_add", driver="nosuch", id="x")
+    refused("'pic-i8259' is not a valid device model name", "device_add", driver="pic-i8259", id="x")
+    refused("Bus 'isa.0' not found", "device_add", driver="virtio-rng-pci", id="x", bus="isa.0")
+    refused("Parameter 'id' does not accept value '../x'", "device_add", driver="virtio-rng-pci", id="../x")
+    refused("Duplicate device ID 'disk0'", "device_add", driver="virtio-rng-pci", id="disk0")
+    refused("is no PCI device", "device_add", driver="ide-hd", id="x", drive="disk0")
+    refused("no property 'nosuch'", "device_add", driver="virtio-rng-pci", id="x", nosuch=True)
+    refused("Invalid parameter type for 'queues'", "device_add", driver="virtio-blk-pci", id="x", drive="disk0", queues=[1])
+    refused("drive=nosuch: no such back end", "device_add", driver="virtio-blk-pci", id="x", drive="nosuch")
+    refused("drive: is in use by disk0", "device_add", driver="virtio-blk-pci", id="x", drive="disk0")
+    refused("Device 'nosuch' not found", "device_del", kind="DeviceNotFound", id="nosuch")
+    before = ids()
+    assert q.ask("device_add", driver="virtio-rng-pci", id="more", bus="pci.0") == ([], {"return": {}})
+    assert q.ask("device_add", driver="virtio-rng-pci") == ([], {"return": {}})
+    assert ids() == before + ["more", "device0"]
+    assert q.ask("stop")[1] == {"return": {}}
+    assert q.ask("device_add", driver="virtio-rng-pci", id="paused") == ([], {"return": {}})
+    assert q.ask("cont")[1] == {"return": {}}
+    box.alive()
+    # This guest holds nothing: it lets go when it starts again.
+    assert q.ask("device_del", id="more") == ([], {"return": {}})
+    assert "more" in ids()
+    events, answer = q.ask("system_reset")
+    assert answer == {"return": {}}
+    gone = {"event": "DEVICE_DELETED", "data": {"device": "more", "path": "/machine/peripheral/more"}}
+    while gone not in events:
+        event = q.line()
+        event.pop("timestamp")
+        events.append(event)
+    box.ready()
+    assert ids() == before + ["device0", "paused"]
+    # 32 slots, some of them the board's.
+    error = None
+    while not error:
+        error = q.ask("device_add", driver="virtio-rng-pci")[1].get("error")
+    assert "slot" in error["desc"] and len(ids()) <= 32 + len(before), error
+    box.alive()
+    q.ask("quit")
+    box.end()
 
 
 def test_verbs(lodge, guests, tmp_path):

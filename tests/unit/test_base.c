@@ -294,6 +294,80 @@ static void test_bus_moves(void)
     bus_free(b);
 }
 
+/* A shift register; told to, it takes itself off the bus in the middle of a string. */
+typedef struct Fifo {
+    Bus *bus;
+    BusRegion region;
+    uint32_t at, leave_at;
+} Fifo;
+
+static uint64_t fifo_read(void *owner, uint64_t off, unsigned size)
+{
+    Fifo *f = owner;
+    f->at++;
+    if (f->at == f->leave_at)
+        bus_unmap(f->bus, &f->region);
+    return f->at * 0x01010101u;
+}
+
+static void fifo_write(void *owner, uint64_t off, unsigned size, uint64_t val)
+{
+    Fifo *f = owner;
+    f->at = f->at * 3 + (uint32_t)val + (uint32_t)off;
+    if (f->leave_at && !--f->leave_at)
+        bus_unmap(f->bus, &f->region);
+}
+
+static const BusRegionOps fifo_ops = {fifo_read, fifo_write, 1 | 2};
+
+/* String accesses are the same as that many single ones, in the widths of the region, in others, and
+ * where it goes away meanwhile. */
+static void test_bus_strings(void)
+{
+    const uint8_t out[16] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 255};
+    for (unsigned leave = 0; leave < 4; leave++) {
+        for (unsigned size = 1; size <= 4; size *= 2) {
+            Fifo fifo[2] = {{.leave_at = leave}, {.leave_at = leave}};
+            uint8_t in[2][16];
+            uint64_t lost[2][2], hits[2];
+            for (unsigned way = 0; way < 2; way++) {
+                Fifo *f = &fifo[way];
+                Bus *b = f->bus = bus_new("port", 65536);
+                BusReader *rd = bus_reader_new(b);
+                f->region = (BusRegion){.name = "fifo", .len = 4, .ops = &fifo_ops, .owner = f};
+                for (unsigned dir = 0; dir < 2; dir++) {
+                    bus_place(b, &f->region, 0x10);
+                    f->leave_at = leave;
+                    unsigned n = sizeof out / size;
+                    if (!way && dir)
+                        bus_write_string(rd, 0x10, size, out, n);
+                    else if (!way)
+                        bus_read_string(rd, 0x10, size, in[way], n);
+                    for (unsigned i = 0; way && i < n; i++) {
+                        uint64_t v = 0;
+                        memcpy(&v, out + i * size, size);
+                        if (dir)
+                            bus_write(rd, 0x10, size, v);
+                        else
+                            v = bus_read(rd, 0x10, size);
+                        memcpy(in[way] + i * size, &v, dir ? 0 : size);
+                    }
+                }
+                bus_unclaimed(b, &lost[way][0], &lost[way][1]);
+                hits[way] = f->region.hits;
+                bus_reader_free(rd);
+                bus_free(b);
+            }
+            g_assert_cmpmem(in[0], 16, in[1], 16);
+            g_assert_cmphex(fifo[0].at, ==, fifo[1].at);
+            g_assert_cmpuint(lost[0][0], ==, lost[1][0]);
+            g_assert_cmpuint(lost[0][1], ==, lost[1][1]);
+            g_assert_true((lost[0][0] > 0) == (leave > 0));
+            g_assert_cmpuint(hits[0], ==, hits[1]);
+        }
+    }
+}
+
 /* ---- interrupts ---- */
 
 typedef struct Pins {
@@ -506,8 +580,12 @@ static void test_bus_gathers(void)
 {
     Gathered g = {0};
     BusEventHooks hooks = {.coalesce = note_coalesce, .settle = note_settle, .opaque = &g};
-    static const BusRegionOps ops = {.sizes = 1};
-    BusRegion r = {.name = "screen", .len = 0x100, .ops = &ops, .coalesce = true};
+    static const BusSpan all[] = {BUS_SPAN_ALL, {0}};
+    static const BusSpan some[] = {{2, 1}, {0xfe, 4}, {0x100, 1}, {0}};
+    static const BusRegionOps ops = {.sizes = 1, .coalesce = all};
+    static const BusRegionOps partly = {.sizes = 1, .coalesce = some};
+    BusRegion r = {.name = "screen", .len = 0x100, .ops = &ops};
+    BusRegion chip = {.name = "chip", .len = 0x100, .ops = &partly};
     Bus *b = bus_new("mmio", 1 << 20);
     bus_settle(b); /* without hooks: nothing to bring */
     bus_set_event_hooks(b, &hooks);
@@ -522,6 +600,12 @@ static void test_bus_gathers(void)
     g_assert_cmpuint(g.off, ==, 2);
     bus_settle(b);
     g_assert_cmpuint(g.settled, ==, 1);
+    g_assert_true(bus_map(b, &chip, 0x1000, NULL)); /* two parts; the third lies outside */
+    g_assert_cmpuint(g.on, ==, 4);
+    g_assert_cmphex(g.addr, ==, 0x10fe);
+    g_assert_cmpuint(g.len, ==, 2);
+    bus_unmap(b, &chip);
+    g_assert_cmpuint(g.off, ==, 4);
     bus_free(b);
 }
 
@@ -539,6 +623,7 @@ int main(int argc, char **argv)
     g_test_add_func("/bus/widths", test_bus_widths);
     g_test_add_func("/bus/counts", test_bus_counts);
     g_test_add_func("/bus/moves", test_bus_moves);
+    g_test_add_func("/bus/strings", test_bus_strings);
     g_test_add_func("/irq/lines", test_irq_lines);
     g_test_add_func("/irq/messages", test_irq_messages);
     g_test_add_func("/parse/all", test_parse);

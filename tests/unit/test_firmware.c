@@ -79,6 +79,21 @@ static TestBoard *prepared(const Tree *t, const FirmwareDevice *devs, unsigned n
     return tb;
 }
 
+/* A machine without a screen: firmware speaks on the first serial port. */
+static void test_serial_console(void)
+{
+    g_autoptr(Tree) t = tree_new();
+    g_autoptr(TestBoard) tb = board_new();
+    g_autoptr(GError) error = NULL;
+    AcpiConfig acpi = acpi_of(tb);
+    acpi.no_vga = true;
+    firmware_prepare(&tb->board, t, NULL, 0, &acpi, &error);
+    g_assert_no_error(error);
+    g_autoptr(GByteArray) port = file(tb, "etc/sercon-port");
+    g_assert_cmpuint(port->len, ==, 2);
+    g_assert_cmphex(load_le16(port->data), ==, 0x3f8);
+}
+
 static void test_files(void)
 {
     g_autoptr(Tree) t = tree_new();
@@ -306,6 +321,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/firmware/files", test_files);
+    g_test_add_func("/firmware/serial-console", test_serial_console);
     g_test_add_func("/firmware/little-memory", test_little_memory);
     g_test_add_func("/firmware/boot-order", test_boot_order);
     g_test_add_func("/firmware/menu", test_menu);
