@@ -11,16 +11,16 @@ import pytest
 from conftest import running_lodge
 from linux_guest import initrd, kernel, words
 
-GUESTS = ("kernel-686", "busybox-686")
 MIB = 1 << 20
 TIMES = 10 if "LODGE_TEST_LONG" in os.environ else 1
 SECONDS = 900 * TIMES  # of a clock that runs fast in the emulated machine while its host is busy
-IDE_BYTES, PCNET_BYTES, NE2K_BYTES = 256 * MIB, 64 * MIB * TIMES, 8 * MIB * TIMES  # the disk is copied TIMES times
+IDE_BYTES = 256 * MIB  # copied TIMES times
 CD_BYTES, FLOPPY_BYTES, FLOPPY_WRITE_AT = 16 * MIB, 1440 * 1024, 1350 * 1024
 PIO_READ_AT, PIO_READ, PIO_WRITE = MIB // 2, MIB, MIB // 4  # in words, each of which is an exit when it is written
 LBA48_BYTES, LBA48_AT = 160 << 30, 140000 * MIB  # above 128 GiB, where 28 bits of address end
 CHUNK = MIB
-CARDS = {"ne2k_pci": ("ne2k-pci", NE2K_BYTES), "pcnet": ("pcnet32", PCNET_BYTES), "ne2k_isa": ("ne", NE2K_BYTES)}
+# Model -> (driver, bytes to the guest, bytes from it). An NE2000 exits for each word that it sends.
+CARDS = {"pcnet": ("pcnet32", 48 * MIB, 16 * MIB), "ne2k_pci": ("ne2k-pci", 8 * MIB - MIB // 2, MIB // 2)}
 Outcome = collections.namedtuple("Outcome", "status said out err folder")
 
 
@@ -52,10 +52,10 @@ trouble() { dmesg | grep -E "$1" | head -n 20 | while read -r l; do say trouble 
 """
 
 
-def run_guest(folder, script, *args, modules=(), flavour="stock", append="", memory="192M"):
-    archive = initrd(folder / "initrd", FUNCTIONS + script + "\nbye", modules, flavour)
+def run_guest(folder, script, *args, modules=(), append="", memory="192M"):
+    archive = initrd(folder / "initrd", FUNCTIONS + script + "\nbye", modules, "stock")
     with running_lodge() as lodge:
-        r = lodge("run", "--kernel", kernel(flavour).path, "--initrd", archive, "--append", f"console=ttyS0 quiet {append}", "--memory", memory, *args,
+        r = lodge("run", "--kernel", kernel("stock").path, "--initrd", archive, "--append", f"console=ttyS0 quiet {append}", "--memory", memory, *args,
                   timeout=SECONDS)
     print(r.out, r.err)
     return Outcome(r.status, words(r.out), r.out, r.err, folder)
@@ -189,13 +189,12 @@ class Peer:
 
 
 CARD = """
-[ ! -e /modules/*-ne.ko ] || insmod /modules/*-ne.ko io=0x300 irq=5
 net; say driver $(basename $(readlink -f /sys/class/net/eth0/device/driver)); say mac $(cat /sys/class/net/eth0/address)
 ping -c 3 -W 5 10.0.2.2 > /tmp/ping; took start
-say got $(echo "GET $bytes" | nc 10.0.2.2 $port | md); took got
-mkfifo /tmp/copy; md < /tmp/copy > /tmp/sum & sum=$!
-say answer $({ echo PUT; head -c $bytes /dev/urandom | tee /tmp/copy; } | nc 10.0.2.2 $port)
-wait $sum; say sent $(cat /tmp/sum); took sent
+say got $(echo "GET $down" | nc 10.0.2.2 $port | md); took got
+head -c 65536 /dev/urandom > /tmp/noise
+stream() { local i=0; while [ $i -lt $up ]; do cat /tmp/noise; i=$((i + 65536)); done; }
+say sent $(stream | md); say answer $({ echo PUT; stream; } | nc 10.0.2.2 $port); took sent
 for c in rx_errors tx_errors rx_crc_errors rx_frame_errors tx_carrier_errors collisions; do say $c $(cat /sys/class/net/eth0/statistics/$c); done
 trouble 'NETDEV WATCHDOG|[Tt]imed out|mismatch|bogus|[Tt]ransmit timed'
 """
@@ -204,20 +203,22 @@ ERROR_COUNTS = ("rx_errors", "tx_errors", "rx_crc_errors", "rx_frame_errors", "t
 
 @pytest.mark.parametrize("card", CARDS)
 def test_network_card(card, tmp_path):
-    driver, length = CARDS[card]
+    driver, down, up = CARDS[card]
+    down, up = down * TIMES, up * TIMES
     page = os.urandom(3 * MIB + 12345)
     peer = Peer(page)
     module = driver.replace("-", "_")
-    out = run_guest(tmp_path, CARD, "--net", f"user,model={card}", modules=("af_packet", module), flavour="686" if card == "ne2k_isa" else "stock",
-                    append=f"bytes={length} port={peer.port}")
+    out = run_guest(tmp_path, CARD, "--net", f"user,model={card}", modules=("af_packet", module),
+                    append=f"down={down} up={up} port={peer.port}")
     peer.close()
     said, h = out.said, hashlib.md5()
-    for at in range(0, length, len(page)):
-        h.update(page[:length - at])
+    for at in range(0, down, len(page)):
+        h.update(page[:down - at])
     assert out.status == 0, out
     assert said["driver"] == [driver]
     assert said["mac"] == ["52:54:00:12:34:56"]
     assert said["got"] == [h.hexdigest()]
     assert said["answer"] == said["sent"]
-    assert {name: said[name] for name in ERROR_COUNTS} == {name: ["0"] for name in ERROR_COUNTS}
+    counts = {name: said[name] for name in ERROR_COUNTS if (card, name) != ("ne2k_pci", "rx_errors")}  # its driver counts one at the start
+    assert counts == {name: ["0"] for name in counts}
     assert "trouble" not in said
