@@ -219,6 +219,8 @@ def test_network_card(card, tmp_path):
     assert said["mac"] == ["52:54:00:12:34:56"]
     assert said["got"] == [h.hexdigest()]
     assert said["answer"] == said["sent"]
-    counts = {name: said[name] for name in ERROR_COUNTS if (card, name) != ("ne2k_pci", "rx_errors")}  # its driver counts one at the start
+    if card == "ne2k_pci":  # one receive error was seen before the first transfer, unexplained; no more may come
+        assert int(said.pop("rx_errors")[0]) <= 1
+    counts = {name: said[name] for name in ERROR_COUNTS if name in said}
     assert counts == {name: ["0"] for name in counts}
     assert "trouble" not in said
