@@ -5,7 +5,7 @@ SETUP ?=
 override BUILD := $(abspath $(BUILD))
 export BUILD
 
-.PHONY: build demo check check-sanitize bench clean install help deps-build deps-test deps-demo configure
+.PHONY: build demo check check-long check-sanitize bench clean install help deps-build deps-test deps-demo configure
 
 build: deps-build configure  ## build lodge
 	@ninja -C $(BUILD)
@@ -15,6 +15,9 @@ demo: deps-demo build  ## boot a stock Linux from a copy-on-write disk; a shell 
 
 check: deps-test build  ## all tests; the last line counts them
 	@tests/run
+
+check-long: deps-test build  ## the tests, with ten times the data through the drives and network cards of an old PC
+	@LODGE_TEST_LONG=1 tests/run full
 
 check-sanitize: deps-test  ## unit tests and bare-metal guests under the address, leak and undefined-behaviour sanitizers; CC=clang likewise
 	@$(MAKE) --no-print-directory build BUILD=$(BUILD)-sanitize SETUP="-Db_sanitize=address,undefined -Db_lundef=false -Dwerror=true $(SETUP)"

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 
 from conftest import BUILD, TOP
+from pc_screen import guest
 
 DISK = ("virtio_pci", "virtio_blk")
 NET = ("virtio_pci", "virtio_net", "af_packet")
@@ -19,13 +20,19 @@ BOOT_SECONDS = 90  # far more than a boot takes in the emulated machine
 
 
 class Kernel:
-    """A distribution kernel of a flavour, "cloud" or "stock", as scripts/kernel finds it."""
+    """A distribution kernel of a flavour, "cloud" or "stock", as scripts/kernel finds it, or "686"."""
 
     def __init__(self, flavour):
-        env = dict(os.environ, BUILD=str(BUILD))
-        out = subprocess.run([TOP / "scripts" / "kernel", "--flavour", flavour], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=env, check=True)
-        self.path, folder = out.stdout.decode().split()
-        self.modules = pathlib.Path(folder)
+        self.busybox = shutil.which("busybox")
+        if flavour == "686":
+            self.busybox, root = guest("busybox-686"), pathlib.Path(guest("kernel-686"))
+            self.path, = root.glob("boot/vmlinuz-*")
+            self.modules, = root.glob("lib/modules/*")
+        else:
+            env = dict(os.environ, BUILD=str(BUILD))
+            out = subprocess.run([TOP / "scripts" / "kernel", "--flavour", flavour], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=env, check=True)
+            self.path, folder = out.stdout.decode().split()
+            self.modules = pathlib.Path(folder)
         self.release = self.modules.name
         self.dep = {}
         for line in (self.modules / "modules.dep").read_text().splitlines():
@@ -113,7 +120,7 @@ def initrd(path, script, modules=(), flavour="cloud"):
         a.add(folder, 0o040755)
     a.add("dev/console", 0o020600, rdev=(5, 1))
     a.add("etc/nsswitch.conf", 0o100644, b"hosts: files\nservices: files\nprotocols: files\n")
-    a.add("bin/busybox", 0o100755, pathlib.Path(shutil.which("busybox")).read_bytes())
+    a.add("bin/busybox", 0o100755, pathlib.Path(k.busybox).read_bytes())
     for name in _applets():
         a.add("bin/" + name, 0o120777, b"busybox")
     for n, p in enumerate(k.with_needs(modules)):
