@@ -47,6 +47,7 @@ typedef struct Run {
     Vnc *vnc;
     unsigned signals; /* SIGINT and SIGTERM so far */
     int killed_by;    /* signal number, or 0 */
+    guint signal_sources[3]; /* 0: not watched */
     bool timed_out, killed_by_key;
     int status;
 } Run;
@@ -289,8 +290,13 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
             r->console = console_new(c, &console_ops, r);
         }
     }
-    if (!open_control(r, tree, error) || !open_display(r, error) ||
-        !machine_start(r->machine, error))
+    if (!open_control(r, tree, error) || !open_display(r, error))
+        return false;
+    /* Before the guest's first word; until here a signal ends the process at once. */
+    r->signal_sources[0] = g_unix_signal_add(SIGINT, on_sigint, r);
+    r->signal_sources[1] = g_unix_signal_add(SIGTERM, on_sigterm, r);
+    r->signal_sources[2] = g_unix_signal_add(SIGHUP, on_sighup, r);
+    if (!machine_start(r->machine, error))
         return false;
     if (machine_board(r->machine)->display && !r->vnc && !o->quiet)
         lodge_note("%s: nobody sees its screen: lodge screen %s prints it, lodge view %s shows it",
@@ -302,6 +308,10 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
 
 static void tear_down(Run *r)
 {
+    for (unsigned i = 0; i < G_N_ELEMENTS(r->signal_sources); i++) {
+        if (r->signal_sources[i])
+            g_source_remove(r->signal_sources[i]);
+    }
     control_close(r->control);
     vnc_close(r->vnc);
     console_free(r->console);
@@ -332,11 +342,6 @@ static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
         tear_down(&r);
         return r.status;
     }
-    guint sources[] = {
-        g_unix_signal_add(SIGINT, on_sigint, &r),
-        g_unix_signal_add(SIGTERM, on_sigterm, &r),
-        g_unix_signal_add(SIGHUP, on_sighup, &r),
-    };
     guint timer = o->timeout_ns ? g_timeout_add((guint)MIN(o->timeout_ns / 1000000, G_MAXUINT),
                                                 on_timeout, &r)
                                 : 0;
@@ -348,8 +353,6 @@ static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
     }
     if (machine_state(r.machine) != MACHINE_ENDED)
         g_main_loop_run(r.loop);
-    for (unsigned i = 0; i < G_N_ELEMENTS(sources); i++)
-        g_source_remove(sources[i]);
     if (timer && !r.timed_out)
         g_source_remove(timer);
     tear_down(&r);
