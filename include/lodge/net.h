@@ -72,6 +72,12 @@ struct NetPort {
  * Context: main thread. Return: false with LODGE_ERROR_STATE if either is joined already.
  */
 bool net_join(NetPort *a, NetPort *b, GError **error);
+/* The loop for a card's port that will be joined to @backend: that one's own, so that a frame
+ * changes threads once and not twice; @otherwise where it has none. */
+static inline IoThread *net_card_loop(const NetPort *backend, IoThread *otherwise)
+{
+    return backend && backend->io ? backend->io : otherwise;
+}
 /* Take the wire away; no callback of either port starts afterwards. Main thread; NULL is fine. */
 void net_part(NetPort *p);
 

@@ -257,11 +257,13 @@ static int open_path(const BlkFileOpen *o, GError **error)
     case ENOENT:
     case ENOTDIR:
         lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': no such file; %s", o->path,
-                   o->is_base ? "check the path of the base"
-                              : "check the path, or make it by lodge image create");
+                   o->is_base     ? "check the path of the base"
+                   : o->read_only ? "check the path"
+                                  : "check the path, or make it by truncate -s SIZE");
         break;
     case EISDIR:
-        lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': is a directory; name an image file", o->path);
+        lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': is a directory; name an image file or a block device",
+                   o->path);
         break;
     case EACCES:
     case EROFS:
@@ -308,7 +310,9 @@ static bool check_kind(BlkFile *f, GError **error)
     }
     if (f->size == 0)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "'%s': is empty; give it a size first, as by truncate -s 1G", f->path);
+                          "'%s': is empty; %s", f->path,
+                          f->read_only ? "fetch or copy it again"
+                                       : "give it a size first, by truncate -s SIZE");
     if (f->size > BLK_MAX_SIZE)
         return lodge_fail(error, LODGE_ERROR_LIMIT, "'%s': over 2^62 bytes", f->path);
     return true;

@@ -289,8 +289,12 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
             r->console = console_new(c, &console_ops, r);
         }
     }
-    if (!open_control(r, tree, error) || !open_display(r, error) || !machine_start(r->machine, error))
+    if (!open_control(r, tree, error) || !open_display(r, error) ||
+        !machine_start(r->machine, error))
         return false;
+    if (machine_board(r->machine)->display && !r->vnc && !o->quiet)
+        lodge_note("%s: nobody sees its screen: lodge screen %s prints it, lodge view %s shows it",
+                   o->name, o->name, o->name);
     if (o->trace_boot || o->verbose)
         report_times(r, begin_ns);
     return true;

@@ -81,7 +81,7 @@ const Verb verb_table[] = {
      "distribution's package novnc. The machine needs no --display for it.\n\n"
      "An address is good once: it carries a token that nobody can guess, and the first who opens it "
      "is shown the screen. Then another address is printed, for the next viewer or for the same one "
-     "after the page was loaded anew. What is printed is not stored anywhere else.\n\n"
+     "after the page was loaded anew.\n\n"
      "It listens on the loopback interface. With --address, others can reach it, and what they see "
      "and type is not encrypted: better let ssh -L carry the port.",
      view_options_table, view_examples, verb_view},

@@ -93,7 +93,7 @@ static bool decode(const Pcnet *n, uint64_t off, unsigned size, unsigned *ret_re
 static void unlock_and_kick(Pcnet *n)
 {
     bool kick = (n->tx_wanted || n->rx_wanted) && !n->posted && !n->quiet && !n->dead;
-    IoThread *io = n->pci.dev.board->io;
+    IoThread *io = n->port.io;
 
     if (kick)
         n->posted = true;
@@ -151,7 +151,7 @@ static const BusRegionOps pcnet_ops = {pcnet_read, pcnet_write, 1 | 2 | 4, addre
 static void pcnet_service(void *opaque)
 {
     Pcnet *n = opaque;
-    IoThread *io = n->pci.dev.board->io;
+    IoThread *io = n->port.io;
     unsigned rounds = 0;
 
     lodge_lock(&n->pci.dev.lock);
@@ -292,8 +292,8 @@ static void resume_on_loop(void *opaque)
 
 static void on_loop(Pcnet *n, IoCallFn fn)
 {
-    if (n->pci.dev.board->io)
-        io_thread_post(n->pci.dev.board->io, fn, n);
+    if (n->port.io)
+        io_thread_post(n->port.io, fn, n);
     else
         fn(n);
 }
@@ -337,8 +337,8 @@ static void pcnet_unrealize(Device *d)
     if (n->poll)
         timer_free(n->poll);
     n->poll = NULL;
-    if (d->board->io) /* what was posted before has run then */
-        io_thread_call(d->board->io, visit, NULL);
+    if (n->port.io) /* what was posted before has run then */
+        io_thread_call(n->port.io, visit, NULL);
     pci_unrealize(&n->pci);
     g_clear_pointer(&n->tx, g_free);
 }
@@ -354,9 +354,10 @@ static bool pcnet_realize(Device *d, GError **error)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: mac: is a group address", d->id);
     n->link_up = true;
     n->tx = g_new0(PcnetTx, 1);
-    n->poll = timer_new(d->board->timers, pcnet_poll, n);
-    n->port = (NetPort){
-        .ops = &pcnet_port_ops, .name = d->id, .opaque = n, .io = d->board->io};
+    n->port = (NetPort){.ops = &pcnet_port_ops, .name = d->id, .opaque = n,
+                        .io = net_card_loop(n->netdev, d->board->io)};
+    n->poll = timer_new(n->port.io ? io_thread_timers(n->port.io) : d->board->timers, pcnet_poll,
+                        n);
     if (!pci_realize(p, -1, 0, PCNET_VENDOR, PCNET_DEVICE, CLASS_ETHERNET, PCNET_REVISION,
                      PIN_INTA, error)) {
         pcnet_unrealize(d);

@@ -396,7 +396,8 @@ static const NetPortOps nic_port_ops = {.deliver = nic_deliver, .writable = nic_
 bool dp8390_join(Dp8390 *n, GError **error)
 {
     n->port = (NetPort){
-        .ops = &nic_port_ops, .name = n->dev->id, .opaque = n, .io = n->dev->board->io};
+        .ops = &nic_port_ops, .name = n->dev->id, .opaque = n,
+        .io = net_card_loop(n->netdev, n->dev->board->io)};
     n->joined = net_join(&n->port, n->netdev, error);
     if (n->joined)
         n->slots = g_new0(Dp8390Slot, SLOTS);

@@ -15,6 +15,7 @@
 
 #include "initrd.h"
 #include "machine_internal.h"
+#include "medium.h"
 
 #define MEMORY_MIN (1 * MIB)
 #define MEMORY_MAX (UINT64_C(1) << 40) /* bytes: what page tables and tools are tried with */
@@ -213,6 +214,19 @@ static bool check_backends(const Machine *m, const Device *d, GError **error)
     return true;
 }
 
+/* Whether the drive @d starts with a whole medium, or none. */
+static bool check_medium(Machine *m, const Tree *t, Device *d, GError **error)
+{
+    BlkNode *node = machine_medium(m, d);
+    if (!node)
+        return true;
+    g_autofree char *path = g_strdup_printf("/backends/block/%s", blk_name(node));
+    if (medium_check(d->cls->boot, node, tree_str(t, path, "file"), error))
+        return true;
+    g_prefix_error(error, "disk %s: ", d->id);
+    return false;
+}
+
 bool machine_build_device(Machine *m, const Tree *t, const char *id, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/devices/%s", id);
@@ -230,7 +244,7 @@ bool machine_build_device(Machine *m, const Tree *t, const char *id, GError **er
         if (!device_set(d, prop, value ? value : "on", error))
             return false;
     }
-    if (!check_backends(m, d, error) || !device_realize(d, error))
+    if (!check_backends(m, d, error) || !check_medium(m, t, d, error) || !device_realize(d, error))
         return false;
     g_ptr_array_add(m->devices, g_steal_pointer(&d));
     return true;

@@ -11,6 +11,7 @@
 #include "lodge/error.h"
 
 #include "machine_internal.h"
+#include "medium.h"
 
 /* The property that names the image; NULL: @d has none. */
 static BlkNode **medium_of(Device *d)
@@ -55,6 +56,10 @@ bool machine_change_medium(Machine *m, Device *d, const BlkOptions *o, bool forc
         node = blk_open(name, o, m->io, error);
         if (!node)
             return false;
+        if (!medium_check(d->cls->boot, node, o->file, error)) {
+            g_prefix_error(error, "disk %s: ", d->id);
+            return false;
+        }
     }
     if (!machine_hold(m, error))
         return false;

@@ -33,6 +33,7 @@ enum {
     OP_WRITE = 2,
     OP_DATA = 3,
     OP_ACK = 4,
+    OP_ERROR = 5,
     OP_OPTIONS = 6, /* RFC 2347 */
     OP_LEN = 4,     /* operation and block */
     IP4_FROM = 12,
@@ -114,7 +115,7 @@ TftpVerdict tftp_from_guest(Tftp *t, const uint8_t *frame, uint32_t len, const P
     if (!x)
         return TFTP_PASS;
     uint16_t op = load_be16(p), block = load_be16(p + 2);
-    if (op == OP_READ || op == OP_WRITE)
+    if (op == OP_READ || op == OP_WRITE || op == OP_ERROR)
         x->port = 0;
     if (op != OP_ACK)
         return TFTP_PASS;

@@ -185,6 +185,47 @@ def test_image_read_only(lodge, hello, tmp_path, base):
     assert status == 33, err
 
 
+ISO_BLOCK = 2048
+def iso_image(blocks):
+    """The volume descriptor of that many blocks, and nothing else."""
+    volume = b"\1CD001\1".ljust(80, b"\0") + blocks.to_bytes(4, "little") + blocks.to_bytes(4, "big") + bytes(40) + ISO_BLOCK.to_bytes(2, "little") + ISO_BLOCK.to_bytes(2, "big")
+    return bytes(16 * ISO_BLOCK) + volume.ljust(ISO_BLOCK, b"\0")
+
+
+def fat_image(sectors):
+    return b"\xeb\x3c\x90".ljust(11, b"\0") + bytes((0, 2, 1, 1, 0, 2, 224, 0)) + sectors.to_bytes(2, "little") + b"\xf0" + bytes(700 * 512 - 22)
+
+
+WHAT_IS_THERE = {"empty": b"", "odd": bytes(1000), "zeros": bytes(3 * MIB), "huge": bytes(17 * MIB), "cut-off CD": iso_image(18), "cut-off FAT": fat_image(2880)}
+
+
+@pytest.mark.parametrize("option,kind,says", [
+    ("cdrom", "missing", "cd0: '{at}': no such file; check"), ("cdrom", "empty", "cd0: '{at}': is empty; "), ("cdrom", "a folder", "cd0: '{at}': is a directory; "),
+    ("cdrom", "odd", "cd0: '{at}': .* no CD-ROM, .*; name an ISO image"), ("cdrom", "cut-off CD", "cd0: '{at}': is cut off: .*36864 bytes, the image 34816; fetch"),
+    ("floppy", "missing", "floppy0: '{at}': no such file; check"), ("floppy", "empty", "floppy0: '{at}': is empty; "), ("floppy", "a folder", "floppy0: '{at}': is a directory; "),
+    ("floppy", "odd", "floppy0: '{at}': 1000 bytes .*cut off"), ("floppy", "zeros", "floppy0: an image of 3145728 bytes is no floppy disk; there are .*1440K"),
+    ("floppy", "cut-off FAT", "floppy0: '{at}': is cut off: .*1474560 bytes, the image 358400; fetch"),
+    ("firmware", "missing", "firmware '{at}': no such file; "), ("firmware", "empty", "firmware '{at}': is empty; "), ("firmware", "a folder", "firmware '{at}': is a directory; "),
+    ("firmware", "odd", "firmware '{at}': 1000 bytes, not a multiple of 64 KiB; it is cut off"), ("firmware", "huge", "firmware '{at}': 17825792 bytes, at most 16 MiB; ")])
+def test_medium(option, kind, says, lodge, tmp_path):
+    """What is no CD-ROM, floppy disk or firmware is refused before anything starts."""
+    at = tmp_path / "image"
+    if kind == "a folder":
+        at.mkdir()
+    elif kind != "missing":
+        at.write_bytes(WHAT_IS_THERE[kind])
+    words = [f"--firmware={at}"] if option == "firmware" else [f"--{option}", at]
+    one_line(lodge("run", *words, "--net", "none"), 2, says.format(at=at))
+
+
+def test_screen_hint(lodge):
+    """A machine whose screen nobody sees says how to; not where somebody may look, nor with --quiet."""
+    for words, hint in ((["seen"], True), (["seen", "--quiet"], False), (["seen", "--vga", "none"], False), (["seen", "--display", f"vnc=unix:{lodge.home}/vnc"], False)):
+        r = lodge("run", *words, "--firmware", "--net", "none", "--timeout", "0.2", "--console", "none")
+        assert r.status == 124, r.err
+        assert ("lodge screen seen prints it" in r.err) is hint, r.err
+
+
 # ---- values ----
 
 @pytest.mark.parametrize("value,says", [("0", '"0": '), ("1P", '"1P": not a size; '), ("lots", '"lots": not a size; '), ("-1", "not a size; "), ("512", "; .*write M"),

@@ -53,7 +53,7 @@ static void test_read(void)
     g_autoptr(GBytes) o = firmware_read(odd, 1, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(g_bytes_get_size(o), ==, UNIT - 1);
-    refused(odd, UNIT, "truncated");
+    refused(odd, UNIT, "cut off");
     refused(empty, 1, "empty");
     refused(large, 1, "at most 16 MiB");
     refused(dir, UNIT, "directory");
