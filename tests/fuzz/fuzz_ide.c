@@ -54,6 +54,8 @@ static void event(TestBoard *tb, uint8_t what)
 {
     if (what & 0x80) {
         settle(tb); /* the frame quiesces the device before */
+        if (what & 0x10 && cd->cls->medium_locked(cd))
+            return;
         (void)cd->cls->change_medium(cd, what & 1 ? nodes[2 + (what >> 1 & 3) % 3] : NULL, what & 8,
                                      NULL);
     } else if (what & EVENT_SETTLE) {

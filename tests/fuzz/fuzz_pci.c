@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Host bridge with shadowed ROM, ISA bridge and power management, and functions with a BAR of each
- * kind (frame buffer, registers, ports, MSI-X, expansion ROM), from hostile programs by ports, memory
- * and configuration. BARs move over each other, over the shadow and over memory.
+ * kind (frame buffer, registers, ports, MSI-X, expansion ROM), from hostile programs by ports,
+ * memory and configuration. BARs move over each other, over the shadow and over memory.
  */
 #include <string.h>
 #include <sys/mman.h>

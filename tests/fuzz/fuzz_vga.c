@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The VGA from hostile programs, with a screen on which its picture is drawn now and then. The
- * event's byte: bit 7 asks for the text, the others put a mode up to start from, or one that no memory
- * is large enough for. */
+ * event's byte: bit 7 asks for the text, the others put a mode up to start from, or one for which no
+ * memory is large enough. */
 #include "bus_fuzz.h"
 
 #include "lodge/display.h"
