@@ -149,6 +149,25 @@ static void topology(struct kvm_cpuid2 *c, const CpuidPolicy *p)
     }
 }
 
+static void host_cpuid(uint32_t leaf, struct kvm_cpuid_entry2 *e)
+{
+    __asm__ volatile("cpuid"
+                     : "=a"(e->eax), "=b"(e->ebx), "=c"(e->ecx), "=d"(e->edx)
+                     : "0"(leaf), "2"(0));
+}
+
+/* The name of the processor, which KVM leaves empty: the host's. */
+static void brand(struct kvm_cpuid2 *c)
+{
+    for (uint32_t leaf = 0x80000002; leaf <= 0x80000004; leaf++) {
+        struct kvm_cpuid_entry2 *e = find(c, leaf, 0);
+        if (!e)
+            e = add(c, leaf, 0, false);
+        if (!(e->eax | e->ebx | e->ecx | e->edx))
+            host_cpuid(leaf, e); /* every x86-64 has it */
+    }
+}
+
 struct kvm_cpuid2 *cpuid_build(const Kvm *k, const CpuidPolicy *p, GError **error)
 {
     g_autofree struct kvm_cpuid2 *c =
@@ -160,6 +179,7 @@ struct kvm_cpuid2 *cpuid_build(const Kvm *k, const CpuidPolicy *p, GError **erro
     }
     apply_bits(k, c, p);
     topology(c, p);
+    brand(c);
     drop(c, 0xa); /* performance counters: not virtualized */
     return g_steal_pointer(&c);
 }

@@ -39,7 +39,8 @@ COUNTERS = {"exits": "exits", "to process": "host_state_reload", "I/O": "io_exit
 MODULES = ("ata_piix", "sd_mod", "af_packet", "pcnet32", "ne2k_pci")
 # Name -> (MiB, what the guest does with $n of them)
 MEASURES = {
-    "ide-read": (128, "dd if=/dev/sda of=/dev/null bs=1M count=$n iflag=direct"),
+    # Commands of 128 KiB, as a file that is read in order makes them: else their size depends on which pages dd happens to have.
+    "ide-read": (128, "echo 128 > /sys/block/sda/queue/max_sectors_kb && dd if=/dev/sda of=/dev/null bs=1M count=$n iflag=direct"),
     "pcnet-in": (4, "card pcnet32 && echo GET $n | nc 10.0.2.2 $port > /dev/null"),
     "pcnet-out": (4, "card pcnet32 && { echo PUT; dd if=/dev/zero bs=64k count=$((n * 16)); } | nc 10.0.2.2 $port > /dev/null"),
     "ne2k-in": (1, "card ne2k-pci && echo GET $n | nc 10.0.2.2 $port > /dev/null"),

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What a vCPU's CPUID says: the policy's bits, and one topology in every leaf that tells it. */
+#include <string.h>
 #include <sys/ioctl.h>
 
 #include "cpuid.h"
@@ -105,6 +106,24 @@ static void test_topology(void)
     }
 }
 
+static void test_brand(void)
+{
+    char host[48], seen[48];
+    if (no_kvm())
+        return;
+    g_autofree struct kvm_cpuid2 *c = build(0, 1, false);
+    for (unsigned i = 0; i < 3; i++) {
+        const struct kvm_cpuid_entry2 *e = leaf(c, 0x80000002 + i, 0);
+        g_assert_nonnull(e);
+        uint32_t r[4] = {0x80000002 + i, 0, 0, 0};
+        __asm__ volatile("cpuid" : "+a"(r[0]), "=b"(r[1]), "+c"(r[2]), "=d"(r[3]));
+        memcpy(&seen[16 * i], &e->eax, 16);
+        memcpy(&host[16 * i], r, 16);
+    }
+    g_assert_cmpmem(seen, sizeof seen, host, sizeof host);
+    g_assert_true(g_ascii_isalnum(seen[0]) || seen[0] == ' ');
+}
+
 /* No leaf is there twice: the guest would see whichever KVM finds first. */
 static void test_unique(void)
 {
@@ -121,6 +140,7 @@ int main(int argc, char **argv)
     kvm = kvm_open(NULL);
     g_test_add_func("/cpuid/policy", test_policy);
     g_test_add_func("/cpuid/topology", test_topology);
+    g_test_add_func("/cpuid/brand", test_brand);
     g_test_add_func("/cpuid/unique", test_unique);
     int status = g_test_run();
     kvm_free(kvm);
