@@ -24,14 +24,6 @@ def _binary():
     pytest.exit(f"no lodge under {BUILD}; build first", returncode=3)
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "last: waits for what began long before; runs behind all others")
-
-
-def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
-
-
 def has_assist():
     """True, False, or None where doctor could not tell."""
     return {"yes": True, "no": False}.get(os.environ.get("LODGE_TEST_ASSIST", ""))

@@ -1,30 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Systems that start from firmware and speak to the screen: GRUB from a CD-ROM, a floppy and an IDE
-disk, memtest86+, GNU Mach, U-Boot."""
+disk, GNU Mach, U-Boot."""
 import re
-import time
 
 import grub_media
 import pytest
-from conftest import running_lodge
 from pc_screen import Machine, guest, wait_console
 
-GUESTS = ("grub-cdrom", "grub-floppy", "memtest", "gnumach", "u-boot")
+GUESTS = ("grub-cdrom", "grub-floppy", "gnumach", "u-boot")
 COUNTDOWN = r"executed automatically in (\d+)s"
 PROMPT = r"^grub> *$"
-PASS_SECONDS = 600  # a pass takes four to five minutes in the emulated machine, two of them asleep
-MEMTEST_ERRORS = r"Pass: +([0-9]+) +Errors: +([0-9]+)"
 MENU = """set timeout=30
 menuentry "First entry" { echo first-was-chosen; sleep 30 }
 menuentry "GNU Mach" { multiboot (cd)/GNUMACH root=none; boot }
 """
-
-
-@pytest.fixture(scope="session")
-def memtest():
-    """It takes the longest, half of it asleep: it runs beside all tests from here on, which come first."""
-    with running_lodge() as program:
-        yield Machine(program, "--firmware", "--cdrom", guest("memtest"), name="memtest")
 
 
 @pytest.fixture
@@ -48,11 +37,6 @@ def to_shell(m):
     m.wait(PROMPT)
     m.type("ls", enter=True)
     return m.wait(r"^grub> ls *\n(\(.*\)) *\n(?:.*\n)*grub> *$")[1].split()
-
-
-@pytest.fixture(autouse=True)
-def _beside(memtest):
-    """Every test here runs while memtest86+ does."""
 
 
 def test_grub_cdrom(machine):
@@ -114,18 +98,3 @@ def test_u_boot(machine, tmp_path):
     m.type("", "backspace")
     m.type("echo typed-$arch", enter=True)
     wait_console(m, log, r"^typed-x86")
-
-
-@pytest.mark.last
-def test_memtest(memtest):
-    """One pass over 64 MiB, without an error."""
-    deadline = time.monotonic() + PASS_SECONDS
-    while True:
-        seen = memtest.wait(MEMTEST_ERRORS, max(1, deadline - time.monotonic()))
-        assert seen[2] == "0", memtest.screen()
-        if seen[1] != "0":
-            break
-        assert time.monotonic() < deadline, memtest.screen()
-        time.sleep(1)
-    assert "64MB" in memtest.screen()
-    memtest.end()
