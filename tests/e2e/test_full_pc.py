@@ -20,7 +20,9 @@ PIO_READ_AT, PIO_READ, PIO_WRITE = MIB // 2, MIB, MIB // 4  # in words, each of 
 LBA48_BYTES, LBA48_AT = 160 << 30, 140000 * MIB  # above 128 GiB, where 28 bits of address end
 CHUNK = MIB
 # Model -> (driver, bytes to the guest, bytes from it). An NE2000 exits for each word that it sends.
-CARDS = {"pcnet": ("pcnet32", 48 * MIB, 16 * MIB), "ne2k_pci": ("ne2k-pci", 8 * MIB - MIB // 2, MIB // 2)}
+# In the emulated machine an eighth: there each of the many exits costs as much as hundreds do elsewhere.
+PART = 8 if os.environ.get("LODGE_TEST_EMULATED") and TIMES == 1 else 1
+CARDS = {"pcnet": ("pcnet32", 48 * MIB // PART, 16 * MIB // PART), "ne2k_pci": ("ne2k-pci", (8 * MIB - MIB // 2) // PART, MIB // 2 // PART)}
 Outcome = collections.namedtuple("Outcome", "status said out err folder")
 
 
