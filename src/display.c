@@ -242,8 +242,7 @@ DisplaySurface display_begin(Display *d, unsigned width, unsigned height)
     return d->surface;
 }
 
-/* Grow @a to take in @b. */
-static void rect_join(DisplayRect *a, const DisplayRect *b)
+void display_rect_join(DisplayRect *a, const DisplayRect *b)
 {
     unsigned right = MAX(a->x + a->width, b->x + b->width);
     unsigned bottom = MAX(a->y + a->height, b->y + b->height);
@@ -273,8 +272,8 @@ void display_damage(Display *d, DisplayRect r)
         return;
     }
     for (unsigned i = 1; i < DAMAGE_MAX; i++)
-        rect_join(&d->damage[0], &d->damage[i]);
-    rect_join(&d->damage[0], &r);
+        display_rect_join(&d->damage[0], &d->damage[i]);
+    display_rect_join(&d->damage[0], &r);
     d->damages = 1;
 }
 

@@ -23,6 +23,8 @@ typedef struct IoThread IoThread;
 #define DISPLAY_HEIGHT_MAX 4096
 
 typedef struct DisplayRect { unsigned x, y, width, height; } DisplayRect; /* pixels */
+/* Grow @a to take in @b; neither is empty. Any thread. */
+void display_rect_join(DisplayRect *a, const DisplayRect *b);
 
 /* The picture; valid while the lock of display_lock() is held. */
 typedef struct DisplaySurface {

@@ -34,23 +34,12 @@
 #define EMPTY_HEIGHT 480
 #define ACCEPT_PAUSE_MS 100 /* when the host has no descriptors left */
 
-static void rect_join(DisplayRect *a, const DisplayRect *b)
-{
-    unsigned right = MAX(a->x + a->width, b->x + b->width);
-    unsigned bottom = MAX(a->y + a->height, b->y + b->height);
-
-    a->x = MIN(a->x, b->x);
-    a->y = MIN(a->y, b->y);
-    a->width = right - a->x;
-    a->height = bottom - a->y;
-}
-
 void vnc_dirty_add(VncDirty *d, const DisplayRect *r)
 {
     if (d->n < VNC_DIRTY_MAX)
         d->rect[d->n++] = *r;
     else
-        rect_join(&d->rect[VNC_DIRTY_MAX - 1], r);
+        display_rect_join(&d->rect[VNC_DIRTY_MAX - 1], r);
 }
 
 static void viewer_changed(void *opaque, const DisplayRect *r)
