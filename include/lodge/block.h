@@ -27,10 +27,19 @@ typedef enum BlkOp { BLK_READ, BLK_WRITE, BLK_FLUSH, BLK_DISCARD, BLK_ZERO, BLK_
 
 #define BLK_CHILDREN 4 /* requests that one layer may have under way for one parent request */
 
+/* Answers of BLK_STATUS, of one node. */
+typedef enum BlkStatus {
+    BLK_ST_BELOW, /* nothing is stored here: it comes from the base, or is zeros without one */
+    BLK_ST_DATA,
+    BLK_ST_ZERO,  /* known to be zeros, whatever the base holds */
+} BlkStatus;
+#define BLK_NO_OFFSET UINT64_MAX
+
 struct BlkReq {
     /* Set by the submitter: */
     BlkOp op;
     bool fua, may_unmap;
+    bool compress;           /* WRITE: store it compressed, where the format can and it pays */
     uint64_t offset, len;    /* bytes */
     const struct iovec *iov; /* borrowed until done; READ and WRITE only */
     unsigned niov;
@@ -39,8 +48,9 @@ struct BlkReq {
     /* Owned by the block layer until done: */
     BlkNode *node;
     BlkReq *next;
-    int status;              /* BLK_STATUS: 1 data, 0 reads as zeros or comes from below */
-    uint64_t status_len;     /* BLK_STATUS: bytes from offset with that answer */
+    int status;              /* BLK_STATUS: a BlkStatus */
+    uint64_t status_len;     /* BLK_STATUS: bytes from offset with that answer, at least 1 */
+    uint64_t status_offset;  /* BLK_STATUS, data: where they begin in the file, or BLK_NO_OFFSET */
     uint8_t flags;           /* of the block layer */
     uintptr_t scratch[8];    /* of the driver that has it */
 };
@@ -58,15 +68,21 @@ typedef enum BlkCache { BLK_CACHE_WRITEBACK, BLK_CACHE_NONE, BLK_CACHE_UNSAFE } 
 
 typedef enum BlkAio { BLK_AIO_AUTO, BLK_AIO_URING, BLK_AIO_THREADS } BlkAio;
 
+/* 1 MiB of tables serves 8 GiB of qcow2 with clusters of 64 KiB, or 4 GiB of UML COW. */
+#define BLK_META_DEFAULT ((uint64_t)1 << 20)
+#define BLK_META_MAX ((uint64_t)32 << 20)
+
 /* What a disk is opened with; strings are borrowed for the call. */
 typedef struct BlkOptions {
     const char *file;   /* required */
     const char *base;   /* makes @file as an overlay of it where @file is not there yet */
-    const char *format; /* "raw", "umlcow", or NULL: by magic */
+    const char *format; /* a name of blk_driver_at(), or NULL: by magic */
+    const char *base_format; /* of the base, where the image records none; NULL: raw */
     bool read_only;
     bool snapshot;      /* writes go to an unlinked temporary overlay */
     BlkCache cache;
     BlkAio aio;
+    uint64_t metadata_cache; /* bytes of tables kept in memory; 0: BLK_META_DEFAULT */
     const char *holder; /* name of the VM, for lock messages */
 } BlkOptions;
 

@@ -26,16 +26,171 @@ typedef struct BlkFile BlkFile;
 #define BLK_MAX_SIZE ((uint64_t)1 << 62) /* sums of offsets stay inside int64_t */
 #define BLK_DISCARD_MAX ((uint64_t)1 << 30)
 
+/* ---- image formats: the contract of a driver ----
+ *
+ * A format is one file (fmt_NAME.c; a second one where it passes 800 lines), one row in
+ * driver_table.c, and its tests. open.c does what is common: it opens and locks the file, finds the
+ * format, opens the chain below, makes new images under a temporary name. A driver sees
+ *
+ *   probe    is this image yours?                        any thread, pure
+ *   open     n->file is open; read the header            main thread, blocking calls are fine
+ *   attach   n->base is open; does it fit the header?    main thread
+ *   limits   the guest's view                            after open and attach
+ *   submit   requests                                    IoThread, never blocks
+ *   close    write back, free                            main thread, nothing in flight
+ *
+ * Slots marked "at rest" (check, resize, set_base, make_empty, describe, snap) run on the main thread
+ * with the node drained; they may block: blk_file_*_at() on n->file, blk_pread() on n->base.
+ * A slot that is NULL is refused in words by those who would call it.
+ *
+ * Data path: what is cached is looked up inline and sent on by blk_start() to n->file or n->base.
+ * What needs the disk or new clusters goes to the node's worker (blk_work()), plain blocking code,
+ * one at a time. blk_start() checks nothing: a format may write past the end of its file, which
+ * grows, but must keep reads of n->base below the base's size (blk_base_part()).
+ * Every number of a file is hostile: compare before use, sums by u64_add_ok(), sizes of allocations
+ * under a named ceiling; messages name the file, the field and its offset.
+ */
+
+/* What is probed: the first and the last sector of an image, zeros where it is shorter. */
+#define BLK_PROBE_BYTES 512u
+typedef struct BlkProbe {
+    uint8_t head[BLK_PROBE_BYTES], tail[BLK_PROBE_BYTES];
+} BlkProbe;
+
+/* How an image is opened; for a driver's open() only. */
+typedef struct BlkOpenHow {
+    bool read_only;
+    bool guessed;        /* the format was probed, not said */
+    bool for_check;      /* take what check() can mend; nothing else will be asked of the node */
+    bool no_base;        /* the base will not be opened: for info; attach() is not called */
+    BlkCache cache;      /* NONE: data of which the header says that it is not aligned to 4096
+                          * bytes must be refused; metadata goes with BLK_REQ_META or *_at() */
+    uint64_t meta_bytes; /* for blk_meta_new(), at most BLK_META_MAX */
+    struct BlkOpener *opener; /* of the frame */
+} BlkOpenHow;
+
+/* The base that a header records; filled in by open(), freed by the frame. */
+typedef struct BlkBaseRef {
+    char *path;          /* owned; as it stands there; NULL: there is none */
+    char *format;        /* owned; as it stands there; NULL: not said */
+    const char *field;   /* borrowed; what messages call the path's field: "backing file name" */
+    uint64_t offset;     /* of the field in the file, bytes */
+} BlkBaseRef;
+
+/* A base that is open, for attach(), create() and set_base(). */
+typedef struct BlkBaseInfo {
+    const char *path;    /* as it is to be recorded (BLK_DRV_ABSOLUTE_BASE: absolute) */
+    const char *full;    /* as it can be opened from here */
+    const char *format;  /* driver's name */
+    uint64_t size;       /* bytes; of a raw base the file's exact length, not rounded */
+    uint32_t mtime;      /* seconds, low 32 bits, of the base's file */
+    BlkNode *node;       /* borrowed; NULL for rebase --unsafe to a base that is not there */
+} BlkBaseInfo;
+
+typedef struct BlkCreateOpt {
+    const char *key;     /* NULL ends a table */
+    const char *value;   /* "SIZE", or what is allowed: "on|off" */
+    const char *help;
+} BlkCreateOpt;
+
+typedef struct BlkNewFile BlkNewFile;
+
+/* A new image; for create(). */
+typedef struct BlkCreate {
+    BlkNewFile *file;    /* empty; fill it by blk_new_file_write() and _size() */
+    const char *path;    /* the name that it gets, for messages */
+    uint64_t size;       /* bytes of disk, 1..BLK_MAX_SIZE; with a base at least as given there */
+    const BlkBaseInfo *base; /* or NULL */
+    GHashTable *options; /* key -> value, of the driver's own table only */
+    GPtrArray *extra;    /* BlkNewFile; see blk_new_file_extra() */
+} BlkCreate;
+
+typedef enum BlkFinding { BLK_FIND_ERROR, BLK_FIND_LEAK } BlkFinding;
+
+/* What check() found; a driver adds by blk_report_add() and counts clusters. */
+typedef struct BlkReport {
+    uint64_t errors, leaks;             /* findings, mended or not */
+    uint64_t errors_fixed, leaks_fixed;
+    uint64_t total, allocated, compressed, fragmented; /* units of the format: clusters, sectors */
+    uint64_t end;                       /* bytes: first offset that is not in use */
+    GPtrArray *lines;                   /* char *, owned; the first BLK_REPORT_LINES findings */
+} BlkReport;
+
+/* One fact of info: @text, or with NULL the number. */
+typedef struct BlkFact {
+    const char *key;     /* borrowed; lower case, dashes: "cluster-size" */
+    char *text;          /* owned */
+    uint64_t number;
+} BlkFact;
+
+typedef struct BlkSnapshot {
+    char *id, *name;     /* owned */
+    uint64_t size;       /* bytes of disk then; 0: not recorded */
+    uint64_t vm_bytes;   /* of a machine's state stored with it */
+    int64_t date_s;      /* since 1970 */
+    uint64_t clock_ns;   /* guest's */
+} BlkSnapshot;
+
+/* Internal snapshots; at rest. @which: id or name, an id first. */
+typedef struct BlkSnapOps {
+    /* Transfer full (BlkSnapshot, freed by the array), NULL with an error. */
+    GPtrArray *(*list)(BlkNode *n, GError **error);
+    bool (*create)(BlkNode *n, const char *name, GError **error);
+    bool (*apply)(BlkNode *n, const char *which, GError **error); /* may change the size */
+    bool (*remove)(BlkNode *n, const char *which, GError **error);
+} BlkSnapOps;
+
+enum {
+    BLK_DRV_PROTOCOL = 1 << 0,      /* no image format: not to be named, probed, made */
+    BLK_DRV_ABSOLUTE_BASE = 1 << 1, /* records bases by absolute path only */
+    BLK_DRV_CHECKS_BASE = 1 << 2,   /* attach() can tell a wrong base from the right one */
+    BLK_DRV_NEEDS_BASE = 1 << 3,    /* every image is an overlay */
+    BLK_DRV_COMPRESS = 1 << 4,      /* honours BlkReq.compress */
+    BLK_DRV_EMPTY_OK = 1 << 5,      /* an empty file is an image of its */
+};
+
 typedef struct BlkDriver {
-    const char *name;
+    const char *name;     /* stable: options, QMP, files that record a base's format */
+    unsigned flags;       /* BLK_DRV_* */
     size_t instance_size; /* a BlkNode is the first member */
-    /* The guest's view; read once, after open. */
+    /* Whether the image begins (or ends) as one of this format. NULL: never (raw). Also the guard
+     * of guessed raw images asks: what may come true after a guest's write to either sector must be
+     * told from these bytes alone. */
+    bool (*probe)(const BlkProbe *p);
+    /* Read and check the header of n->file; fill in the driver's own fields, but start nothing.
+     * On false close() is called all the same. LODGE_ERROR_IMAGE for malformed bytes,
+     * LODGE_ERROR_UNSUPPORTED for features, each with field and offset. */
+    bool (*open)(BlkNode *n, const BlkOpenHow *how, BlkBaseRef *ret_base, GError **error);
+    /* n->base is open, @base describes it: compare size, time or identity with the header. NULL:
+     * any base will do. */
+    bool (*attach)(BlkNode *n, const BlkBaseInfo *base, GError **error);
+    /* The guest's view; read after open, attach and each resize. */
     void (*limits)(BlkNode *n, BlkLimits *ret_limits);
     /* Start @req; it does not block. Completion by blk_complete(), which may be called at once. */
     void (*submit)(BlkNode *n, BlkReq *req);
-    /* Free what the driver holds, not the children. Main thread, nothing in flight. */
+    /* Write back what is dirty, free what the driver holds, not the children; half-opened nodes
+     * too. Main thread, nothing in flight, the worker is gone. */
     void (*close)(BlkNode *n);
+
+    /* Fill @c's empty file with an image whose disk reads as the base, or as zeros. Main thread. */
+    bool (*create)(const BlkCreate *c, GError **error);
+    const BlkCreateOpt *create_opts; /* NULL: none */
+    /* Read all metadata. @repair: mend what can be mended (the node is writable). False: the check
+     * itself could not be done. At rest. */
+    bool (*check)(BlkNode *n, bool repair, BlkReport *r, GError **error);
+    /* New bytes read as zeros, never as the base. @shrink: less is meant, else refuse it. At rest;
+     * the frame reads the limits again. */
+    bool (*resize)(BlkNode *n, uint64_t size, bool shrink, GError **error);
+    /* Record another base, or none with NULL; no data is moved. At rest. */
+    bool (*set_base)(BlkNode *n, const BlkBaseInfo *base, GError **error);
+    /* Forget all data, so that everything comes from the base again. At rest. */
+    bool (*make_empty)(BlkNode *n, GError **error);
+    /* Facts for info, by blk_fact_text() and blk_fact_number(). At rest. */
+    void (*describe)(BlkNode *n, GPtrArray *facts);
+    const BlkSnapOps *snap; /* NULL: the format has none */
 } BlkDriver;
+
+typedef struct BlkWorker BlkWorker;
 
 struct BlkNode {
     /* constant after open */
@@ -45,7 +200,9 @@ struct BlkNode {
     BlkEngine *engine; /* ref */
     BlkNode *file;     /* owned; what we are stored in, NULL for a protocol */
     BlkNode *base;     /* owned; what lies under an overlay, or NULL */
+    BlkBaseRef ref;    /* owned; what the header says of it */
     BlkLimits limits;
+    bool read_only;
 
     /* any thread */
     _Atomic(BlkReq *) inbox; /* pushed by foreign threads, newest first */
@@ -55,6 +212,7 @@ struct BlkNode {
     unsigned in_flight;
     unsigned drained; /* depth of blk_drain_begin() */
     unsigned in_submit; /* depth of driver submits on the stack */
+    BlkWorker *worker;  /* owned; made at first use */
     BlkReq *parked_head, **parked_tail;
     BlkReq *late_head, **late_tail; /* done, to be told from the loop; error in scratch[0] */
 
@@ -81,17 +239,165 @@ void blk_start(BlkNode *n, BlkReq *req);
 /* @req is through: tells its submitter, from the loop where a submit is on the stack. */
 void blk_complete(BlkReq *req, int err);
 
+/* Bytes of [@pos, @pos + @len) of @n's disk that its base has; the rest reads as zeros. */
+uint64_t blk_base_part(const BlkNode *n, uint64_t pos, uint64_t len);
+
 /* ---- driver_table.c ---- */
 
 extern const BlkDriver blk_driver_file, blk_driver_raw, blk_driver_umlcow;
 
-#define BLK_PROBE_BYTES 512u
-
-/* Name of the image format that begins with @head (BLK_PROBE_BYTES, zeros past the end), or NULL
- * for none that is known: raw. */
-const char *blk_probe_format(const uint8_t *head);
+/* Name of the image format that @p belongs to, read by this build or not; NULL: raw. */
+const char *blk_probe_format(const BlkProbe *p);
 /* Whether this build reads @format. */
 const BlkDriver *blk_driver_find(const char *format);
+/* The formats, one by one; NULL at the end. */
+const BlkDriver *blk_driver_at(unsigned i);
+/* "raw, umlcow and ..." for messages; transfer full. */
+char *blk_driver_names(void);
+
+/* ---- open.c ---- */
+
+#define BLK_CHAIN_MAX 64u /* images in a chain */
+
+enum {
+    BLK_OPEN_NO_BASE = 1 << 0,  /* only the top image, for info; reads of it are refused */
+    BLK_OPEN_CHECK = 1 << 1,    /* for check() */
+    BLK_OPEN_UNLOCKED = 1 << 2, /* read-only, though somebody may be writing */
+    BLK_OPEN_QUIET = 1 << 3,    /* no notes, no name of a disk before errors: for tools */
+    BLK_OPEN_BASE_RW = 1 << 4,  /* the first base is opened for writing, for commit */
+};
+
+/* blk_open() with BLK_OPEN_* flags. @name may be NULL with QUIET. */
+BlkNode *blk_open_flags(const char *name, const BlkOptions *o, unsigned flags, IoThread *io,
+                        GError **error);
+
+typedef struct BlkMake {
+    const char *file, *format; /* format: NULL for raw, or with a base "umlcow" */
+    const char *base, *base_format;
+    uint64_t size;       /* 0: the base's */
+    GHashTable *options; /* char * -> char *, or NULL */
+    bool overwrite;      /* an image that is there is replaced, once the new one is whole */
+} BlkMake;
+
+/**
+ * blk_make() - Make an image
+ * Context: main thread. Errors as blk_open(); LODGE_ERROR_EXISTS. Nothing is left behind then.
+ */
+bool blk_make(const BlkMake *m, IoThread *io, GError **error);
+/**
+ * blk_make_begin() - The same without giving it its name yet
+ * @ret_files: transfer full; what blk_make_finish() publishes, or its unref drops
+ * Return: the image, open for writing; transfer full.
+ */
+BlkNode *blk_make_begin(const BlkMake *m, BlkCache cache, IoThread *io, GPtrArray **ret_files,
+                        GError **error);
+/* Publish; the node is closed before. What of it has a name already is taken away on failure. */
+bool blk_make_finish(GPtrArray *files, bool overwrite, GError **error);
+/* Describe the open @n as a base; strings are borrowed from @n and the arguments. */
+BlkBaseInfo blk_base_info(BlkNode *n, const char *path, const char *full);
+/* The host file under @n that holds its image. */
+BlkFile *blk_file_under(BlkNode *n);
+/* @path as recorded in the image @image (a path), seen from here; transfer full. */
+char *blk_base_path(const char *image, const char *path);
+/* @path, given by an operator, as the format of @drv is to record it in @image; transfer full. */
+char *blk_record_path(const BlkDriver *drv, const char *image, const char *path);
+/* Another file that belongs to the image of @n (a VMDK extent), as found in it: opened, locked and
+ * cached as n->file is; the driver frees it by blk_node_free() in close(). Only inside open(). */
+BlkFile *blk_open_beside(BlkNode *n, const BlkOpenHow *how, const char *path, GError **error);
+
+/* ---- new_file.c: files that get their name when they are whole ---- */
+
+struct BlkNewFile {
+    int fd;     /* owned */
+    char *path; /* owned; the name to get */
+    char *temp; /* owned; the name meanwhile, or NULL: it has none */
+};
+
+/* @what: "image", "overlay", for messages. Transfer full; LODGE_ERROR_HOST. */
+BlkNewFile *blk_new_file(const char *path, const char *what, GError **error);
+/* One more file of the image that is being made (an extent); published before it. Transfer none. */
+BlkNewFile *blk_new_file_extra(const BlkCreate *c, const char *path, GError **error);
+bool blk_new_file_write(BlkNewFile *f, const void *buf, size_t len, uint64_t offset,
+                        GError **error);
+bool blk_new_file_size(BlkNewFile *f, uint64_t size, GError **error);
+/* Sync it and give it its name. Return: 0 or errno; EEXIST when that is taken and not @overwrite. */
+int blk_new_file_publish(BlkNewFile *f, bool overwrite);
+/* Close and free it; without its name it is gone. NULL is fine. */
+void blk_new_file_free(BlkNewFile *f);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkNewFile, blk_new_file_free)
+
+/* ---- report.c ---- */
+
+#define BLK_REPORT_LINES 100u
+
+BlkReport *blk_report_new(void);
+void blk_report_free(BlkReport *r);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkReport, blk_report_free)
+/* One finding: "FIELD at OFFSET: WHY". */
+void blk_report_add(BlkReport *r, BlkFinding kind, bool fixed, const char *fmt, ...)
+    G_GNUC_PRINTF(4, 5);
+GPtrArray *blk_facts_new(void);
+void blk_fact_text(GPtrArray *facts, const char *key, const char *text);
+void blk_fact_number(GPtrArray *facts, const char *key, uint64_t number);
+/* An array for BlkSnapOps.list; blk_snapshot_free() is its free function. */
+GPtrArray *blk_snapshots_new(void);
+
+/* ---- worker.c: blocking work of a node, one piece at a time ---- */
+
+typedef struct BlkWork BlkWork;
+/* A piece of work, inside the driver's own state of a request; all of it is the worker's until
+ * done() runs. */
+struct BlkWork {
+    int (*run)(BlkNode *n, BlkWork *w);             /* worker thread; 0 or errno; may block */
+    void (*done)(BlkNode *n, BlkWork *w, int err);  /* IoThread, no submit on the stack */
+    BlkWork *next;
+    int err;
+};
+
+/**
+ * blk_work() - Run @w on @n's worker, in the order of the calls
+ * run() may use blk_file_*_at() on n->file, blk_pread() on n->base, blk_meta_*().
+ * Context: @n's IoThread. Makes the thread at first use; where none can be had, done() gets EAGAIN.
+ */
+void blk_work(BlkNode *n, BlkWork *w);
+/* Whether nothing is queued or running: work that keeps its order may be done inline. IoThread. */
+bool blk_work_idle(const BlkNode *n);
+/* Ends the thread; nothing may be queued. Main thread. NULL is fine. */
+void blk_worker_free(BlkWorker *w);
+
+/* ---- meta_cache.c: tables of a format in memory ---- */
+
+typedef struct BlkMeta BlkMeta;
+
+/**
+ * blk_meta_new() - A cache of blocks of metadata of @f
+ * @block: bytes of a block, a power of two, 512..2 MiB; blocks lie at multiples of @block
+ * @bytes: of all blocks (BlkOpenHow.meta_bytes); at least META_MIN_BLOCKS blocks are kept
+ * @ranks: 1..4; dirty blocks of a lower rank are on the disk before those of a higher one
+ * Return: transfer full.
+ */
+BlkMeta *blk_meta_new(BlkFile *f, uint32_t block, uint64_t bytes, unsigned ranks);
+/* Dirty blocks are lost: blk_meta_flush() before. NULL is fine. */
+void blk_meta_free(BlkMeta *m);
+/* Blocks in memory now. Between lock and unlock only; any thread; a leaf lock, call nothing else. */
+void blk_meta_lock(BlkMeta *m);
+void blk_meta_unlock(BlkMeta *m);
+/* The block at @offset (a multiple of @block), or NULL: not in memory. Valid until unlock. */
+const uint8_t *blk_meta_peek(BlkMeta *m, uint64_t offset);
+/* The following may block. Context: the worker, or at rest. Return: 0 or errno. */
+/* Bring the block at @offset into memory. */
+int blk_meta_load(BlkMeta *m, uint64_t offset);
+/* Copy from and to blocks, loading what is missing; a range may span blocks. */
+int blk_meta_read(BlkMeta *m, uint64_t offset, void *buf, size_t len);
+int blk_meta_write(BlkMeta *m, uint64_t offset, const void *buf, size_t len, unsigned rank);
+/* The block at @offset is new: zeros in memory, dirty, whatever the file has. */
+int blk_meta_fresh(BlkMeta *m, uint64_t offset, unsigned rank);
+/* Drop what is in memory of [@offset, @offset + @len), dirty or not: it is metadata no more. */
+void blk_meta_forget(BlkMeta *m, uint64_t offset, uint64_t len);
+/* Sync data, then write dirty blocks rank by rank with a sync behind each: metadata never refers
+ * to what may not be there. Nothing is dirty afterwards, unless it failed. */
+int blk_meta_flush(BlkMeta *m);
+bool blk_meta_dirty(BlkMeta *m);
 
 /* ---- image_lock.c ---- */
 
@@ -134,7 +440,7 @@ struct BlkFile {
     int fd;          /* owned */
     int meta_fd;     /* owned; without O_DIRECT; the same as fd where that has none */
     int fd_slot, meta_slot; /* in the ring's table of files, or -1 */
-    uint64_t size;   /* bytes at open */
+    uint64_t size;   /* bytes at open, or after the last resize */
     uint64_t dev, ino;
     uint32_t mtime;  /* seconds, low 32 bits, as UML's COW header has it */
     bool block_device, direct, read_only, unsafe;
@@ -147,7 +453,8 @@ typedef struct BlkFileOpen {
     bool read_only;
     BlkCache cache;
     const char *holder;
-    bool no_lock;  /* a file that nobody else can see */
+    bool no_lock;  /* a file that nobody else can see, or only looked at */
+    bool empty_ok;
     bool is_base;  /* only for messages */
 } BlkFileOpen;
 
@@ -164,6 +471,14 @@ bool blk_file_set_direct(BlkFile *f, GError **error);
  * filled with zeros. */
 bool blk_file_pread(BlkFile *f, void *buf, size_t len, uint64_t offset, GError **error);
 bool blk_file_pwrite(BlkFile *f, const void *buf, size_t len, uint64_t offset, GError **error);
+/* Blocking access to the file, through the host's cache; worker, or main thread at rest. Return: 0
+ * or errno. Reads past the end give zeros; writes there make the file longer. */
+int blk_file_read_at(BlkFile *f, void *buf, size_t len, uint64_t offset);
+int blk_file_write_at(BlkFile *f, const void *buf, size_t len, uint64_t offset);
+int blk_file_zero_at(BlkFile *f, uint64_t offset, uint64_t len); /* a hole where possible */
+int blk_file_sync(BlkFile *f); /* fdatasync(); nothing with cache=unsafe */
+int blk_file_truncate(BlkFile *f, uint64_t len);
+int blk_file_length(BlkFile *f, uint64_t *ret_len);
 /* Run the whole of @req with blocking calls. Context: pool thread. Return: 0 or errno. */
 int blk_file_run(BlkReq *req);
 
@@ -218,18 +533,5 @@ void blk_uring_submit(BlkUring *u, BlkReq *req);
 BlkPool *blk_pool_new(IoThread *io);
 void blk_pool_free(BlkPool *p);
 void blk_pool_submit(BlkPool *p, BlkReq *req);
-
-/* ---- fmt_raw.c ---- */
-
-/* @file is taken over. @guard: the format was only guessed, so the guest may not make the image
- * look like another one. Transfer full. */
-BlkNode *blk_raw_new(const char *name, BlkNode *file, bool guard);
-
-/* ---- fmt_umlcow.c ---- */
-
-typedef struct CowLayout CowLayout;
-/* @file and @base are taken over. Transfer full. */
-BlkNode *blk_umlcow_new(const char *name, BlkNode *file, BlkNode *base, const CowLayout *layout,
-                        bool read_only);
 
 #endif

@@ -161,6 +161,16 @@ bool cow_layout_init(const char *backing, uint64_t size, uint32_t mtime, CowLayo
     return true;
 }
 
+uint32_t cow_path_offset(CowKind kind)
+{
+    return fields_of[kind].backing;
+}
+
+uint32_t cow_path_max(CowKind kind)
+{
+    return fields_of[kind].backing_len;
+}
+
 static void put32(const CowFields *f, uint8_t *p, uint32_t v)
 {
     if (f->big_endian)

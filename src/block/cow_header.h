@@ -52,6 +52,10 @@ bool cow_header_parse(const uint8_t *head, size_t len, const char *path, CowLayo
 bool cow_layout_init(const char *backing, uint64_t size, uint32_t mtime, CowLayout *ret_layout,
                      GError **error);
 
+/* Where the path of the base stands in the header, and how many bytes it has with its NUL. */
+uint32_t cow_path_offset(CowKind kind);
+uint32_t cow_path_max(CowKind kind);
+
 /* Write @l's header to @buf (COW_HEADER_MAX). Return: its length. */
 size_t cow_header_build(const CowLayout *l, uint8_t *buf);
 

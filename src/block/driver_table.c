@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The formats that this build reads and writes, and the marks by which image formats are known.
- * The marks also cover formats that are not read: an image of one is refused rather than shown to
- * the guest as a raw disk, and a guest cannot turn a raw image into one behind its owner's back.
+ * The formats that this build reads and writes, and the marks of those that it does not: an image
+ * of one is refused rather than shown to the guest as a raw disk, and a guest cannot turn a raw
+ * image into one behind its owner's back.
  */
 #include <string.h>
 
@@ -13,6 +13,15 @@ static const BlkDriver *const driver_table[] = {
     &blk_driver_umlcow,
 };
 
+/* Names that other programs record in their images for formats of the table. */
+static const struct {
+    const char *other, *ours;
+} aliases[] = {
+    {"vpc", "vhd"},
+    {"file", "raw"},
+    {"host_device", "raw"},
+};
+
 typedef struct Mark {
     const char *format;
     uint16_t offset, len;
@@ -20,8 +29,6 @@ typedef struct Mark {
 } Mark;
 
 static const Mark marks[] = {
-    {"umlcow", 0, 4, "OOOM"}, /* versions 2 and 3 */
-    {"umlcow", 0, 4, "MOOO"}, /* version 1 on a little-endian host */
     {"qcow2", 0, 4, "QFI\xfb"},
     {"qed", 0, 4, "QED"},
     {"vmdk", 0, 4, "KDMV"},
@@ -35,18 +42,39 @@ static const Mark marks[] = {
     {"luks", 0, 6, "LUKS\xba\xbe"},
 };
 
-const char *blk_probe_format(const uint8_t *head)
+const char *blk_probe_format(const BlkProbe *p)
 {
+    for (unsigned i = 0; i < G_N_ELEMENTS(driver_table); i++)
+        if (driver_table[i]->probe && driver_table[i]->probe(p))
+            return driver_table[i]->name;
     for (unsigned i = 0; i < G_N_ELEMENTS(marks); i++)
-        if (memcmp(head + marks[i].offset, marks[i].bytes, marks[i].len) == 0)
+        if (memcmp(p->head + marks[i].offset, marks[i].bytes, marks[i].len) == 0)
             return marks[i].format;
     return NULL;
 }
 
+const BlkDriver *blk_driver_at(unsigned i)
+{
+    return i < G_N_ELEMENTS(driver_table) ? driver_table[i] : NULL;
+}
+
 const BlkDriver *blk_driver_find(const char *format)
 {
+    for (unsigned i = 0; i < G_N_ELEMENTS(aliases); i++)
+        if (strcmp(aliases[i].other, format) == 0)
+            format = aliases[i].ours;
     for (unsigned i = 0; i < G_N_ELEMENTS(driver_table); i++)
         if (strcmp(driver_table[i]->name, format) == 0)
             return driver_table[i];
     return NULL;
+}
+
+char *blk_driver_names(void)
+{
+    GString *s = g_string_new(NULL);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(driver_table); i++)
+        g_string_append_printf(s, "%s%s", !i ? "" : i + 1 < G_N_ELEMENTS(driver_table) ? ", " : " or ",
+                               driver_table[i]->name);
+    return g_string_free(s, FALSE);
 }

@@ -4,8 +4,8 @@
  * whether the sector is in this file or in the base below. cow_header.c has the file's head.
  *
  * The bitmap is kept in pieces of 64 KiB (256 MiB of disk), read when first needed, at most
- * PIECES_MAX in memory unless more are busy. All of this is driven by completions on the IoThread;
- * nothing blocks.
+ * as many in memory as the metadata cache allows unless more are busy. All of this is driven by
+ * completions on the IoThread; nothing blocks. umlcow_image.c makes, checks and changes images. umlcow_image.c makes, checks and changes whole images.
  *
  *   read   is split into runs of sectors with one source, at most BLK_CHILDREN under way
  *   write  one write to the data area, whatever the bits are; then, where bits were clear, they are
@@ -33,12 +33,11 @@
 #include "lodge/num.h"
 
 #include "block_int.h"
-#include "cow_header.h"
+#include "umlcow.h"
 
 #define PIECE_BYTES ((uint64_t)64 << 10)
 #define PIECE_SECTORS (PIECE_BYTES * 8)
 #define PIECE_SPAN (PIECE_SECTORS * COW_SECTOR) /* bytes of disk */
-#define PIECES_MAX 64u
 #define WORD_BYTES 8u /* bitmap writes are whole words, as UML's */
 #define CHILD_IOVS 8u
 #define CHILDREN_KEPT 64u
@@ -47,7 +46,7 @@ typedef struct Range {
     uint32_t lo, hi; /* bytes of a piece; empty: lo == hi */
 } Range;
 
-typedef struct Piece {
+typedef struct CowPiece {
     uint64_t index;
     uint8_t *bits; /* owned, PIECE_BYTES */
     uint64_t used; /* tick of last use */
@@ -59,29 +58,14 @@ typedef struct Piece {
     struct iovec iov;
 } Piece;
 
-typedef struct Child {
+typedef struct CowChild {
     BlkReq req;
     BlkReq *parent;
     struct iovec few[CHILD_IOVS];
     struct iovec *iov; /* few, the parent's, or owned */
     bool own_iov;
-    struct Child *next_free;
+    struct CowChild *next_free;
 } Child;
-
-typedef struct BlkCow {
-    BlkNode node;
-    /* constant after open */
-    CowLayout layout;
-    uint64_t bitmap_bytes; /* that exist in the file */
-    bool read_only;
-    /* IoThread only */
-    GHashTable *pieces; /* index -> Piece, owned */
-    Piece *last;        /* of pieces, or NULL */
-    uint64_t tick;
-    unsigned n_failed;
-    Child *free_children;
-    unsigned n_free;
-} BlkCow;
 
 /* In BlkReq.scratch of a request that this layer has. */
 typedef struct CowState {
@@ -207,7 +191,7 @@ static void make_room(BlkCow *c)
     void *v;
     Piece *oldest = NULL;
 
-    if (g_hash_table_size(c->pieces) < PIECES_MAX)
+    if (g_hash_table_size(c->pieces) < c->pieces_max)
         return;
     g_hash_table_iter_init(&it, c->pieces);
     while (g_hash_table_iter_next(&it, NULL, &v)) {
@@ -424,6 +408,10 @@ static void read_step(BlkCow *c, BlkReq *req)
             break;
         bool ours;
         uint64_t len = run_at(p, s->pos, end - s->pos, &ours);
+        if (!ours && !c->node.base) { /* only looked at, without its base */
+            s->err = EIO;
+            break;
+        }
         if (!child_start(c, req, BLK_READ, ours ? c->node.file : c->node.base, s->pos, len)) {
             s->err = ENOMEM;
             break;
@@ -525,7 +513,8 @@ static void status_step(BlkCow *c, BlkReq *req)
     if (p) {
         bool ours;
         req->status_len = run_at(p, req->offset, req->len, &ours);
-        req->status = ours;
+        req->status = ours ? BLK_ST_DATA : BLK_ST_BELOW;
+        req->status_offset = ours ? c->layout.data_offset + req->offset : BLK_NO_OFFSET;
     }
     blk_complete(req, s->err);
 }
@@ -554,7 +543,7 @@ static void cow_submit(BlkNode *n, BlkReq *req)
 
     memset(req->scratch, 0, sizeof req->scratch);
     s->pos = req->offset;
-    if (req->op == BLK_FLUSH && c->read_only) {
+    if (req->op == BLK_FLUSH && c->node.read_only) {
         blk_complete(req, 0);
     } else if (req->op == BLK_WRITE || req->op == BLK_DISCARD || req->op == BLK_ZERO) {
         if (!req->len)
@@ -571,11 +560,11 @@ static void cow_limits(BlkNode *n, BlkLimits *l)
     BlkCow *c = (BlkCow *)n;
 
     l->size = align_up(c->layout.size, COW_SECTOR);
-    l->discard_max = c->read_only ? 0 : BLK_DISCARD_MAX;
+    l->discard_max = c->node.read_only ? 0 : BLK_DISCARD_MAX;
     l->align = COW_SECTOR;
     l->block = 4096;
     l->max_iov = BLK_MAX_IOV;
-    l->read_only = c->read_only;
+    l->read_only = c->node.read_only;
 }
 
 /* A last try for bits that could not be written. */
@@ -598,13 +587,32 @@ static void save_failed(BlkCow *c)
     }
 }
 
+void cow_pieces_init(BlkCow *c, uint64_t meta_bytes)
+{
+    uint64_t sectors = align_up(c->layout.size, COW_SECTOR) / COW_SECTOR;
+
+    c->bitmap_bytes = MIN(align_up((sectors + 7) / 8, WORD_BYTES),
+                          c->layout.data_offset - c->layout.bitmap_offset);
+    c->pieces_max = MAX(1, MIN(meta_bytes, BLK_META_MAX) / PIECE_BYTES);
+    c->pieces = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, piece_free);
+}
+
+void cow_pieces_drop(BlkCow *c)
+{
+    c->last = NULL;
+    c->n_failed = 0;
+    if (c->pieces)
+        g_hash_table_remove_all(c->pieces);
+}
+
 static void cow_close(BlkNode *n)
 {
     BlkCow *c = (BlkCow *)n;
 
     if (c->n_failed)
         save_failed(c);
-    g_hash_table_destroy(c->pieces);
+    if (c->pieces)
+        g_hash_table_destroy(c->pieces);
     while (c->free_children) {
         Child *ch = c->free_children;
         c->free_children = ch->next_free;
@@ -614,26 +622,17 @@ static void cow_close(BlkNode *n)
 
 const BlkDriver blk_driver_umlcow = {
     .name = "umlcow",
+    .flags = BLK_DRV_ABSOLUTE_BASE | BLK_DRV_CHECKS_BASE | BLK_DRV_NEEDS_BASE,
     .instance_size = sizeof(BlkCow),
+    .probe = cow_probe,
+    .open = cow_open,
+    .attach = cow_attach,
     .limits = cow_limits,
     .submit = cow_submit,
     .close = cow_close,
+    .create = cow_create,
+    .check = cow_check,
+    .set_base = cow_set_base,
+    .make_empty = cow_make_empty,
+    .describe = cow_describe,
 };
-
-BlkNode *blk_umlcow_new(const char *name, BlkNode *file, BlkNode *base, const CowLayout *layout,
-                        bool read_only)
-{
-    BlkNode *n = blk_node_new(&blk_driver_umlcow, name, file->io, file->engine);
-    BlkCow *c = (BlkCow *)n;
-    uint64_t sectors = align_up(layout->size, COW_SECTOR) / COW_SECTOR;
-
-    n->file = file;
-    n->base = base;
-    c->layout = *layout;
-    c->read_only = read_only;
-    c->bitmap_bytes = MIN(align_up((sectors + 7) / 8, WORD_BYTES),
-                          layout->data_offset - layout->bitmap_offset);
-    c->pieces = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, piece_free);
-    blk_node_ready(n);
-    return n;
-}

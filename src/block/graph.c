@@ -49,12 +49,15 @@ void blk_node_free(BlkNode *n)
 {
     if (!n)
         return;
+    blk_worker_free(n->worker);
     n->drv->close(n);
     blk_node_free(n->file);
     blk_node_free(n->base);
     blk_engine_unref(n->engine);
     g_mutex_clear(&n->idle_mutex);
     g_cond_clear(&n->idle_cond);
+    g_free(n->ref.path);
+    g_free(n->ref.format);
     g_free(n->name);
     g_free(n);
 }
@@ -82,6 +85,13 @@ void blk_limits(BlkNode *n, BlkLimits *ret_limits)
 IoThread *blk_io_thread(BlkNode *n)
 {
     return n->io;
+}
+
+uint64_t blk_base_part(const BlkNode *n, uint64_t pos, uint64_t len)
+{
+    uint64_t size = n->base ? n->base->limits.size : 0;
+
+    return pos >= size ? 0 : MIN(len, size - pos);
 }
 
 /* ---- out ---- */
@@ -147,6 +157,7 @@ void blk_complete(BlkReq *req, int err)
 void blk_start(BlkNode *n, BlkReq *req)
 {
     req->node = n;
+    req->status_offset = BLK_NO_OFFSET;
     n->in_flight++;
     n->in_submit++;
     n->drv->submit(n, req);

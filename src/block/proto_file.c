@@ -82,6 +82,7 @@ static void file_close(BlkNode *n)
 
 const BlkDriver blk_driver_file = {
     .name = "file",
+    .flags = BLK_DRV_PROTOCOL,
     .instance_size = sizeof(BlkFile),
     .limits = file_limits,
     .submit = file_submit,
@@ -205,18 +206,20 @@ static int run_status(BlkFile *f, BlkReq *req)
     int err = errno;
 
     req->status_len = req->len;
-    req->status = 1;
-    if (data < 0) {
-        req->status = err == ENXIO ? 0 : 1; /* no data up to the end; else: cannot tell */
+    req->status = BLK_ST_DATA;
+    if (data < 0) { /* no data up to the end; else: cannot tell */
+        req->status = err == ENXIO ? BLK_ST_BELOW : BLK_ST_DATA;
+        req->status_offset = req->offset;
         return 0;
     }
     if ((uint64_t)data > req->offset) {
-        req->status = 0;
+        req->status = BLK_ST_BELOW;
         req->status_len = MIN(req->len, align_down(data - req->offset, BLK_SECTOR));
         if (req->status_len)
             return 0;
-        req->status = 1; /* the data begins inside this sector */
+        req->status = BLK_ST_DATA; /* the data begins inside this sector */
     }
+    req->status_offset = req->offset;
     off_t hole = lseek(f->fd, data, SEEK_HOLE);
     if (hole > (off_t)req->offset)
         req->status_len = MIN(req->len, align_up(hole - req->offset, BLK_SECTOR));
@@ -285,7 +288,7 @@ static int open_path(const BlkFileOpen *o, GError **error)
     return -1;
 }
 
-static bool check_kind(BlkFile *f, GError **error)
+static bool check_kind(BlkFile *f, bool empty_ok, GError **error)
 {
     struct stat st;
 
@@ -308,7 +311,7 @@ static bool check_kind(BlkFile *f, GError **error)
                           : S_ISCHR(st.st_mode)  ? "character device"
                                                  : "socket");
     }
-    if (f->size == 0)
+    if (f->size == 0 && !empty_ok)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "'%s': is empty; %s", f->path,
                           f->read_only ? "fetch or copy it again"
@@ -330,7 +333,7 @@ BlkFile *blk_file_open(const char *name, const BlkFileOpen *o, int fd, IoThread 
     f->read_only = o->read_only;
     f->unsafe = o->cache == BLK_CACHE_UNSAFE;
     f->fd = f->meta_fd = given ? fd : open_path(o, error);
-    if (f->fd < 0 || !check_kind(f, error) ||
+    if (f->fd < 0 || !check_kind(f, o->empty_ok, error) ||
         (!o->no_lock && !image_lock(f->fd, o->path, !o->read_only, o->holder, error))) {
         blk_node_free(n);
         return NULL;
@@ -370,39 +373,100 @@ bool blk_file_set_direct(BlkFile *f, GError **error)
     return true;
 }
 
-bool blk_file_pread(BlkFile *f, void *buf, size_t len, uint64_t offset, GError **error)
+int blk_file_read_at(BlkFile *f, void *buf, size_t len, uint64_t offset)
 {
     size_t done = 0;
 
+    if (!range_within(offset, len, INT64_MAX))
+        return EINVAL;
     while (done < len) {
         ssize_t r = pread(f->meta_fd, (uint8_t *)buf + done, len - done, offset + done);
         if (r < 0 && errno == EINTR)
             continue;
         if (r < 0)
-            return lodge_fail_errno(error, errno, "'%s': cannot read at %" G_GUINT64_FORMAT,
-                                    f->path, offset + done);
+            return errno;
         if (r == 0) {
             memset((uint8_t *)buf + done, 0, len - done);
             break;
         }
         done += r;
     }
-    return true;
+    return 0;
 }
 
-bool blk_file_pwrite(BlkFile *f, const void *buf, size_t len, uint64_t offset, GError **error)
+int blk_file_write_at(BlkFile *f, const void *buf, size_t len, uint64_t offset)
 {
     size_t done = 0;
 
+    if (!range_within(offset, len, INT64_MAX))
+        return EFBIG;
     while (done < len) {
         ssize_t r = pwrite(f->meta_fd, (const uint8_t *)buf + done, len - done, offset + done);
         if (r < 0 && errno == EINTR)
             continue;
         if (r <= 0)
-            return lodge_fail_errno(error, r < 0 ? errno : EIO,
-                                    "'%s': cannot write at %" G_GUINT64_FORMAT, f->path,
-                                    offset + done);
+            return r < 0 ? errno : EIO;
         done += r;
     }
-    return true;
+    return 0;
+}
+
+int blk_file_zero_at(BlkFile *f, uint64_t offset, uint64_t len)
+{
+    BlkReq req = {.op = BLK_ZERO, .may_unmap = true, .offset = offset, .len = len};
+    uint64_t end;
+    int err = blk_file_length(f, &end);
+
+    if (err || !len)
+        return err;
+    if (offset + len > end) /* hole punching keeps the length */
+        err = blk_file_truncate(f, offset + len);
+    if (offset >= end)
+        return err;
+    return err ? err : run_zero(f, &req);
+}
+
+int blk_file_sync(BlkFile *f)
+{
+    if (f->unsafe || f->read_only)
+        return 0;
+    return fdatasync(f->meta_fd) == 0 ? 0 : errno;
+}
+
+int blk_file_truncate(BlkFile *f, uint64_t len)
+{
+    if (ftruncate(f->meta_fd, len) < 0)
+        return errno;
+    f->size = len;
+    return 0;
+}
+
+int blk_file_length(BlkFile *f, uint64_t *ret_len)
+{
+    struct stat st;
+
+    if (f->block_device) {
+        *ret_len = f->size;
+        return 0;
+    }
+    if (fstat(f->meta_fd, &st) < 0)
+        return errno;
+    *ret_len = st.st_size;
+    return 0;
+}
+
+bool blk_file_pread(BlkFile *f, void *buf, size_t len, uint64_t offset, GError **error)
+{
+    int err = blk_file_read_at(f, buf, len, offset);
+
+    return !err || lodge_fail_errno(error, err, "'%s': cannot read at %" G_GUINT64_FORMAT, f->path,
+                                    offset);
+}
+
+bool blk_file_pwrite(BlkFile *f, const void *buf, size_t len, uint64_t offset, GError **error)
+{
+    int err = blk_file_write_at(f, buf, len, offset);
+
+    return !err || lodge_fail_errno(error, err, "'%s': cannot write at %" G_GUINT64_FORMAT,
+                                    f->path, offset);
 }
