@@ -39,8 +39,8 @@ typedef struct BlkFile BlkFile;
  *   submit   requests                                    IoThread, never blocks
  *   close    write back, free                            main thread, nothing in flight
  *
- * Slots marked "at rest" (check, resize, set_base, make_empty, describe, snap) run on the main thread
- * with the node drained; they may block: blk_file_*_at() on n->file, blk_pread() on n->base.
+ * Slots marked "at rest" (check, resize, set_base, make_empty, describe, snap) run on the main
+ * thread with the node drained; they may block: blk_file_*_at() on n->file, blk_pread() on n->base.
  * A slot that is NULL is refused in words by those who would call it.
  *
  * Data path: what is cached is looked up inline and sent on by blk_start() to n->file or n->base.
@@ -320,7 +320,7 @@ BlkNewFile *blk_new_file_extra(const BlkCreate *c, const char *path, GError **er
 bool blk_new_file_write(BlkNewFile *f, const void *buf, size_t len, uint64_t offset,
                         GError **error);
 bool blk_new_file_size(BlkNewFile *f, uint64_t size, GError **error);
-/* Sync it and give it its name. Return: 0 or errno; EEXIST when that is taken and not @overwrite. */
+/* Sync and give it its name. Return: 0 or errno; EEXIST when that is taken, without @overwrite. */
 int blk_new_file_publish(BlkNewFile *f, bool overwrite);
 /* Close and free it; without its name it is gone. NULL is fine. */
 void blk_new_file_free(BlkNewFile *f);
@@ -379,7 +379,7 @@ typedef struct BlkMeta BlkMeta;
 BlkMeta *blk_meta_new(BlkFile *f, uint32_t block, uint64_t bytes, unsigned ranks);
 /* Dirty blocks are lost: blk_meta_flush() before. NULL is fine. */
 void blk_meta_free(BlkMeta *m);
-/* Blocks in memory now. Between lock and unlock only; any thread; a leaf lock, call nothing else. */
+/* For looking at blocks in memory; any thread; a leaf lock, call nothing but peek with it held. */
 void blk_meta_lock(BlkMeta *m);
 void blk_meta_unlock(BlkMeta *m);
 /* The block at @offset (a multiple of @block), or NULL: not in memory. Valid until unlock. */

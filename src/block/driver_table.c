@@ -74,7 +74,10 @@ char *blk_driver_names(void)
     GString *s = g_string_new(NULL);
 
     for (unsigned i = 0; i < G_N_ELEMENTS(driver_table); i++)
-        g_string_append_printf(s, "%s%s", !i ? "" : i + 1 < G_N_ELEMENTS(driver_table) ? ", " : " or ",
+        g_string_append_printf(s, "%s%s",
+                               i == 0                                  ? ""
+                               : i + 1 < G_N_ELEMENTS(driver_table) ? ", "
+                                                                    : " or ",
                                driver_table[i]->name);
     return g_string_free(s, FALSE);
 }

@@ -5,7 +5,7 @@
  *
  * The bitmap is kept in pieces of 64 KiB (256 MiB of disk), read when first needed, at most
  * as many in memory as the metadata cache allows unless more are busy. All of this is driven by
- * completions on the IoThread; nothing blocks. umlcow_image.c makes, checks and changes images. umlcow_image.c makes, checks and changes whole images.
+ * completions on the IoThread; nothing blocks. umlcow_image.c makes, checks and changes images.
  *
  *   read   is split into runs of sectors with one source, at most BLK_CHILDREN under way
  *   write  one write to the data area, whatever the bits are; then, where bits were clear, they are

@@ -181,7 +181,7 @@ static int insert(BlkMeta *m, uint64_t offset, bool from_file, Block **ret)
     return 0;
 }
 
-/* The block at @offset. Only the caller's thread throws blocks out, so it stays without the lock. */
+/* The block at @offset; it stays without the lock, as only the caller's thread throws any out. */
 static int get(BlkMeta *m, uint64_t offset, Block **ret)
 {
     g_mutex_lock(&m->mutex);

@@ -9,8 +9,8 @@
  *                     -> base: one of the above, read-only
  *
  * An image may have been made by somebody else to harm: the base that it records is opened only if
- * it is a plain file that is not in the chain yet, and is read in the format that the image records,
- * or as raw where it records none. An image of another format is refused there rather than probed:
+ * it is a plain file that is not in the chain yet, and is read in the format that the image
+ * records, or as raw where it records none. An image of another format is refused there rather than probed:
  * a guest that writes a raw base's first bytes would choose files of the host. What the operator
  * names with base= and base-format= is taken at its word.
  *
@@ -197,8 +197,8 @@ static bool check_recorded(const BlkNode *n, const char *full, GError **error)
     if (stat(full, &st) < 0 || S_ISREG(st.st_mode))
         return true; /* what is missing is told of by who opens it */
     return lodge_fail(error, LODGE_ERROR_CONFIG,
-                      "'%s': %s at offset %" G_GUINT64_FORMAT " names '%s', which is a %s and not a "
-                      "file; if that is meant, give base=%s",
+                      "'%s': %s at offset %" G_GUINT64_FORMAT
+                      " names '%s', which is a %s and not a file; if that is meant, give base=%s",
                       blk_file_under((BlkNode *)n)->path, n->ref.field, n->ref.offset, full,
                       S_ISDIR(st.st_mode) ? "directory" : "device", full);
 }

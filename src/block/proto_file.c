@@ -265,8 +265,8 @@ static int open_path(const BlkFileOpen *o, GError **error)
                                   : "check the path, or make it by truncate -s SIZE");
         break;
     case EISDIR:
-        lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': is a directory; name an image file or a block device",
-                   o->path);
+        lodge_fail(error, LODGE_ERROR_CONFIG,
+                   "'%s': is a directory; name an image file or a block device", o->path);
         break;
     case EACCES:
     case EROFS:
