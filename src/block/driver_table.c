@@ -9,6 +9,7 @@
 #include "block_int.h"
 
 static const BlkDriver *const driver_table[] = {
+    &blk_driver_qcow2,
     &blk_driver_raw,
     &blk_driver_umlcow,
 };
@@ -29,7 +30,6 @@ typedef struct Mark {
 } Mark;
 
 static const Mark marks[] = {
-    {"qcow2", 0, 4, "QFI\xfb"},
     {"qed", 0, 4, "QED"},
     {"vmdk", 0, 4, "KDMV"},
     {"vmdk", 0, 4, "COWD"},
