@@ -132,6 +132,29 @@ void twin_qemu_check(Twin *t)
     g_assert_cmpint(twin_run(t->f, "qemu-img check -f qcow2 d.qcow2"), ==, 0);
 }
 
+void twin_own_check(Twin *t, bool repair, uint64_t errors, uint64_t leaks)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(BlkReport) r = blk_report_new();
+    BlkOptions o = {.file = t->path, .format = "qcow2", .read_only = !repair};
+    BlkNode *n = blk_open_flags(NULL, &o, BLK_OPEN_CHECK | BLK_OPEN_QUIET, t->f->io, &error);
+
+    g_assert_no_error(error);
+    g_assert_true(n->drv->check(n, repair, r, &error));
+    g_assert_no_error(error);
+    for (guint i = 0; i < r->lines->len && i < 5; i++)
+        g_test_message("%s", (char *)g_ptr_array_index(r->lines, i));
+    if (errors != UINT64_MAX)
+        g_assert_cmpuint(r->errors, ==, errors);
+    if (leaks != UINT64_MAX)
+        g_assert_cmpuint(r->leaks, ==, leaks);
+    if (repair) {
+        g_assert_cmpuint(r->errors_fixed, ==, r->errors);
+        g_assert_cmpuint(r->leaks_fixed, ==, r->leaks);
+    }
+    blk_close(n);
+}
+
 void twin_compare(Twin *t)
 {
     g_autofree char *raw = NULL;
@@ -140,6 +163,7 @@ void twin_compare(Twin *t)
     g_assert_cmpint(blk_pread(t->n, t->buf, 0, t->size), ==, 0);
     g_assert_cmpmem(t->buf, t->size, t->want, t->size);
     blk_close(g_steal_pointer(&t->n));
+    twin_own_check(t, false, 0, 0);
     twin_qemu_check(t);
     g_assert_cmpint(twin_run(t->f, "qemu-img convert -f qcow2 -O raw d.qcow2 d.raw"), ==, 0);
     g_autofree char *path = block_fix_path(t->f, "d.raw");

@@ -29,6 +29,8 @@ void twin_write(Twin *t, uint64_t offset, uint64_t len, uint8_t v);
 /* The same disk by us, and by qemu-img; its check must find nothing. */
 void twin_compare(Twin *t);
 void twin_qemu_check(Twin *t);
+/* What our own check finds; @repair: mends. */
+void twin_own_check(Twin *t, bool repair, uint64_t errors, uint64_t leaks);
 /* Run a program in the folder, with ' ' between arguments; its status. */
 int twin_run(BlockFix *f, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 
