@@ -311,6 +311,7 @@ struct BlkNewFile {
     int fd;     /* owned */
     char *path; /* owned; the name to get */
     char *temp; /* owned; the name meanwhile, or NULL: it has none */
+    bool lazy;  /* published without a sync: as safe as cp */
 };
 
 /* @what: "image", "overlay", for messages. Transfer full; LODGE_ERROR_HOST. */

@@ -226,8 +226,10 @@ static bool take_named(BlkOpener *op, BlkNode *n, const char *recorded, GError *
                               "'%s': has the base '%s', not '%s'; leave base= out, or record "
                               "another one by lodge image rebase",
                               image, recorded, base->path);
-        lodge_note("disk %s: '%s': its base '%s' is gone; '%s' is used in its place; lodge image "
-                   "rebase --unsafe records that", n->name, image, recorded, base->path);
+        if (!(op->flags & BLK_OPEN_QUIET))
+            lodge_note("disk %s: '%s': its base '%s' is gone; '%s' is used in its place; lodge "
+                       "image rebase --unsafe records that",
+                       n->name, image, recorded, base->path);
         return true;
     }
     if (n->read_only)
@@ -236,8 +238,9 @@ static bool take_named(BlkOpener *op, BlkNode *n, const char *recorded, GError *
     BlkBaseInfo info = blk_base_info(n->base, path, base->path);
     if (!n->drv->set_base(n, &info, error))
         return false;
-    lodge_note("disk %s: '%s': Switching backing file to '%s' (was '%s')", n->name, image, path,
-               recorded);
+    if (!(op->flags & BLK_OPEN_QUIET))
+        lodge_note("disk %s: '%s': Switching backing file to '%s' (was '%s')", n->name, image,
+                   path, recorded);
     return true;
 }
 
