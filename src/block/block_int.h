@@ -75,6 +75,7 @@ typedef struct BlkBaseRef {
     char *format;        /* owned; as it stands there; NULL: not said */
     const char *field;   /* borrowed; what messages call the path's field: "backing file name" */
     uint64_t offset;     /* of the field in the file, bytes */
+    uint64_t size;       /* bytes that a base must have; NEEDS_BASE only */
 } BlkBaseRef;
 
 /* A base that is open, for attach(), create() and set_base(). */

@@ -383,6 +383,14 @@ bool image_rebase(const RebaseArgs *a, IoThread *io, CopyResult *ret_result, GEr
                   .progress = a->progress};
     if (!n->drv->set_base)
         return cannot(n, "record another base", error);
+    if (!a->base && n->drv->flags & BLK_DRV_NEEDS_BASE)
+        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                          "'%s': format %s is for overlays; convert the image to have no base",
+                          a->file, n->drv->name);
+    if (base && n->drv->flags & BLK_DRV_NEEDS_BASE && info.size != n->ref.size)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "'%s': its base must have %" G_GUINT64_FORMAT " bytes; '%s' has "
+                          "%" G_GUINT64_FORMAT, a->file, n->ref.size, a->base, info.size);
     if (!a->unsafe && (!image_copy(&p, ret_result, error) || !flush(n, error)))
         return false;
     return set_base(n, a->base ? &info : NULL, error);

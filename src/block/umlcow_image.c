@@ -67,6 +67,7 @@ bool cow_open(BlkNode *n, const BlkOpenHow *how, BlkBaseRef *ret_base, GError **
     ret_base->path = g_strdup(c->layout.backing);
     ret_base->field = "backing file name";
     ret_base->offset = cow_path_offset(c->layout.kind);
+    ret_base->size = c->layout.size;
     cow_pieces_init(c, how->meta_bytes);
     return true;
 }
