@@ -10,18 +10,6 @@
 
 #include "image_ops.h"
 
-bool buffer_is_zero(const void *buf, size_t len)
-{
-    static const uint8_t zeros[16];
-    const uint8_t *p = buf;
-
-    if (len < sizeof zeros)
-        return memcmp(p, zeros, len) == 0;
-    /* The rest is compared with itself, 16 bytes off: libc has the fastest loop for that. */
-    return memcmp(p, zeros, sizeof zeros) == 0 &&
-           memcmp(p, p + sizeof zeros, len - sizeof zeros) == 0;
-}
-
 /* What lies at @e's place in the file may be a hole. */
 static void look_for_hole(BlkNode *node, MapEntry *e)
 {

@@ -105,7 +105,4 @@ typedef struct BenchResult {
 
 bool image_bench(BlkNode *n, const BenchArgs *a, BenchResult *ret_result, GError **error);
 
-/* Whether @len bytes are all zeros. */
-bool buffer_is_zero(const void *buf, size_t len);
-
 #endif

@@ -381,6 +381,15 @@ BlkNode *blk_open_flags(const char *name, const BlkOptions *o, unsigned flags, I
         if (engine)
             n = open_all(&op, error);
     }
+    if (n) {
+        g_autoptr(GError) why = NULL;
+        n->policy = blk_policy_new(n, o, &why);
+        if (why) {
+            g_propagate_error(error, g_steal_pointer(&why));
+            blk_close(n);
+            n = NULL;
+        }
+    }
     if (!n && !(flags & BLK_OPEN_QUIET))
         g_prefix_error(error, "disk %s: ", name);
     return n;

@@ -102,6 +102,9 @@ typedef struct MachineNews {
  * middle of these functions and may not call them. */
 void machine_listen(Machine *m, void (*fn)(void *opaque, const MachineNews *news), void *opaque);
 
+/* What /backends/block/@id says, checked; strings are borrowed from @t. */
+bool machine_disk_options(const Tree *t, const char *id, BlkOptions *ret, GError **error);
+
 /* Image that @d has as its disk or medium now, transfer none; NULL: none. */
 BlkNode *machine_medium(Machine *m, Device *d);
 /**
