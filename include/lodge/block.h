@@ -117,7 +117,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkNode, blk_close)
 
 const char *blk_name(const BlkNode *n);
 const char *blk_format(const BlkNode *n); /* driver's name: "raw", "umlcow", ... */
-const char *blk_engine(const BlkNode *n); /* "io_uring", "threads" */
+const char *blk_engine(const BlkNode *n); /* "io_uring", "libaio", "threads" */
 void blk_limits(BlkNode *n, BlkLimits *ret_limits);
 IoThread *blk_io_thread(BlkNode *n);
 

@@ -19,6 +19,7 @@
 typedef struct BlkEngine BlkEngine;
 typedef struct BlkUring BlkUring;
 typedef struct BlkPool BlkPool;
+typedef struct BlkAioRing BlkAioRing;
 typedef struct BlkFile BlkFile;
 
 #define BLK_SECTOR 512u
@@ -545,6 +546,7 @@ struct BlkEngine {
     unsigned refs; /* main thread only */
     IoThread *io;  /* borrowed */
     BlkUring *uring; /* owned, or NULL */
+    BlkAioRing *aio; /* owned, or NULL */
     BlkPool *pool;   /* owned */
 };
 
@@ -564,6 +566,15 @@ void blk_uring_free(BlkUring *u);
 int blk_uring_add_file(BlkUring *u, int fd);
 void blk_uring_remove_file(BlkUring *u, int slot);
 void blk_uring_submit(BlkUring *u, BlkReq *req);
+
+/* ---- engine_aio.c ---- */
+
+/* NULL and *ret_errno where the kernel has none. @pool outlives it. */
+BlkAioRing *blk_aio_new(IoThread *io, BlkPool *pool, int *ret_errno);
+void blk_aio_free(BlkAioRing *a);
+/* Whether @req may be submitted here. */
+bool blk_aio_takes(const BlkReq *req);
+void blk_aio_submit(BlkAioRing *a, BlkReq *req);
 
 /* ---- engine_pool.c ---- */
 

@@ -344,6 +344,11 @@ static bool check_options(const BlkOptions *o, GError **error)
         }
     if (o->base && !*o->base)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': base= is empty; name a file", o->file);
+    if (o->aio == BLK_AIO_LIBAIO && o->cache != BLK_CACHE_NONE)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "'%s': aio=libaio blocks without O_DIRECT; add cache=none, or leave it "
+                          "out",
+                          o->file);
     if (o->metadata_cache > BLK_META_MAX)
         return lodge_fail(error, LODGE_ERROR_LIMIT, "'%s': metadata-cache= is over 32M", o->file);
     return true;

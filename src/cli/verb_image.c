@@ -142,7 +142,7 @@ static const OptSpec bench_options[] = {
     {"random", 0, NULL, "At random places, the same in each run."},
     {"flush-every", 0, "N", "A flush after so many writes."},
     {"cache", 0, "writeback|none|unsafe", "As for lodge run --disk (writeback)."},
-    {"aio", 0, "auto|io_uring|threads", "As for lodge run --disk (auto)."},
+    {"aio", 0, "auto|io_uring|threads|libaio", "As for lodge run --disk (auto)."},
     OPT_JSON,
     {NULL},
 };

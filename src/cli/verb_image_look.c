@@ -472,7 +472,7 @@ static void bench_print(const Options *o, BlkNode *n, const BenchArgs *a, const 
 int verb_image_bench(const Verb *self, int argc, char **argv)
 {
     static const char *const caches[] = {"writeback", "none", "unsafe", NULL};
-    static const char *const aios[] = {"auto", "io_uring", "threads", NULL};
+    static const char *const aios[] = {"auto", "io_uring", "threads", "libaio", NULL};
     g_autoptr(GError) error = NULL;
     int status = STATUS_OK;
     g_autoptr(Options) o = image_options(self, argc, argv, 1, 1, &status);

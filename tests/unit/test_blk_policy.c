@@ -52,7 +52,7 @@ static void many_start(Many *m, BlkNode *n, BlkOp op, unsigned count)
         o->many = m;
         o->iov = (struct iovec){o->buf, sizeof o->buf};
         o->req = (BlkReq){.op = op, .offset = i * 4096, .len = 4096, .iov = &o->iov, .niov = 1,
-                          .done = one_done, .opaque = o};
+                          .may_unmap = true, .done = one_done, .opaque = o};
         blk_submit(n, &o->req);
     }
 }
