@@ -118,6 +118,7 @@ typedef struct Side {
     BlkReq req;
     struct iovec iov;
     uint8_t *buf; /* owned */
+    MapEntry known; /* the stretch looked up last */
     int err;
     GMutex *mutex; /* borrowed, both sides' */
     GCond *cond;
@@ -159,18 +160,22 @@ static void side_wait(Side *s)
     g_mutex_unlock(s->mutex);
 }
 
-/* How many bytes at @at read as zeros on both sides, without reading them. */
-static uint64_t both_zero(const Side *sides, uint64_t at, uint64_t size)
+/* How many bytes at @at read as zeros on both sides, without reading them. A stretch is looked up
+ * once: finding its end may take the host as long as it is. */
+static uint64_t both_zero(Side *sides, uint64_t at, uint64_t size)
 {
     uint64_t len = size - at;
 
     for (unsigned i = 0; i < 2; i++) {
-        MapEntry e;
-        if (at >= sides[i].n->limits.size)
+        Side *s = &sides[i];
+        uint64_t end = s->n->limits.size;
+        if (at >= end)
             continue;
-        if (image_map(sides[i].n, at, len, &e) != 0 || !e.zero)
+        if (at >= s->known.offset + s->known.len && image_map(s->n, at, end - at, &s->known) != 0)
+            s->known = (MapEntry){.offset = at, .len = MIN(COMPARE_BYTES, end - at), .data = true};
+        if (!s->known.zero)
             return 0;
-        len = MIN(len, e.len);
+        len = MIN(len, s->known.offset + s->known.len - at);
     }
     return len;
 }
