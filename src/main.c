@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The program's entry: find the verb, give it the rest of the line. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -35,6 +36,7 @@ int main(int argc, char **argv)
     const Verb *v;
     int used = 2; /* words up to the verb's */
 
+    (void)signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of that write */
     if (!name) {
         lodge_warn("no verb; lodge --help lists them");
         return STATUS_USAGE;

@@ -490,6 +490,11 @@ MachineState machine_state(const Machine *m)
     return m->state;
 }
 
+bool machine_stalled(const Machine *m)
+{
+    return m->stalled;
+}
+
 Chan *machine_chan(Machine *m, const char *name)
 {
     return g_hash_table_lookup(m->chans, name);

@@ -72,6 +72,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Machine, machine_free)
 /* Load the kernel and let the guest run. LODGE_ERROR_CONFIG where memory is too small for it. */
 bool machine_start(Machine *m, GError **error);
 MachineState machine_state(const Machine *m);
+/* Whether it is paused because a disk with on-error=stop failed. */
+bool machine_stalled(const Machine *m);
 /* LODGE_ERROR_BUSY names the device that did not come to rest; the guest then runs on. */
 bool machine_pause(Machine *m, GError **error);
 void machine_resume(Machine *m);
