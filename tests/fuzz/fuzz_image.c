@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Image files of every format from hostile bytes: opened as what they look like, looked at, read,
- * checked, mended, written. What was mended must be clean when it is checked again, and what was
- * written must read back, now and after it was opened anew.
+ * checked, mended, written. What was mended must be clean when it is checked again. What was written
+ * must read back, now and after it was opened anew, unless a check finds errors before: where two
+ * pieces of a disk share a place in the file nothing can be promised.
  *
  * The first byte says what is done, the rest is the file. A recorded base is not opened: it would be
  * a file of the host.
@@ -110,6 +111,14 @@ static void check_and_mend(const char *path, bool repair)
     g_error("it was mended, and is broken all the same");
 }
 
+static bool is_sound(const char *path)
+{
+    g_autoptr(BlkNode) n = open_image(path, true, BLK_OPEN_CHECK);
+    bool done = true;
+
+    return n && (!n->drv->check || (errors_of(n, false, &done) == 0 && done));
+}
+
 static int simple(BlkNode *n, BlkOp op, uint64_t offset, uint64_t len)
 {
     BlkReq req = {.op = op, .offset = offset, .len = len, .may_unmap = true};
@@ -130,6 +139,7 @@ static void expect(BlkNode *n, uint64_t offset, size_t len, uint8_t byte)
 
 static void change(const char *path, unsigned what)
 {
+    bool sound = is_sound(path);
     g_autoptr(BlkNode) n = open_image(path, false, 0);
     g_autofree uint8_t *buf = g_malloc(70000 / 512 * 512);
     size_t len = 70000 / 512 * 512;
@@ -140,10 +150,10 @@ static void change(const char *path, unsigned what)
     len = MIN(len, n->limits.size - at);
     memset(buf, 0xa5, len);
     bool wrote = what & DO_WRITE && blk_pwrite(n, buf, at, len) == 0;
-    if (wrote)
+    if (wrote && sound)
         expect(n, at, len, 0xa5);
     bool zeroed = what & DO_ZERO && simple(n, BLK_ZERO, at, MIN(len, 4096)) == 0;
-    if (zeroed)
+    if (zeroed && sound)
         expect(n, at, MIN(len, 4096), 0);
     if (what & DO_RESIZE)
         (void)image_resize(n, n->limits.size / 2 + 4096, true, NULL);
@@ -152,7 +162,7 @@ static void change(const char *path, unsigned what)
     bool flushed = blk_flush(n) == 0;
     look(n);
     blk_close(g_steal_pointer(&n));
-    if (!wrote || zeroed || !flushed || what & (DO_RESIZE | DO_EMPTY))
+    if (!sound || !wrote || zeroed || !flushed || what & (DO_RESIZE | DO_EMPTY))
         return;
     n = open_image(path, true, 0);
     if (n)
