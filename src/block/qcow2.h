@@ -242,6 +242,9 @@ int qcow_take_run(BlkQcow *q, uint64_t n, uint64_t *ret_host);
 void qcow_pool_reset(BlkQcow *q, uint64_t scan);
 /* One reference less to @n clusters, when the tables on the disk agree. */
 void qcow_free_later(BlkQcow *q, uint64_t first, uint64_t n, bool table);
+/* The list of these is long: flush, where that may block, between two changes. */
+bool qcow_freed_full(const BlkQcow *q);
+void qcow_freed_trim(BlkQcow *q);
 /* Write everything back, then free what can be. Worker. */
 int qcow_flush(BlkQcow *q);
 /* At rest: flush until nothing waits to be freed. */

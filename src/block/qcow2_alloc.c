@@ -182,7 +182,8 @@ static bool prepare_inline(BlkQcow *q, const QcowTask *t)
     uint64_t end = t->pos + t->len;
     QcowMap map;
 
-    if (!blk_work_idle(&q->node) || !qcow_l2_ready(q, t->pos) || !qcow_take_ready(q))
+    if (!blk_work_idle(&q->node) || !qcow_l2_ready(q, t->pos) || !qcow_take_ready(q) ||
+        qcow_freed_full(q))
         return false;
     if (!((t->pos | end) & (q->cs - 1)))
         return true;
@@ -239,6 +240,7 @@ static int run_link(BlkNode *n, BlkWork *w)
 {
     QcowTask *t = (QcowTask *)w;
 
+    qcow_freed_trim(t->q);
     return link_clusters(t->q, t);
 }
 
@@ -265,7 +267,7 @@ static void written(BlkReq *io, int err)
         alloc_over(q, t, 0);
         return;
     }
-    if (!err && blk_work_idle(&q->node) && qcow_l2_ready(q, t->pos)) {
+    if (!err && blk_work_idle(&q->node) && qcow_l2_ready(q, t->pos) && !qcow_freed_full(q)) {
         alloc_over(q, t, link_clusters(q, t));
         return;
     }

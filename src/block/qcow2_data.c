@@ -210,6 +210,7 @@ static int task_run(BlkNode *n, BlkWork *w)
     QcowTask *t = (QcowTask *)w;
     BlkQcow *q = (BlkQcow *)n;
 
+    qcow_freed_trim(q);
     switch (t->kind) {
     case QCOW_TASK_MAP:
         return qcow_map(q, t->pos, t->len, &t->map);

@@ -224,6 +224,8 @@ static bool check_tables(const QcowHeader *h, const BlkFile *f, GError **error)
         return bad(f->path, "cluster_bits", 20, "is under 14, with extended L2 entries", error);
     if (h->size > BLK_MAX_SIZE)
         return bad(f->path, "size", QCOW_AT_SIZE, "is over 2^62", error);
+    if (!h->size)
+        return bad(f->path, "size", QCOW_AT_SIZE, "is 0: there is no disk", error);
     if (l1 > QCOW_L1_MAX)
         return bad(f->path, "l1_size", QCOW_AT_L1_SIZE, "is over 32 MiB of table", error);
     if (h->l1_size < qcow_l1_need(h->size, h->cluster_bits, extended))

@@ -315,6 +315,7 @@ bool qcow_make_empty(BlkNode *n, GError **error)
             qcow_l2_drop(q, load_be64(t + k * 8));
         if (!err)
             qcow_free_later(q, table >> q->h.cluster_bits, 1, true);
+        qcow_freed_trim(q);
     }
     if (!err)
         err = qcow_settle(q);

@@ -29,8 +29,8 @@
 
 #include "qcow2.h"
 
-#define POOL_MAX 4096u          /* clusters looked for at a time */
-#define FREED_FLUSH 8192u       /* entries of the list that make us flush */
+#define POOL_MAX 4096u   /* clusters looked for at a time */
+#define FREED_FULL 8192u /* entries of the list that make the worker flush */
 
 uint64_t qcow_ref_at(const uint8_t *t, uint64_t i, unsigned order)
 {
@@ -480,8 +480,17 @@ void qcow_free_later(BlkQcow *q, uint64_t first, uint64_t n, bool table)
     }
     QcowFreed f = {.first = first, .n = n, .epoch = epoch, .table = table};
     g_array_append_val(q->freed, f);
-    if (q->freed->len >= FREED_FLUSH)
-        (void)qcow_flush(q); /* it comes again with the next one */
+}
+
+bool qcow_freed_full(const BlkQcow *q)
+{
+    return q->freed->len >= FREED_FULL;
+}
+
+void qcow_freed_trim(BlkQcow *q)
+{
+    if (qcow_freed_full(q))
+        (void)qcow_flush(q); /* whoever flushes next is told of the error */
 }
 
 static void advance(BlkQcow *q)

@@ -206,7 +206,7 @@ static QcowSnap *snap_copy(const QcowSnap *s)
 
 /* ---- what an L1 table reaches ---- */
 
-/* A step of a walk: @n clusters from @first on; @e: L2 entry, or 0 for the table itself. */
+/* A step of a walk: @n clusters from @first on; @table: an L2 table. @left: a counter of the walk. */
 typedef int (*StepFn)(BlkQcow *q, uint64_t first, uint64_t n, bool table, uint64_t *left);
 
 static int step_add(BlkQcow *q, uint64_t first, uint64_t n, bool table, uint64_t *left)
@@ -272,6 +272,7 @@ static int walk(BlkQcow *q, const uint64_t *l1, uint32_t n, StepFn fn, uint64_t 
         err = walk_table(q, table, fn, left);
         if (!err)
             err = fn(q, table >> q->h.cluster_bits, 1, true, left);
+        qcow_freed_trim(q);
     }
     return err;
 }
