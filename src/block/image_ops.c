@@ -365,7 +365,6 @@ bool image_rebase(const RebaseArgs *a, IoThread *io, CopyResult *ret_result, GEr
     BlkOptions o = {.file = a->file, .format = a->format, .base_format = a->old_base_format};
     unsigned flags = BLK_OPEN_QUIET | (a->unsafe ? BLK_OPEN_NO_BASE : 0);
     g_autoptr(BlkNode) base = NULL;
-    g_autoptr(GError) why = NULL;
     BlkBaseInfo info = {0};
     struct stat st;
     bool gone = a->base && a->unsafe && stat(a->base, &st) < 0;
