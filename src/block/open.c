@@ -37,6 +37,8 @@ BlkFile *opener_file(BlkOpener *op, const char *path, unsigned role, int fd, GEr
 
     if (f && op->depth < BLK_CHAIN_MAX)
         op->seen[op->depth] = (BlkSeen){f->dev, f->ino};
+    if (f && !(role & ROLE_BASE))
+        f->tap = op->o->tap;
     return f;
 }
 
