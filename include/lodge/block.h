@@ -95,6 +95,7 @@ typedef struct BlkOptions {
     uint64_t iops, bps;  /* requests and bytes a second; 0: no limit */
     BlkOnError on_error;
     const char *holder; /* name of the VM, for lock messages */
+    const struct BlkTap *tap; /* for tests (block_int.h): what happens to the image's file */
 } BlkOptions;
 
 /**

@@ -37,6 +37,8 @@ BlkFile *opener_file(BlkOpener *op, const char *path, unsigned role, int fd, GEr
 
     if (f && op->depth < BLK_CHAIN_MAX)
         op->seen[op->depth] = (BlkSeen){f->dev, f->ino};
+    if (f && !(role & ROLE_BASE))
+        f->tap = op->o->tap;
     return f;
 }
 
@@ -275,9 +277,10 @@ static bool open_chain(BlkOpener *op, BlkNode *n, GError **error)
     n->base = opener_base(op, named ? named : recorded, n->ref.format ? n->ref.format : said,
                           error);
     if (!n->base) {
-        if (!named && op->flags & BLK_OPEN_QUIET)
+        if (!named && op->flags & BLK_OPEN_QUIET && !op->blamed)
             g_prefix_error(error, "'%s': %s at offset %" G_GUINT64_FORMAT ": ", image,
                            n->ref.field, n->ref.offset);
+        op->blamed = true;
         return false;
     }
     return attach(n, n->ref.path, error) && (!named || take_named(op, n, recorded, error));

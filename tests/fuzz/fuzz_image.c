@@ -69,7 +69,9 @@ static void look(BlkNode *n)
     if (n->drv->describe)
         n->drv->describe(n, facts);
     if (n->drv->snap) {
-        g_autoptr(GPtrArray) list = image_snapshots(n, NULL);
+        GPtrArray *list = image_snapshots(n, NULL);
+        if (list)
+            g_ptr_array_unref(list);
     }
     for (unsigned i = 0; i < G_N_ELEMENTS(from); i++) {
         MapEntry e;
