@@ -73,10 +73,7 @@ static int check_entry(Check *c, const uint8_t *p, uint64_t at, bool active)
     bool ok;
 
     if (e & QCOW_COMPRESSED) {
-        ok = qcow_packed_range(q, e, &host, &len);
-        /* The last sector may be cut off with the file. */
-        uint64_t end = c->n << q->h.cluster_bits;
-        ok = ok && host < end && count(c, host, MIN(len, end - host));
+        ok = qcow_packed_range(q, e, &host, &len) && count(c, host, len);
         c->r->compressed += ok && active;
     } else if (!host) {
         if (!q->extended || !(load_be64(p + 8) & SUBCLUSTERS_ALL))
