@@ -6,17 +6,11 @@
  * image must open, pass the check (what is counted and not used is allowed), and hold every byte
  * that a finished flush covered and nobody has touched since.
  *
- * The calls of the C library that change files are defined anew here, so the engine must be that of
- * threads. LODGE_CUTS=N makes N cuts for each shape.
+ * LODGE_CUTS=N makes N cuts for each shape.
  */
-#include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "lodge/error.h"
@@ -37,76 +31,38 @@ typedef struct Event {
 } Event;
 
 static GMutex mutex;
-static GArray *events; /* guarded by mutex; NULL: nothing is recorded */
-static ino_t recorded;
+static GArray *events; /* Event; guarded by mutex */
 
-static bool is_recorded(int fd)
+static int before(void *opaque, BlkTapOp op, uint64_t offset, uint64_t len, uint64_t *ret_mark)
 {
-    struct stat st;
-
-    return events && fstat(fd, &st) == 0 && st.st_ino == recorded;
+    g_mutex_lock(&mutex);
+    *ret_mark = events->len;
+    g_mutex_unlock(&mutex);
+    return 0;
 }
 
-static void record(EventKind kind, uint64_t at, uint64_t len, uint8_t *data, unsigned covers)
+static void after(void *opaque, BlkTapOp op, uint64_t offset, uint64_t len,
+                  const struct iovec *iov, unsigned niov, uint64_t mark)
 {
-    Event e = {.kind = kind, .at = at, .len = len, .data = data, .covers = covers};
+    static const EventKind kinds[] = {[BLK_TAP_WRITE] = EV_WRITE, [BLK_TAP_ZERO] = EV_ZERO,
+                                      [BLK_TAP_TRUNCATE] = EV_SIZE, [BLK_TAP_SYNC] = EV_SYNC};
+    Event e = {.at = offset, .len = len, .covers = mark};
 
+    if (op == BLK_TAP_READ)
+        return;
+    e.kind = kinds[op];
+    if (e.kind == EV_SIZE)
+        e.at = len;
+    if (e.kind == EV_WRITE) {
+        e.data = g_malloc(len);
+        iov_gather(iov, niov, 0, e.data, len);
+    }
     g_mutex_lock(&mutex);
     g_array_append_val(events, e);
     g_mutex_unlock(&mutex);
 }
 
-ssize_t pwrite(int fd, const void *buf, size_t len, off_t at)
-{
-    ssize_t r = syscall(SYS_pwrite64, fd, buf, len, at);
-
-    if (r > 0 && is_recorded(fd))
-        record(EV_WRITE, at, r, g_memdup2(buf, r), 0);
-    return r;
-}
-
-ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t at, int flags)
-{
-    ssize_t r = syscall(SYS_pwritev2, fd, iov, n, at, 0, flags);
-
-    if (r > 0 && is_recorded(fd)) {
-        uint8_t *data = g_malloc(r);
-        iov_gather(iov, n, 0, data, r);
-        record(EV_WRITE, at, r, data, 0);
-    }
-    return r;
-}
-
-int fallocate(int fd, int mode, off_t at, off_t len)
-{
-    int r = syscall(SYS_fallocate, fd, mode, at, len);
-
-    if (r == 0 && is_recorded(fd))
-        record(EV_ZERO, at, len, NULL, 0);
-    return r;
-}
-
-int ftruncate(int fd, off_t len)
-{
-    int r = syscall(SYS_ftruncate, fd, len);
-
-    if (r == 0 && is_recorded(fd))
-        record(EV_SIZE, len, 0, NULL, 0);
-    return r;
-}
-
-int fdatasync(int fd)
-{
-    unsigned covers = 0;
-
-    g_mutex_lock(&mutex);
-    covers = events ? events->len : 0;
-    g_mutex_unlock(&mutex);
-    int r = syscall(SYS_fdatasync, fd);
-    if (r == 0 && is_recorded(fd))
-        record(EV_SYNC, 0, 0, NULL, covers);
-    return r;
-}
+static const BlkTap tap = {before, after, NULL};
 
 /* ---- the file put together ---- */
 
@@ -232,9 +188,9 @@ static void write_file(const char *path, const Disk *d)
     for (uint64_t at = 0; at < d->len; at += 4096) {
         uint64_t part = MIN(4096, d->len - at);
         if (!buffer_is_zero(d->bytes + at, part))
-            g_assert_cmpint(syscall(SYS_pwrite64, fd, d->bytes + at, part, at), ==, (long)part);
+            g_assert_cmpint(pwrite(fd, d->bytes + at, part, at), ==, (long)part);
     }
-    g_assert_cmpint(syscall(SYS_ftruncate, fd, d->len), ==, 0);
+    g_assert_cmpint(ftruncate(fd, d->len), ==, 0);
     close(fd);
 }
 
@@ -316,21 +272,16 @@ static void test_cut(gconstpointer opaque)
     g_autoptr(Twin) t = twin_new(shape->size, shape->options, shape->base, shape->base ? 5 : 0);
     Story s = {.t = t, .marks = g_array_new(FALSE, TRUE, sizeof(Mark))};
     Disk durable = {0};
-    struct stat st;
 
     blk_close(g_steal_pointer(&t->n));
     load_start(&durable, t->path);
-    g_assert_cmpint(stat(t->path, &st), ==, 0);
-    recorded = st.st_ino;
     events = g_array_new(FALSE, TRUE, sizeof(Event));
     /* A small cache, so that tables go to the disk between flushes as well. */
-    t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path, .aio = BLK_AIO_THREADS,
-                                              .metadata_cache = 16384});
+    t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path, .metadata_cache = 16384});
+    blk_file_under(t->n)->tap = &tap;
     flushed(&s);
     live(&s, shape->steps, shape->most, shape->snapshots);
     blk_close(g_steal_pointer(&t->n));
-    recorded = 0;
-    g_assert_cmpuint(events->len, >, shape->steps); /* our calls are the ones that are called */
     unsigned synced = 0, last = 0;
     for (unsigned i = 0; i < cuts; i++) {
         unsigned cut = (uint64_t)events->len * (i + 1) / cuts;
