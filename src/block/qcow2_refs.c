@@ -29,7 +29,7 @@
 
 #include "qcow2.h"
 
-#define POOL_MAX 4096u   /* clusters looked for at a time */
+#define POOL_MAX 256u    /* clusters looked for at a time */
 #define FREED_FULL 8192u /* entries of the list that make the worker flush */
 
 uint64_t qcow_ref_at(const uint8_t *t, uint64_t i, unsigned order)

@@ -37,6 +37,22 @@ static const Shape shapes[] = {
     {"lazy", "lazy_refcounts=on,cluster_size=8K", "base.img", 4 * MIB + 1536, 200, 50000},
 };
 
+/* Clusters that were freed keep their bytes where the host cannot punch holes. */
+static void test_no_holes(void)
+{
+    if (!need_qemu())
+        return;
+    g_autoptr(Twin) t = twin_new(4 * MIB, NULL, NULL, 0);
+    for (unsigned round = 0; round < 6; round++) {
+        blk_file_under(t->n)->no_punch = true;
+        twin_scribble(t, 150, 100000);
+        twin_reopen(t);
+        g_assert_cmpint(blk_pread(t->n, t->buf, 0, t->size), ==, 0);
+        g_assert_cmpmem(t->buf, t->size, t->want, t->size);
+    }
+    twin_compare(t);
+}
+
 static void test_scribble(gconstpointer opaque)
 {
     const Shape *s = opaque;
@@ -478,6 +494,48 @@ static uint64_t peek(Twin *t, uint64_t at, unsigned bytes)
     return v;
 }
 
+/* A base that is longer than the disk does not come up when that grows. */
+static void test_longer_base(void)
+{
+    if (!need_qemu())
+        return;
+    g_autoptr(Twin) t = twin_new(MIB, NULL, "base.img", 5);
+    blk_close(g_steal_pointer(&t->n));
+    g_assert_cmpint(twin_run(t->f, "qemu-img create -q -f qcow2 -o cluster_size=4k -b base.img "
+                                   "-F raw d.qcow2 300544"), ==, 0);
+    t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
+    t->size = 300544;
+    twin_compare(t);
+    set_size(t, 2 * MIB);
+    twin_compare(t);
+}
+
+/* What a request may still use is not free, though no table has it any more. */
+static void test_epochs(void)
+{
+    g_autoptr(Twin) t = twin_new(MIB, NULL, NULL, 0);
+    BlkQcow *q = (BlkQcow *)t->n;
+    BlkReq req = {.op = BLK_DISCARD, .offset = 65536, .len = 65536};
+    uint64_t entry, refs;
+
+    twin_write(t, 65536, 65536, 7);
+    g_assert_cmpint(blk_flush(t->n), ==, 0);
+    g_assert_cmpint(qcow_l2_get(q, 65536, &entry), ==, 0);
+    uint64_t cluster = (entry & QCOW_OFFSET_MASK) >> 16;
+    unsigned parity = atomic_load(&q->epoch) & 1;
+    atomic_fetch_add(&q->using[parity], 1); /* as a request does that began now */
+    g_assert_cmpint(blk_wait(t->n, &req), ==, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        g_assert_cmpint(blk_flush(t->n), ==, 0);
+        g_assert_cmpint(qcow_ref_get(q, cluster, &refs), ==, 0);
+        g_assert_cmpuint(refs, ==, 1);
+    }
+    atomic_fetch_sub(&q->using[parity], 1);
+    g_assert_cmpint(blk_flush(t->n), ==, 0);
+    g_assert_cmpint(qcow_ref_get(q, cluster, &refs), ==, 0);
+    g_assert_cmpuint(refs, ==, 0);
+}
+
 /* Blocks of counts that are wrong, missing, astray: mended, by the dirty mark when it is opened. */
 static void test_repair(void)
 {
@@ -642,7 +700,10 @@ int main(int argc, char **argv)
         g_autofree char *path = g_strdup_printf("/qcow2/crowd/%s", crowd_shapes[i].name);
         g_test_add_data_func(path, &crowd_shapes[i], test_crowd);
     }
+    g_test_add_func("/qcow2/no-holes", test_no_holes);
     g_test_add_func("/qcow2/resize", test_resize);
+    g_test_add_func("/qcow2/longer-base", test_longer_base);
+    g_test_add_func("/qcow2/epochs", test_epochs);
     g_test_add_func("/qcow2/base", test_base);
     g_test_add_func("/qcow2/repair", test_repair);
     g_test_add_func("/qcow2/hostile", test_hostile);
