@@ -2,7 +2,8 @@
 /*
  * qcow2 images as wholes: making, resizing, another base, emptying.
  *
- * A new image is: header, refcount table, blocks of counts, L1 table; nothing behind it. A disk that
+ * A new image is: header, refcount table, blocks of counts, L1 table; with preallocation also the L2
+ * tables and a place for each cluster, as a hole. A disk that
  * grows past its L1 table gets a longer one elsewhere, switched to by one write of the header; the
  * version-2 rule that snapshots record no size forbids nothing here, since a snapshot has its own
  * table.
@@ -20,11 +21,12 @@
 #include "qcow2.h"
 
 const BlkCreateOpt qcow_create_opts[] = {
-    {"cluster_size", "SIZE", "bytes of a cluster, 512 to 2M (64K)"},
+    {"cluster-size", "SIZE", "bytes of a cluster, 512 to 2M (64K)"},
     {"compat", "0.10|1.1", "version 2 or 3 of the format (1.1)"},
-    {"refcount_bits", "1|2|4|8|16|32|64", "width of reference counts (16)"},
-    {"lazy_refcounts", "on|off", "other programs may put off reference counts (off)"},
-    {"compression_type", "zlib|zstd", "of compressed clusters (zlib)"},
+    {"refcount-bits", "1|2|4|8|16|32|64", "width of reference counts (16)"},
+    {"lazy-refcounts", "on|off", "other programs may put off reference counts (off)"},
+    {"compression-type", "zlib|zstd", "of compressed clusters (zlib)"},
+    {"preallocation", "off|metadata", "tables and places for the whole disk at once (off)"},
     {NULL, NULL, NULL},
 };
 
@@ -71,10 +73,10 @@ static bool read_options(const BlkCreate *c, QcowHeader *h, GError **error)
     int i;
 
     *h = (QcowHeader){.version = 3, .cluster_bits = 16, .refcount_order = 4, .size = c->size};
-    if ((v = opt(c, "cluster_size"))) {
+    if ((v = opt(c, "cluster-size"))) {
         uint64_t cs = parse_size(v);
         if (!is_power_of_two(cs) || cs < 512 || cs > 2 * MIB)
-            return bad_opt(c, "cluster_size", "a power of two from 512 to 2M", error);
+            return bad_opt(c, "cluster-size", "a power of two from 512 to 2M", error);
         h->cluster_bits = __builtin_ctzll(cs);
     }
     if ((v = opt(c, "compat"))) {
@@ -83,22 +85,100 @@ static bool read_options(const BlkCreate *c, QcowHeader *h, GError **error)
         h->version = i % 2 ? 3 : 2;
     }
     h->length = h->version == 2 ? QCOW_V2_HEADER : QCOW_V3_HEADER + 8;
-    if ((v = opt(c, "refcount_bits"))) {
+    if ((v = opt(c, "refcount-bits"))) {
         if ((i = choice(v, widths)) < 0 || (h->version == 2 && i != 4))
-            return bad_opt(c, "refcount_bits",
+            return bad_opt(c, "refcount-bits",
                            "1, 2, 4, 8, 16, 32 or 64, and 16 only with compat=0.10", error);
         h->refcount_order = i;
     }
-    if ((v = opt(c, "lazy_refcounts"))) {
+    if ((v = opt(c, "lazy-refcounts"))) {
         if ((i = choice(v, onoff)) < 0 || (i && h->version == 2))
-            return bad_opt(c, "lazy_refcounts", "off, or on with compat=1.1", error);
+            return bad_opt(c, "lazy-refcounts", "off, or on with compat=1.1", error);
         h->compatible = i ? QCOW_COMPAT_LAZY : 0;
     }
-    if ((v = opt(c, "compression_type"))) {
+    if ((v = opt(c, "compression-type"))) {
         if ((i = choice(v, types)) < 0 || (i && h->version == 2))
-            return bad_opt(c, "compression_type", "zlib, or zstd with compat=1.1", error);
+            return bad_opt(c, "compression-type", "zlib, or zstd with compat=1.1", error);
         h->compression = i;
         h->incompatible = i ? QCOW_INC_COMPRESSION : 0;
+    }
+    return true;
+}
+
+/* How a new image is laid out, in clusters: header, refcount table, blocks of counts, L1 table, and
+ * preallocated L2 tables and data. */
+typedef struct Layout {
+    uint64_t cs, rt, blocks, l1, l2, data, all;
+} Layout;
+
+static bool make_layout(const BlkCreate *c, const QcowHeader *h, Layout *l, GError **error)
+{
+    static const char *const kinds[] = {"off", "metadata", NULL};
+    const char *v = opt(c, "preallocation");
+    int kind = v ? choice(v, kinds) : 0;
+    uint64_t entries = qcow_l1_need(h->size, h->cluster_bits, false);
+
+    *l = (Layout){.cs = (uint64_t)1 << h->cluster_bits, .rt = 1, .blocks = 1};
+    if (kind < 0)
+        return bad_opt(c, "preallocation", "off or metadata", error);
+    if (kind && c->base)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "'%s': preallocation=metadata: would hide the base; leave one out",
+                          c->path);
+    if (entries > QCOW_L1_MAX / 8)
+        return lodge_fail(error, LODGE_ERROR_LIMIT,
+                          "'%s': with clusters of %" G_GUINT64_FORMAT
+                          " bytes a qcow2 image has at most %" G_GUINT64_FORMAT
+                          " bytes; give a larger cluster-size",
+                          c->path, l->cs, (QCOW_L1_MAX / 8 * l->cs / 8) << h->cluster_bits);
+    l->l1 = MAX(1, (entries * 8 + l->cs - 1) / l->cs);
+    l->l2 = kind ? entries : 0;
+    l->data = kind ? (h->size + l->cs - 1) >> h->cluster_bits : 0;
+    uint64_t per = (l->cs * 8) >> h->refcount_order;
+    while (l->all != 1 + l->rt + l->blocks + l->l1 + l->l2 + l->data) {
+        l->all = 1 + l->rt + l->blocks + l->l1 + l->l2 + l->data;
+        l->blocks = (l->all + per - 1) / per;
+        l->rt = (l->blocks * 8 + l->cs - 1) / l->cs;
+    }
+    if (l->rt * l->cs > QCOW_RT_MAX || l->all > QCOW_HOST_MAX >> h->cluster_bits)
+        return lodge_fail(error, LODGE_ERROR_LIMIT,
+                          "'%s': is too large to be preallocated; give a larger cluster-size or "
+                          "leave preallocation out",
+                          c->path);
+    return true;
+}
+
+/* The blocks of counts: all clusters are used once. @buf: a cluster. */
+static bool write_counts(const BlkCreate *c, const QcowHeader *h, const Layout *l, uint8_t *buf,
+                         GError **error)
+{
+    uint64_t per = (l->cs * 8) >> h->refcount_order;
+
+    for (uint64_t b = 0; b < l->blocks; b++) {
+        memset(buf, 0, l->cs);
+        for (uint64_t k = 0; k < per && b * per + k < l->all; k++)
+            qcow_ref_put(buf, k, h->refcount_order, 1);
+        if (!blk_new_file_write(c->file, buf, l->cs, (1 + l->rt + b) * l->cs, error))
+            return false;
+    }
+    return true;
+}
+
+/* Tables that give each cluster of the disk its place. */
+static bool write_places(const BlkCreate *c, const QcowHeader *h, const Layout *l, uint8_t *buf,
+                         GError **error)
+{
+    uint64_t first = 1 + l->rt + l->blocks + l->l1, data = first + l->l2, per = l->cs / 8;
+
+    for (uint64_t i = 0; i < l->l2; i++) {
+        uint8_t e[8];
+        memset(buf, 0, l->cs);
+        for (uint64_t k = 0; k < per && i * per + k < l->data; k++)
+            store_be64(buf + k * 8, QCOW_COPIED | (data + i * per + k) << h->cluster_bits);
+        store_be64(e, QCOW_COPIED | (first + i) << h->cluster_bits);
+        if (!blk_new_file_write(c->file, buf, l->cs, (first + i) * l->cs, error) ||
+            !blk_new_file_write(c->file, e, sizeof e, h->l1_offset + i * 8, error))
+            return false;
     }
     return true;
 }
@@ -106,40 +186,24 @@ static bool read_options(const BlkCreate *c, QcowHeader *h, GError **error)
 bool qcow_create(const BlkCreate *c, GError **error)
 {
     QcowHeader h;
+    Layout l;
 
-    if (!read_options(c, &h, error))
+    if (!read_options(c, &h, error) || !make_layout(c, &h, &l, error))
         return false;
-    uint64_t cs = (uint64_t)1 << h.cluster_bits, l1 = qcow_l1_need(h.size, h.cluster_bits, false);
-    uint64_t per = (cs * 8) >> h.refcount_order, rt = 1, blocks = 1, all = 0;
-    if (l1 > QCOW_L1_MAX / 8)
-        return lodge_fail(error, LODGE_ERROR_LIMIT,
-                          "'%s': with clusters of %" G_GUINT64_FORMAT
-                          " bytes a qcow2 image has at most %" G_GUINT64_FORMAT
-                          " bytes; give a larger cluster_size",
-                          c->path, cs, (QCOW_L1_MAX / 8 * cs / 8) << h.cluster_bits);
-    uint64_t l1_clusters = MAX(1, (l1 * 8 + cs - 1) / cs);
-    while (all != 1 + rt + blocks + l1_clusters) {
-        all = 1 + rt + blocks + l1_clusters;
-        blocks = (all + per - 1) / per;
-        rt = (blocks * 8 + cs - 1) / cs;
-    }
-    h.rt_offset = cs;
-    h.rt_clusters = rt;
-    h.l1_offset = (1 + rt + blocks) * cs;
-    h.l1_size = l1;
-    g_autofree uint8_t *head = g_malloc(cs);
-    g_autofree uint8_t *table = g_malloc0(rt * cs);
-    g_autofree uint8_t *counts = g_malloc0(blocks * cs);
-    for (uint64_t i = 0; i < blocks; i++)
-        store_be64(table + i * 8, (1 + rt + i) * cs);
-    for (uint64_t i = 0; i < all; i++)
-        qcow_ref_put(counts, i, h.refcount_order, 1);
+    h.rt_offset = l.cs;
+    h.rt_clusters = l.rt;
+    h.l1_offset = (1 + l.rt + l.blocks) * l.cs;
+    h.l1_size = qcow_l1_need(h.size, h.cluster_bits, false);
+    g_autofree uint8_t *buf = g_malloc(l.cs);
+    g_autofree uint8_t *table = g_malloc0(l.rt * l.cs);
+    for (uint64_t i = 0; i < l.blocks; i++)
+        store_be64(table + i * 8, (1 + l.rt + i) * l.cs);
     return qcow_header_build(&h, c->base ? c->base->path : NULL, c->base ? c->base->format : NULL,
-                             NULL, head, c->path, error) &&
-           blk_new_file_write(c->file, head, cs, 0, error) &&
-           blk_new_file_write(c->file, table, rt * cs, h.rt_offset, error) &&
-           blk_new_file_write(c->file, counts, blocks * cs, (1 + rt) * cs, error) &&
-           blk_new_file_size(c->file, all * cs, error);
+                             NULL, buf, c->path, error) &&
+           blk_new_file_write(c->file, buf, l.cs, 0, error) &&
+           blk_new_file_write(c->file, table, l.rt * l.cs, h.rt_offset, error) &&
+           write_counts(c, &h, &l, buf, error) && write_places(c, &h, &l, buf, error) &&
+           blk_new_file_size(c->file, l.all * l.cs, error);
 }
 
 /* ---- changing ---- */

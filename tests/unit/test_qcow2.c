@@ -25,16 +25,17 @@ static const Shape shapes[] = {
     {"default", NULL, NULL, 8 * MIB, 300, 200000},
     {"overlay", NULL, "base.img", 8 * MIB, 300, 200000},
     {"v2", "compat=0.10", NULL, 8 * MIB, 300, 200000},
-    {"v2-overlay", "compat=0.10,cluster_size=4K", "base.img", 4 * MIB, 300, 50000},
-    {"cluster-512", "cluster_size=512", "base.img", MIB, 400, 20000},
-    {"cluster-2M", "cluster_size=2M", "base.img", 16 * MIB + 512, 100, 1000000},
-    {"refs-1", "refcount_bits=1,cluster_size=512", NULL, 4 * MIB, 300, 50000},
-    {"refs-2", "refcount_bits=2,cluster_size=1K", NULL, 4 * MIB, 200, 50000},
-    {"refs-4", "refcount_bits=4,cluster_size=2K", NULL, 4 * MIB, 200, 50000},
-    {"refs-8", "refcount_bits=8,cluster_size=512", NULL, 4 * MIB, 200, 50000},
-    {"refs-32", "refcount_bits=32,cluster_size=512", NULL, 4 * MIB, 200, 50000},
-    {"refs-64", "refcount_bits=64,cluster_size=512", NULL, 16 * MIB, 300, 500000},
-    {"lazy", "lazy_refcounts=on,cluster_size=8K", "base.img", 4 * MIB + 1536, 200, 50000},
+    {"v2-overlay", "compat=0.10,cluster-size=4K", "base.img", 4 * MIB, 300, 50000},
+    {"cluster-512", "cluster-size=512", "base.img", MIB, 400, 20000},
+    {"cluster-2M", "cluster-size=2M", "base.img", 16 * MIB + 512, 100, 1000000},
+    {"refs-1", "refcount-bits=1,cluster-size=512", NULL, 4 * MIB, 300, 50000},
+    {"refs-2", "refcount-bits=2,cluster-size=1K", NULL, 4 * MIB, 200, 50000},
+    {"refs-4", "refcount-bits=4,cluster-size=2K", NULL, 4 * MIB, 200, 50000},
+    {"refs-8", "refcount-bits=8,cluster-size=512", NULL, 4 * MIB, 200, 50000},
+    {"refs-32", "refcount-bits=32,cluster-size=512", NULL, 4 * MIB, 200, 50000},
+    {"refs-64", "refcount-bits=64,cluster-size=512", NULL, 16 * MIB, 300, 500000},
+    {"preallocated", "preallocation=metadata,cluster-size=4K", NULL, 4 * MIB + 512, 200, 50000},
+    {"lazy", "lazy-refcounts=on,cluster-size=8K", "base.img", 4 * MIB + 1536, 200, 50000},
 };
 
 /* Clusters that were freed keep their bytes where the host cannot punch holes. */
@@ -142,9 +143,9 @@ static void test_snapshots(gconstpointer opaque)
 
 static const Shape snap_shapes[] = {
     {"default", NULL, NULL, 4 * MIB, 12, 200000},
-    {"overlay-512", "cluster_size=512", "base.img", MIB, 10, 20000},
-    {"v2", "compat=0.10,cluster_size=4K", "base.img", 2 * MIB, 10, 50000},
-    {"refs-4", "refcount_bits=4,cluster_size=1K", NULL, 2 * MIB, 10, 50000},
+    {"overlay-512", "cluster-size=512", "base.img", MIB, 10, 20000},
+    {"v2", "compat=0.10,cluster-size=4K", "base.img", 2 * MIB, 10, 50000},
+    {"refs-4", "refcount-bits=4,cluster-size=1K", NULL, 2 * MIB, 10, 50000},
 };
 
 /* A count of one bit cannot say 2: refused, and nothing is changed. */
@@ -154,7 +155,7 @@ static void test_snapshot_full(void)
 
     if (!need_qemu())
         return;
-    g_autoptr(Twin) t = twin_new(MIB, "refcount_bits=1", NULL, 0);
+    g_autoptr(Twin) t = twin_new(MIB, "refcount-bits=1", NULL, 0);
     twin_write(t, 65536, 65536 * 3, 7);
     g_assert_false(t->n->drv->snap->create(t->n, "s", &error));
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_LIMIT);
@@ -208,9 +209,9 @@ static void test_compressed(gconstpointer opaque)
 
 static const Shape packed_shapes[] = {
     {"zlib", NULL, "base.img", 4 * MIB + 4096, 0, 0},
-    {"zstd", "compression_type=zstd", NULL, 4 * MIB + 4096, 0, 0},
-    {"zlib-4K-v2", "compat=0.10,cluster_size=4K", "base.img", MIB + 512, 0, 0},
-    {"zstd-2M", "cluster_size=2M,compression_type=zstd", NULL, 8 * MIB, 0, 0},
+    {"zstd", "compression-type=zstd", NULL, 4 * MIB + 4096, 0, 0},
+    {"zlib-4K-v2", "compat=0.10,cluster-size=4K", "base.img", MIB + 512, 0, 0},
+    {"zstd-2M", "cluster-size=2M,compression-type=zstd", NULL, 8 * MIB, 0, 0},
 };
 
 /* What qemu-img makes of a raw file, read and written by us. */
@@ -399,8 +400,8 @@ static void test_crowd(gconstpointer opaque)
 
 static const Shape crowd_shapes[] = {
     {"default", NULL, NULL, 12 * MIB, 150, 0},
-    {"overlay-4K", "cluster_size=4K", "base.img", 6 * MIB, 150, 0},
-    {"overlay-512", "cluster_size=512,refcount_bits=64", "base.img", 3 * MIB, 150, 0},
+    {"overlay-4K", "cluster-size=4K", "base.img", 6 * MIB, 150, 0},
+    {"overlay-512", "cluster-size=512,refcount-bits=64", "base.img", 3 * MIB, 150, 0},
     {"v2", "compat=0.10", "base.img", 12 * MIB, 100, 0},
 };
 
@@ -426,7 +427,7 @@ static void test_resize(void)
 {
     if (!need_qemu())
         return;
-    g_autoptr(Twin) t = twin_new(MIB, "cluster_size=4K", "base.img", 5);
+    g_autoptr(Twin) t = twin_new(MIB, "cluster-size=4K", "base.img", 5);
     g_assert_false(t->n->drv->resize(t->n, MIB / 2, false, NULL));
     static const uint64_t sizes[] = {MIB / 4 + 512, MIB / 2, 40 * MIB, 2 * MIB + 1536, 5 * MIB};
     for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
@@ -541,7 +542,7 @@ static void test_repair(void)
 {
     if (!need_qemu())
         return;
-    g_autoptr(Twin) t = twin_new(4 * MIB, "cluster_size=4K", "base.img", 5);
+    g_autoptr(Twin) t = twin_new(4 * MIB, "cluster-size=4K", "base.img", 5);
     twin_scribble(t, 100, 50000);
     g_assert_true(t->n->drv->snap->create(t->n, "s", NULL));
     twin_scribble(t, 50, 50000);

@@ -249,9 +249,9 @@ typedef struct Shape {
 
 static const Shape shapes[] = {
     {"default", NULL, NULL, 4 * MIB, 120, 150000, false},
-    {"overlay", "cluster_size=4K", "base.img", MIB, 150, 20000, false},
-    {"tiny", "cluster_size=512,refcount_bits=64", NULL, MIB, 120, 20000, false},
-    {"snapshots", "cluster_size=1K", "base.img", MIB / 2, 150, 10000, true},
+    {"overlay", "cluster-size=4K", "base.img", MIB, 150, 20000, false},
+    {"tiny", "cluster-size=512,refcount-bits=64", NULL, MIB, 120, 20000, false},
+    {"snapshots", "cluster-size=1K", "base.img", MIB / 2, 150, 10000, true},
 };
 
 static void load_start(Disk *d, const char *path)
