@@ -499,6 +499,8 @@ struct BlkFile {
     const BlkTap *tap; /* borrowed, outlives us; NULL but in tests */
     /* any thread: what the file system turned out not to do */
     atomic_bool no_punch, no_zero_range;
+    /* any thread, read-only files: a stretch of data that was found last; data is never wrong */
+    atomic_uint_fast64_t data_from, data_to;
 };
 
 typedef struct BlkFileOpen {

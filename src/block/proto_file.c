@@ -207,6 +207,14 @@ static int run_zero(BlkFile *f, BlkReq *req)
 
 static int run_status(BlkFile *f, BlkReq *req)
 {
+    uint64_t known = f->data_to;
+
+    if (req->offset >= f->data_from && req->offset < known) { /* SEEK_HOLE may take long */
+        req->status = BLK_ST_DATA;
+        req->status_offset = req->offset;
+        req->status_len = MIN(req->len, align_up(known - req->offset, BLK_SECTOR));
+        return 0;
+    }
     off_t data = lseek(f->fd, req->offset, SEEK_DATA);
     int err = errno;
 
@@ -228,6 +236,10 @@ static int run_status(BlkFile *f, BlkReq *req)
     off_t hole = lseek(f->fd, data, SEEK_HOLE);
     if (hole > (off_t)req->offset)
         req->status_len = MIN(req->len, align_up(hole - req->offset, BLK_SECTOR));
+    if (f->read_only && hole > data) {
+        f->data_from = data;
+        f->data_to = hole;
+    }
     return 0;
 }
 
