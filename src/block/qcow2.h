@@ -175,6 +175,12 @@ static inline uint64_t qcow_round(const BlkQcow *q, uint64_t v)
     return (v + q->cs - 1) & ~((uint64_t)q->cs - 1);
 }
 
+/* Bytes of [@pos, @pos + @len) of the disk where a base may show through. */
+static inline uint64_t qcow_shown(const BlkQcow *q, uint64_t pos, uint64_t len)
+{
+    return q->node.ref.path && !q->node.base ? len : blk_base_part(&q->node, pos, len);
+}
+
 /* ---- qcow2_header.c ---- */
 
 bool qcow_probe(const BlkProbe *p);

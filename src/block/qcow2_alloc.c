@@ -91,6 +91,8 @@ int qcow_read_plain(BlkQcow *q, uint64_t pos, uint8_t *buf, uint64_t len)
                 memcpy(buf, plain + (pos & (q->cs - 1)), map.len);
             break;
         case QCOW_BELOW: {
+            if (q->node.ref.path && !q->node.base)
+                return EIO; /* opened without its base */
             uint64_t part = blk_base_part(&q->node, pos, map.len);
             memset(buf + part, 0, map.len - part);
             if (part)
@@ -116,7 +118,7 @@ static bool reads_zero(const BlkQcow *q, const QcowMap *map, uint64_t pos, uint6
     uint64_t from = align_down(pos, q->cs);
 
     return map->kind == QCOW_ZEROS ||
-           (map->kind == QCOW_BELOW && !blk_base_part(&q->node, from, pos - from + len + q->cs));
+           (map->kind == QCOW_BELOW && !qcow_shown(q, from, pos - from + len + q->cs));
 }
 
 /* What goes before and behind the data in its clusters. */

@@ -185,7 +185,7 @@ static int run_pack(BlkQcow *q, QcowTask *t)
 static int run_zero(BlkQcow *q, QcowTask *t)
 {
     unsigned n = (t->len + q->cs - 1) >> q->h.cluster_bits;
-    uint64_t zero = blk_base_part(&q->node, t->pos, t->len) ? QCOW_ZERO : 0;
+    uint64_t zero = qcow_shown(q, t->pos, t->len) ? QCOW_ZERO : 0;
     g_autofree uint64_t *old = g_try_new(uint64_t, n), *new = g_try_new(uint64_t, n);
     bool change = false;
     int err = old && new ? 0 : ENOMEM;
@@ -343,7 +343,7 @@ static void use_zero(BlkQcow *q, BlkReq *req, const QcowMap *map)
     QcowState *s = qcow_state(req);
     uint64_t pos = s->pos, in = pos & (q->cs - 1), len = map->len;
     bool plain = map->kind == QCOW_DATA && map->copied;
-    bool shown = blk_base_part(&q->node, align_down(pos, q->cs), in + len) != 0;
+    bool shown = qcow_shown(q, align_down(pos, q->cs), in + len) != 0;
     bool to_end = pos + len == q->node.limits.size;
 
     if (map->kind == QCOW_BAD) {

@@ -360,6 +360,8 @@ bool qcow_header_build(QcowHeader *h, const char *base, const char *format, cons
     bool ok = true, broken = false;
     Ext e;
 
+    if (format && strcmp(format, "vhd") == 0)
+        format = "vpc"; /* its name for others */
     memset(buf, 0, cs);
     if (old) /* fields that we do not know stay */
         memcpy(buf, old, h->length);

@@ -194,18 +194,26 @@ static int corrupt(BlkQcow *q, uint64_t at)
     return EIO;
 }
 
+/* Blocks of counts that count themselves and @n clusters behind them. */
+static uint64_t own_blocks(const BlkQcow *q, uint64_t n)
+{
+    uint64_t per = (uint64_t)1 << q->refs_bits, blocks = 0, need = 1;
+
+    for (; need != blocks; need = (n + blocks + per - 1) / per)
+        blocks = need;
+    return blocks;
+}
+
 /* Write a refcount table of twice the size, with the blocks of counts that itself needs, behind all
  * that the present one can count, and switch to it. */
 static int grow_rt(BlkQcow *q)
 {
-    uint64_t per = (uint64_t)1 << q->refs_bits, first = (uint64_t)q->rt_n << q->refs_bits;
-    uint64_t rt_clusters = (uint64_t)q->h.rt_clusters * 2, blocks = 0, need = 1;
+    uint64_t first = (uint64_t)q->rt_n << q->refs_bits;
+    uint64_t rt_clusters = MIN((uint64_t)q->h.rt_clusters * 2, QCOW_RT_MAX / q->cs);
+    uint64_t blocks = own_blocks(q, rt_clusters);
     BlkFile *f = qcow_file(q);
     uint8_t fields[12];
 
-    rt_clusters = MIN(rt_clusters, QCOW_RT_MAX / q->cs);
-    for (; need != blocks; need = (rt_clusters + blocks + per - 1) / per)
-        blocks = need;
     uint64_t entries = rt_clusters * q->cs / 8, old_n = q->rt_n;
     if (rt_clusters <= q->h.rt_clusters || old_n + blocks > entries)
         return ENOSPC;
@@ -433,11 +441,44 @@ int qcow_take(BlkQcow *q, uint64_t want, uint64_t *ret_host, uint64_t *ret_n, bo
     return 0;
 }
 
+/* More clusters in a row than one block counts: behind all that is counted, with their blocks in
+ * front of them and not between. */
+static int take_long_run(BlkQcow *q, uint64_t n, uint64_t *ret_host)
+{
+    uint64_t blocks = own_blocks(q, n), region;
+    int err = 0;
+
+    do {
+        for (region = q->rt_n; region && !q->rt[region - 1];)
+            region--;
+        if (region + blocks > q->rt_n)
+            err = grow_rt(q); /* which takes a region for itself */
+    } while (!err && region + blocks > q->rt_n);
+    uint64_t first = region << q->refs_bits, at = first << q->h.cluster_bits;
+    if (!err)
+        err = check_room(q, first, blocks + n);
+    if (!err && in_tables(q, at, (blocks + n) << q->h.cluster_bits))
+        err = corrupt(q, at);
+    for (uint64_t i = 0; i < blocks && !err; i++) {
+        uint64_t block = at + (i << q->h.cluster_bits);
+        err = fresh_cluster(q, block, QCOW_RANK_REFS);
+        if (!err)
+            err = set_rt(q, region + i, block);
+    }
+    for (uint64_t i = 0; i < blocks + n && !err; i++)
+        err = put_count(q, first + i, 1);
+    *ret_host = at + (blocks << q->h.cluster_bits);
+    q->fresh_from = MAX(q->fresh_from, at + ((blocks + n) << q->h.cluster_bits));
+    return err;
+}
+
 int qcow_take_run(BlkQcow *q, uint64_t n, uint64_t *ret_host)
 {
     qcow_pool_reset(q, q->pool != q->pool_end ? MIN(q->scan, q->pool) : q->scan);
     uint64_t c = q->scan, from = c, have = 0;
 
+    if (n >= (uint64_t)1 << q->refs_bits)
+        return take_long_run(q, n, ret_host);
     while (have < n) {
         uint64_t first, end;
         int err = check_room(q, from, n);

@@ -24,7 +24,7 @@ int twin_run(BlockFix *f, const char *fmt, ...)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 256;
 }
 
-static GHashTable *parse_options(const char *options)
+GHashTable *twin_options(const char *options)
 {
     GHashTable *h = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
     g_auto(GStrv) all = g_strsplit(options, ",", -1);
@@ -49,7 +49,7 @@ Twin *twin_new(uint64_t size, const char *options, const char *base, unsigned ba
     guint32 seed = g_test_rand_int();
     t->rand = g_rand_new_with_seed(seed);
     g_test_message("seed %u", seed);
-    g_autoptr(GHashTable) h = options ? parse_options(options) : NULL;
+    g_autoptr(GHashTable) h = options ? twin_options(options) : NULL;
     BlkMake m = {.file = t->path, .format = "qcow2", .size = size, .options = h};
     if (base) {
         uint64_t base_size = size * 3 / 4 / 512 * 512; /* shorter than the overlay */

@@ -20,6 +20,8 @@ typedef struct Twin {
 
 /* @options: "key=value,..." of creation, or NULL; @base: an image of block_fix_image(), or NULL. */
 Twin *twin_new(uint64_t size, const char *options, const char *base, unsigned base_seed);
+/* "key=value,..." as a table; transfer full. */
+GHashTable *twin_options(const char *options);
 void twin_free(Twin *t);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Twin, twin_free)
 void twin_reopen(Twin *t);

@@ -511,6 +511,63 @@ static void test_longer_base(void)
     twin_compare(t);
 }
 
+/* Tables that are longer than what one block of counts can count, in a row. */
+static void test_long_tables(void)
+{
+    if (!need_qemu())
+        return;
+    g_autoptr(Twin) t = twin_new(2 * MIB, "cluster-size=512,refcount-bits=64", NULL, 0);
+    twin_scribble(t, 50, 20000);
+    g_assert_true(t->n->drv->resize(t->n, 400 * MIB, false, NULL));
+    t->n->drv->limits(t->n, &t->n->limits);
+    g_assert_cmpint(blk_pwrite(t->n, t->want, 399 * MIB, 512), ==, 0);
+    g_assert_true(t->n->drv->snap->create(t->n, "s", NULL));
+    g_assert_cmpint(blk_pwrite(t->n, t->buf, 399 * MIB + 512, 512), ==, 0);
+    blk_close(g_steal_pointer(&t->n));
+    twin_qemu_check(t);
+    twin_own_check(t, false, 0, 0);
+    t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
+    g_assert_true(t->n->drv->snap->apply(t->n, "s", NULL));
+    g_assert_true(t->n->drv->snap->remove(t->n, "s", NULL));
+    g_assert_cmpint(blk_pread(t->n, t->buf, 0, t->size), ==, 0);
+    g_assert_cmpmem(t->buf, t->size, t->want, t->size);
+    blk_close(g_steal_pointer(&t->n));
+    twin_qemu_check(t);
+}
+
+static void test_options(void)
+{
+    static const struct {
+        const char *options, *text;
+        uint64_t size;
+    } bad[] = {
+        {"cluster-size=256", "cluster-size=256: it can be", MIB},
+        {"cluster-size=4M", "a power of two from 512 to 2M", MIB},
+        {"cluster-size=3K", "a power of two", MIB},
+        {"cluster-size=4Kx", "a power of two", MIB},
+        {"compat=1.0", "0.10 or 1.1", MIB},
+        {"refcount-bits=3", "refcount-bits=3", MIB},
+        {"refcount-bits=8,compat=0.10", "16 only with compat=0.10", MIB},
+        {"lazy-refcounts=on,compat=0.10", "on with compat=1.1", MIB},
+        {"compression-type=zstd,compat=0.10", "zstd with compat=1.1", MIB},
+        {"compression-type=lzo", "zlib, or zstd", MIB},
+        {"preallocation=full", "off or metadata", MIB},
+        {"cluster-size=512", "at most 137438953472 bytes", 200 * GIB},
+    };
+    g_autoptr(BlockFix) f = block_fix_new();
+    g_autofree char *path = block_fix_path(f, "o.qcow2");
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autoptr(GHashTable) h = twin_options(bad[i].options);
+        BlkMake m = {.file = path, .format = "qcow2", .size = bad[i].size, .options = h};
+        g_assert_false(blk_make(&m, f->io, &error));
+        if (!strstr(error->message, bad[i].text))
+            g_error("'%s' is not in '%s'", bad[i].text, error->message);
+        g_assert_cmpuint(block_fix_count(f), ==, 0);
+    }
+}
+
 /* What a request may still use is not free, though no table has it any more. */
 static void test_epochs(void)
 {
@@ -705,6 +762,8 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/resize", test_resize);
     g_test_add_func("/qcow2/longer-base", test_longer_base);
     g_test_add_func("/qcow2/epochs", test_epochs);
+    g_test_add_func("/qcow2/long-tables", test_long_tables);
+    g_test_add_func("/qcow2/options", test_options);
     g_test_add_func("/qcow2/base", test_base);
     g_test_add_func("/qcow2/repair", test_repair);
     g_test_add_func("/qcow2/hostile", test_hostile);
