@@ -175,6 +175,19 @@ void dp8390_set_bnry(Dp8390 *n, uint8_t page)
         dp8390_rx_wake(n);
 }
 
+/**
+ * dp8390_unread() - Whether a full ring keeps a frame in the wire
+ * Context: card's lock held.
+ *
+ * Then PRX stays. A driver may leave frames in the ring and wait for the next interrupt (Linux's
+ * lib8390 takes nine at a time), which on a cable comes with the next frame, by PRX or OVW; here
+ * that frame waits for the driver.
+ */
+bool dp8390_unread(const Dp8390 *n)
+{
+    return n->rx_held && !n->rx_posted;
+}
+
 /* Whether a sound ring takes @pages once the guest has read what is in it: BNRY may rest one page
  * behind CURR, and CURR stops one page before BNRY. */
 static bool ring_would_fit(const Dp8390Regs *s, unsigned pages)
@@ -243,6 +256,7 @@ static bool receive(Dp8390 *n, const NetFrame *f)
     if (!ring_room(s, pages)) {
         if (ring_would_fit(s, pages)) {
             n->rx_held = pages;
+            dp8390_raise(n, ISR_PRX); /* see dp8390_unread() */
             return false;
         }
         s->rsr = RSR_MPA | phy;
