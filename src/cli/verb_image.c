@@ -17,7 +17,7 @@
 #define OPT_BASE_FORMAT                                                                           \
     {"base-format", 0, "FORMAT", "The base's format, where the image does not say it (raw)."}
 #define OPT_MAKE_OPTION                                                                           \
-    {"option", 'o', "KEY=VALUE", "An option of the format, for instance cluster-size=64K.", NULL,  \
+    {"option", 'o', "KEY=VALUE", "An option of the format; --option help lists them.", NULL,  \
      OPT_REPEAT}
 #define OPT_FORCE {"force", 0, NULL, "Replace a file that is there."}
 
@@ -277,6 +277,18 @@ GHashTable *image_create_options(const Options *o, GError **error)
         g_hash_table_insert(table, g_strndup(v->text, eq - v->text), g_strdup(eq + 1));
     }
     return g_steal_pointer(&table);
+}
+
+bool image_list_options(const Options *o, const char *format)
+{
+    const BlkDriver *drv = blk_driver_find(format);
+    const OptValue *v = options_next(o, "option", NULL);
+
+    if (!v || strcmp(v->text, "help") != 0 || !drv)
+        return false;
+    for (const BlkCreateOpt *c = drv->create_opts; c && c->key; c++)
+        printf("%s=%s: %s\n", c->key, c->value, c->help);
+    return true;
 }
 
 const char *image_new_format(const Options *o, const char *option, const char *path)
