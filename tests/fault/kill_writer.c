@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * kill -9 under write load, for each format that can be made: a child writes to an image and says
- * after each flush how far it is; it is killed at a random point. The image must then be free at once,
- * open, pass the check, and hold all that was flushed. Child and parent draw the same requests from
- * the same seed.
+ * after each flush how far it is; it is killed at a random point. The image must then be free at
+ * once, open, pass the check, and hold all that was flushed. Child and parent draw the same requests
+ * from the same seed.
  *
  * FAULT_SEED sets the seed, which is printed; FAULT_KILLS how often each format's writer is killed
  * (10); FAULT_FORMAT picks one format.

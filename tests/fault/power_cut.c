@@ -2,14 +2,14 @@
 /*
  * Power cuts and failing hosts, for each format that can be made.
  *
- * cut:  everything that happens to an image's file under random requests is recorded. Then files are
- *       put together as the disk could hold them after a cut at some point: what was written before
- *       the last sync is there; of what was written since, any part, in any order, torn between
- *       sectors. Each must open, pass the check without an error, and hold every byte that was
- *       flushed and not touched since. Leaks may be there.
- * fail: the n-th operation on the file fails, and all later ones for a while, with EIO or ENOSPC. Each
- *       request tells of an error or has done its work; afterwards the image is sound, and holds what
- *       was written well.
+ * cut:  everything that happens to an image's file under random requests is recorded. Then files
+ *       are put together as the disk could hold them after a cut at some point: what was written
+ *       before the last sync is there; of what was written since, any part, in any order, torn
+ *       between sectors. Each must open, pass the check without an error, and hold every byte that
+ *       was flushed and not touched since. Leaks may be there.
+ * fail: the n-th operation on the file fails, and all later ones for a while, with EIO or ENOSPC.
+ *       Each request tells of an error or has done its work; afterwards the image is sound, and
+ *       holds what was written well.
  *
  * FAULT_SEED sets the seed, which is printed; FAULT_CUTS how many cuts a format gets (150);
  * FAULT_FAILS how many failures (60); FAULT_FORMAT picks one format.
