@@ -264,7 +264,7 @@ bool blk_policy_keeps(BlkPolicy *p, BlkReq *req, int *err); /* the error: into s
 /* The node drains, or does no more. */
 void blk_policy_drain(BlkPolicy *p, bool on);
 void blk_policy_hurry(BlkPolicy *p, bool on);
-/* The requests kept behind errors, a list by next, the oldest first. @failing: none are from now. */
+/* The requests kept behind errors, a list by next, the oldest first. @failing: no more are kept. */
 BlkReq *blk_policy_take_kept(BlkPolicy *p, bool failing);
 void blk_policy_on_stop(BlkPolicy *p, void (*fn)(void *opaque, BlkNode *n, int err),
                         void *opaque);

@@ -10,9 +10,9 @@
  *
  * An image may have been made by somebody else to harm: the base that it records is opened only if
  * it is a plain file that is not in the chain yet, and is read in the format that the image
- * records, or as raw where it records none. An image of another format is refused there rather than probed:
- * a guest that writes a raw base's first bytes would choose files of the host. What the operator
- * names with base= and base-format= is taken at its word.
+ * records, or as raw where it records none. An image of another format is refused there rather than
+ * probed: a guest that writes a raw base's first bytes would choose files of the host. What the
+ * operator names with base= and base-format= is taken at its word.
  *
  * A format that can tell a wrong base from the right one (BLK_DRV_CHECKS_BASE) follows base= to
  * another place and notes it in the header. The others take base= only where it is the recorded

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Each format that can be made against the plain truth: the same random writes, zeros, discards,
- * reads, flushes, resizes, snapshots and reopenings go to an image and to an array in memory; images
- * stand alone and on a base. After each life the image must be clean, and at the end it must be what
- * it is for others too: converted to raw by us, and checked and compared by qemu-img where that
- * knows the format.
+ * reads, flushes, resizes, snapshots and reopenings go to an image and to an array in memory;
+ * images stand alone and on a base. After each life the image must be clean, and at the end it must
+ * be what it is for others too: converted to raw by us, and checked and compared by qemu-img where
+ * that knows the format.
  *
  * What was discarded may read as before or as zeros, until it is written again.
  *
@@ -95,8 +95,8 @@ static void expect(Model *m, const uint8_t *got, uint64_t offset, uint64_t len, 
         if (*truth == TRUTH_DISCARDED && buffer_is_zero(got + at, 512))
             memset(want, 0, 512);
         else
-            g_error("%s: sector %" G_GUINT64_FORMAT " differs: %02x %02x..., not %02x %02x...", when,
-                    (offset + at) / 512, got[at], got[at + 1], want[0], want[1]);
+            g_error("%s: sector %" G_GUINT64_FORMAT " differs: %02x %02x..., not %02x %02x...",
+                    when, (offset + at) / 512, got[at], got[at + 1], want[0], want[1]);
     }
 }
 

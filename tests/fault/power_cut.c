@@ -2,14 +2,14 @@
 /*
  * Power cuts and failing hosts, for each format that can be made.
  *
- * cut:  everything that happens to an image's file under random requests is recorded. Then files are
- *       put together as the disk could hold them after a cut at some point: what was written before
- *       the last sync is there; of what was written since, any part, in any order, torn between
- *       sectors. Each must open, pass the check without an error, and hold every byte that was
- *       flushed and not touched since. Leaks may be there.
- * fail: the n-th operation on the file fails, and all later ones for a while, with EIO or ENOSPC. Each
- *       request tells of an error or has done its work; afterwards the image is sound, and holds what
- *       was written well.
+ * cut:  everything that happens to an image's file under random requests is recorded. Then files
+ *       are put together as the disk could hold them after a cut at some point: what was written
+ *       before the last sync is there; of what was written since, any part, in any order, torn
+ *       between sectors. Each must open, pass the check without an error, and hold every byte that
+ *       was flushed and not touched since. Leaks may be there.
+ * fail: the n-th operation on the file fails, and all later ones for a while, with EIO or ENOSPC.
+ *       Each request tells of an error or has done its work; afterwards the image is sound, and
+ *       holds what was written well.
  *
  * FAULT_SEED sets the seed, which is printed; FAULT_CUTS how many cuts a format gets (150);
  * FAULT_FAILS how many failures (60); FAULT_FORMAT picks one format.
@@ -47,10 +47,11 @@ typedef struct Entry {
     uint64_t start;  /* length of the record when it began */
 } Entry;
 
-/* What a flush has promised: bytes of the disk, from a length of the record on. */
+/* What a flush, or a write with FUA, has promised from a length of the record on. */
 typedef struct Promise {
     uint64_t at;
-    uint8_t *bytes;  /* owned */
+    uint8_t *bytes;  /* owned; of the disk */
+    bool *open;      /* owned; sectors of which nothing is promised */
 } Promise;
 
 typedef struct Record {
@@ -104,6 +105,7 @@ static void clear_entry(void *p)
 static void clear_promise(void *p)
 {
     g_free(((Promise *)p)->bytes);
+    g_free(((Promise *)p)->open);
 }
 
 static void record_init(Record *r)
@@ -123,6 +125,12 @@ static void record_end(Record *r)
 }
 
 /* ---- requests ---- */
+
+/* What a request touched: nothing is promised of that until the next flush. */
+typedef struct Touch {
+    uint64_t at; /* length of the record before the request */
+    uint64_t first, n;
+} Touch;
 
 /* What is known of each sector. */
 typedef struct Disk {
@@ -151,15 +159,16 @@ static void touch(Disk *d, uint64_t first, uint64_t n)
         d->touched[i] = true;
 }
 
-/* One random request. Return: its errno. What it did is in @d; after an error nobody knows. */
-static int request(BlkNode *n, GRand *rand, Disk *d)
+/* One random request. Return: its errno. What it did is in @d; after an error nobody knows.
+ * *ret_fua: it is on the disk. */
+static int request(BlkNode *n, GRand *rand, Disk *d, Touch *ret_touch, bool *ret_fua)
 {
     uint32_t count = g_rand_int_range(rand, 1, g_rand_int_range(rand, 0, 4) ? 20 : LEN_MAX_SECTORS);
     uint64_t first = g_rand_int_range(rand, 0, SECTORS - count + 1), len = count * 512;
     g_autofree uint8_t *buf = g_malloc0(len);
     struct iovec iov = {buf, len};
     BlkReq req = {.op = BLK_WRITE, .offset = first * 512, .len = len,
-                  .may_unmap = g_rand_boolean(rand), .fua = g_rand_int_range(rand, 0, 40) == 0};
+                  .may_unmap = g_rand_boolean(rand), .fua = g_rand_int_range(rand, 0, 10) == 0};
 
     switch (g_rand_int_range(rand, 0, 8)) {
     case 0:
@@ -176,11 +185,18 @@ static int request(BlkNode *n, GRand *rand, Disk *d)
         req.niov = 1;
     }
     touch(d, first, count);
+    ret_touch->first = first;
+    ret_touch->n = count;
     int err = blk_wait(n, &req);
     if (!err && req.op == BLK_DISCARD) /* may read as before or as zeros: see which */
         err = blk_pread(n, buf, req.offset, len);
     if (!err)
         memcpy(d->bytes + first * 512, buf, len);
+    *ret_fua = !err && req.fua && req.op == BLK_WRITE;
+    if (*ret_fua) {
+        memcpy(d->flushed + first * 512, buf, len);
+        memset(d->touched + first, 0, count * sizeof *d->touched);
+    }
     return err;
 }
 
@@ -366,16 +382,11 @@ static const Promise *promise_at(const Record *r, uint64_t at)
 
 static void promise(Record *r, const Disk *d)
 {
-    Promise p = {.at = r->entries->len, .bytes = g_memdup2(d->flushed, SIZE)};
+    Promise p = {.at = r->entries->len, .bytes = g_memdup2(d->flushed, SIZE),
+                 .open = g_memdup2(d->touched, SECTORS * sizeof *d->touched)};
 
     g_array_append_val(r->promises, p);
 }
-
-/* What a request touched: nothing is promised of that until the next flush. */
-typedef struct Touch {
-    uint64_t at; /* length of the record before the request */
-    uint64_t first, n;
-} Touch;
 
 static void test_cut(gconstpointer data)
 {
@@ -406,16 +417,11 @@ static void test_cut(gconstpointer data)
         g_assert_no_error(error);
         promise(&r, &d);
         for (unsigned i = 0; i < ROUNDS; i++) {
-            g_autofree bool *before = g_memdup2(d.touched, SECTORS * sizeof(bool));
             Touch t = {.at = r.entries->len};
-            memset(d.touched, 0, SECTORS * sizeof(bool));
-            g_assert_cmpint(request(n, rand, &d), ==, 0);
-            for (uint64_t s = 0; s < SECTORS; s++) {
-                if (d.touched[s] && !t.n)
-                    t.first = s;
-                t.n += d.touched[s];
-                d.touched[s] = d.touched[s] || before[s];
-            }
+            bool fua;
+            g_assert_cmpint(request(n, rand, &d, &t, &fua), ==, 0);
+            if (fua)
+                promise(&r, &d);
             g_array_append_val(touches, t);
             if (g_rand_int_range(rand, 0, SYNC_EVERY) == 0) {
                 g_assert_cmpint(flush(n, &d), ==, 0);
@@ -433,7 +439,7 @@ static void test_cut(gconstpointer data)
         for (unsigned i = 0; i < CUTS_A_RUN && done < cuts; i++, done++) {
             uint64_t at = g_rand_int_range(rand, 0, (int)r.entries->len + 1);
             const Promise *p = promise_at(&r, at);
-            g_autofree bool *skip = g_new0(bool, SECTORS);
+            g_autofree bool *skip = g_memdup2(p->open, SECTORS * sizeof(bool));
             g_autofree char *what =
                 g_strdup_printf("%s, seed %u, cut %u at %" G_GUINT64_FORMAT, im.format, seed, done,
                                 at);
@@ -483,16 +489,13 @@ static void test_fail(gconstpointer data)
         r.fail_err = errors[i % 2];
         r.reads_too = i % 4 == 0;
         for (unsigned k = 0; k < ROUNDS; k++) {
-            g_autofree bool *before = g_memdup2(d.touched, SECTORS * sizeof(bool));
-            memset(d.touched, 0, SECTORS * sizeof(bool));
-            int err = request(n, rand, &d);
+            Touch t;
+            bool fua;
+            int err = request(n, rand, &d, &t, &fua);
             if (err)
                 g_assert_cmpint(err, ==, r.fail_err);
-            for (uint64_t s = 0; s < SECTORS; s++) {
-                if (d.touched[s])
-                    unsure[s] = err != 0; /* until it is written well */
-                d.touched[s] = d.touched[s] || before[s];
-            }
+            for (uint64_t at = t.first; at < t.first + t.n; at++)
+                unsure[at] = err != 0; /* until it is written well */
             if (k % SYNC_EVERY == 0)
                 (void)flush(n, &d);
         }

@@ -5,8 +5,8 @@
  * must read back, now and after it was opened anew, unless a check finds errors before: where two
  * pieces of a disk share a place in the file nothing can be promised.
  *
- * The first byte says what is done, the rest is the file. A recorded base is not opened: it would be
- * a file of the host.
+ * The first byte says what is done, the rest is the file. A recorded base is not opened: it would
+ * be a file of the host.
  */
 #include <fcntl.h>
 #include <signal.h>

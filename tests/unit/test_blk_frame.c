@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What image formats stand on: chains of bases and what is refused in them, the worker, the cache of
- * metadata, new files. */
+/* What image formats stand on: chains of bases and what is refused in them, the worker, the cache
+ * of metadata, new files. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
