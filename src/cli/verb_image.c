@@ -276,8 +276,7 @@ GHashTable *image_create_options(const Options *o, GError **error)
             lodge_fail(error, LODGE_ERROR_CONFIG, "--option: \"%s\": write KEY=VALUE", v->text);
             return NULL;
         }
-        char *key = g_strdelimit(g_strndup(v->text, eq - v->text), "_", '-'); /* as qemu-img has it */
-        g_hash_table_insert(table, key, g_strdup(eq + 1));
+        g_hash_table_insert(table, g_strndup(v->text, eq - v->text), g_strdup(eq + 1));
     }
     return g_steal_pointer(&table);
 }
