@@ -3,18 +3,18 @@
  * QEMU's qcow2 images, versions 2 and 3, clusters of 512 bytes to 2 MiB: opening, closing, facts.
  * qcow2.h says where the rest is.
  *
- * Read and written: bases, zero clusters, compressed clusters (zlib, zstd), all widths of reference
- * counts, internal snapshots, lazy reference counts (kept exact always; an image that was left dirty
- * is mended when it is opened for writing). Extended L2 entries (subclusters) are read; such an
- * image, and one that is marked corrupt, is refused for writing. Refused: external data files,
- * encryption, features that are not known. Bitmaps are not kept up, and marked so
+ * Read and written: bases, zero clusters, compressed clusters (zlib, zstd), all widths of
+ * reference counts, internal snapshots, lazy reference counts (kept exact always; an image that
+ * was left dirty is mended when it is opened for writing). Extended L2 entries (subclusters) are
+ * read; such an image, and one that is marked corrupt, is refused for writing. Refused: external
+ * data files, encryption, features that are not known. Bitmaps are not kept up, and marked so
  * (autoclear_features) when the image is opened for writing.
  *
  * Safety: data is in the file before an entry refers to it, and tables go to the disk rank by rank
- * (counts, table of counts, L2, L1), each behind a sync, when the guest flushes. So at every instant
- * the tables on the disk refer to what is there, and a flushed write is found again; what a power
- * cut can leave are clusters that are counted and not used. A killed VM loses at most what it did
- * since its last flush.
+ * (counts, table of counts, L2, L1), each behind a sync, when the guest flushes. So at every
+ * instant the tables on the disk refer to what is there, and a flushed write is found again; what
+ * a power cut can leave are clusters that are counted and not used. A killed VM loses at most what
+ * it did since its last flush.
  *
  * Spec: the specification; see qcow2.h.
  */
@@ -37,7 +37,8 @@ static void derive(BlkQcow *q)
     q->entry = q->extended ? 16 : 8;
     q->l2_bits = h->cluster_bits - (q->extended ? 4 : 3);
     q->refs_bits = h->cluster_bits + 3 - h->refcount_order;
-    q->ref_max = h->refcount_order == 6 ? INT64_MAX : ((uint64_t)1 << (1u << h->refcount_order)) - 1;
+    q->ref_max = h->refcount_order == 6 ? INT64_MAX
+                                        : ((uint64_t)1 << (1u << h->refcount_order)) - 1;
 }
 
 void qcow_areas_set(BlkQcow *q)

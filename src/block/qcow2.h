@@ -14,8 +14,8 @@
  *   qcow2_snapshot.c, qcow2_check.c, qcow2_image.c               main thread at rest
  *
  * "Worker" in the following stands for the one thread that may change metadata: the node's worker,
- * the main thread at rest, or the IoThread while the worker has nothing to do; there a call must not
- * block, so everything that it needs has to be in memory (qcow_alloc_inline_ok()).
+ * the main thread at rest, or the IoThread while the worker has nothing to do; there a call must
+ * not block, so everything that it needs has to be in memory (the functions named *_ready()).
  *
  * Spec: QEMU docs/interop/qcow2.txt ("the specification" in these files).
  */

@@ -11,8 +11,8 @@
  * before it writes tables, never brings an entry to the disk whose data is not there.
  *
  * Where the tables are in memory and the worker is idle both steps run on the IoThread at once, so
- * that a first write costs what a rewrite does. Zeros around the data are not written where the file
- * has never been written to.
+ * that a first write costs what a rewrite does. Zeros around the data are not written where the
+ * file has never been written to.
  *
  * Invariants: (1) ranges under way do not overlap. (2) Clusters taken are linked or given back.
  */

@@ -3,10 +3,11 @@
  * Checking and mending qcow2 images: every reference is followed and counted, and the counts of the
  * file are held against that.
  *
- * Mending: entries that point astray are cleared (what they meant cannot be known, and reading them
- * gave errors), counts are set to what was counted, COPIED flags to what the counts say. Where blocks
- * of counts are missing or lie astray, all of them are written anew behind the end of the file, and
- * one write of the header switches to them. Then the dirty and corrupt marks are taken away.
+ * Mending: entries that point astray are cleared (what they meant cannot be known, and reading
+ * them gave errors), counts are set to what was counted, COPIED flags to what the counts say.
+ * Where blocks of counts are missing or lie astray, all of them are written anew behind the end of
+ * the file, and one write of the header switches to them. Then the dirty and corrupt marks are
+ * taken away.
  *
  * The file bounds the work: at most CHECK_CLUSTERS clusters, one count in memory for each; a table
  * that one L1 table lists twice is walked once. Where the image has bitmaps, whose tables are not

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Requests of a qcow2 image. A request is taken apart into runs of one kind, at most BLK_CHILDREN
- * under way: what is stored plainly goes to the file, what is below to the base, zeros are filled in
- * at once. What needs a table that is not in memory, a compressed cluster or a change of tables is a
- * task for the worker; writes to clusters that are not there yet are in qcow2_alloc.c.
+ * under way: what is stored plainly goes to the file, what is below to the base, zeros are filled
+ * in at once. What needs a table that is not in memory, a compressed cluster or a change of tables
+ * is a task for the worker; writes to clusters that are not there yet are in qcow2_alloc.c.
  *
  * DISCARD reads as zeros afterwards, as in the other formats: whole clusters are let go of, pieces
  * of clusters are zeroed in place. Where the base would show through, clusters of version 3 are

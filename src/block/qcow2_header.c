@@ -369,10 +369,12 @@ bool qcow_header_build(QcowHeader *h, const char *base, const char *format, cons
         ok = put_ext(buf, cs, &pos, QCOW_EXT_FORMAT, format, strlen(format));
     if (!old && h->version >= 3)
         put_feature_names(buf, cs, &pos);
-    for (unsigned i = 0; old && ok && i < EXTENSIONS_MAX && next_ext(old, cs, &old_pos, &e, &broken);
-         i++)
+    for (unsigned i = 0; old && ok && i < EXTENSIONS_MAX; i++) {
+        if (!next_ext(old, cs, &old_pos, &e, &broken))
+            break;
         if (e.type != QCOW_EXT_FORMAT)
             ok = put_ext(buf, cs, &pos, e.type, old + e.at, e.len);
+    }
     ok = ok && put_ext(buf, cs, &pos, QCOW_EXT_END, NULL, 0) && base_len <= cs - pos;
     if (!ok || base_len > QCOW_NAME_MAX)
         return lodge_fail(error, LODGE_ERROR_CONFIG,

@@ -2,11 +2,10 @@
 /*
  * qcow2 images as wholes: making, resizing, another base, emptying.
  *
- * A new image is: header, refcount table, blocks of counts, L1 table; with preallocation also the L2
- * tables and a place for each cluster, as a hole. A disk that
- * grows past its L1 table gets a longer one elsewhere, switched to by one write of the header; the
- * version-2 rule that snapshots record no size forbids nothing here, since a snapshot has its own
- * table.
+ * A new image is: header, refcount table, blocks of counts, L1 table; with preallocation also the
+ * L2 tables and a place for each cluster, as a hole. A disk that grows past its L1 table gets a
+ * longer one elsewhere, switched to by one write of the header. A disk with snapshots may change
+ * its size: each snapshot has a table of its own and records the size that it had.
  *
  * Spec: the specification, "Header", "Host cluster management".
  *
@@ -318,8 +317,8 @@ bool qcow_resize(BlkNode *n, uint64_t size, bool shrink, GError **error)
                           qcow_file(q)->path);
     if (l1 > QCOW_L1_MAX / 8)
         return lodge_fail(error, LODGE_ERROR_LIMIT,
-                          "'%s': with its clusters of %u bytes it can have at most %" G_GUINT64_FORMAT
-                          " bytes", qcow_file(q)->path, q->cs,
+                          "'%s': with its clusters of %u bytes it can have at most %"
+                          G_GUINT64_FORMAT " bytes", qcow_file(q)->path, q->cs,
                           (QCOW_L1_MAX / 8 * q->cs / 8) << q->h.cluster_bits);
     if (size < old) { /* what lies behind is let go of, so that it does not come back */
         err = zero_range(q, align_up(size, BLK_SECTOR), n->limits.size);

@@ -4,9 +4,10 @@
  * counted twice, and copied by who writes it first.
  *
  * Tables are never changed in place where a power cut would show: the new one is written beside the
- * old, and one write of the header switches. Version 3 is marked dirty meanwhile, so that counts and
- * COPIED flags that disagree are mended at the next opening; with version 2 a power cut in here can
- * leave what check reports, but nothing that loses data: every count is high enough at every instant.
+ * old, and one write of the header switches. Version 3 is marked dirty meanwhile, so that counts
+ * and COPIED flags that disagree are mended at the next opening; with version 2 a power cut in here
+ * can leave what check reports, but nothing that loses data: every count is high enough at every
+ * instant.
  *
  * Spec: the specification, "Snapshots".
  *
@@ -206,7 +207,7 @@ static QcowSnap *snap_copy(const QcowSnap *s)
 
 /* ---- what an L1 table reaches ---- */
 
-/* A step of a walk: @n clusters from @first on; @table: an L2 table. @left: a counter of the walk. */
+/* A step of a walk: @n clusters from @first on; @table: an L2 table. @left: of the whole walk. */
 typedef int (*StepFn)(BlkQcow *q, uint64_t first, uint64_t n, bool table, uint64_t *left);
 
 static int step_add(BlkQcow *q, uint64_t first, uint64_t n, bool table, uint64_t *left)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Image files of every format from hostile bytes: opened as what they look like, looked at, read,
- * checked, mended, written. What was mended must be clean when it is checked again. What was written
- * must read back, now and after it was opened anew, unless a check finds errors before: where two
- * pieces of a disk share a place in the file nothing can be promised.
+ * checked, mended, written. What was mended must be clean when it is checked again. What was
+ * written must read back, now and after it was opened anew, unless a check finds errors before:
+ * where two pieces of a disk share a place in the file nothing can be promised.
  *
  * The first byte says what is done, the rest is the file. A recorded base is not opened: it would
  * be a file of the host.

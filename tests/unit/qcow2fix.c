@@ -6,6 +6,13 @@
 #include "block_int.h"
 #include "qcow2fix.h"
 
+void twin_init(int *argc, char ***argv)
+{
+    if (g_file_test("/dev/shm", G_FILE_TEST_IS_DIR))
+        g_setenv("TMPDIR", "/dev/shm", FALSE); /* many small images, each synced */
+    g_test_init(argc, argv, NULL);
+}
+
 int twin_run(BlockFix *f, const char *fmt, ...)
 {
     g_autoptr(GError) error = NULL;

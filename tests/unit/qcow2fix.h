@@ -18,6 +18,8 @@ typedef struct Twin {
     GRand *rand;
 } Twin;
 
+/* g_test_init(), in a folder that is quick. */
+void twin_init(int *argc, char ***argv);
 /* @options: "key=value,..." of creation, or NULL; @base: an image of block_fix_image(), or NULL. */
 Twin *twin_new(uint64_t size, const char *options, const char *base, unsigned base_seed);
 /* "key=value,..." as a table; transfer full. */

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* qcow2 against qemu-img and a plain buffer: all shapes of images, scribbled on. */
-#include <errno.h>
 #include <string.h>
 
 #include "lodge/error.h"
@@ -62,7 +61,7 @@ static void test_scribble(gconstpointer opaque)
         return;
     g_autoptr(Twin) t = twin_new(s->size, s->options, s->base, s->base ? 5 : 0);
     twin_compare(t);
-    for (unsigned round = 0; round < 3; round++) {
+    for (unsigned round = 0; round < 2; round++) {
         twin_scribble(t, s->steps, s->most);
         twin_compare(t);
     }
@@ -142,10 +141,10 @@ static void test_snapshots(gconstpointer opaque)
 }
 
 static const Shape snap_shapes[] = {
-    {"default", NULL, NULL, 4 * MIB, 12, 200000},
-    {"overlay-512", "cluster-size=512", "base.img", MIB, 10, 20000},
-    {"v2", "compat=0.10,cluster-size=4K", "base.img", 2 * MIB, 10, 50000},
-    {"refs-4", "refcount-bits=4,cluster-size=1K", NULL, 2 * MIB, 10, 50000},
+    {"default", NULL, NULL, 4 * MIB, 8, 200000},
+    {"overlay-512", "cluster-size=512", "base.img", MIB, 6, 20000},
+    {"v2", "compat=0.10,cluster-size=4K", "base.img", 2 * MIB, 6, 50000},
+    {"refs-4", "refcount-bits=4,cluster-size=1K", NULL, 2 * MIB, 6, 50000},
 };
 
 /* A count of one bit cannot say 2: refused, and nothing is changed. */
@@ -186,7 +185,7 @@ static void test_compressed(gconstpointer opaque)
         return;
     g_autoptr(Twin) t = twin_new(s->size, s->options, s->base, s->base ? 5 : 0);
     uint32_t cs = t->n->limits.block;
-    for (unsigned round = 0; round < 3; round++) {
+    for (unsigned round = 0; round < 2; round++) {
         for (unsigned i = 0; i < 20; i++) {
             uint64_t at = g_rand_int_range(t->rand, 0, s->size / cs) * (uint64_t)cs;
             pack(t, at, MIN(s->size - at, 3 * cs), i % 4 == 3);
@@ -298,7 +297,7 @@ static void test_subclusters(void)
 /* ---- many at once ---- */
 
 #define CLIENTS 12u
-#define STRIPES (512 * CLIENTS) /* in the lower half, client i has every CLIENTS-th sector from i on */
+#define STRIPES (512 * CLIENTS) /* in the lower half, each has one sector of these */
 
 typedef struct Client {
     Twin *t;
@@ -405,339 +404,9 @@ static const Shape crowd_shapes[] = {
     {"v2", "compat=0.10", "base.img", 12 * MIB, 100, 0},
 };
 
-/* ---- whole images ---- */
-
-static void set_size(Twin *t, uint64_t size)
-{
-    g_autoptr(GError) error = NULL;
-    bool ok = t->n->drv->resize(t->n, size, size < t->size, &error);
-
-    g_assert_no_error(error);
-    g_assert_true(ok);
-    t->n->drv->limits(t->n, &t->n->limits);
-    t->want = g_realloc(t->want, size);
-    t->buf = g_realloc(t->buf, size);
-    if (size > t->size)
-        memset(t->want + t->size, 0, size - t->size);
-    t->size = size;
-}
-
-/* The base is shorter, longer, then shorter again than the disk; its bytes never come up. */
-static void test_resize(void)
-{
-    if (!need_qemu())
-        return;
-    g_autoptr(Twin) t = twin_new(MIB, "cluster-size=4K", "base.img", 5);
-    g_assert_false(t->n->drv->resize(t->n, MIB / 2, false, NULL));
-    static const uint64_t sizes[] = {MIB / 4 + 512, MIB / 2, 40 * MIB, 2 * MIB + 1536, 5 * MIB};
-    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
-        set_size(t, sizes[i]);
-        twin_compare(t);
-        twin_scribble(t, 60, 50000);
-        twin_compare(t);
-    }
-    twin_reopen(t);
-    g_assert_cmpuint(t->n->limits.size, ==, 5 * MIB);
-}
-
-static void test_base(void)
-{
-    g_autoptr(GError) error = NULL;
-
-    if (!need_qemu())
-        return;
-    g_autoptr(Twin) t = twin_new(MIB, NULL, "base.img", 5);
-    twin_scribble(t, 20, 100000);
-    g_assert_true(t->n->drv->make_empty(t->n, &error));
-    for (uint64_t i = 0; i < t->size; i++)
-        t->want[i] = i < t->size * 3 / 4 ? block_fix_byte(i, 5) : 0;
-    twin_compare(t);
-    g_autofree char *other = block_fix_image(t->f, "other.img", MIB, 9);
-    BlkBaseInfo info = {.path = "other.img", .full = other, .format = "raw", .size = MIB};
-    g_assert_true(t->n->drv->set_base(t->n, &info, &error));
-    twin_reopen(t);
-    g_assert_cmpstr(t->n->ref.path, ==, "other.img");
-    g_assert_cmpstr(t->n->ref.format, ==, "raw");
-    for (uint64_t i = 0; i < t->size; i++)
-        t->want[i] = block_fix_byte(i, 9);
-    twin_compare(t);
-    g_assert_true(t->n->drv->set_base(t->n, NULL, &error));
-    twin_reopen(t);
-    g_assert_null(t->n->ref.path);
-    memset(t->want, 0, t->size);
-    twin_compare(t);
-}
-
-/* ---- damage ---- */
-
-static void poke(Twin *t, uint64_t at, uint64_t v, unsigned bytes)
-{
-    g_autofree char *text = NULL;
-    gsize len;
-    uint8_t b[8];
-
-    store_be64(b, v);
-    g_assert_true(g_file_get_contents(t->path, &text, &len, NULL));
-    g_assert_cmpuint(at + bytes, <=, len);
-    memcpy(text + at, b + 8 - bytes, bytes);
-    g_assert_true(g_file_set_contents(t->path, text, len, NULL));
-}
-
-static uint64_t peek(Twin *t, uint64_t at, unsigned bytes)
-{
-    g_autofree char *text = NULL;
-    gsize len;
-    uint64_t v = 0;
-
-    g_assert_true(g_file_get_contents(t->path, &text, &len, NULL));
-    for (unsigned i = 0; i < bytes; i++)
-        v = v << 8 | (uint8_t)text[at + i];
-    return v;
-}
-
-/* A base that is longer than the disk does not come up when that grows. */
-static void test_longer_base(void)
-{
-    if (!need_qemu())
-        return;
-    g_autoptr(Twin) t = twin_new(MIB, NULL, "base.img", 5);
-    blk_close(g_steal_pointer(&t->n));
-    g_assert_cmpint(twin_run(t->f, "qemu-img create -q -f qcow2 -o cluster_size=4k -b base.img "
-                                   "-F raw d.qcow2 300544"), ==, 0);
-    t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
-    t->size = 300544;
-    twin_compare(t);
-    set_size(t, 2 * MIB);
-    twin_compare(t);
-}
-
-/* Tables that are longer than what one block of counts can count, in a row. */
-static void test_long_tables(void)
-{
-    if (!need_qemu())
-        return;
-    g_autoptr(Twin) t = twin_new(2 * MIB, "cluster-size=512,refcount-bits=64", NULL, 0);
-    twin_scribble(t, 50, 20000);
-    g_assert_true(t->n->drv->resize(t->n, 400 * MIB, false, NULL));
-    t->n->drv->limits(t->n, &t->n->limits);
-    g_assert_cmpint(blk_pwrite(t->n, t->want, 399 * MIB, 512), ==, 0);
-    g_assert_true(t->n->drv->snap->create(t->n, "s", NULL));
-    g_assert_cmpint(blk_pwrite(t->n, t->buf, 399 * MIB + 512, 512), ==, 0);
-    blk_close(g_steal_pointer(&t->n));
-    twin_qemu_check(t);
-    twin_own_check(t, false, 0, 0);
-    t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
-    g_assert_true(t->n->drv->snap->apply(t->n, "s", NULL));
-    g_assert_true(t->n->drv->snap->remove(t->n, "s", NULL));
-    g_assert_cmpint(blk_pread(t->n, t->buf, 0, t->size), ==, 0);
-    g_assert_cmpmem(t->buf, t->size, t->want, t->size);
-    blk_close(g_steal_pointer(&t->n));
-    twin_qemu_check(t);
-}
-
-static void test_options(void)
-{
-    static const struct {
-        const char *options, *text;
-        uint64_t size;
-    } bad[] = {
-        {"cluster-size=256", "cluster-size=256: it can be", MIB},
-        {"cluster-size=4M", "a power of two from 512 to 2M", MIB},
-        {"cluster-size=3K", "a power of two", MIB},
-        {"cluster-size=4Kx", "a power of two", MIB},
-        {"compat=1.0", "0.10 or 1.1", MIB},
-        {"refcount-bits=3", "refcount-bits=3", MIB},
-        {"refcount-bits=8,compat=0.10", "16 only with compat=0.10", MIB},
-        {"lazy-refcounts=on,compat=0.10", "on with compat=1.1", MIB},
-        {"compression-type=zstd,compat=0.10", "zstd with compat=1.1", MIB},
-        {"compression-type=lzo", "zlib, or zstd", MIB},
-        {"preallocation=full", "off or metadata", MIB},
-        {"cluster-size=512", "at most 137438953472 bytes", 200 * GIB},
-    };
-    g_autoptr(BlockFix) f = block_fix_new();
-    g_autofree char *path = block_fix_path(f, "o.qcow2");
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
-        g_autoptr(GError) error = NULL;
-        g_autoptr(GHashTable) h = twin_options(bad[i].options);
-        BlkMake m = {.file = path, .format = "qcow2", .size = bad[i].size, .options = h};
-        g_assert_false(blk_make(&m, f->io, &error));
-        if (!strstr(error->message, bad[i].text))
-            g_error("'%s' is not in '%s'", bad[i].text, error->message);
-        g_assert_cmpuint(block_fix_count(f), ==, 0);
-    }
-}
-
-/* What a request may still use is not free, though no table has it any more. */
-static void test_epochs(void)
-{
-    g_autoptr(Twin) t = twin_new(MIB, NULL, NULL, 0);
-    BlkQcow *q = (BlkQcow *)t->n;
-    BlkReq req = {.op = BLK_DISCARD, .offset = 65536, .len = 65536};
-    uint64_t entry, refs;
-
-    twin_write(t, 65536, 65536, 7);
-    g_assert_cmpint(blk_flush(t->n), ==, 0);
-    g_assert_cmpint(qcow_l2_get(q, 65536, &entry), ==, 0);
-    uint64_t cluster = (entry & QCOW_OFFSET_MASK) >> 16;
-    unsigned parity = atomic_load(&q->epoch) & 1;
-    atomic_fetch_add(&q->using[parity], 1); /* as a request does that began now */
-    g_assert_cmpint(blk_wait(t->n, &req), ==, 0);
-    for (unsigned i = 0; i < 4; i++) {
-        g_assert_cmpint(blk_flush(t->n), ==, 0);
-        g_assert_cmpint(qcow_ref_get(q, cluster, &refs), ==, 0);
-        g_assert_cmpuint(refs, ==, 1);
-    }
-    atomic_fetch_sub(&q->using[parity], 1);
-    g_assert_cmpint(blk_flush(t->n), ==, 0);
-    g_assert_cmpint(qcow_ref_get(q, cluster, &refs), ==, 0);
-    g_assert_cmpuint(refs, ==, 0);
-}
-
-/* Blocks of counts that are wrong, missing, astray: mended, by the dirty mark when it is opened. */
-static void test_repair(void)
-{
-    if (!need_qemu())
-        return;
-    g_autoptr(Twin) t = twin_new(4 * MIB, "cluster-size=4K", "base.img", 5);
-    twin_scribble(t, 100, 50000);
-    g_assert_true(t->n->drv->snap->create(t->n, "s", NULL));
-    twin_scribble(t, 50, 50000);
-    for (unsigned round = 0; round < 6; round++) {
-        blk_close(g_steal_pointer(&t->n));
-        uint64_t rt = peek(t, 48, 8), block = peek(t, rt, 8), l1 = peek(t, 40, 8);
-        uint64_t l2 = peek(t, l1, 8) & 0xfffffffff000;
-        bool dirty = round % 2;
-        if (round < 2) {
-            for (unsigned i = 0; i < 40; i += 2)
-                poke(t, block + 20 + i, i % 3, 2); /* too low, too high */
-        } else if (round < 4) {
-            poke(t, rt, 0, 8); /* none */
-        } else {
-            poke(t, rt, block + 512, 8); /* astray */
-            poke(t, l2, peek(t, l2, 8) & ~QCOW_COPIED, 8);
-        }
-        if (dirty)
-            poke(t, 72, 1, 8);
-        else
-            twin_own_check(t, false, UINT64_MAX, UINT64_MAX);
-        g_assert_cmpint(twin_run(t->f, "qemu-img check -q d.qcow2"), !=, 0);
-        if (!dirty)
-            twin_own_check(t, true, UINT64_MAX, UINT64_MAX);
-        t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
-        twin_compare(t);
-        twin_scribble(t, 30, 50000);
-        twin_compare(t);
-    }
-}
-
-/* Fields that lie, one at a time: refused with their names, or errors of requests. */
-static void test_hostile(void)
-{
-    static const struct {
-        unsigned at, bytes;
-        uint64_t v;
-        int code;
-        const char *text;
-    } bad[] = {
-        {4, 4, 1, LODGE_ERROR_UNSUPPORTED, "version at offset 4 is 1"},
-        {4, 4, 4, LODGE_ERROR_UNSUPPORTED, "version at offset 4 is 4"},
-        {8, 8, 70000, LODGE_ERROR_IMAGE, "backing_file_offset"},
-        {16, 4, 1024, LODGE_ERROR_IMAGE, "backing_file_size"},
-        {16, 4, 0, LODGE_ERROR_IMAGE, "backing_file_size"},
-        {20, 4, 8, LODGE_ERROR_IMAGE, "cluster_bits at offset 20 is 8"},
-        {20, 4, 64, LODGE_ERROR_IMAGE, "cluster_bits at offset 20 is 64"},
-        {24, 8, 0, LODGE_ERROR_IMAGE, "size at offset 24"},
-        {24, 8, INT64_MAX, LODGE_ERROR_IMAGE, "size at offset 24"},
-        {24, 8, (uint64_t)1 << 62, LODGE_ERROR_IMAGE, "l1_size at offset 36"},
-        {32, 4, 1, LODGE_ERROR_UNSUPPORTED, "encrypted (AES)"},
-        {32, 4, 2, LODGE_ERROR_UNSUPPORTED, "encrypted (LUKS)"},
-        {36, 4, 0, LODGE_ERROR_IMAGE, "l1_size at offset 36"},
-        {36, 4, UINT32_MAX, LODGE_ERROR_IMAGE, "l1_size at offset 36"},
-        {40, 8, 512, LODGE_ERROR_IMAGE, "l1_table_offset at offset 40"},
-        {40, 8, 0, LODGE_ERROR_IMAGE, "l1_table_offset at offset 40"},
-        {40, 8, (uint64_t)1 << 40, LODGE_ERROR_IMAGE, "past the end of the file"},
-        {40, 8, 0xfffffffffff00000, LODGE_ERROR_IMAGE, "past the end of the file"},
-        {40, 8, 65536, LODGE_ERROR_IMAGE, "overlaps"},
-        {48, 8, 65537, LODGE_ERROR_IMAGE, "refcount_table_offset at offset 48"},
-        {48, 8, (uint64_t)1 << 60, LODGE_ERROR_IMAGE, "refcount_table_offset at offset 48"},
-        {56, 4, 0, LODGE_ERROR_IMAGE, "refcount_table_clusters at offset 56"},
-        {56, 4, 129, LODGE_ERROR_IMAGE, "refcount_table_clusters at offset 56"},
-        {60, 4, 70000, LODGE_ERROR_IMAGE, "nb_snapshots at offset 60"},
-        {60, 4, 1, LODGE_ERROR_IMAGE, "snapshots_offset at offset 64"},
-        {72, 8, 4, LODGE_ERROR_UNSUPPORTED, "external file"},
-        {72, 8, 8, LODGE_ERROR_IMAGE, "compression_type at offset 104"},
-        {72, 8, (uint64_t)1 << 40, LODGE_ERROR_UNSUPPORTED, "bit 40, which has no name"},
-        {72, 8, 2, LODGE_ERROR_IMAGE, "corrupt"},
-        {72, 8, 16, LODGE_ERROR_UNSUPPORTED, "extended L2"},
-        {96, 4, 7, LODGE_ERROR_IMAGE, "refcount_order at offset 96"},
-        {100, 4, 100, LODGE_ERROR_IMAGE, "header_length at offset 100"},
-        {100, 4, 0x7ffffff8, LODGE_ERROR_IMAGE, "header_length at offset 100"},
-        {116, 4, 70000, LODGE_ERROR_IMAGE, "header extension at offset"},
-    };
-    g_autoptr(Twin) t = twin_new(4 * MIB, NULL, "base.img", 5);
-    g_autofree char *good = NULL;
-    gsize len;
-
-    twin_write(t, 65536, 3 * 65536, 7);
-    blk_close(g_steal_pointer(&t->n));
-    g_assert_true(g_file_get_contents(t->path, &good, &len, NULL));
-    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
-        poke(t, bad[i].at, bad[i].v, bad[i].bytes);
-        block_fix_refused(t->f, &(BlkOptions){.file = t->path}, bad[i].code, bad[i].text);
-        g_assert_true(g_file_set_contents(t->path, good, len, NULL));
-    }
-    /* A feature that the image itself names: what it calls the dirty bit is bit 9 now. */
-    const char *name = memmem(good, 4096, "dirty bit", 9);
-    g_assert_nonnull(name);
-    poke(t, name - good - 1, 9, 1);
-    poke(t, 72, 1 << 9, 8);
-    block_fix_refused(t->f, &(BlkOptions){.file = t->path}, LODGE_ERROR_UNSUPPORTED, "'dirty bit'");
-    /* Corrupt: may be looked at. */
-    g_assert_true(g_file_set_contents(t->path, good, len, NULL));
-    poke(t, 72, 2, 8);
-    blk_close(block_fix_open(t->f, &(BlkOptions){.file = t->path, .read_only = true}));
-    g_assert_true(g_file_set_contents(t->path, good, len, NULL));
-}
-
-/* Entries that point into tables: the request fails, and nothing is overwritten. */
-static void test_astray(void)
-{
-    g_autoptr(Twin) t = twin_new(4 * MIB, NULL, NULL, 0);
-    uint8_t buf[512] = {1};
-
-    twin_write(t, 0, 3 * 65536, 7);
-    blk_close(g_steal_pointer(&t->n));
-    uint64_t l1 = peek(t, 40, 8), l2 = peek(t, l1, 8) & 0xffffffff0000, rt = peek(t, 48, 8);
-    const uint64_t entries[] = {QCOW_COPIED | l1, QCOW_COPIED | rt, QCOW_COPIED | 512,
-                                QCOW_COPIED | (l2 + 512), QCOW_COMPRESSED | rt,
-                                QCOW_COPIED | QCOW_OFFSET_MASK};
-    for (unsigned i = 0; i < G_N_ELEMENTS(entries); i++) {
-        poke(t, l2 + 8, entries[i], 8);
-        t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
-        g_assert_cmpint(blk_pread(t->n, buf, 65536, 512), ==, EIO);
-        g_assert_cmpint(blk_pwrite(t->n, buf, 65536, 512), ==, EIO);
-        g_assert_cmpint(blk_pread(t->n, buf, 0, 512), ==, 0);
-        blk_close(g_steal_pointer(&t->n));
-        twin_own_check(t, true, UINT64_MAX, UINT64_MAX);
-        twin_own_check(t, false, 0, 0);
-    }
-    /* Counts that call the tables free: nothing new goes there. */
-    uint64_t block = peek(t, rt, 8);
-    for (unsigned i = 0; i < 8; i++)
-        poke(t, block + i * 2, 0, 2);
-    t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
-    g_assert_cmpint(blk_pwrite(t->n, buf, 2 * MIB, 512), ==, EIO);
-    blk_close(g_steal_pointer(&t->n));
-    g_assert_cmpuint(peek(t, 0, 4), ==, QCOW_MAGIC);
-    twin_own_check(t, true, UINT64_MAX, UINT64_MAX);
-    twin_own_check(t, false, 0, 0);
-    t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
-}
-
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
+    twin_init(&argc, &argv);
     for (unsigned i = 0; i < G_N_ELEMENTS(shapes); i++) {
         g_autofree char *path = g_strdup_printf("/qcow2/scribble/%s", shapes[i].name);
         g_test_add_data_func(path, &shapes[i], test_scribble);
@@ -759,15 +428,6 @@ int main(int argc, char **argv)
         g_test_add_data_func(path, &crowd_shapes[i], test_crowd);
     }
     g_test_add_func("/qcow2/no-holes", test_no_holes);
-    g_test_add_func("/qcow2/resize", test_resize);
-    g_test_add_func("/qcow2/longer-base", test_longer_base);
-    g_test_add_func("/qcow2/epochs", test_epochs);
-    g_test_add_func("/qcow2/long-tables", test_long_tables);
-    g_test_add_func("/qcow2/options", test_options);
-    g_test_add_func("/qcow2/base", test_base);
-    g_test_add_func("/qcow2/repair", test_repair);
-    g_test_add_func("/qcow2/hostile", test_hostile);
-    g_test_add_func("/qcow2/astray", test_astray);
     g_test_add_func("/qcow2/snapshot-full", test_snapshot_full);
     g_test_add_func("/qcow2/subclusters", test_subclusters);
     return g_test_run();

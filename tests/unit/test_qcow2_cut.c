@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Power cuts: what a qcow2 image is after any instant. Every change of the file is recorded in
- * order, with the syncs; then the file is put together as a disk could hold it after a cut: all that
- * a finished sync covers, and of the rest each sector of each write or not, by chance. Every such
- * image must open, pass the check (what is counted and not used is allowed), and hold every byte
- * that a finished flush covered and nobody has touched since.
+ * order, with the syncs; then the file is put together as a disk could hold it after a cut: all
+ * that a finished sync covers, and of the rest each sector of each write or not, by chance. Every
+ * such image must open, pass the check (what is counted and not used is allowed), and hold every
+ * byte that a finished flush covered and nobody has touched since.
  *
  * LODGE_CUTS=N makes N cuts for each shape.
  */
@@ -307,7 +307,7 @@ static void test_cut(gconstpointer opaque)
 
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
+    twin_init(&argc, &argv);
     for (unsigned i = 0; i < G_N_ELEMENTS(shapes); i++) {
         g_autofree char *path = g_strdup_printf("/qcow2-cut/%s", shapes[i].name);
         g_test_add_data_func(path, &shapes[i], test_cut);
