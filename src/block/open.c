@@ -277,7 +277,7 @@ static bool open_chain(BlkOpener *op, BlkNode *n, GError **error)
     n->base = opener_base(op, named ? named : recorded, n->ref.format ? n->ref.format : said,
                           error);
     if (!n->base) {
-        if (!named && op->flags & BLK_OPEN_QUIET && !op->blamed)
+        if (!named && !op->blamed)
             g_prefix_error(error, "'%s': %s at offset %" G_GUINT64_FORMAT ": ", image,
                            n->ref.field, n->ref.offset);
         op->blamed = true;
