@@ -307,7 +307,13 @@ BlkNode *opener_image(BlkOpener *op, BlkFile *f, const OpenImage *im, GError **e
     } else {
         ok = ok && (how.no_base || open_chain(op, n, error));
     }
-    if (!ok || !go_direct(op, f, error)) {
+    ok = ok && go_direct(op, f, error);
+    if (ok && f->align > BLK_SECTOR && im->drv != &blk_driver_raw)
+        ok = lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                        "'%s': its device has blocks of %u bytes, and format %s writes by %u; "
+                        "leave cache=none out",
+                        f->path, f->align, im->drv->name, BLK_SECTOR);
+    if (!ok) {
         blk_node_free(n);
         return NULL;
     }
