@@ -91,6 +91,7 @@ static void test_hostile_bases(void)
     g_assert_true(g_str_has_prefix(error->message, want));
     redirect(one, two); /* two -> one -> two */
     block_fix_refused(f, &o2, LODGE_ERROR_CONFIG, "the chain is a loop");
+    block_fix_refused(f, &o2, LODGE_ERROR_CONFIG, "1.cow': backing file name at offset 32: base");
     redirect(one, one);
     block_fix_refused(f, &o1, LODGE_ERROR_CONFIG, "the chain is a loop");
     redirect(one, "1.cow"); /* beside it: itself */
