@@ -23,9 +23,7 @@
 #define FEATURE_BYTES 48u  /* of an entry in the table of names */
 #define FEATURE_NAME 46u
 #define AT_COMPRESSION 104u
-
-static const char *const known_incompatible[] = {"dirty", "corrupt", "external data file",
-                                                 "compression type", "extended L2 entries"};
+#define INCOMPATIBLE_KNOWN 5u /* bits: QCOW_INC_* */
 
 bool qcow_probe(const BlkProbe *p)
 {
@@ -115,7 +113,7 @@ static bool check_features(const QcowHeader *h, const uint8_t *t, uint32_t len, 
     g_autoptr(GString) names = g_string_new(NULL);
 
     for (unsigned bit = 0; bit < 64; bit++) {
-        if (!(h->incompatible >> bit & 1) || bit < G_N_ELEMENTS(known_incompatible))
+        if (!(h->incompatible >> bit & 1) || bit < INCOMPATIBLE_KNOWN)
             continue;
         g_autofree char *name = feature_name(t, len, bit);
         g_string_append(names, names->len ? ", " : "");
