@@ -25,6 +25,7 @@
 #include "qcow2.h"
 
 #define CHECK_CLUSTERS ((uint64_t)1 << 28) /* counts of 4 bytes: 1 GiB */
+#define MEND_ROUNDS 4u
 #define SUBCLUSTERS_ALL UINT64_C(0xffffffff)
 
 typedef struct Check {
@@ -391,7 +392,7 @@ static int mend(Check *c)
     return err;
 }
 
-bool qcow_check(BlkNode *n, bool repair, BlkReport *r, GError **error)
+static bool check_once(BlkNode *n, bool repair, BlkReport *r, GError **error)
 {
     BlkQcow *q = (BlkQcow *)n;
     BlkFile *f = qcow_file(q);
@@ -429,4 +430,21 @@ bool qcow_check(BlkNode *n, bool repair, BlkReport *r, GError **error)
                           "'%s': some cluster is used more often than its reference counts of %u "
                           "bits can say; convert it", f->path, 1u << q->h.refcount_order);
     return !err || lodge_fail_errno(error, err, "'%s': cannot check it", f->path);
+}
+
+/* Where tables lie in one another, mending one changes the other: look again until nothing is left.
+ * What is left after that is told as an error that is not mended. */
+bool qcow_check(BlkNode *n, bool repair, BlkReport *r, GError **error)
+{
+    bool ok = check_once(n, repair, r, error);
+
+    for (unsigned i = 0; ok && repair && r->errors && i < MEND_ROUNDS; i++) {
+        g_autoptr(BlkReport) again = blk_report_new();
+        ok = check_once(n, i + 1 < MEND_ROUNDS, again, error);
+        if (!again->errors)
+            break;
+        if (i + 1 == MEND_ROUNDS)
+            blk_report_add(r, BLK_FIND_ERROR, false, "tables: lie in one another beyond mending");
+    }
+    return ok;
 }
