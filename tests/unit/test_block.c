@@ -468,6 +468,18 @@ static void test_direct_4k(void)
     } else {
         g_assert_error(error, LODGE_ERROR, LODGE_ERROR_UNSUPPORTED); /* no O_DIRECT there */
     }
+    /* An image of a format writes by sectors. */
+    g_autofree char *small = block_fix_image(f, "small.img", 64 * KIB, 6);
+    g_autofree char *made = block_fix_path(f, "small.cow"), *text = NULL;
+    gsize len;
+    blk_close(block_fix_open(f, &(BlkOptions){.file = made, .base = small}));
+    g_assert_true(g_file_get_contents(made, &text, &len, NULL));
+    n = block_fix_open(f, &(BlkOptions){.file = loop, .format = "raw"});
+    g_assert_cmpint(blk_pwrite(n, text, 0, len / 512 * 512), ==, 0);
+    blk_close(g_steal_pointer(&n));
+    blk_close(block_fix_open(f, &(BlkOptions){.file = loop}));
+    block_fix_refused(f, &(BlkOptions){.file = loop, .cache = BLK_CACHE_NONE},
+                      LODGE_ERROR_UNSUPPORTED, "has blocks of 4096 bytes, and format umlcow");
     g_assert_true(g_spawn_sync(NULL, (char **)detach, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL,
                                NULL, NULL, NULL));
 }
