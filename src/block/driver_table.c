@@ -11,6 +11,7 @@
 static const BlkDriver *const driver_table[] = {
     &blk_driver_raw,
     &blk_driver_umlcow,
+    &blk_driver_vhd,
 };
 
 /* Names that other programs record in their images for formats of the table. */
@@ -34,7 +35,6 @@ static const Mark marks[] = {
     {"vmdk", 0, 4, "KDMV"},
     {"vmdk", 0, 4, "COWD"},
     {"vmdk", 0, 21, "# Disk DescriptorFile"},
-    {"vhd", 0, 8, "conectix"},
     {"vhdx", 0, 8, "vhdxfile"},
     {"vdi", 64, 4, "\x7f\x10\xda\xbe"},
     {"parallels", 0, 16, "WithoutFreeSpace"},
