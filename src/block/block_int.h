@@ -244,7 +244,8 @@ uint64_t blk_base_part(const BlkNode *n, uint64_t pos, uint64_t len);
 
 /* ---- driver_table.c ---- */
 
-extern const BlkDriver blk_driver_file, blk_driver_raw, blk_driver_umlcow, blk_driver_vhd;
+extern const BlkDriver blk_driver_file, blk_driver_raw, blk_driver_umlcow, blk_driver_vdi,
+    blk_driver_vhd;
 
 /* Name of the image format that @p belongs to, read by this build or not; NULL: raw. */
 const char *blk_probe_format(const BlkProbe *p);

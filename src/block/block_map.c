@@ -810,6 +810,13 @@ static bool check_geometry(BlockMap *m, GError **error)
     return true;
 }
 
+static void set_eof(BlockMap *m, uint64_t eof)
+{
+    m->eof = eof;
+    /* A last block may be cut off: it ends in zeros, and new ones begin behind the whole of it. */
+    m->limit = m->sector_bits ? eof : eof + block_map_span(m) - 1;
+}
+
 bool block_map_init(BlockMap *m, const BlkOpenHow *how, GError **error)
 {
     BlkFile *f = file_of(m);
@@ -825,19 +832,23 @@ bool block_map_init(BlockMap *m, const BlkOpenHow *how, GError **error)
                           f->path);
     m->meta_bytes = how->meta_bytes;
     m->meta = blk_meta_new(f, BLK_SECTOR, how->meta_bytes, RANKS);
-    m->eof = f->size;
-    /* A last block may be cut off: it ends in zeros, and new ones begin behind the whole of it. */
-    m->limit = m->sector_bits ? f->size : f->size + block_map_span(m) - 1;
+    set_eof(m, f->size);
     return true;
 }
 
-void block_map_drop(BlockMap *m)
+int block_map_rescan(BlockMap *m)
 {
-    if (!m->meta)
-        return;
+    uint64_t len;
+    int err = blk_file_length(file_of(m), &len);
+
+    if (err)
+        return err;
     blk_meta_free(m->meta);
     m->meta = blk_meta_new(file_of(m), BLK_SECTOR, m->meta_bytes, RANKS);
+    set_eof(m, len);
     m->ready = false;
+    m->unpacked_index = 0;
+    return block_map_ready(m);
 }
 
 void block_map_close(BlkNode *n)

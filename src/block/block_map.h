@@ -87,8 +87,9 @@ void block_map_limits(BlkNode *n, BlkLimits *l);
 void block_map_close(BlkNode *n);
 /* Write everything back. Worker, or at rest. 0 or errno. */
 int block_map_flush(BlockMap *m);
-/* What is cached is stale: the driver has changed the tables. At rest, nothing dirty. */
-void block_map_drop(BlockMap *m);
+/* The driver has changed tables or the file: forget what is cached, find the end again. At rest,
+ * nothing dirty. 0 or errno. */
+int block_map_rescan(BlockMap *m);
 
 /* Entry @index, raw. At rest. 0 or errno. */
 int block_map_entry(BlockMap *m, uint64_t index, uint32_t *ret_raw);
@@ -104,6 +105,8 @@ int block_map_ready(BlockMap *m);
 bool block_map_check(BlockMap *m, bool repair, BlkReport *r, GError **error);
 /* Forget all blocks and give the file back what they took. */
 bool block_map_make_empty(BlkNode *n, GError **error);
+/* Cut off what lies behind the last block; the tables are written. 0 or errno. */
+int block_map_give_back(BlockMap *m);
 /* Before the disk gets shorter: drop what lies behind @size, so that it reads as zeros if the disk
  * grows again. */
 bool block_map_cut(BlockMap *m, uint64_t size, GError **error);

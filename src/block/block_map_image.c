@@ -84,6 +84,20 @@ static bool check_entries(BlockMap *m, bool repair, BlkReport *r, GError **error
     return true;
 }
 
+int block_map_give_back(BlockMap *m)
+{
+    int err = block_map_rescan(m);
+
+    if (!err && m->eof > m->end)
+        err = blk_file_truncate(file_of(m), m->end);
+    if (!err)
+        err = block_map_rescan(m);
+    if (err)
+        return err;
+    atomic_store(&m->moved, true);
+    return block_map_flush(m);
+}
+
 bool block_map_check(BlockMap *m, bool repair, BlkReport *r, GError **error)
 {
     if (m->plain) {
@@ -93,28 +107,19 @@ bool block_map_check(BlockMap *m, bool repair, BlkReport *r, GError **error)
     r->total = (m->size + m->block - 1) / m->block;
     if (!check_entries(m, repair, r, error))
         return false;
-    m->ready = false;
-    int err = block_map_ready(m);
+    int err = repair ? block_map_flush(m) : 0;
+    if (!err)
+        err = block_map_rescan(m);
     if (err)
-        return fail(m, err, "read its tables", error);
+        return fail(m, err, "mend its tables", error);
     r->end = m->end + m->tail;
     if (m->unpack || m->eof <= r->end)
-        return fail(m, repair ? block_map_flush(m) : 0, "mend its tables", error);
+        return true;
     blk_report_add(r, BLK_FIND_LEAK, repair,
                    "file at %" G_GUINT64_FORMAT ": %" G_GUINT64_FORMAT
                    " bytes behind the last block are not in use",
                    m->end, m->eof - r->end);
-    if (!repair)
-        return true;
-    err = block_map_flush(m);
-    if (!err)
-        err = blk_file_truncate(file_of(m), m->end);
-    if (!err) {
-        m->eof = m->end;
-        atomic_store(&m->moved, true);
-        err = block_map_flush(m);
-    }
-    return fail(m, err, "give back what is not in use", error);
+    return !repair || fail(m, block_map_give_back(m), "give back what is not in use", error);
 }
 
 bool block_map_make_empty(BlkNode *n, GError **error)
@@ -131,17 +136,7 @@ bool block_map_make_empty(BlkNode *n, GError **error)
     /* What entries spoke of may go only when they are gone. */
     if (!err)
         err = block_map_flush(m);
-    m->ready = false;
-    if (!err)
-        err = block_map_ready(m);
-    if (!err && m->eof > m->end)
-        err = blk_file_truncate(file_of(m), m->end);
-    if (!err) {
-        m->eof = m->end;
-        atomic_store(&m->moved, true);
-        err = block_map_flush(m);
-    }
-    return fail(m, err, "empty it", error);
+    return fail(m, err ? err : block_map_give_back(m), "empty it", error);
 }
 
 bool block_map_cut(BlockMap *m, uint64_t size, GError **error)
@@ -161,7 +156,7 @@ bool block_map_cut(BlockMap *m, uint64_t size, GError **error)
         err = blk_file_zero_at(file_of(m), offset + m->lead + in, m->block - in);
     if (!err)
         err = block_map_flush(m);
-    return fail(m, err, "cut its tables", error);
+    return fail(m, err ? err : block_map_give_back(m), "cut its tables", error);
 }
 
 void block_map_describe(BlockMap *m, GPtrArray *facts)

@@ -11,6 +11,7 @@
 static const BlkDriver *const driver_table[] = {
     &blk_driver_raw,
     &blk_driver_umlcow,
+    &blk_driver_vdi,
     &blk_driver_vhd,
 };
 
@@ -36,7 +37,6 @@ static const Mark marks[] = {
     {"vmdk", 0, 4, "COWD"},
     {"vmdk", 0, 21, "# Disk DescriptorFile"},
     {"vhdx", 0, 8, "vhdxfile"},
-    {"vdi", 64, 4, "\x7f\x10\xda\xbe"},
     {"parallels", 0, 16, "WithoutFreeSpace"},
     {"parallels", 0, 16, "WithouFreSpacExt"},
     {"luks", 0, 6, "LUKS\xba\xbe"},

@@ -331,7 +331,6 @@ static int move_table(BlkVhd *v, uint64_t entries)
     if (err)
         return err;
     m->floor = MAX(m->floor, at + bytes);
-    m->eof = MAX(m->eof, at + bytes);
     vhd_table_changed(v);
     return 0;
 }
@@ -358,14 +357,13 @@ bool vhd_resize(BlkNode *n, uint64_t size, bool shrink, GError **error)
     entries = (size + m->block - 1) / m->block;
     int err = block_map_flush(m);
     if (!err)
-        err = block_map_ready(m);
-    if (err)
-        return fail(v, err, "change its size", error);
-    if (size < m->size && !block_map_cut(m, size, error))
+        err = block_map_rescan(m);
+    if (!err && size < m->size && !block_map_cut(m, size, error))
         return false;
-    if (entries > m->entries)
+    if (!err && entries > m->entries)
         err = move_table(v, entries);
-    block_map_drop(m);
+    if (!err)
+        err = block_map_rescan(m);
     if (!err) {
         m->size = size;
         set_footer_size(v->footer, size);

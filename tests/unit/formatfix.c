@@ -306,3 +306,81 @@ void format_storm(BlockFix *f, const BlkOptions *o, uint8_t *want, uint64_t size
         g_usleep(200);
     g_assert_cmpint(g_atomic_int_get(&left), ==, 0);
 }
+
+/* ---- changes at rest ---- */
+
+static BlkNode *open_quiet(BlockFix *f, const char *path)
+{
+    g_autoptr(GError) error = NULL;
+    BlkOptions o = {.file = path};
+    BlkNode *n = blk_open_flags(NULL, &o, BLK_OPEN_QUIET, f->io, &error);
+
+    g_assert_no_error(error);
+    blk_drain_begin(n);
+    return n;
+}
+
+static void close_quiet(BlkNode *n)
+{
+    blk_drain_end(n);
+    blk_close(n);
+}
+
+void format_resize(BlockFix *f, const char *path, uint64_t size, bool shrink)
+{
+    g_autoptr(GError) error = NULL;
+    BlkNode *n = open_quiet(f, path);
+
+    if (shrink) {
+        g_assert_false(n->drv->resize(n, size, false, &error));
+        g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+        g_clear_error(&error);
+    }
+    g_assert_true(n->drv->resize(n, size, shrink, &error));
+    g_assert_no_error(error);
+    close_quiet(n);
+}
+
+void format_rebase(const char *format, uint64_t size, const char *qemu)
+{
+    g_autoptr(BlockFix) f = block_fix_new();
+    BlkMake plain = {.format = format, .size = size};
+    g_autofree char *base = format_make(f, "base.img", &plain, NULL);
+    g_autofree char *other = format_make(f, "other.img", &plain, NULL);
+    g_autofree uint8_t *below = g_malloc0(size), *want = g_malloc0(size);
+    BlkMake m = {.format = format, .base = base, .base_format = format};
+    g_autofree char *one = format_make(f, "one.img", &m, NULL);
+    BlkOptions o = {.file = one};
+    g_autoptr(GError) error = NULL;
+
+    format_scribble(f, &(BlkOptions){.file = other}, below, size, 51, 100);
+    memcpy(want, below, size);
+    memset(want + 4 * MIB, 5, MIB); /* a whole block, or more would be copied from the base */
+    BlkNode *n = block_fix_open(f, &o);
+    g_assert_cmpint(blk_pwrite(n, want + 4 * MIB, 4 * MIB, MIB), ==, 0);
+    blk_close(n);
+
+    BlkNode *b = block_fix_open(f, &(BlkOptions){.file = other, .read_only = true});
+    BlkBaseInfo info = blk_base_info(b, "other.img", other);
+    n = open_quiet(f, one);
+    g_assert_true(n->drv->set_base(n, &info, &error));
+    close_quiet(n);
+    blk_close(b);
+    format_scribble(f, &o, want, 65536, 52, 1);
+    format_same(f, &o, want, size, NULL);
+    format_scribble(f, &o, want, size, 53, 100);
+    format_same(f, &o, want, size, NULL);
+    format_check(f, one, false, 0, 0);
+
+    n = open_quiet(f, one);
+    g_assert_true(n->drv->make_empty(n, &error));
+    close_quiet(n);
+    format_same(f, &o, below, size, NULL);
+    format_check(f, one, false, 0, 0);
+
+    n = open_quiet(f, one);
+    g_assert_true(n->drv->set_base(n, NULL, &error));
+    close_quiet(n);
+    memset(want, 0, size);
+    format_same(f, &o, want, size, qemu);
+}

@@ -30,6 +30,10 @@ void format_same(BlockFix *f, const BlkOptions *o, const uint8_t *want, uint64_t
                  const char *qemu);
 /* Let the check find @errors and @leaks, all mended with @repair. */
 void format_check(BlockFix *f, const char *path, bool repair, unsigned errors, unsigned leaks);
+/* Change the size; one that gets smaller is refused without @shrink. */
+void format_resize(BlockFix *f, const char *path, uint64_t size, bool shrink);
+/* Overlays of @format that get another base, are emptied, and get none. */
+void format_rebase(const char *format, uint64_t size, const char *qemu);
 /* The image's text of describe() for @key; transfer full, NULL: not there. */
 char *format_fact(BlockFix *f, const char *path, const char *key);
 /* Change @len bytes at @offset of a file; from its end if negative. */
