@@ -59,14 +59,21 @@ typedef struct BlkLimits {
     uint64_t size;        /* bytes, the guest's view; a multiple of align */
     uint64_t discard_max; /* bytes in one DISCARD or ZERO; 0: not supported */
     uint32_t align;       /* offset and len are multiples: 512 or 4096 */
-    uint32_t block;       /* preferred I/O size, bytes */
+    uint32_t block;       /* preferred I/O size, bytes: a cluster, where that is at most 2 MiB */
     uint32_t max_iov;     /* entries in one request */
     bool read_only;
 } BlkLimits;
 
 typedef enum BlkCache { BLK_CACHE_WRITEBACK, BLK_CACHE_NONE, BLK_CACHE_UNSAFE } BlkCache;
 
-typedef enum BlkAio { BLK_AIO_AUTO, BLK_AIO_URING, BLK_AIO_THREADS } BlkAio;
+typedef enum BlkAio { BLK_AIO_AUTO, BLK_AIO_URING, BLK_AIO_THREADS, BLK_AIO_LIBAIO } BlkAio;
+
+/* What becomes of a request that the host failed. */
+typedef enum BlkOnError {
+    BLK_ERROR_REPORT, /* the guest sees it */
+    BLK_ERROR_IGNORE, /* the guest is told that all went well; reads give zeros */
+    BLK_ERROR_STOP,   /* it waits for blk_retry(); see blk_on_stop() */
+} BlkOnError;
 
 /* 1 MiB of tables serves 8 GiB of qcow2 with clusters of 64 KiB, or 4 GiB of UML COW. */
 #define BLK_META_DEFAULT ((uint64_t)1 << 20)
@@ -83,6 +90,10 @@ typedef struct BlkOptions {
     BlkCache cache;
     BlkAio aio;
     uint64_t metadata_cache; /* bytes of tables kept in memory; 0: BLK_META_DEFAULT */
+    bool discard_ignore; /* discards do nothing; zeros keep their room */
+    bool detect_zeroes;  /* writes of zeros become holes or zero clusters */
+    uint64_t iops, bps;  /* requests and bytes a second; 0: no limit */
+    BlkOnError on_error;
     const char *holder; /* name of the VM, for lock messages */
 } BlkOptions;
 
@@ -106,7 +117,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkNode, blk_close)
 
 const char *blk_name(const BlkNode *n);
 const char *blk_format(const BlkNode *n); /* driver's name: "raw", "umlcow", ... */
-const char *blk_engine(const BlkNode *n); /* "io_uring", "threads" */
+const char *blk_engine(const BlkNode *n); /* "io_uring", "libaio", "threads" */
 void blk_limits(BlkNode *n, BlkLimits *ret_limits);
 IoThread *blk_io_thread(BlkNode *n);
 
@@ -126,6 +137,16 @@ int blk_flush(BlkNode *n);
 /* Park new requests and wait until none is in flight; nests. Main thread. */
 void blk_drain_begin(BlkNode *n);
 void blk_drain_end(BlkNode *n);
+
+/* Limits do not count while @on, so that requests that wait for their turn are done; nests not.
+ * Main thread. */
+void blk_hurry(BlkNode *n, bool on);
+/* With BLK_ERROR_STOP: @fn is called when a request begins to wait, once until the next blk_retry(),
+ * on the node's IoThread, where nothing may be waited for. Before the first request. */
+void blk_on_stop(BlkNode *n, void (*fn)(void *opaque, BlkNode *n, int err), void *opaque);
+/* Start the requests that wait behind an error once more; with @fail let errors be seen, these and
+ * all until the next call. Main thread. */
+void blk_retry(BlkNode *n, bool fail);
 
 /* Unflushed and unlocked state is never freed under a client: */
 typedef struct BlkStats {

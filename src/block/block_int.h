@@ -19,6 +19,7 @@
 typedef struct BlkEngine BlkEngine;
 typedef struct BlkUring BlkUring;
 typedef struct BlkPool BlkPool;
+typedef struct BlkAioRing BlkAioRing;
 typedef struct BlkFile BlkFile;
 
 #define BLK_SECTOR 512u
@@ -75,6 +76,7 @@ typedef struct BlkBaseRef {
     char *format;        /* owned; as it stands there; NULL: not said */
     const char *field;   /* borrowed; what messages call the path's field: "backing file name" */
     uint64_t offset;     /* of the field in the file, bytes */
+    uint64_t size;       /* bytes that a base must have; NEEDS_BASE only */
 } BlkBaseRef;
 
 /* A base that is open, for attach(), create() and set_base(). */
@@ -191,6 +193,7 @@ typedef struct BlkDriver {
 } BlkDriver;
 
 typedef struct BlkWorker BlkWorker;
+typedef struct BlkPolicy BlkPolicy;
 
 struct BlkNode {
     /* constant after open */
@@ -213,6 +216,7 @@ struct BlkNode {
     unsigned drained; /* depth of blk_drain_begin() */
     unsigned in_submit; /* depth of driver submits on the stack */
     BlkWorker *worker;  /* owned; made at first use */
+    BlkPolicy *policy;  /* owned; NULL: requests go as they come */
     BlkReq *parked_head, **parked_tail;
     BlkReq *late_head, **late_tail; /* done, to be told from the loop; error in scratch[0] */
 
@@ -225,6 +229,7 @@ struct BlkNode {
 /* BlkReq.flags */
 #define BLK_REQ_THROUGH 1u /* not parked by a drain: of the one who drains */
 #define BLK_REQ_META 2u    /* format's metadata: through the page cache even with cache=none */
+#define BLK_REQ_ZEROED 4u  /* a WRITE that policy.c has made a ZERO */
 
 /* ---- graph.c ---- */
 
@@ -241,6 +246,37 @@ void blk_complete(BlkReq *req, int err);
 
 /* Bytes of [@pos, @pos + @len) of @n's disk that its base has; the rest reads as zeros. */
 uint64_t blk_base_part(const BlkNode *n, uint64_t pos, uint64_t len);
+
+/* ---- policy.c, limit.c: what an operator wants done with a disk's requests ---- */
+
+typedef struct BlkLimit BlkLimit;
+
+/* Transfer full, or NULL: nothing is asked for, or with @error set it cannot be had. */
+BlkPolicy *blk_policy_new(BlkNode *n, const BlkOptions *o, GError **error);
+void blk_policy_free(BlkPolicy *p);
+
+typedef enum BlkAdmit { BLK_ADMIT_START, BLK_ADMIT_WAIT, BLK_ADMIT_DONE } BlkAdmit;
+
+/* All on the IoThread. What to do with @req before the driver sees it; WAIT: it is kept. */
+BlkAdmit blk_policy_admit(BlkPolicy *p, BlkReq *req);
+/* @req failed with *@err. True: it is kept. */
+bool blk_policy_keeps(BlkPolicy *p, BlkReq *req, int *err); /* the error: into scratch[0] */
+/* The node drains, or does no more. */
+void blk_policy_drain(BlkPolicy *p, bool on);
+void blk_policy_hurry(BlkPolicy *p, bool on);
+/* The requests kept behind errors, a list by next, the oldest first. @failing: none are from now. */
+BlkReq *blk_policy_take_kept(BlkPolicy *p, bool failing);
+void blk_policy_on_stop(BlkPolicy *p, void (*fn)(void *opaque, BlkNode *n, int err),
+                        void *opaque);
+
+/* NULL with LODGE_ERROR_HOST. @start starts a request when its turn has come. */
+BlkLimit *blk_limit_new(IoThread *io, uint64_t iops, uint64_t bps,
+                        void (*start)(void *opaque, BlkReq *req), void *opaque, GError **error);
+void blk_limit_free(BlkLimit *l);
+/* True: go. False: it is kept until its turn comes. */
+bool blk_limit_admit(BlkLimit *l, BlkReq *req);
+void blk_limit_hold(BlkLimit *l, bool on);  /* nothing starts: the node drains */
+void blk_limit_hurry(BlkLimit *l, bool on); /* everything starts at once */
 
 /* ---- driver_table.c ---- */
 
@@ -312,6 +348,7 @@ struct BlkNewFile {
     int fd;     /* owned */
     char *path; /* owned; the name to get */
     char *temp; /* owned; the name meanwhile, or NULL: it has none */
+    bool lazy;  /* published without a sync: as safe as cp */
 };
 
 /* @what: "image", "overlay", for messages. Transfer full; LODGE_ERROR_HOST. */
@@ -499,6 +536,7 @@ void blk_xfer_end(BlkReq *req);
 unsigned iov_slice(const struct iovec *iov, unsigned niov, uint64_t skip, uint64_t len,
                    struct iovec *ret_iov);
 void iov_zero(const struct iovec *iov, unsigned niov, uint64_t skip, uint64_t len);
+bool buffer_is_zero(const void *buf, size_t len);
 size_t iov_gather(const struct iovec *iov, unsigned niov, uint64_t skip, void *buf, size_t len);
 size_t iov_scatter(const struct iovec *iov, unsigned niov, uint64_t skip, const void *buf,
                    size_t len);
@@ -509,6 +547,7 @@ struct BlkEngine {
     unsigned refs; /* main thread only */
     IoThread *io;  /* borrowed */
     BlkUring *uring; /* owned, or NULL */
+    BlkAioRing *aio; /* owned, or NULL */
     BlkPool *pool;   /* owned */
 };
 
@@ -528,6 +567,15 @@ void blk_uring_free(BlkUring *u);
 int blk_uring_add_file(BlkUring *u, int fd);
 void blk_uring_remove_file(BlkUring *u, int slot);
 void blk_uring_submit(BlkUring *u, BlkReq *req);
+
+/* ---- engine_aio.c ---- */
+
+/* NULL and *ret_errno where the kernel has none. @pool outlives it. */
+BlkAioRing *blk_aio_new(IoThread *io, BlkPool *pool, int *ret_errno);
+void blk_aio_free(BlkAioRing *a);
+/* Whether @req may be submitted here. */
+bool blk_aio_takes(const BlkReq *req);
+void blk_aio_submit(BlkAioRing *a, BlkReq *req);
 
 /* ---- engine_pool.c ---- */
 

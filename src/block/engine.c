@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The engine of one disk: an io_uring for reads, writes and flushes where the kernel has one, and
- * a thread pool for everything else, or for everything. Shared by the nodes of the disk, made and
+ * The engine of one disk: an io_uring for reads, writes and flushes where the kernel has one, or
+ * native AIO where that is asked for, and a thread pool for everything else, or for everything. Shared by the nodes of the disk, made and
  * freed on the main thread, used on the disk's IoThread.
  */
 #include <sys/uio.h>
@@ -14,7 +14,17 @@ BlkEngine *blk_engine_new(IoThread *io, BlkAio aio, GError **error)
 
     e->refs = 1;
     e->io = io;
-    if (aio != BLK_AIO_THREADS) {
+    e->pool = blk_pool_new(io);
+    if (aio == BLK_AIO_LIBAIO) {
+        int errnum = 0;
+        e->aio = blk_aio_new(io, e->pool, &errnum);
+        if (!e->aio) {
+            lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                       "aio=libaio: the host refuses it (%s); leave it out, or aio=threads",
+                       g_strerror(errnum));
+            return NULL;
+        }
+    } else if (aio != BLK_AIO_THREADS) {
         int errnum = 0;
         e->uring = blk_uring_new(io, &errnum);
         if (!e->uring && aio == BLK_AIO_URING) {
@@ -24,7 +34,6 @@ BlkEngine *blk_engine_new(IoThread *io, BlkAio aio, GError **error)
             return NULL;
         }
     }
-    e->pool = blk_pool_new(io);
     return g_steal_pointer(&e);
 }
 
@@ -39,13 +48,14 @@ void blk_engine_unref(BlkEngine *e)
     if (!e || --e->refs)
         return;
     blk_uring_free(e->uring);
+    blk_aio_free(e->aio);
     blk_pool_free(e->pool);
     g_free(e);
 }
 
 const char *blk_engine_kind(const BlkEngine *e)
 {
-    return e->uring ? "io_uring" : "threads";
+    return e->uring ? "io_uring" : e->aio ? "libaio" : "threads";
 }
 
 /* Without io_uring: what lies in the page cache is read at once, as a thread would cost ten times
@@ -72,6 +82,8 @@ void blk_engine_submit(BlkEngine *e, BlkReq *req)
     }
     if (e->uring && (req->op == BLK_READ || req->op == BLK_WRITE || req->op == BLK_FLUSH))
         blk_uring_submit(e->uring, req);
+    else if (e->aio && blk_aio_takes(req))
+        blk_aio_submit(e->aio, req);
     else
         blk_pool_submit(e->pool, req);
 }

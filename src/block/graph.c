@@ -50,6 +50,7 @@ void blk_node_free(BlkNode *n)
     if (!n)
         return;
     blk_worker_free(n->worker);
+    blk_policy_free(n->policy);
     n->drv->close(n);
     blk_node_free(n->file);
     blk_node_free(n->base);
@@ -96,11 +97,29 @@ uint64_t blk_base_part(const BlkNode *n, uint64_t pos, uint64_t len)
 
 /* ---- out ---- */
 
+/* One request less is in flight. */
+static void leave(BlkNode *n)
+{
+    if (--n->in_flight == 0 && n->drained) {
+        g_mutex_lock(&n->idle_mutex);
+        n->idle = true;
+        g_cond_broadcast(&n->idle_cond);
+        g_mutex_unlock(&n->idle_mutex);
+    }
+}
+
 static void finish(BlkReq *req, int err)
 {
     BlkNode *n = req->node;
-    unsigned op = req->op;
 
+    if (req->flags & BLK_REQ_ZEROED)
+        req->op = BLK_WRITE;
+    if (err && n->policy && !(req->flags & (BLK_REQ_THROUGH | BLK_REQ_REFUSED)) &&
+        blk_policy_keeps(n->policy, req, &err)) {
+        leave(n);
+        return;
+    }
+    unsigned op = req->op;
     if (op < G_N_ELEMENTS(n->ops)) {
         atomic_fetch_add_explicit(&n->ops[op], 1, memory_order_relaxed);
         if (err)
@@ -109,12 +128,7 @@ static void finish(BlkReq *req, int err)
             atomic_fetch_add_explicit(&n->bytes[op], req->len, memory_order_relaxed);
     }
     req->done(req, err);
-    if (--n->in_flight == 0 && n->drained) {
-        g_mutex_lock(&n->idle_mutex);
-        n->idle = true;
-        g_cond_broadcast(&n->idle_cond);
-        g_mutex_unlock(&n->idle_mutex);
-    }
+    leave(n);
 }
 
 static void run_late(void *opaque)
@@ -178,7 +192,18 @@ static void enter(BlkNode *n, BlkReq *req)
         complete_late(req, (int)req->scratch[ERROR_SLOT]);
         return;
     }
-    blk_start(n, req);
+    switch (n->policy && !(req->flags & BLK_REQ_THROUGH) ? blk_policy_admit(n->policy, req)
+                                                          : BLK_ADMIT_START) {
+    case BLK_ADMIT_START:
+        blk_start(n, req);
+        break;
+    case BLK_ADMIT_WAIT:
+        break;
+    case BLK_ADMIT_DONE:
+        n->in_flight++;
+        complete_late(req, 0);
+        break;
+    }
 }
 
 static void take_inbox(void *opaque)
@@ -341,6 +366,8 @@ static void drain_enter(void *opaque)
     BlkNode *n = opaque;
 
     n->drained++;
+    if (n->policy)
+        blk_policy_drain(n->policy, true);
     g_mutex_lock(&n->idle_mutex);
     n->idle = n->in_flight == 0;
     g_mutex_unlock(&n->idle_mutex);
@@ -364,6 +391,8 @@ static void drain_leave(void *opaque)
     BlkReq *req = n->parked_head;
     n->parked_head = NULL;
     n->parked_tail = &n->parked_head;
+    if (n->policy)
+        blk_policy_drain(n->policy, false);
     while (req) {
         BlkReq *next = req->next;
         enter(n, req);
@@ -376,6 +405,58 @@ void blk_drain_end(BlkNode *n)
     io_thread_call(n->io, drain_leave, n);
 }
 
+/* ---- limits and errors ---- */
+
+typedef struct Order {
+    BlkNode *n;
+    bool on;
+} Order;
+
+static void hurry_here(void *opaque)
+{
+    Order *o = opaque;
+
+    blk_policy_hurry(o->n->policy, o->on);
+}
+
+void blk_hurry(BlkNode *n, bool on)
+{
+    if (n->policy)
+        io_thread_call(n->io, hurry_here, &(Order){n, on});
+}
+
+void blk_on_stop(BlkNode *n, void (*fn)(void *opaque, BlkNode *n, int err), void *opaque)
+{
+    if (n->policy)
+        blk_policy_on_stop(n->policy, fn, opaque);
+}
+
+static void retry_here(void *opaque)
+{
+    Order *o = opaque;
+    BlkNode *n = o->n;
+    BlkReq *req = blk_policy_take_kept(n->policy, o->on);
+
+    while (req) {
+        BlkReq *next = req->next;
+        if (o->on) {
+            req->flags |= BLK_REQ_REFUSED; /* its error is in the slot, and is not kept again */
+            n->in_flight++;
+            complete_late(req, (int)req->scratch[ERROR_SLOT]);
+        } else {
+            req->flags &= (uint8_t)~BLK_REQ_ZEROED;
+            enter(n, req);
+        }
+        req = next;
+    }
+}
+
+void blk_retry(BlkNode *n, bool fail)
+{
+    if (n->policy)
+        io_thread_call(n->io, retry_here, &(Order){n, fail});
+}
+
 static void nothing(void *opaque)
 {
 }
@@ -384,6 +465,8 @@ void blk_close(BlkNode *n)
 {
     if (!n)
         return;
+    blk_hurry(n, true); /* what waits is done, with its error where it has one */
+    blk_retry(n, true);
     blk_drain_begin(n);
     io_thread_call(n->io, nothing, NULL); /* what was posted for the node has run after this */
     blk_node_free(n);

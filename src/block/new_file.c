@@ -119,7 +119,7 @@ static int replace(BlkNewFile *f)
 
 int blk_new_file_publish(BlkNewFile *f, bool overwrite)
 {
-    int err = fdatasync(f->fd) == 0 ? 0 : errno;
+    int err = f->lazy || fdatasync(f->fd) == 0 ? 0 : errno;
 
     if (!err)
         err = overwrite ? replace(f) : give_name(f, f->path);

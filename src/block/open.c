@@ -226,8 +226,10 @@ static bool take_named(BlkOpener *op, BlkNode *n, const char *recorded, GError *
                               "'%s': has the base '%s', not '%s'; leave base= out, or record "
                               "another one by lodge image rebase",
                               image, recorded, base->path);
-        lodge_note("disk %s: '%s': its base '%s' is gone; '%s' is used in its place; lodge image "
-                   "rebase --unsafe records that", n->name, image, recorded, base->path);
+        if (!(op->flags & BLK_OPEN_QUIET))
+            lodge_note("disk %s: '%s': its base '%s' is gone; '%s' is used in its place; lodge "
+                       "image rebase --unsafe records that",
+                       n->name, image, recorded, base->path);
         return true;
     }
     if (n->read_only)
@@ -236,8 +238,9 @@ static bool take_named(BlkOpener *op, BlkNode *n, const char *recorded, GError *
     BlkBaseInfo info = blk_base_info(n->base, path, base->path);
     if (!n->drv->set_base(n, &info, error))
         return false;
-    lodge_note("disk %s: '%s': Switching backing file to '%s' (was '%s')", n->name, image, path,
-               recorded);
+    if (!(op->flags & BLK_OPEN_QUIET))
+        lodge_note("disk %s: '%s': Switching backing file to '%s' (was '%s')", n->name, image,
+                   path, recorded);
     return true;
 }
 
@@ -341,6 +344,11 @@ static bool check_options(const BlkOptions *o, GError **error)
         }
     if (o->base && !*o->base)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': base= is empty; name a file", o->file);
+    if (o->aio == BLK_AIO_LIBAIO && o->cache != BLK_CACHE_NONE)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "'%s': aio=libaio blocks without O_DIRECT; add cache=none, or leave it "
+                          "out",
+                          o->file);
     if (o->metadata_cache > BLK_META_MAX)
         return lodge_fail(error, LODGE_ERROR_LIMIT, "'%s': metadata-cache= is over 32M", o->file);
     return true;
@@ -377,6 +385,15 @@ BlkNode *blk_open_flags(const char *name, const BlkOptions *o, unsigned flags, I
                         .engine = engine};
         if (engine)
             n = open_all(&op, error);
+    }
+    if (n) {
+        g_autoptr(GError) why = NULL;
+        n->policy = blk_policy_new(n, o, &why);
+        if (why) {
+            g_propagate_error(error, g_steal_pointer(&why));
+            blk_close(n);
+            n = NULL;
+        }
     }
     if (!n && !(flags & BLK_OPEN_QUIET))
         g_prefix_error(error, "disk %s: ", name);

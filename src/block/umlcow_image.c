@@ -67,6 +67,7 @@ bool cow_open(BlkNode *n, const BlkOpenHow *how, BlkBaseRef *ret_base, GError **
     ret_base->path = g_strdup(c->layout.backing);
     ret_base->field = "backing file name";
     ret_base->offset = cow_path_offset(c->layout.kind);
+    ret_base->size = c->layout.size;
     cow_pieces_init(c, how->meta_bytes);
     return true;
 }
@@ -189,13 +190,15 @@ bool cow_check(BlkNode *n, bool repair, BlkReport *r, GError **error)
     g_autofree uint8_t *buf = g_malloc(CHUNK);
 
     r->total = align_up(l->size, COW_SECTOR) / COW_SECTOR;
-    uint64_t used = MIN((r->total + 7) / 8, c->bitmap_bytes);
+    /* What lies behind the file's end is zeros. */
+    uint64_t there = f->size > l->bitmap_offset ? f->size - l->bitmap_offset : 0;
+    uint64_t used = MIN((r->total + 7) / 8, MIN(c->bitmap_bytes, there));
     r->end = least;
     for (uint64_t at = 0; at < used; at += CHUNK) {
         size_t len = MIN(CHUNK, used - at);
         /* A bitmap is mostly a hole; do not read terabytes of it. */
-        BlkReq st = {.op = BLK_STATUS, .offset = align_down(l->bitmap_offset + at, BLK_SECTOR),
-                     .len = align_up(used - at + BLK_SECTOR, BLK_SECTOR)};
+        uint64_t from = align_down(l->bitmap_offset + at, BLK_SECTOR);
+        BlkReq st = {.op = BLK_STATUS, .offset = from, .len = n->file->limits.size - from};
         if (blk_wait(n->file, &st) == 0 && st.status == BLK_ST_BELOW &&
             st.status_len > CHUNK + BLK_SECTOR) {
             at += align_down(st.status_len - BLK_SECTOR - CHUNK, CHUNK);

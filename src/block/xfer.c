@@ -85,6 +85,18 @@ size_t iov_scatter(const struct iovec *iov, unsigned niov, uint64_t skip, const 
     return iov_walk(IOV_SCATTER, iov, niov, skip, (uint8_t *)buf, len);
 }
 
+bool buffer_is_zero(const void *buf, size_t len)
+{
+    static const uint8_t zeros[16];
+    const uint8_t *p = buf;
+
+    if (len < sizeof zeros)
+        return memcmp(p, zeros, len) == 0;
+    /* The rest is compared with itself, 16 bytes off: libc has the fastest loop for that. */
+    return memcmp(p, zeros, sizeof zeros) == 0 &&
+           memcmp(p, p + sizeof zeros, len - sizeof zeros) == 0;
+}
+
 static bool iov_is_aligned(const BlkReq *req)
 {
     for (unsigned i = 0; i < req->niov; i++)

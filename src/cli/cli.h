@@ -45,16 +45,19 @@ typedef struct Verb {
     const char *text;     /* paragraphs of the man page, an empty line between them */
     const OptSpec *opts;  /* never NULL; an empty table ends at once */
     const VerbExample *examples; /* NULL: none */
-    /* @argc, @argv: the words behind the verb. Return: the exit status, errors told already. */
+    const struct Verb *verbs; /* of a family ("image"): its rows, named "image create"; or NULL */
+    /* NULL for a family. @argc, @argv: the words behind the verb. Return: the exit status, errors told already. */
     int (*run)(const struct Verb *self, int argc, char **argv);
 } Verb;
 
 extern const Verb verb_table[]; /* src/cli/verb_table.c */
 
-/* Transfer none; NULL: no such verb. */
-const Verb *verb_find(const char *name);
+/* Transfer none; NULL: no such verb. @family: NULL for the verbs of the program itself. */
+const Verb *verb_find(const Verb *family, const char *name);
 /* The verb that @name may stand for; NULL: none is near. */
-const char *verb_nearest(const char *name);
+const char *verb_nearest(const Verb *family, const char *name);
+/* The last word of its name: "create" of "image create". */
+const char *verb_word(const Verb *v);
 
 /* The exit status for @error. @around_guest: the status belongs to the guest (--debug-exit), so
  * every failure of ours is STATUS_LODGE. */
@@ -72,6 +75,7 @@ void help_print(const Verb *v);
 
 extern const OptSpec doctor_options_table[], help_options_table[], json_options_table[],
     no_options_table[], screen_options_table[], type_options_table[], view_options_table[];
+extern const Verb image_verbs[];
 int verb_run(const Verb *self, int argc, char **argv);
 int verb_doctor(const Verb *self, int argc, char **argv);
 int verb_devices(const Verb *self, int argc, char **argv);

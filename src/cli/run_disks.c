@@ -4,6 +4,7 @@
 
 #include "lodge/error.h"
 
+#include "machine.h"
 #include "run_compile.h"
 #include "verb_run.h"
 
@@ -104,7 +105,9 @@ static bool add_drive(Tree *t, const OptValue *v, const SubSpec *subs, const cha
 
 bool compile_disks(Tree *t, const Options *o, GError **error)
 {
-    static const char *const texts[] = {"base", "format", "cache", "aio"};
+    static const char *const texts[] = {"base", "base-format", "format", "cache", "aio", "discard",
+                                        "detect-zeroes", "iops", "bps", "on-error",
+                                        "metadata-cache"};
     unsigned n = 0;
 
     for (const OptValue *v = NULL; (v = options_next(o, "disk", v)); n++) {
@@ -112,6 +115,7 @@ bool compile_disks(Tree *t, const Options *o, GError **error)
         g_autofree char *path = g_strdup_printf("/backends/block/%s", id);
         const char *file = opt_sub(v, "file");
         const char *bus = opt_sub(v, "bus");
+        BlkOptions checked;
 
         if (!file || !file[0])
             return lodge_fail(error, LODGE_ERROR_CONFIG, "--disk: no file; write --disk FILE");
@@ -133,6 +137,10 @@ bool compile_disks(Tree *t, const Options *o, GError **error)
         }
         tree_set_bool(t, path, "read-only", opt_sub_on(v, "ro"));
         tree_set_bool(t, path, "snapshot", opt_sub_on(v, "snapshot"));
+        if (!machine_disk_options(t, id, &checked, error)) {
+            g_prefix_error(error, "--disk: ");
+            return false;
+        }
         if (g_strcmp0(bus, "none")) {
             bool ide = !g_strcmp0(bus, "ide");
 

@@ -29,9 +29,29 @@ static char *choices(const OptSpec *o)
     return list;
 }
 
+static void print_options(const Verb *v);
+
+/* A family's second word is one of its verbs; what follows belongs to that. */
+static void print_family(const Verb *family)
+{
+    printf("        %s)\n            files=1\n            case ${COMP_WORDS[2]} in\n",
+           family->name);
+    for (const Verb *v = family->verbs; v->name; v++)
+        print_options(v);
+    printf("            esac\n            [ -z \"$words\" ] || files=\n"
+           "            [ \"$COMP_CWORD\" -ne 2 ] || { files=; words=\"");
+    for (const Verb *v = family->verbs; v->name; v++)
+        printf("%s%s", v == family->verbs ? "" : " ", verb_word(v));
+    printf("\"; }\n            case $cur in -*) files= ;; esac ;;\n");
+}
+
 static void print_options(const Verb *v)
 {
-    printf("        %s)\n            opts=\"--help", v->name);
+    if (v->verbs) {
+        print_family(v);
+        return;
+    }
+    printf("        %s)\n            opts=\"--help", verb_word(v));
     for (const OptSpec *o = v->opts; o->name; o++) {
         if (!(o->flags & OPT_REFUSED))
             printf(" --%s", o->name);

@@ -76,12 +76,17 @@ static void print_option(const OptSpec *o)
     }
 }
 
+static void print_verbs(const Verb *rows)
+{
+    for (const Verb *v = rows; v->name; v++)
+        printf("  %-12s %s\n", verb_word(v), v->help);
+}
+
 static void print_all(void)
 {
     printf("Usage: lodge VERB [OPTION]...\n"
            "Virtual machines on Linux, from the command line.\n\n");
-    for (const Verb *v = verb_table; v->name; v++)
-        printf("  %-12s %s\n", v->name, v->help);
+    print_verbs(verb_table);
     printf("\nlodge help VERB tells more. A first machine:\n"
            "  lodge run --kernel /boot/vmlinuz-$(uname -r) --disk root.img\n");
 }
@@ -95,6 +100,11 @@ void help_print(const Verb *v)
     printf("Usage: lodge %s %s\n", v->name, v->synopsis);
     printf("%c%s.\n", g_ascii_toupper(v->help[0]), v->help + 1);
     print_paragraphs(v->text);
+    if (v->verbs) {
+        printf("\nVerbs:\n");
+        print_verbs(v->verbs);
+        printf("\nlodge %s VERB --help tells more.\n", v->name);
+    }
     if (v->opts->name)
         printf("\nOptions:\n");
     for (const OptSpec *o = v->opts; o->name; o++) {
@@ -172,6 +182,39 @@ static void man_statuses(void)
     }
 }
 
+static void man_options(const Verb *v)
+{
+    for (const OptSpec *o = v->opts; o->name; o++) {
+        if (is_listed(o))
+            man_option(o);
+    }
+}
+
+static void man_examples(const Verb *v)
+{
+    for (const VerbExample *e = v->examples; e && e->line; e++) {
+        man_text(e->text);
+        printf("\n\n```\n%s\n```\n\n", e->line);
+    }
+}
+
+/* A family's page has a section for each of its verbs. */
+static void man_rows(const Verb *family)
+{
+    for (const Verb *v = family->verbs; v->name; v++) {
+        printf("# LODGE ");
+        for (const char *s = v->name; *s; s++)
+            putchar(g_ascii_toupper(*s));
+        printf("\n\n*lodge %s* ", v->name);
+        man_text(v->synopsis);
+        printf("\n\n");
+        man_text(v->text);
+        printf("\n\n");
+        man_options(v);
+        man_examples(v);
+    }
+}
+
 static void man_verb(const Verb *v)
 {
     printf("lodge-%s(1)\n\n# NAME\n\nlodge-%s - ", v->name, v->name);
@@ -183,16 +226,12 @@ static void man_verb(const Verb *v)
     printf("\n\n");
     if (v->opts->name)
         printf("# OPTIONS\n\n");
-    for (const OptSpec *o = v->opts; o->name; o++) {
-        if (is_listed(o))
-            man_option(o);
-    }
+    man_options(v);
+    if (v->verbs)
+        man_rows(v);
     if (v->examples)
         printf("# EXAMPLES\n\n");
-    for (const VerbExample *e = v->examples; e && e->line; e++) {
-        man_text(e->text);
-        printf("\n\n```\n%s\n```\n\n", e->line);
-    }
+    man_examples(v);
     man_statuses();
     printf("# SEE ALSO\n\n*lodge*(1)\n");
 }
@@ -223,16 +262,21 @@ static void man_all(void)
 int verb_help(const Verb *self, int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(Options) o = options_parse(self->opts, argc, argv, 1, &error);
-    const char *name = o && o->args->len ? g_ptr_array_index(o->args, 0) : NULL;
-    const Verb *v = name ? verb_find(name) : NULL;
+    g_autoptr(Options) o = options_parse(self->opts, argc, argv, 2, &error);
+    const Verb *v = NULL;
 
-    if (o && name && !v) {
-        const char *near = verb_nearest(name);
+    for (guint i = 0; o && i < o->args->len && !error; i++) {
+        const char *name = g_ptr_array_index(o->args, i);
+        const Verb *family = v;
 
-        lodge_fail(&error, LODGE_ERROR_CONFIG, "\"%s\": no such verb; %s%s%s", name,
-                   near ? "did you mean " : "lodge help lists them", near ? near : "",
-                   near ? "?" : "");
+        v = family && !family->verbs ? NULL : verb_find(family, name);
+        if (!v) {
+            const char *near = family && !family->verbs ? NULL : verb_nearest(family, name);
+
+            lodge_fail(&error, LODGE_ERROR_CONFIG, "\"%s\": no such verb; %s%s%s", name,
+                       near ? "did you mean " : "lodge help lists them", near ? near : "",
+                       near ? "?" : "");
+        }
     }
     if (error)
         return cli_fail(self->name, error, false);

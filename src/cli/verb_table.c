@@ -56,24 +56,24 @@ const Verb verb_table[] = {
      "power button; a second one ends the machine at once.\n\n"
      "Sub-options stand behind commas as KEY=VALUE; a comma that belongs to a value is doubled. "
      "Sizes take K, M, G and T, powers of 1024.",
-     run_options_table, run_examples, verb_run},
+     run_options_table, run_examples, NULL, verb_run},
     {"doctor", "[--json]", "see whether this host can run machines, and what to do if not",
      "Looks at what Lodge needs of the host, one line a check: ok, warning (something works less "
      "well or not at all) or fail (machines cannot run), with what to do about it. The check named "
      "assist measures code in a throw-away machine of its own, for less than half a second.\n\n"
      "The status is 0, or 1 when a check failed.",
-     doctor_options_table, NULL, verb_doctor},
+     doctor_options_table, NULL, NULL, verb_doctor},
     {"screen", "[--png FILE] [--json] NAME", "show the screen of a running machine",
      "Prints the text that is on the screen of machine NAME, without the blanks at the ends of "
      "lines. In a graphics mode there is no text: take a picture with --png.",
-     screen_options_table, screen_examples, verb_screen},
+     screen_options_table, screen_examples, NULL, verb_screen},
     {"type", "[OPTION]... NAME [TEXT]...", "type on the keyboard of a running machine",
      "Presses the keys of a US keyboard that type TEXT, at a pace that a guest can follow, and "
      "returns when they are typed. Several words are typed with a blank between them. In TEXT, \\n "
      "is Enter, \\t is Tab and \\\\ is a backslash; there is no Enter at the end unless --enter is "
      "given. A character that is not on the keyboard is an error, and nothing is typed.\n\n"
      "Ctrl-C stops the typing.",
-     type_options_table, type_examples, verb_type},
+     type_options_table, type_examples, NULL, verb_type},
     {"view", "[--port N] [--address ADDR] [--json] NAME",
      "serve the screen of a running machine to browsers",
      "Prints the address at which a browser on this host finds the screen, keyboard and mouse of "
@@ -84,30 +84,51 @@ const Verb verb_table[] = {
      "after the page was loaded anew.\n\n"
      "It listens on the loopback interface. With --address, others can reach it, and what they see "
      "and type is not encrypted: better let ssh -L carry the port.",
-     view_options_table, view_examples, verb_view},
+     view_options_table, view_examples, NULL, verb_view},
+    {.name = "image", .synopsis = "VERB [OPTION]... FILE...",
+     .help = "make, convert, check and change disk images",
+     .text = "Works on images that no machine has open for writing; who has one is named. Formats are "
+     "known by their first bytes, or said by --format. The format of a base is never guessed: what "
+     "is not raw is recorded in the overlay, or said by --base-format.\n\n"
+     "A new image gets its name when it is whole: what fails or is interrupted leaves nothing. On a "
+     "terminal, a bar shows how far it is.\n\n"
+     "Sizes take K, M, G and T, powers of 1024.",
+     .opts = no_options_table, .verbs = image_verbs},
     {"devices", "[--json] [CLASS|NAME]", "list device classes, or the devices of a machine",
      "Those on bus pci or isa can be added by lodge run --device; the others stand on the board. "
      "With CLASS, only that one. With the NAME of a running machine, its devices: class, bus, "
      "address, and the values of the properties.",
-     json_options_table, NULL, verb_devices},
+     json_options_table, NULL, NULL, verb_devices},
     {"version", "[--json]", "print the version and what libraries are there",
      "A library that is loaded at first use may be missing; then what it is for does not work, and "
      "says so.",
-     json_options_table, NULL, verb_version},
+     json_options_table, NULL, NULL, verb_version},
     {"completion", "bash", "print a completion script",
      "For bash: put eval \"$(lodge completion bash)\" into ~/.bashrc, or the script itself into "
      "/etc/bash_completion.d.",
-     no_options_table, NULL, verb_completion},
-    {"help", "[VERB]", "print help",
+     no_options_table, NULL, NULL, verb_completion},
+    {"help", "[VERB [VERB]]", "print help",
      "The same as lodge VERB --help. With --man, prints the source of the man page for scdoc.",
-     help_options_table, NULL, verb_help},
+     help_options_table, NULL, NULL, verb_help},
     {NULL},
 };
 
-const Verb *verb_find(const char *name)
+static const Verb *rows_of(const Verb *family)
 {
-    for (const Verb *v = verb_table; v->name; v++) {
-        if (!strcmp(v->name, name))
+    return family ? family->verbs : verb_table;
+}
+
+const char *verb_word(const Verb *v)
+{
+    const char *blank = strrchr(v->name, ' ');
+
+    return blank ? blank + 1 : v->name;
+}
+
+const Verb *verb_find(const Verb *family, const char *name)
+{
+    for (const Verb *v = rows_of(family); v->name; v++) {
+        if (!strcmp(verb_word(v), name))
             return v;
     }
     return NULL;
@@ -117,10 +138,10 @@ static const char *verb_next(const void *opaque, unsigned i)
 {
     const Verb *v = opaque;
 
-    return v[i].name;
+    return v[i].name ? verb_word(&v[i]) : NULL;
 }
 
-const char *verb_nearest(const char *name)
+const char *verb_nearest(const Verb *family, const char *name)
 {
-    return name_nearest(name, verb_next, verb_table);
+    return name_nearest(name, verb_next, rows_of(family));
 }

@@ -41,7 +41,8 @@ COMMAND_FN(cmd_query_status)
         return false;
     JsonOut *out = control_return(r);
     json_object(out, "return");
-    json_string(out, "status", states[machine_state(m)]);
+    json_string(out, "status",
+                machine_stalled(m) ? "io-error" : states[machine_state(m)]);
     json_bool(out, "singlestep", false);
     json_bool(out, "running", machine_state(m) == MACHINE_RUNNING);
     json_end(out);

@@ -44,7 +44,7 @@ static void tell(Machine *m, MachineEvent what)
 
 /* ---- requests ---- */
 
-static void request(Machine *m, unsigned bits)
+void machine_request(Machine *m, unsigned bits)
 {
     lodge_lock(&m->request_lock);
     bool late = m->closed, queue = !late && !m->poll_queued;
@@ -82,13 +82,13 @@ void machine_on_request(Board *b, BoardRequest what, int arg)
         lodge_note("the guest's kernel died and boots its crash kernel");
         return;
     }
-    request(m, 1u << what);
+    machine_request(m, 1u << what);
 }
 
 void machine_on_triple_fault(void *opaque, unsigned cpu)
 {
     lodge_trace("guest", "vCPU %u: triple fault", cpu);
-    request(opaque, REQUEST_TRIPLE_FAULT);
+    machine_request(opaque, REQUEST_TRIPLE_FAULT);
 }
 
 void machine_on_cpu_stopped(void *opaque, unsigned cpu, const VcpuStopInfo *info)
@@ -100,7 +100,7 @@ void machine_on_cpu_stopped(void *opaque, unsigned cpu, const VcpuStopInfo *info
         m->stop_info = *info;
     }
     lodge_unlock(&m->request_lock);
-    request(m, REQUEST_CPU_STOPPED);
+    machine_request(m, REQUEST_CPU_STOPPED);
 }
 
 /* ---- coming to rest ---- */
@@ -135,6 +135,8 @@ static void drain_all(Machine *m, bool begin)
 
 static void wake_all(Machine *m)
 {
+    machine_disks_hurry(m, false);
+    machine_disks_retry(m, false);
     drain_all(m, false);
     for (unsigned i = m->devices->len; i-- > 0;)
         device_resume(g_ptr_array_index(m->devices, i));
@@ -147,6 +149,7 @@ static bool quiesce_all(Machine *m, GError **error)
     g_mutex_init(&q->mutex);
     g_cond_init(&q->cond);
     q->waiting = g_hash_table_new(NULL, NULL);
+    machine_disks_hurry(m, true);
     for (unsigned i = 0; i < m->devices->len; i++)
         g_hash_table_add(q->waiting, g_ptr_array_index(m->devices, i));
     for (unsigned i = 0; i < m->devices->len; i++)
@@ -229,8 +232,9 @@ static void end(Machine *m, MachineEnd why, int status, char *report)
         return;
     }
     g_autoptr(GError) error = NULL;
-    bool was_running = m->state == MACHINE_RUNNING;
+    bool was_running = m->state == MACHINE_RUNNING || m->stalled;
     m->state = MACHINE_ENDED;
+    machine_disks_retry(m, true); /* what failed on a disk is told now */
     lodge_lock(&m->request_lock);
     m->closed = true;
     lodge_unlock(&m->request_lock);
@@ -306,6 +310,7 @@ static bool enter_guest(Machine *m, const BootCpu *cpu, GError **error)
 static void reset_now(Machine *m, MachineEvent who)
 {
     GError *error = NULL;
+    machine_disks_retry(m, true);
     if (rest(m, &error)) {
         /* What another vCPU asked for on the way here is answered by this reset. */
         lodge_lock(&m->request_lock);
@@ -325,6 +330,18 @@ static void reset_now(Machine *m, MachineEvent who)
     char *report = g_strdup_printf("the machine cannot be reset: %s", error->message);
     g_error_free(error);
     end(m, MACHINE_END_ERROR, 0, report);
+}
+
+/* A disk's request failed and waits: so does the guest. */
+static void stall(Machine *m)
+{
+    cpu_set_park(m->cpus);
+    bus_settle(m->board.mmio);
+    clock_pause(m->board.clock);
+    kvm_clock_save(m->kvm);
+    m->stalled = true;
+    m->state = MACHINE_PAUSED;
+    tell(m, MACHINE_EVENT_PAUSED);
 }
 
 /* Carry out what was asked, the weightiest first. */
@@ -360,6 +377,8 @@ static gboolean machine_poll(gpointer opaque)
             end(m, MACHINE_END_RESET, 0, NULL);
         else
             reset_now(m, host ? MACHINE_EVENT_HOST_RESET : MACHINE_EVENT_GUEST_RESET);
+    } else if (asked & REQUEST_DISK_ERROR) {
+        stall(m);
     } else {
         cpu_set_run(m->cpus); /* nothing that this version does: the guest runs on */
     }
@@ -397,12 +416,20 @@ bool machine_pause(Machine *m, GError **error)
 /* Go on, with what came in meanwhile. */
 static void go_on_asked(Machine *m)
 {
-    go_on(m);
+    if (m->stalled) {
+        m->stalled = false;
+        kvm_clock_restore(m->kvm);
+        clock_resume(m->board.clock);
+        machine_disks_retry(m, false);
+        cpu_set_run(m->cpus);
+    } else {
+        go_on(m);
+    }
     lodge_lock(&m->request_lock);
     unsigned asked = m->requested;
     lodge_unlock(&m->request_lock);
     if (asked)
-        request(m, asked);
+        machine_request(m, asked);
 }
 
 void machine_resume(Machine *m)
@@ -418,6 +445,9 @@ bool machine_hold(Machine *m, GError **error)
 {
     if (m->state == MACHINE_BUILT || m->state == MACHINE_ENDED)
         return lodge_fail(error, LODGE_ERROR_STATE, "the machine is not running");
+    if (m->stalled)
+        return lodge_fail(error, LODGE_ERROR_STATE,
+                          "the machine waits behind an error of a disk; let it go on first");
     if (m->state == MACHINE_PAUSED || rest(m, error))
         return true;
     cpu_set_run(m->cpus);
@@ -447,7 +477,7 @@ void machine_reset(Machine *m)
 {
     /* A paused one is reset when it goes on. */
     if (m->state == MACHINE_RUNNING || m->state == MACHINE_PAUSED)
-        request(m, REQUEST_HOST_RESET);
+        machine_request(m, REQUEST_HOST_RESET);
 }
 
 void machine_kill(Machine *m, int status)
@@ -458,6 +488,11 @@ void machine_kill(Machine *m, int status)
 MachineState machine_state(const Machine *m)
 {
     return m->state;
+}
+
+bool machine_stalled(const Machine *m)
+{
+    return m->stalled;
 }
 
 Chan *machine_chan(Machine *m, const char *name)

@@ -72,6 +72,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Machine, machine_free)
 /* Load the kernel and let the guest run. LODGE_ERROR_CONFIG where memory is too small for it. */
 bool machine_start(Machine *m, GError **error);
 MachineState machine_state(const Machine *m);
+/* Whether it is paused because a disk with on-error=stop failed. */
+bool machine_stalled(const Machine *m);
 /* LODGE_ERROR_BUSY names the device that did not come to rest; the guest then runs on. */
 bool machine_pause(Machine *m, GError **error);
 void machine_resume(Machine *m);
@@ -101,6 +103,9 @@ typedef struct MachineNews {
 /* Be told of what happens to the machine. One listener, NULL takes it away. It is called in the
  * middle of these functions and may not call them. */
 void machine_listen(Machine *m, void (*fn)(void *opaque, const MachineNews *news), void *opaque);
+
+/* What /backends/block/@id says, checked; strings are borrowed from @t. */
+bool machine_disk_options(const Tree *t, const char *id, BlkOptions *ret, GError **error);
 
 /* Image that @d has as its disk or medium now, transfer none; NULL: none. */
 BlkNode *machine_medium(Machine *m, Device *d);

@@ -101,42 +101,6 @@ static bool build_cpus(Machine *m, GError **error)
     return m->cpus != NULL;
 }
 
-static bool open_blk(Machine *m, const Tree *t, const char *id, GError **error)
-{
-    static const char *const caches[] = {"writeback", "none", "unsafe", NULL};
-    static const char *const aios[] = {"auto", "io_uring", "threads", NULL};
-    g_autofree char *path = g_strdup_printf("/backends/block/%s", id);
-    const char *cache = tree_str(t, path, "cache"), *aio = tree_str(t, path, "aio");
-    int c = 0, a = 0;
-    while (cache && caches[c] && strcmp(caches[c], cache))
-        c++;
-    while (aio && aios[a] && strcmp(aios[a], aio))
-        a++;
-    if (!caches[c])
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "%s: cache=%s: must be writeback, none or unsafe", id, cache);
-    if (!aios[a])
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "%s: aio=%s: must be auto, io_uring or threads", id, aio);
-    BlkOptions o = {
-        .file = tree_str(t, path, "file"),
-        .base = tree_str(t, path, "base"),
-        .format = tree_str(t, path, "format"),
-        .read_only = tree_has(t, path, "read-only"),
-        .snapshot = tree_has(t, path, "snapshot"),
-        .cache = (BlkCache)c,
-        .aio = (BlkAio)a,
-        .holder = m->config.name,
-    };
-    if (!o.file)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: no file", path);
-    BlkNode *n = blk_open(id, &o, m->io, error);
-    if (!n)
-        return false;
-    g_hash_table_insert(m->blks, g_strdup(id), n);
-    return true;
-}
-
 static bool open_net(Machine *m, const Tree *t, const char *id, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/backends/net/%s", id);
@@ -344,7 +308,7 @@ static bool build(Machine *m, const Tree *t, GError **error)
         b->display = display_new(b->timers);
     if (m->parts & (PC_SCREEN | PC_FIRMWARE))
         b->input = input_new();
-    if (!build_memory(m, t, error) || !each_child(m, t, "/backends/block", open_blk, error) ||
+    if (!build_memory(m, t, error) || !each_child(m, t, "/backends/block", machine_open_disk, error) ||
         !add_initrd(m, t, error))
         return false;
     if (m->boot)

@@ -41,6 +41,7 @@ struct Machine {
     unsigned parts;        /* PC_* */
     /* Main thread only: */
     MachineState state;
+    bool stalled; /* PAUSED with on-error=stop: requests wait, so devices are not at rest */
     bool stuck; /* a device did not come to rest: it may touch its memory at any time */
     MachineResult result;
     MachineTimes times;
@@ -62,6 +63,15 @@ struct Machine {
 #define REQUEST_TRIPLE_FAULT (1u << 16)
 #define REQUEST_CPU_STOPPED (1u << 17)
 #define REQUEST_HOST_RESET (1u << 18)
+#define REQUEST_DISK_ERROR (1u << 19)
+
+/* Have the main thread carry out @bits, with the vCPUs stopped until then. Any thread. */
+void machine_request(Machine *m, unsigned bits);
+
+/* machine_disks.c: open /backends/block/@id; see blk_hurry() and blk_retry() for the others. */
+bool machine_open_disk(Machine *m, const Tree *t, const char *id, GError **error);
+void machine_disks_hurry(Machine *m, bool on);
+void machine_disks_retry(Machine *m, bool fail);
 
 /* Put tables and boot image into memory. Any thread; the memory is nobody else's meanwhile. */
 bool machine_load(Machine *m, BootCpu *ret_cpu, GError **error);

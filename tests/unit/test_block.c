@@ -203,6 +203,8 @@ static void test_open_errors(void)
                       "no COW header");
     block_fix_refused(f, &(BlkOptions){.file = ok, .base = none}, LODGE_ERROR_CONFIG,
                       "is no overlay");
+    block_fix_refused(f, &(BlkOptions){.file = ok, .aio = BLK_AIO_LIBAIO}, LODGE_ERROR_CONFIG,
+                      "add cache=none");
     /* Root may write any file, so be somebody else for a moment. */
     bool root = geteuid() == 0;
     g_chmod(ok, 0444);
@@ -252,14 +254,33 @@ static void many_done(BlkReq *req, int err)
     g_atomic_int_add(m->running, -1);
 }
 
+typedef struct ManyCase {
+    BlkAio aio;
+    BlkCache cache;
+} ManyCase;
+
+static const ManyCase many_cases[] = {{BLK_AIO_AUTO, BLK_CACHE_WRITEBACK},
+                                      {BLK_AIO_THREADS, BLK_CACHE_WRITEBACK},
+                                      {BLK_AIO_LIBAIO, BLK_CACHE_NONE}};
+
 /* More requests than the ring holds, each resubmitted from its completion; drains in between. */
-static void test_many(gconstpointer aio)
+static void test_many(gconstpointer data)
 {
+    const ManyCase *c = data;
     enum { STREAMS = 300, EACH = 20 };
     g_autoptr(BlockFix) f = block_fix_new();
     g_autofree char *path = block_fix_image(f, "a.img", 1 * MIB, 4);
-    g_autoptr(BlkNode) n =
-        block_fix_open(f, &(BlkOptions){.file = path, .aio = *(const BlkAio *)aio});
+    g_autoptr(GError) error = NULL;
+    BlkOptions o = {.file = path, .aio = c->aio, .cache = c->cache};
+    g_autoptr(BlkNode) n = blk_open("d0", &o, f->io, &error);
+    if (!n && g_error_matches(error, LODGE_ERROR, LODGE_ERROR_UNSUPPORTED)) {
+        g_test_skip(error->message);
+        return;
+    }
+    g_assert_no_error(error);
+    g_assert_cmpstr(blk_engine(n), ==, c->aio == BLK_AIO_LIBAIO    ? "libaio"
+                                       : c->aio == BLK_AIO_THREADS ? "threads"
+                                                                   : blk_engine(n));
     g_autofree Many *all = g_new0(Many, STREAMS);
     gint running = STREAMS;
     BlkStats a, b;
@@ -355,8 +376,9 @@ static void test_direct(void)
     BlkOptions o = {.file = path, .cache = BLK_CACHE_NONE};
     g_autofree uint8_t *buf = g_malloc(3 * MIB + 1), *back = g_malloc(3 * MIB + 1);
 
-    for (unsigned e = 0; e < 2; e++) {
-        o.aio = engines[e];
+    static const BlkAio direct[] = {BLK_AIO_AUTO, BLK_AIO_THREADS, BLK_AIO_LIBAIO};
+    for (unsigned e = 0; e < G_N_ELEMENTS(direct); e++) {
+        o.aio = direct[e];
         g_autoptr(BlkNode) n = blk_open("d0", &o, f->io, &error);
         if (!n && g_error_matches(error, LODGE_ERROR, LODGE_ERROR_UNSUPPORTED)) {
             g_test_skip(error->message);
@@ -406,8 +428,9 @@ int main(int argc, char **argv)
     g_test_add_data_func("/block/odd-size-threads", &engines[1], test_odd_size);
     g_test_add_func("/block/guard", test_guard);
     g_test_add_func("/block/open-errors", test_open_errors);
-    g_test_add_data_func("/block/many", &engines[0], test_many);
-    g_test_add_data_func("/block/many-threads", &engines[1], test_many);
+    g_test_add_data_func("/block/many", &many_cases[0], test_many);
+    g_test_add_data_func("/block/many-threads", &many_cases[1], test_many);
+    g_test_add_data_func("/block/many-libaio", &many_cases[2], test_many);
     g_test_add_func("/block/never-inline", test_never_inline);
     g_test_add_func("/block/direct", test_direct);
     g_test_add_func("/block/two-dozen", test_two_dozen);

@@ -4,7 +4,9 @@
  * pause, a pause between the two accesses of one instruction, a stopped CPU, descriptions that
  * are refused.
  */
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <glib/gstdio.h>
@@ -12,7 +14,7 @@
 #include "lodge/diag.h"
 #include "lodge/error.h"
 #include "lodge/num.h"
-#include "machine.h"
+#include "machine_internal.h"
 #include "pc.h"
 
 #define DEADLINE_S 60
@@ -333,6 +335,124 @@ static void test_refused(void)
     }
 }
 
+/* ---- disks that fail ---- */
+
+#define FAIL_SECTORS 64u
+#define FAIL_FROM 32u /* sectors from here on cannot be written */
+
+static struct rlimit old_limit;
+
+static void writes_fail(bool on)
+{
+    struct rlimit low;
+    signal(SIGXFSZ, SIG_IGN);
+    if (on) {
+        g_assert_cmpint(getrlimit(RLIMIT_FSIZE, &old_limit), ==, 0);
+        low = old_limit;
+        low.rlim_cur = FAIL_FROM * 512;
+        g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &low), ==, 0);
+    } else {
+        g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &old_limit), ==, 0);
+    }
+}
+
+static void build_disk_vm(Vm *vm, const char *append, const char *on_error, const char *image)
+{
+    g_autoptr(Tree) t = describe("disk", append, 64, 1);
+    g_autofree char *zeros = g_malloc0(FAIL_SECTORS * 512);
+    g_assert_true(g_file_set_contents(image, zeros, FAIL_SECTORS * 512, NULL));
+    tree_set_str(t, "/backends/block/disk0", "file", image);
+    tree_set_str(t, "/backends/block/disk0", "format", "raw");
+    tree_set_str(t, "/backends/block/disk0", "aio", "threads");
+    tree_set_str(t, "/backends/block/disk0", "on-error", on_error);
+    tree_set_str(t, "/devices/disk0", "compatible", "ide-hd");
+    tree_set_str(t, "/devices/disk0", "drive", "disk0");
+    tree_set_str(t, "/devices/disk0", "unit", "0");
+    vm_build(vm, t, "disk");
+}
+
+static void wait_paused(Vm *vm)
+{
+    guint timer = g_timeout_add_seconds(DEADLINE_S, too_late, (gpointer) "a pause");
+    while (machine_state(vm->machine) != MACHINE_PAUSED) {
+        g_assert_cmpuint(vm->ended, ==, 0);
+        g_main_context_iteration(NULL, TRUE);
+    }
+    g_source_remove(timer);
+}
+
+/* The machine stands still where the host fails a write; going on loses nothing, however often. */
+static void test_disk_stop(void)
+{
+    Vm vm;
+    g_autoptr(GError) error = NULL;
+    if (cannot_run())
+        return;
+    g_autofree char *image = g_build_filename(dir, "fail.img", NULL);
+    build_disk_vm(&vm, "n=64", "stop", image);
+    writes_fail(true);
+    vm_start(&vm);
+    wait_paused(&vm);
+    g_assert_true(machine_stalled(vm.machine));
+    g_assert_false(machine_pause(vm.machine, NULL));
+    g_assert_false(machine_hold(vm.machine, &error)); /* as it is not at rest */
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_STATE);
+    g_clear_error(&error);
+    machine_resume(vm.machine); /* fails again */
+    wait_paused(&vm);
+    writes_fail(false);
+    machine_resume(vm.machine);
+    g_assert_false(machine_stalled(vm.machine));
+    wait_end(&vm, "the guest behind a failed write");
+    g_assert_cmpint(vm.why, ==, MACHINE_END_EXIT);
+    g_assert_cmpint(vm.status, ==, GUEST_PASS);
+    vm_free(&vm);
+    g_unlink(image);
+}
+
+/* The plug is pulled while it stands still, or it is reset when it goes on. */
+static void test_disk_stop_end(void)
+{
+    Vm vm;
+    if (cannot_run())
+        return;
+    g_autofree char *image = g_build_filename(dir, "fail.img", NULL);
+    for (unsigned reset = 0; reset < 2; reset++) {
+        build_disk_vm(&vm, "n=64", "stop", image);
+        writes_fail(true);
+        vm_start(&vm);
+        wait_paused(&vm);
+        gint64 from = g_get_monotonic_time();
+        if (reset) {
+            machine_reset(vm.machine);
+            machine_resume(vm.machine);
+            wait_paused(&vm); /* at the same write, in its second life */
+        }
+        machine_kill(vm.machine, 3);
+        writes_fail(false);
+        g_assert_cmpint(vm.status, ==, 3);
+        vm_free(&vm);
+        g_assert_cmpint(g_get_monotonic_time() - from, <, 20 * G_TIME_SPAN_SECOND);
+    }
+    g_unlink(image);
+}
+
+static void test_disk_report(void)
+{
+    Vm vm;
+    if (cannot_run())
+        return;
+    g_autofree char *image = g_build_filename(dir, "fail.img", NULL);
+    build_disk_vm(&vm, "n=64 fails=32", "report", image);
+    writes_fail(true);
+    vm_start(&vm);
+    wait_end(&vm, "the guest that sees errors");
+    writes_fail(false);
+    g_assert_cmpint(vm.status, ==, GUEST_PASS);
+    vm_free(&vm);
+    g_unlink(image);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -347,6 +467,9 @@ int main(int argc, char **argv)
     g_test_add_func("/machine/reset", test_reset);
     g_test_add_func("/machine/crash", test_crash);
     g_test_add_func("/machine/refused", test_refused);
+    g_test_add_func("/machine/disk-stop", test_disk_stop);
+    g_test_add_func("/machine/disk-stop-end", test_disk_stop_end);
+    g_test_add_func("/machine/disk-report", test_disk_report);
     int status = g_test_run();
     g_rmdir(dir);
     g_free(dir);

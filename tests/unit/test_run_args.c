@@ -5,6 +5,8 @@
 #include "lodge/device.h"
 #include "lodge/error.h"
 #include "lodge/net.h"
+
+#include "machine.h"
 #include "verb_run.h"
 
 static Tree *compile(const char *line, RunOptions *ret, GError **error)
@@ -58,7 +60,8 @@ static void test_full(void)
     RunOptions o = {0};
     g_autoptr(Tree) t = compile(
         "web --kernel k,cache=off --initrd a --initrd b --append 'x y' --disk d.cow,base=b.img,"
-        "serial=S1 --disk e,,f.img,ro,snapshot=on --memory 1G,huge=on,prefault=on --cpus 2 "
+        "serial=S1,iops=300,bps=1M,on-error=stop,discard=ignore,detect-zeroes=on,"
+        "metadata-cache=4M,base-format=raw --disk e,,f.img,ro,snapshot=on --memory 1G,huge=on,prefault=on --cpus 2 "
         "--net user,restrict=on -p 2222:22 -p 0.0.0.0:53:53/udp --console pty --console file:x "
         "--channel agent=unix:/tmp/a --rng off --uuid 12345678-1234-1234-1234-123456789abc "
         "--debug-exit --no-reboot -d --timeout 1.5 --rtc 86400 --device virtio-rng-pci,id=more",
@@ -79,6 +82,18 @@ static void test_full(void)
     g_assert_true(tree_has(t, "/backends/block/disk1", "snapshot"));
     g_assert_false(tree_has(t, "/backends/block/disk0", "read-only"));
     g_assert_cmpstr(tree_str(t, "/devices/disk0", "serial"), ==, "S1");
+    BlkOptions disk;
+    g_assert_true(machine_disk_options(t, "disk0", &disk, NULL));
+    g_assert_cmpuint(disk.iops, ==, 300);
+    g_assert_cmpuint(disk.bps, ==, 1 << 20);
+    g_assert_cmpuint(disk.metadata_cache, ==, 4 << 20);
+    g_assert_cmpint(disk.on_error, ==, BLK_ERROR_STOP);
+    g_assert_true(disk.discard_ignore && disk.detect_zeroes);
+    g_assert_cmpstr(disk.base_format, ==, "raw");
+    g_assert_true(machine_disk_options(t, "disk1", &disk, NULL));
+    g_assert_cmpuint(disk.iops, ==, 0);
+    g_assert_cmpint(disk.on_error, ==, BLK_ERROR_REPORT);
+    g_assert_false(disk.discard_ignore || disk.detect_zeroes);
     g_assert_cmpstr(tree_str(t, "/devices/disk0", "drive"), ==, "disk0");
     g_assert_cmpstr(tree_str(t, "/memory", "huge"), ==, "on");
     g_assert_true(tree_has(t, "/memory", "prefault"));
@@ -160,7 +175,16 @@ static const struct {
     {"--kernel k --disk a --disk a", "given twice"},
     {"--kernel k --disk a,base=a", "own base"},
     {"--kernel k --disk a,bsae=b", "valid ones are file, base"},
-    {"--kernel k --disk a,format=qcow9", "not one of raw|umlcow"},
+    {"--kernel k --disk a,format=qcow9", "format=qcow9: not known; it can be raw"},
+    {"--kernel k --disk a,base=b,base-format=wow", "base-format=wow: not known"},
+    {"--kernel k --disk a,iops=0", "iops=0: must be a number above 0"},
+    {"--kernel k --disk a,iops=many", "iops=many: must be a number above 0"},
+    {"--kernel k --disk a,bps=fast", "bps=fast: must be a size above 0"},
+    {"--kernel k --disk a,metadata-cache=x", "metadata-cache=x: must be a size"},
+    {"--kernel k --disk a,on-error=panic", "not one of report|ignore|stop"},
+    {"--kernel k --disk a,discard=maybe", "not one of unmap|ignore"},
+    {"--kernel k --disk a,detect-zeroes=unmap", "not one of on|off"},
+    {"--kernel k --disk a,aio=posix", "not one of auto|io_uring|libaio|threads"},
     {"--kernel k --disk a,drive=b", "unknown sub-option"},
     {"--kernel k --net tap9", "unknown back end; this version has"},
     {"--kernel k --net user,hostfwdd=1", "valid ones for user are hostfwd"},
