@@ -266,15 +266,25 @@ static int map_find(BlockMap *m, uint64_t pos, uint64_t len, Run *run)
     return 0;
 }
 
-int block_map_entry(BlockMap *m, uint64_t index, uint32_t *ret_raw)
+static int read_entry(BlockMap *m, uint64_t index, unsigned copy, uint32_t *ret_raw)
 {
-    uint64_t at = entry_at(m, index, 0);
+    uint64_t at = entry_at(m, index, copy);
     uint8_t raw[ENTRY_BYTES];
     int err = at ? blk_meta_read(m->meta, at, raw, sizeof raw) : 0;
 
     if (!err)
         *ret_raw = at ? load_raw(m, raw) : m->none;
     return err;
+}
+
+int block_map_entry(BlockMap *m, uint64_t index, uint32_t *ret_raw)
+{
+    return read_entry(m, index, 0, ret_raw);
+}
+
+int block_map_entry_copy(BlockMap *m, uint64_t index, uint32_t *ret_raw)
+{
+    return read_entry(m, index, 1, ret_raw);
 }
 
 int block_map_set_entry(BlockMap *m, uint64_t index, uint32_t raw)
@@ -293,6 +303,14 @@ int block_map_set_entry(BlockMap *m, uint64_t index, uint32_t raw)
     return err;
 }
 
+/* Where a block that may not begin before @offset does, so that an entry can point to it. */
+static uint64_t next_place(const BlockMap *m, uint64_t offset)
+{
+    uint64_t step = m->align ? m->align : m->unit;
+
+    return m->origin + (offset - m->origin + step - 1) / step * step;
+}
+
 int block_map_ready(BlockMap *m)
 {
     uint64_t end = m->floor, offset;
@@ -309,8 +327,7 @@ int block_map_ready(BlockMap *m)
     if (err)
         return err;
     blk_meta_lock(m->meta);
-    /* The next block begins where an entry can point to. */
-    m->end = m->origin + (end - m->origin + m->unit - 1) / m->unit * m->unit;
+    m->end = next_place(m, end);
     m->ready = true;
     blk_meta_unlock(m->meta);
     return 0;
@@ -349,7 +366,7 @@ static int map_publish(BlockMap *m, uint64_t index)
 
     atomic_store(&m->moved, true);
     blk_meta_lock(m->meta);
-    m->end = m->origin + (m->end - m->origin + block_map_span(m) + m->unit - 1) / m->unit * m->unit;
+    m->end = next_place(m, m->end + block_map_span(m));
     m->limit = MAX(m->limit, m->end);
     blk_meta_unlock(m->meta);
     return block_map_set_entry(m, index, raw);
@@ -821,15 +838,18 @@ bool block_map_init(BlockMap *m, const BlkOpenHow *how, GError **error)
 {
     BlkFile *f = file_of(m);
 
+    bool odd = m->origin % 4096 || m->lead % 4096 || m->block % 4096 ||
+               (m->align ? m->align : m->unit) % 4096;
+    for (unsigned i = 0; i < m->n_plain; i++)
+        odd = odd || (m->plain[i].offset - m->plain[i].start) % 4096;
+    if (how->cache == BLK_CACHE_NONE && odd)
+        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                          "'%s': its data is not aligned to 4096 bytes; leave cache=none out",
+                          f->path);
     if (m->plain)
         return true;
     if (!check_geometry(m, error))
         return false;
-    if (how->cache == BLK_CACHE_NONE &&
-        (m->origin % 4096 || m->lead % 4096 || m->block % 4096 || m->unit % 4096))
-        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                          "'%s': its data is not aligned to 4096 bytes; leave cache=none out",
-                          f->path);
     m->meta_bytes = how->meta_bytes;
     m->meta = blk_meta_new(f, BLK_SECTOR, how->meta_bytes, RANKS);
     set_eof(m, f->size);

@@ -41,6 +41,7 @@ struct BlockMap {
     uint32_t per_table;
     uint64_t origin;    /* a block lies at origin + entry * unit; a multiple of 512 */
     uint32_t unit;
+    uint32_t align;     /* new blocks begin at origin plus a multiple of this; 0: of unit */
     uint32_t none;      /* entry of a block that is not here */
     uint32_t zero;      /* entry of a block of zeros, where has_zero */
     bool has_zero;
@@ -93,6 +94,8 @@ int block_map_rescan(BlockMap *m);
 
 /* Entry @index, raw. At rest. 0 or errno. */
 int block_map_entry(BlockMap *m, uint64_t index, uint32_t *ret_raw);
+/* What the table's second copy says of it. */
+int block_map_entry_copy(BlockMap *m, uint64_t index, uint32_t *ret_raw);
 int block_map_set_entry(BlockMap *m, uint64_t index, uint32_t raw);
 /* Bytes of a block in the file. */
 uint64_t block_map_span(const BlockMap *m);

@@ -51,6 +51,22 @@ static void check_overlaps(const BlockMap *m, uint64_t *keys, uint64_t n, BlkRep
                            place_of(m, keys[i]));
 }
 
+/* The second copy of entry @index says the same, or nothing is lost by making it so. */
+static bool check_copy(BlockMap *m, uint64_t index, uint32_t raw, bool repair, BlkReport *r,
+                       int *ret_err)
+{
+    uint32_t copy;
+
+    *ret_err = block_map_entry_copy(m, index, &copy);
+    if (*ret_err || copy == raw)
+        return !*ret_err;
+    blk_report_add(r, BLK_FIND_LEAK, repair,
+                   "%s, entry %" G_GUINT64_FORMAT ": is %u, in its copy %u", m->field, index, raw,
+                   copy);
+    *ret_err = repair ? block_map_set_entry(m, index, raw) : 0;
+    return !*ret_err;
+}
+
 static bool check_entries(BlockMap *m, bool repair, BlkReport *r, GError **error)
 {
     uint64_t used = 0, offset, room = m->unpack ? BLK_SECTOR : block_map_span(m);
@@ -65,6 +81,8 @@ static bool check_entries(BlockMap *m, bool repair, BlkReport *r, GError **error
         int err = block_map_entry(m, i, &raw);
         if (err)
             return fail(m, err, "read its tables", error);
+        if (m->dir[1] && !check_copy(m, i, raw, repair, r, &err))
+            return fail(m, err, "mend its tables", error);
         BlockKind kind = block_map_decode(m, raw, &offset);
         if (kind == BLOCK_BAD) {
             blk_report_add(r, BLK_FIND_ERROR, repair,

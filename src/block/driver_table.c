@@ -13,6 +13,7 @@ static const BlkDriver *const driver_table[] = {
     &blk_driver_umlcow,
     &blk_driver_vdi,
     &blk_driver_vhd,
+    &blk_driver_vmdk,
 };
 
 /* Names that other programs record in their images for formats of the table. */
@@ -33,9 +34,7 @@ typedef struct Mark {
 static const Mark marks[] = {
     {"qcow2", 0, 4, "QFI\xfb"},
     {"qed", 0, 4, "QED"},
-    {"vmdk", 0, 4, "KDMV"},
-    {"vmdk", 0, 4, "COWD"},
-    {"vmdk", 0, 21, "# Disk DescriptorFile"},
+    {"COWD vmdk", 0, 4, "COWD"},
     {"vhdx", 0, 8, "vhdxfile"},
     {"parallels", 0, 16, "WithoutFreeSpace"},
     {"parallels", 0, 16, "WithouFreSpacExt"},
