@@ -88,6 +88,12 @@ static BlkFile *file_of(const BlockMap *m)
     return (BlkFile *)m->node.file;
 }
 
+/* It is only looked at, without its base: nobody knows what is there. */
+static bool base_missing(const BlockMap *m)
+{
+    return m->node.ref.path && !m->node.base;
+}
+
 static void step(BlockMap *m, BlkReq *req);
 
 /* ---- the table ---- */
@@ -465,7 +471,7 @@ static int store_new(BlockMap *m, const BlkReq *req, uint64_t pos, uint64_t len,
 static bool is_zero_already(const BlockMap *m, const Run *run, uint64_t pos)
 {
     return run->kind == BLOCK_ZERO ||
-           (run->kind == BLOCK_BELOW && !blk_base_part(&m->node, pos, run->len));
+           (run->kind == BLOCK_BELOW && !base_missing(m) && !blk_base_part(&m->node, pos, run->len));
 }
 
 /* Zeros for [@pos, + @len), inside one block: whether an entry can say so. */
@@ -490,6 +496,8 @@ static int store(BlockMap *m, BlkReq *req, MapState *s)
     s->run_offset = run.offset;
     s->run_len = run.len;
     s->answer = ANSWER_RUN;
+    if (run.kind == BLOCK_BELOW && base_missing(m))
+        return EIO;
     if (run.kind == BLOCK_DATA || (req->op != BLK_WRITE && is_zero_already(m, &run, s->pos)))
         return 0;
     in = s->pos % m->block;
@@ -675,7 +683,7 @@ static void take_run(BlockMap *m, BlkReq *req, const Run *run)
 
     if (run->kind == BLOCK_DATA) {
         send(m, req, req->op, &run->file->node, run->offset, run->len);
-    } else if (req->op == BLK_WRITE) {
+    } else if (req->op == BLK_WRITE || (run->kind == BLOCK_BELOW && base_missing(m))) {
         s->err = EIO; /* an extent that is zeros for ever */
     } else if (req->op == BLK_READ) {
         if (run->kind == BLOCK_BELOW)
