@@ -13,16 +13,11 @@
 
 #include "lodge/num.h"
 
-#include "block_map.h"
-
-static BlkFile *file_of(const BlockMap *m)
-{
-    return (BlkFile *)m->node.file;
-}
+#include "block_map_int.h"
 
 static bool fail(const BlockMap *m, int err, const char *what, GError **error)
 {
-    return !err || lodge_fail_errno(error, err, "'%s': cannot %s", file_of(m)->path, what);
+    return !err || lodge_fail_errno(error, err, "'%s': cannot %s", block_map_file(m)->path, what);
 }
 
 static int by_value(const void *a, const void *b)
@@ -107,7 +102,7 @@ int block_map_give_back(BlockMap *m)
     int err = block_map_rescan(m);
 
     if (!err && m->eof > m->end)
-        err = blk_file_truncate(file_of(m), m->end);
+        err = blk_file_truncate(block_map_file(m), m->end);
     if (!err)
         err = block_map_rescan(m);
     if (err)
@@ -119,7 +114,7 @@ int block_map_give_back(BlockMap *m)
 bool block_map_check(BlockMap *m, bool repair, BlkReport *r, GError **error)
 {
     if (m->plain) {
-        r->end = file_of(m)->size;
+        r->end = block_map_file(m)->size;
         return true;
     }
     r->total = (m->size + m->block - 1) / m->block;
@@ -171,7 +166,7 @@ bool block_map_cut(BlockMap *m, uint64_t size, GError **error)
     if (!err && in)
         err = block_map_entry(m, keep - 1, &raw);
     if (!err && in && block_map_decode(m, raw, &offset) == BLOCK_DATA)
-        err = blk_file_zero_at(file_of(m), offset + m->lead + in, m->block - in);
+        err = blk_file_zero_at(block_map_file(m), offset + m->lead + in, m->block - in);
     if (!err)
         err = block_map_flush(m);
     return fail(m, err ? err : block_map_give_back(m), "cut its tables", error);

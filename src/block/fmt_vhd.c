@@ -3,8 +3,8 @@
  * Virtual Hard Disks of Virtual PC and Hyper-V (not VHDX): fixed, dynamic, differencing.
  *
  *   fixed          the disk, then a footer
- *   dynamic        copy of the footer; header; table with a sector number for each block; blocks, each
- *                  behind a bitmap of its sectors; footer
+ *   dynamic        copy of the footer; header; table with a sector number for each block; blocks,
+ *                  each behind a bitmap of its sectors; footer
  *   differencing   the same, the parent named in the header by its id, its time and by locators;
  *                  a sector whose bit is clear comes from the parent
  *
@@ -15,8 +15,8 @@
  * current size too.
  *
  * The footer at the end gives way to each new block and is written again at a flush; a process that
- * dies in between leaves the copy at the start, which serves as well, and which the next writer puts
- * right. Left out: splitting over several files, saved states, footers of 511 bytes (before
+ * dies in between leaves the copy at the start, which serves as well; the next writer puts the
+ * other one back. Left out: splitting over several files, saved states, footers of 511 bytes (before
  * Virtual PC 2004).
  *
  * Threads: vhd_settle() on the worker or at rest, all else on main, the probe is pure.

@@ -6,9 +6,9 @@
  *   monolithicSparse   header, descriptor, two copies of a directory of tables of grains, grains
  *   streamOptimized    the same, grains packed by zlib, for reading only
  *
- * The data path is block_map.c. A sparse image whose directory has gaps is for reading only; those
- * who make images write all tables at once. A descriptor has an id of its contents, which an overlay
- * records of its parent; the first write since an image was opened changes it.
+ * The data path is block_map.c. A sparse image whose directory has gaps is for reading only;
+ * those who make images write all tables at once. A descriptor has an id of its contents, which an
+ * overlay records of its parent; the first write since an image was opened changes it.
  *
  * Left out: sparse images of several files, images of ESX's redo logs (COWD), raw devices as
  * extents, packed images written.
@@ -255,7 +255,8 @@ static bool set_packed(BlkVmdk *v, const uint8_t *h, GError **error)
                           file_of(v)->path, load_le16(h + SP_COMPRESS), SP_COMPRESS, flags);
     if (!v->map.node.read_only)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                          "'%s': a streamOptimized image is for reading only; add ,ro or convert it",
+                          "'%s': a streamOptimized image is for reading only; add ,ro or convert "
+                          "it",
                           file_of(v)->path);
     v->zlib = dynlib_open("libz.so.1", "zlib1g", error);
     void *f = v->zlib ? dynlib_sym(v->zlib, "uncompress", error) : NULL;

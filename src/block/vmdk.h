@@ -2,8 +2,8 @@
 #ifndef LODGE_VMDK_H
 #define LODGE_VMDK_H
 
-/* What the driver of VMDK images (fmt_vmdk.c), their descriptors (vmdk_text.c) and the care of whole
- * images (vmdk_image.c) share. */
+/* What the driver of VMDK images (fmt_vmdk.c), their descriptors (vmdk_text.c) and the care of
+ * whole images (vmdk_image.c) share. */
 
 #include "lodge/dynlib.h"
 
@@ -56,7 +56,7 @@ typedef struct BlkVmdk {
 
 /* vmdk_text.c */
 
-/* Parse @text of the file @path, whose first byte is at @base. @ret is to be freed in every case. */
+/* Parse @text of the file @path, whose first byte is at @base. Free @ret in every case. */
 bool vmdk_text_parse(const char *text, const char *path, uint64_t base, VmdkText *ret,
                      GError **error);
 void vmdk_text_clear(VmdkText *t);

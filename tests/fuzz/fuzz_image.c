@@ -4,9 +4,9 @@
  * checked, mended, written. What was mended must be clean when it is checked again, and what was
  * written must read back, now and after it was opened anew.
  *
- * The first byte says what is done, the rest is the file. A recorded base is not opened: it would be
- * a file of the host. The checksums of a VHD image are made right, unless the first byte says to leave
- * them: little would be reached behind them.
+ * The first byte says what is done, the rest is the file. A recorded base is not opened: it would
+ * be a file of the host. The checksums of a VHD image are made right, unless the first byte says to
+ * leave them: little would be reached behind them.
  */
 #include <fcntl.h>
 #include <signal.h>

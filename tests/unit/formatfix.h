@@ -20,8 +20,8 @@ void format_scribble(BlockFix *f, const BlkOptions *o, uint8_t *want, uint64_t s
                      unsigned steps);
 /* Writes, zeros and flushes all over the disk at the same time. */
 void format_storm(BlockFix *f, const BlkOptions *o, uint8_t *want, uint64_t size, unsigned seed);
-/* Take a copy of @o's file in the middle of writes, as a killed process leaves it: what was flushed is
- * there, it checks clean after the next writer. @want is the disk before, and the copy's
+/* Take a copy of @o's file in the middle of writes, as a killed process leaves it: what was flushed
+ * is there, it checks clean after the next writer. @want is the disk before, and the copy's
  * after. */
 void format_killed(BlockFix *f, const BlkOptions *o, const char *copy, uint8_t *want,
                    uint64_t size, unsigned seed);

@@ -13,7 +13,8 @@
 #include "formatfix.h"
 #include "vhd.h"
 
-#define SIZE (UINT64_C(9) << 20 | 1536) /* not a multiple of the block, nor of what a geometry can say */
+/* Not a multiple of the block, nor of what a geometry can say. */
+#define SIZE (UINT64_C(9) << 20 | 1536)
 
 static void new_disk(const char *options, const char *subformat)
 {

@@ -181,7 +181,7 @@ static void test_packed(void)
         blk_close(n);
         format_poke(path, where, &old, 1);
     }
-    /* As VMware writes it, the directory told of by a footer only: marker, header, end of stream. */
+    /* As VMware writes it, a footer tells of the directory: marker, header, end of stream. */
     uint8_t tail[1536] = {1}, at_end[8];
     struct stat file;
     tail[12] = 3; /* type: footer */
@@ -383,12 +383,12 @@ static void test_descriptors(void)
     };
     g_autoptr(BlockFix) f = block_fix_new();
     g_autofree char *path = block_fix_path(f, "h.vmdk"), *fifo = block_fix_path(f, "fifo");
-    g_autofree char *image = block_fix_image(f, "a.img", 8192, 3);
-    g_autofree char *other = block_fix_image(f, "b.img", 8192, 4);
     BlkOptions o = {.file = path};
     uint8_t buf[4096];
 
     g_assert_cmpint(mkfifo(fifo, 0600), ==, 0);
+    g_free(block_fix_image(f, "a.img", 8192, 3));
+    g_free(block_fix_image(f, "b.img", 8192, 4));
     for (unsigned i = 0; i < G_N_ELEMENTS(all); i++) {
         g_assert_true(g_file_set_contents(path, all[i].text, -1, NULL));
         block_fix_refused(f, &o, all[i].code, all[i].says);
