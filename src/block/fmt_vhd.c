@@ -16,8 +16,8 @@
  *
  * The footer at the end gives way to each new block and is written again at a flush; a process that
  * dies in between leaves the copy at the start, which serves as well; the next writer puts the
- * other one back. Left out: splitting over several files, saved states, footers of 511 bytes (before
- * Virtual PC 2004).
+ * other one back. Left out: splitting over several files, saved states, footers of 511 bytes
+ * (before Virtual PC 2004).
  *
  * Threads: vhd_settle() on the worker or at rest, all else on main, the probe is pure.
  *

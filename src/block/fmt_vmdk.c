@@ -216,6 +216,52 @@ static bool read_directory(BlkVmdk *v, const uint8_t *h, unsigned at, unsigned c
     return true;
 }
 
+typedef struct Place {
+    uint64_t start, end; /* sectors */
+} Place;
+
+static int by_start(const void *a, const void *b)
+{
+    const Place *x = a, *y = b;
+
+    return x->start < y->start ? -1 : x->start > y->start;
+}
+
+/* Who changes a table must change nothing else: header, descriptor, directories and tables each lie
+ * in a place of their own. */
+static bool check_places(BlkVmdk *v, const uint8_t *h, GError **error)
+{
+    static const unsigned dirs[] = {SP_GD, SP_RGD};
+    BlockMap *m = &v->map;
+    uint64_t n = (m->entries + m->per_table - 1) / m->per_table;
+    g_autoptr(GArray) all = g_array_new(FALSE, FALSE, sizeof(Place));
+    Place p = {0, 1};
+
+    g_array_append_val(all, p);
+    p = (Place){v->text_at / SECTOR, (v->text_at + v->text_max) / SECTOR};
+    g_array_append_val(all, p);
+    for (unsigned copy = 0; copy < 2 && m->dir[copy]; copy++) {
+        p.start = load_le64(h + dirs[copy]);
+        p.end = p.start + (n * 4 + SECTOR - 1) / SECTOR;
+        g_array_append_val(all, p);
+        for (uint64_t i = 0; i < n; i++) {
+            p = (Place){m->dir[copy][i], m->dir[copy][i] + (uint64_t)m->per_table * 4 / SECTOR};
+            if (p.start)
+                g_array_append_val(all, p);
+        }
+    }
+    g_array_sort(all, by_start);
+    for (guint i = 1; i < all->len; i++) {
+        const Place *a = &g_array_index(all, Place, i - 1), *b = a + 1;
+        if (b->start < a->end)
+            return lodge_fail(error, LODGE_ERROR_IMAGE,
+                              "'%s': header, descriptor, grain directories or tables overlap at "
+                              "offset %" G_GUINT64_FORMAT "; the image can be read only: add ,ro",
+                              file_of(v)->path, b->start * SECTOR);
+    }
+    return true;
+}
+
 static int vmdk_unpack(BlockMap *m, uint64_t index, uint64_t offset, uint8_t *buf)
 {
     BlkVmdk *v = (BlkVmdk *)m;
@@ -337,7 +383,7 @@ static bool open_sparse(BlkVmdk *v, const BlkOpenHow *how, uint8_t *h, GError **
     return read_directory(v, h, SP_GD, 0, error) &&
            ((m->node.read_only && !how->for_check) || !(flags & FLAG_RGD) ||
             read_directory(v, h, SP_RGD, 1, error)) &&
-           block_map_init(m, how, error);
+           (m->node.read_only || check_places(v, h, error)) && block_map_init(m, how, error);
 }
 
 static bool vmdk_open(BlkNode *n, const BlkOpenHow *how, BlkBaseRef *ret_base, GError **error)

@@ -102,8 +102,10 @@ void format_scribble(BlockFix *f, const BlkOptions *o, uint8_t *want, uint64_t s
             for (uint64_t b = 0; b < len; b++)
                 want[at + b] = (uint8_t)(fill + b / 512 * 3 + b);
             /* In three pieces, so that memory and blocks end at different places. */
-            struct iovec iov[3] = {{want + at, len / 3}, {want + at + len / 3, len / 3},
-                                   {want + at + len / 3 * 2, len - len / 3 * 2}};
+            uint64_t third = len / 3, rest = len - 2 * third;
+            g_autofree uint8_t *one = g_memdup2(want + at, third);
+            g_autofree uint8_t *two = g_memdup2(want + at + third, third);
+            struct iovec iov[3] = {{one, third}, {two, third}, {want + at + 2 * third, rest}};
             BlkReq req = {.op = BLK_WRITE, .offset = at, .len = len, .iov = iov, .niov = 3,
                           .fua = what == 0};
             g_assert_cmpint(blk_wait(n, &req), ==, 0);

@@ -75,6 +75,13 @@ static void test_order(void)
     g_assert_cmpuint(load_le32(entry), ==, 0);
     format_peek(path, 0x184, entry, 4);
     g_assert_cmpuint(load_le32(entry), ==, 1);
+    /* A write that asks for it is as good as a flush. */
+    struct iovec iov = {buf, 512};
+    BlkReq req = {.op = BLK_WRITE, .offset = 5 * MIB, .len = 512, .fua = true, .iov = &iov,
+                  .niov = 1};
+    g_assert_cmpint(blk_wait(n, &req), ==, 0);
+    format_peek(path, TABLE + 20, entry, 4);
+    g_assert_cmpuint(load_le32(entry), ==, 1);
 }
 
 static void qemu_disk(const char *options)

@@ -319,7 +319,9 @@ static void test_hostile(void)
         {SP_GD, 8, 0, LODGE_ERROR_IMAGE, "grain directory outside of the file"},
         {SP_GD, 8, UINT64_MAX - 1, LODGE_ERROR_IMAGE, "grain directory outside of the file"},
         {SP_GD, 8, UINT64_MAX, LODGE_ERROR_IMAGE, "magic"},
-        {SP_GD, 8, 1, LODGE_ERROR_IMAGE, "past the end of the file"},
+        {SP_GD, 8, 1, LODGE_ERROR_IMAGE, "overlap at offset 512"},
+        {SP_GD, 8, 21, LODGE_ERROR_IMAGE, "overlap at offset 10752"},
+        {SP_TEXT_SIZE, 8, 30, LODGE_ERROR_IMAGE, "overlap at offset"},
         {SP_OVERHEAD, 8, UINT64_MAX, LODGE_ERROR_IMAGE, "overhead past the end"},
     };
     g_autoptr(BlockFix) f = block_fix_new();
