@@ -51,7 +51,7 @@ struct BlockMap {
     const char *field;  /* borrowed; of messages: "block allocation table" */
     uint64_t meta_bytes;
     /* Hooks, on the worker or at rest; 0 or errno. NULL: nothing to do. */
-    int (*settle)(BlockMap *m);  /* the file's end has moved; before the tables are written */
+    int (*settle)(BlockMap *m);  /* end has moved; write the tail, before the tables are written */
     int (*touched)(BlockMap *m); /* before the first write since the image was opened */
     /* Read the packed block at @offset of the file; NULL: blocks lie there as they are. */
     int (*unpack)(BlockMap *m, uint64_t index, uint64_t offset, uint8_t *buf);

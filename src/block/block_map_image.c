@@ -101,10 +101,6 @@ int block_map_give_back(BlockMap *m)
 {
     int err = block_map_rescan(m);
 
-    if (!err && m->eof > m->end)
-        err = blk_file_truncate(block_map_file(m), m->end);
-    if (!err)
-        err = block_map_rescan(m);
     if (err)
         return err;
     atomic_store(&m->moved, true);

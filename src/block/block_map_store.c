@@ -201,12 +201,24 @@ static int unpack(BlockMap *m, BlkReq *req, MapState *s, const Run *run)
 
 static int settle(BlockMap *m)
 {
+    uint64_t end;
+
     if (!atomic_exchange(&m->moved, false))
         return 0;
-    int err = m->settle ? m->settle(m) : 0;
-    if (err)
+    int err = block_map_ready(m);
+    if (!err && m->settle)
+        err = m->settle(m);
+    end = m->end + m->tail;
+    if (!err && m->eof > end) /* of a process that was killed */
+        err = blk_file_truncate(block_map_file(m), end);
+    if (err) {
         atomic_store(&m->moved, true);
-    return err;
+        return err;
+    }
+    blk_meta_lock(m->meta);
+    m->eof = end;
+    blk_meta_unlock(m->meta);
+    return 0;
 }
 
 int block_map_flush(BlockMap *m)

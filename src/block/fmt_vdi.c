@@ -96,17 +96,9 @@ static int vdi_settle(BlockMap *m)
 {
     BlkVdi *v = (BlkVdi *)m;
     uint8_t count[4];
-    int err = block_map_ready(m);
 
     store_le32(count, (uint32_t)((m->end - m->origin) / m->unit));
-    if (!err)
-        err = blk_file_write_at(file_of(v), count, sizeof count, AT_ALLOCATED);
-    if (!err && m->eof > m->end) {
-        err = blk_file_truncate(file_of(v), m->end);
-        if (!err)
-            m->eof = m->end;
-    }
-    return err;
+    return blk_file_write_at(file_of(v), count, sizeof count, AT_ALLOCATED);
 }
 
 static int vdi_touched(BlockMap *m)

@@ -358,19 +358,10 @@ static bool vhd_open(BlkNode *n, const BlkOpenHow *how, BlkBaseRef *ret_base, GE
 int vhd_settle(BlockMap *m)
 {
     BlkVhd *v = (BlkVhd *)m;
-    int err = block_map_ready(m);
+    int err = blk_file_write_at(file_of(v), v->footer, VHD_FOOTER, m->end);
 
-    if (!err)
-        err = blk_file_write_at(file_of(v), v->footer, VHD_FOOTER, m->end);
-    if (!err && m->eof > m->end + VHD_FOOTER)
-        err = blk_file_truncate(file_of(v), m->end + VHD_FOOTER);
-    if (err)
-        return err;
-    blk_meta_lock(m->meta);
-    m->eof = m->end + VHD_FOOTER;
-    blk_meta_unlock(m->meta);
-    v->no_tail = false;
-    return 0;
+    v->no_tail = v->no_tail && err;
+    return err;
 }
 
 const BlkDriver blk_driver_vhd = {

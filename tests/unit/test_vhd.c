@@ -35,7 +35,10 @@ static void new_disk(const char *options, const char *subformat)
     format_check(f, path, false, 0, 0);
     if (options)
         return;
-    format_killed(f, &o, copy, want, SIZE, 12);
+    g_autofree char *fresh = format_make(f, "k.vhd", &(BlkMake){.format = "vhd", .size = SIZE},
+                                         options);
+    memset(want, 0, SIZE);
+    format_killed(f, &(BlkOptions){.file = fresh}, copy, want, SIZE, 12);
     o.file = copy;
     format_same(f, &o, want, SIZE, "vpc");
 }
