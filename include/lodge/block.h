@@ -95,6 +95,7 @@ typedef struct BlkOptions {
     uint64_t iops, bps;  /* requests and bytes a second; 0: no limit */
     BlkOnError on_error;
     const char *holder; /* name of the VM, for lock messages */
+    const struct BlkTap *tap; /* for tests (block_int.h): what happens to the image's file */
 } BlkOptions;
 
 /**
@@ -141,8 +142,8 @@ void blk_drain_end(BlkNode *n);
 /* Limits do not count while @on, so that requests that wait for their turn are done; nests not.
  * Main thread. */
 void blk_hurry(BlkNode *n, bool on);
-/* With BLK_ERROR_STOP: @fn is called when a request begins to wait, once until the next blk_retry(),
- * on the node's IoThread, where nothing may be waited for. Before the first request. */
+/* With BLK_ERROR_STOP: @fn is called when a request begins to wait, once until the next
+ * blk_retry(), on the node's IoThread, where nothing may be waited for. Before the first request. */
 void blk_on_stop(BlkNode *n, void (*fn)(void *opaque, BlkNode *n, int err), void *opaque);
 /* Start the requests that wait behind an error once more; with @fail let errors be seen, these and
  * all until the next call. Main thread. */

@@ -264,7 +264,7 @@ bool blk_policy_keeps(BlkPolicy *p, BlkReq *req, int *err); /* the error: into s
 /* The node drains, or does no more. */
 void blk_policy_drain(BlkPolicy *p, bool on);
 void blk_policy_hurry(BlkPolicy *p, bool on);
-/* The requests kept behind errors, a list by next, the oldest first. @failing: none are from now. */
+/* The requests kept behind errors, a list by next, the oldest first. @failing: no more are kept. */
 BlkReq *blk_policy_take_kept(BlkPolicy *p, bool failing);
 void blk_policy_on_stop(BlkPolicy *p, void (*fn)(void *opaque, BlkNode *n, int err),
                         void *opaque);
@@ -471,6 +471,21 @@ static inline BlkXfer *blk_xfer(BlkReq *req)
     return (BlkXfer *)req->scratch;
 }
 
+/* What happens to a file, for tests that record it or make it fail. Such a file does everything
+ * with blocking calls, on whatever thread asks. */
+typedef enum BlkTapOp {
+    BLK_TAP_READ, BLK_TAP_WRITE, BLK_TAP_ZERO, BLK_TAP_TRUNCATE, BLK_TAP_SYNC
+} BlkTapOp;
+
+typedef struct BlkTap {
+    /* About to happen. Return: 0, or an errno that it fails with; *ret_mark goes to after(). */
+    int (*before)(void *opaque, BlkTapOp op, uint64_t offset, uint64_t len, uint64_t *ret_mark);
+    /* It has happened. @iov: what was written, WRITE only. TRUNCATE: @len is the new length. */
+    void (*after)(void *opaque, BlkTapOp op, uint64_t offset, uint64_t len,
+                  const struct iovec *iov, unsigned niov, uint64_t mark);
+    void *opaque;
+} BlkTap;
+
 struct BlkFile {
     BlkNode node;
     /* constant after open */
@@ -482,6 +497,7 @@ struct BlkFile {
     uint64_t dev, ino;
     uint32_t mtime;  /* seconds, low 32 bits, as UML's COW header has it */
     bool block_device, direct, read_only, unsafe;
+    const BlkTap *tap; /* borrowed, outlives us; NULL but in tests */
     /* any thread: what the file system turned out not to do */
     atomic_bool no_punch, no_zero_range;
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The engine of one disk: an io_uring for reads, writes and flushes where the kernel has one, or
- * native AIO where that is asked for, and a thread pool for everything else, or for everything. Shared by the nodes of the disk, made and
- * freed on the main thread, used on the disk's IoThread.
+ * native AIO where that is asked for, and a thread pool for everything else, or for everything.
+ * Shared by the nodes of the disk, made and freed on the main thread, used on the disk's IoThread.
  */
 #include <sys/uio.h>
 

@@ -10,8 +10,8 @@
  *
  * Spec: io_setup(2), io_submit(2), io_getevents(2), eventfd(2).
  *
- * Invariants: (1) a request is in the line or with the kernel, never both. (2) in_flight counts what
- * the kernel has. (3) While the line has requests that may go, a flush is posted.
+ * Invariants: (1) a request is in the line or with the kernel, never both. (2) in_flight counts
+ * what the kernel has. (3) While the line has requests that may go, a flush is posted.
  */
 #include <errno.h>
 #include <linux/aio_abi.h>

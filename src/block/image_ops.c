@@ -371,12 +371,15 @@ bool image_rebase(const RebaseArgs *a, IoThread *io, CopyResult *ret_result, GEr
 
     if (a->base && !gone && !(base = open_new_base(a, io, error)))
         return false;
+    for (BlkNode *b = base; b; b = b->base)
+        if (stat(a->file, &st) == 0 && st.st_dev == blk_file_under(b)->dev &&
+            st.st_ino == blk_file_under(b)->ino)
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "'%s': would be its own base: it is '%s', or below that", a->file,
+                              a->base);
     g_autoptr(BlkNode) n = blk_open_flags(NULL, &o, flags, io, error);
     if (!n)
         return false;
-    if (base && blk_file_under(base)->dev == blk_file_under(n)->dev &&
-        blk_file_under(base)->ino == blk_file_under(n)->ino)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': cannot be its own base", a->file);
     g_autofree char *record = a->base ? blk_record_path(n->drv, a->file, a->base) : NULL;
     if (base)
         info = blk_base_info(base, record, a->base);

@@ -2,8 +2,8 @@
 /*
  * Limits of requests and bytes a second: a token bucket in the form of the generic cell rate
  * algorithm. A request costs time, 1/iops and length/bps; each sum of costs is kept as the time
- * when it will have been paid. A request goes while that is less than BURST_NS ahead, so a disk that
- * was idle may do a tenth of a second's worth at once, and one large request is never stuck.
+ * when it will have been paid. A request goes while that is less than BURST_NS ahead, so a disk
+ * that was idle may do a tenth of a second's worth at once, and one large request is never stuck.
  * What does not go waits in order; flushes cost nothing and do not wait, as they order only what
  * was done before.
  *

@@ -62,27 +62,43 @@ char *blk_record_path(const BlkDriver *drv, const char *image, const char *path)
 
 /* ---- whole images ---- */
 
-static bool check_create_options(const BlkDriver *drv, GHashTable *options, GError **error)
+/* Keys are the same with dashes and underscores: other programs use both. */
+static bool same_key(const char *a, const char *b)
 {
+    while (*a && (*a == *b || ((*a == '-' || *a == '_') && (*b == '-' || *b == '_')))) {
+        a++;
+        b++;
+    }
+    return *a == *b;
+}
+
+/* @options (or NULL) under the keys of the driver's table; NULL: one is not in it. Strings are
+ * borrowed, the table is not. */
+static GHashTable *create_options(const BlkDriver *drv, GHashTable *options, GError **error)
+{
+    g_autoptr(GHashTable) table = g_hash_table_new(g_str_hash, g_str_equal);
     GHashTableIter it;
-    void *key;
+    void *key, *value;
 
     if (!options)
-        return true;
+        return g_steal_pointer(&table);
     g_hash_table_iter_init(&it, options);
-    while (g_hash_table_iter_next(&it, &key, NULL)) {
+    while (g_hash_table_iter_next(&it, &key, &value)) {
         g_autoptr(GString) names = g_string_new(NULL);
-        bool known = false;
+        const BlkCreateOpt *found = NULL;
         for (const BlkCreateOpt *c = drv->create_opts; c && c->key; c++) {
-            known = known || strcmp(c->key, key) == 0;
+            if (same_key(c->key, key))
+                found = c;
             g_string_append_printf(names, "%s%s", names->len ? ", " : "", c->key);
         }
-        if (!known)
-            return lodge_fail(error, LODGE_ERROR_CONFIG, "option '%s': format %s has %s%s",
-                              (char *)key, drv->name, names->len ? "only " : "no options",
-                              names->str);
+        if (!found) {
+            lodge_fail(error, LODGE_ERROR_CONFIG, "option '%s': format %s has %s%s", (char *)key,
+                       drv->name, names->len ? "only " : "no options", names->str);
+            return NULL;
+        }
+        g_hash_table_insert(table, (void *)found->key, value);
     }
-    return true;
+    return g_steal_pointer(&table);
 }
 
 static void free_new_file(void *opaque)
@@ -96,7 +112,7 @@ typedef struct Making {
     const char *base_path; /* as the operator gave it */
     BlkNode *base;         /* taken over; NULL: none */
     uint64_t size;
-    GHashTable *options; /* or NULL */
+    GHashTable *options;
     const char *what;    /* for messages */
 } Making;
 
@@ -104,7 +120,6 @@ typedef struct Making {
 static BlkNode *make_open(BlkOpener *op, const Making *m, GPtrArray **ret_files, GError **error)
 {
     g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(free_new_file);
-    g_autoptr(GHashTable) none = g_hash_table_new(g_str_hash, g_str_equal);
     g_autofree char *record =
         m->base ? blk_record_path(m->drv, m->path, m->base_path) : NULL;
     BlkBaseInfo info = {0};
@@ -114,8 +129,7 @@ static BlkNode *make_open(BlkOpener *op, const Making *m, GPtrArray **ret_files,
     if (m->base)
         info = blk_base_info(m->base, record, m->base_path);
     BlkCreate c = {.file = nf, .path = m->path, .size = m->size ? m->size : info.size,
-                   .base = m->base ? &info : NULL, .options = m->options ? m->options : none,
-                   .extra = files};
+                   .base = m->base ? &info : NULL, .options = m->options, .extra = files};
     bool ok = nf && m->drv->create(&c, error);
     if (nf)
         g_ptr_array_add(files, nf);
@@ -186,7 +200,8 @@ BlkNode *blk_make_begin(const BlkMake *m, BlkCache cache, IoThread *io, GPtrArra
         return NULL;
     }
     const BlkDriver *drv = maker(format, m->base, error);
-    if (!drv || !check_create_options(drv, m->options, error))
+    g_autoptr(GHashTable) options = drv ? create_options(drv, m->options, error) : NULL;
+    if (!options)
         return NULL;
     if (stat(m->file, &st) == 0 && (!m->overwrite || !S_ISREG(st.st_mode))) {
         lodge_fail(error, m->overwrite ? LODGE_ERROR_CONFIG : LODGE_ERROR_EXISTS, "'%s': %s",
@@ -206,7 +221,7 @@ BlkNode *blk_make_begin(const BlkMake *m, BlkCache cache, IoThread *io, GPtrArra
         return NULL;
     BlkOpener op = {.name = "image", .o = &o, .flags = BLK_OPEN_QUIET, .io = io, .engine = engine};
     Making k = {.drv = drv, .path = m->file, .base_path = m->base, .size = m->size,
-                .options = m->options, .what = "image"};
+                .options = options, .what = "image"};
     if (m->base && !(k.base = opener_base(&op, m->base, m->base_format, error)))
         return NULL;
     return make_open(&op, &k, ret_files, error);
@@ -239,10 +254,11 @@ BlkNode *opener_new_overlay(BlkOpener *op, bool *ret_exists, GError **error)
     const BlkDriver *drv = maker(o->format ? o->format : "umlcow", true, error);
     BlkNode *base = drv ? opener_base(op, o->base, o->base_format, error) : NULL;
     g_autoptr(GPtrArray) files = NULL;
+    g_autoptr(GHashTable) none = g_hash_table_new(g_str_hash, g_str_equal);
 
     if (!base)
         return NULL;
-    Making m = {.drv = drv, .path = o->file, .base_path = o->base, .base = base,
+    Making m = {.drv = drv, .path = o->file, .base_path = o->base, .base = base, .options = none,
                 .what = "overlay"};
     BlkNode *n = make_open(op, &m, &files, error);
     int err = n ? publish_all(files, false) : 0;
@@ -271,8 +287,9 @@ BlkNode *opener_snapshot(BlkOpener *op, BlkNode *lower, GError **error)
     if (!dir || !*dir)
         dir = g_file_test(SNAPSHOT_DIR, G_FILE_TEST_IS_DIR) ? SNAPSHOT_DIR : g_get_tmp_dir();
     place = g_build_filename(dir, "lodge-snapshot", NULL);
+    g_autoptr(GHashTable) none = g_hash_table_new(g_str_hash, g_str_equal);
     Making m = {.drv = &blk_driver_umlcow, .path = place, .base_path = place, .base = lower,
-                .what = "overlay"};
+                .options = none, .what = "overlay"};
     BlkNode *n = make_open(&inner, &m, &files, error);
     if (!n)
         g_prefix_error(error, "snapshot=on: ");

@@ -10,9 +10,9 @@
  *
  * An image may have been made by somebody else to harm: the base that it records is opened only if
  * it is a plain file that is not in the chain yet, and is read in the format that the image
- * records, or as raw where it records none. An image of another format is refused there rather than probed:
- * a guest that writes a raw base's first bytes would choose files of the host. What the operator
- * names with base= and base-format= is taken at its word.
+ * records, or as raw where it records none. An image of another format is refused there rather than
+ * probed: a guest that writes a raw base's first bytes would choose files of the host. What the
+ * operator names with base= and base-format= is taken at its word.
  *
  * A format that can tell a wrong base from the right one (BLK_DRV_CHECKS_BASE) follows base= to
  * another place and notes it in the header. The others take base= only where it is the recorded
@@ -37,6 +37,8 @@ BlkFile *opener_file(BlkOpener *op, const char *path, unsigned role, int fd, GEr
 
     if (f && op->depth < BLK_CHAIN_MAX)
         op->seen[op->depth] = (BlkSeen){f->dev, f->ino};
+    if (f && !(role & ROLE_BASE))
+        f->tap = op->o->tap;
     return f;
 }
 
@@ -275,9 +277,10 @@ static bool open_chain(BlkOpener *op, BlkNode *n, GError **error)
     n->base = opener_base(op, named ? named : recorded, n->ref.format ? n->ref.format : said,
                           error);
     if (!n->base) {
-        if (!named && op->flags & BLK_OPEN_QUIET)
+        if (!named && !op->blamed)
             g_prefix_error(error, "'%s': %s at offset %" G_GUINT64_FORMAT ": ", image,
                            n->ref.field, n->ref.offset);
+        op->blamed = true;
         return false;
     }
     return attach(n, n->ref.path, error) && (!named || take_named(op, n, recorded, error));

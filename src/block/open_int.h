@@ -18,6 +18,7 @@ typedef struct BlkOpener {
     IoThread *io;
     BlkEngine *engine;
     GPtrArray *making;           /* borrowed; BlkNewFile that have no name yet, or NULL */
+    bool blamed;                 /* the error says which image named the file at fault */
     unsigned depth;              /* of the image that is being opened; 0: the top */
     BlkSeen seen[BLK_CHAIN_MAX]; /* files of the chain down to depth */
 } BlkOpener;

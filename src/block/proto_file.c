@@ -50,6 +50,8 @@ static void file_limits(BlkNode *n, BlkLimits *l)
     l->read_only = f->read_only;
 }
 
+static int tapped_run(BlkFile *f, BlkReq *req);
+
 static void file_submit(BlkNode *n, BlkReq *req)
 {
     BlkFile *f = file_of(n);
@@ -61,7 +63,10 @@ static void file_submit(BlkNode *n, BlkReq *req)
         blk_complete(req, 0);
         return;
     }
-    blk_engine_submit(n->engine, req);
+    if (f->tap)
+        blk_complete(req, tapped_run(f, req));
+    else
+        blk_engine_submit(n->engine, req);
 }
 
 static void file_close(BlkNode *n)
@@ -246,6 +251,43 @@ int blk_file_run(BlkReq *req)
     return EINVAL;
 }
 
+/* ---- tests look on ---- */
+
+static int tap_before(const BlkFile *f, BlkTapOp op, uint64_t offset, uint64_t len,
+                      uint64_t *ret_mark)
+{
+    return f->tap ? f->tap->before(f->tap->opaque, op, offset, len, ret_mark) : 0;
+}
+
+/* Tell of what ended with @err, and answer that. */
+static int tap_after(const BlkFile *f, BlkTapOp op, uint64_t offset, uint64_t len,
+                     const struct iovec *iov, unsigned niov, uint64_t mark, int err)
+{
+    if (f->tap && !err)
+        f->tap->after(f->tap->opaque, op, offset, len, iov, niov, mark);
+    return err;
+}
+
+static int tapped_run(BlkFile *f, BlkReq *req)
+{
+    static const BlkTapOp ops[] = {[BLK_READ] = BLK_TAP_READ, [BLK_WRITE] = BLK_TAP_WRITE,
+                                   [BLK_FLUSH] = BLK_TAP_SYNC, [BLK_DISCARD] = BLK_TAP_ZERO,
+                                   [BLK_ZERO] = BLK_TAP_ZERO};
+    uint64_t mark = 0;
+
+    if (req->op == BLK_STATUS)
+        return blk_file_run(req);
+    int err = tap_before(f, ops[req->op], req->offset, req->len, &mark);
+    if (err)
+        return err;
+    bool sync = req->fua && req->op != BLK_FLUSH;
+    req->fua = false; /* as two steps, so that both are told of */
+    err = blk_file_run(req);
+    req->fua = sync;
+    tap_after(f, ops[req->op], req->offset, req->len, req->iov, req->niov, mark, err);
+    return err || !sync ? err : blk_file_sync(f);
+}
+
 /* ---- opening ---- */
 
 static int open_path(const BlkFileOpen *o, GError **error)
@@ -376,9 +418,13 @@ bool blk_file_set_direct(BlkFile *f, GError **error)
 int blk_file_read_at(BlkFile *f, void *buf, size_t len, uint64_t offset)
 {
     size_t done = 0;
+    uint64_t mark = 0;
 
     if (!range_within(offset, len, INT64_MAX))
         return EINVAL;
+    int err = tap_before(f, BLK_TAP_READ, offset, len, &mark);
+    if (err)
+        return err;
     while (done < len) {
         ssize_t r = pread(f->meta_fd, (uint8_t *)buf + done, len - done, offset + done);
         if (r < 0 && errno == EINTR)
@@ -397,9 +443,13 @@ int blk_file_read_at(BlkFile *f, void *buf, size_t len, uint64_t offset)
 int blk_file_write_at(BlkFile *f, const void *buf, size_t len, uint64_t offset)
 {
     size_t done = 0;
+    uint64_t mark = 0;
 
     if (!range_within(offset, len, INT64_MAX))
         return EFBIG;
+    int err = tap_before(f, BLK_TAP_WRITE, offset, len, &mark);
+    if (err)
+        return err;
     while (done < len) {
         ssize_t r = pwrite(f->meta_fd, (const uint8_t *)buf + done, len - done, offset + done);
         if (r < 0 && errno == EINTR)
@@ -408,7 +458,8 @@ int blk_file_write_at(BlkFile *f, const void *buf, size_t len, uint64_t offset)
             return r < 0 ? errno : EIO;
         done += r;
     }
-    return 0;
+    struct iovec iov = {(void *)buf, len};
+    return tap_after(f, BLK_TAP_WRITE, offset, len, &iov, 1, mark, 0);
 }
 
 int blk_file_zero_at(BlkFile *f, uint64_t offset, uint64_t len)
@@ -421,24 +472,37 @@ int blk_file_zero_at(BlkFile *f, uint64_t offset, uint64_t len)
         return err;
     if (offset + len > end) /* hole punching keeps the length */
         err = blk_file_truncate(f, offset + len);
-    if (offset >= end)
+    if (offset >= end || err)
         return err;
-    return err ? err : run_zero(f, &req);
+    uint64_t mark = 0;
+    err = tap_before(f, BLK_TAP_ZERO, offset, len, &mark);
+    if (!err)
+        err = run_zero(f, &req);
+    return tap_after(f, BLK_TAP_ZERO, offset, len, NULL, 0, mark, err);
 }
 
 int blk_file_sync(BlkFile *f)
 {
+    uint64_t mark = 0;
+
     if (f->unsafe || f->read_only)
         return 0;
-    return fdatasync(f->meta_fd) == 0 ? 0 : errno;
+    int err = tap_before(f, BLK_TAP_SYNC, 0, 0, &mark);
+    if (!err && fdatasync(f->meta_fd) < 0)
+        err = errno;
+    return tap_after(f, BLK_TAP_SYNC, 0, 0, NULL, 0, mark, err);
 }
 
 int blk_file_truncate(BlkFile *f, uint64_t len)
 {
-    if (ftruncate(f->meta_fd, len) < 0)
-        return errno;
-    f->size = len;
-    return 0;
+    uint64_t mark = 0;
+    int err = tap_before(f, BLK_TAP_TRUNCATE, 0, len, &mark);
+
+    if (!err && ftruncate(f->meta_fd, len) < 0)
+        err = errno;
+    if (!err)
+        f->size = len;
+    return tap_after(f, BLK_TAP_TRUNCATE, 0, len, NULL, 0, mark, err);
 }
 
 int blk_file_length(BlkFile *f, uint64_t *ret_len)

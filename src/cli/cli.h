@@ -46,7 +46,8 @@ typedef struct Verb {
     const OptSpec *opts;  /* never NULL; an empty table ends at once */
     const VerbExample *examples; /* NULL: none */
     const struct Verb *verbs; /* of a family ("image"): its rows, named "image create"; or NULL */
-    /* NULL for a family. @argc, @argv: the words behind the verb. Return: the exit status, errors told already. */
+    /* NULL for a family. @argc, @argv: the words behind the verb. Return: the exit status, errors
+     * told already. */
     int (*run)(const struct Verb *self, int argc, char **argv);
 } Verb;
 

@@ -17,7 +17,7 @@
 #define OPT_BASE_FORMAT                                                                           \
     {"base-format", 0, "FORMAT", "The base's format, where the image does not say it (raw)."}
 #define OPT_MAKE_OPTION                                                                           \
-    {"option", 'o', "KEY=VALUE", "An option of the format, for instance cluster-size=64K.", NULL,  \
+    {"option", 'o', "KEY=VALUE", "An option of the format; --option help lists them.", NULL,  \
      OPT_REPEAT}
 #define OPT_FORCE {"force", 0, NULL, "Replace a file that is there."}
 
@@ -35,7 +35,8 @@ static const OptSpec create_options[] = {
 };
 
 static const VerbExample create_examples[] = {
-    {"lodge image create --size 20G disk.img", "A raw image; it takes no room until it is written."},
+    {"lodge image create --size 20G disk.img",
+     "A raw image; it takes no room until it is written."},
     {"lodge image create --base debian.img web.cow", "An overlay for User-Mode Linux and Lodge."},
     {NULL},
 };
@@ -89,8 +90,8 @@ static const OptSpec rebase_options[] = {
     {"base-format", 0, "FORMAT", "The new base's format (raw)."},
     {"old-base-format", 0, "FORMAT", "The old base's, where the image does not say it (raw)."},
     {"unsafe", 0, NULL,
-     "Only write down the new base: for one that was moved or renamed. With another one, the disk's "
-     "contents change."},
+     "Only write down the new base: for one that was moved or renamed. With another one, the "
+     "disk's contents change."},
     OPT_JSON,
     {NULL},
 };
@@ -149,7 +150,8 @@ static const OptSpec bench_options[] = {
 
 const Verb image_verbs[] = {
     {"image create", "[OPTION]... FILE", "make an image",
-     "Makes FILE. Without a base it reads as zeros and needs a size; with one it reads as the base.",
+     "Makes FILE. Without a base it reads as zeros and needs a size; with one it reads as the "
+     "base.",
      create_options, create_examples, NULL, verb_image_create},
     {"image convert", "[OPTION]... SRC DST", "copy an image into another format",
      "Copies the disk that SRC and its bases make up. What reads as zeros takes no room in DST.",
@@ -158,12 +160,12 @@ const Verb image_verbs[] = {
      "Also while a machine uses it; what it tells may then be out of date.", info_options, NULL,
      NULL, verb_image_info},
     {"image check", "[--repair] [OPTION]... FILE", "look for damage in an image",
-     "Reads all of the image's tables. The status is 1 where something is wrong and was not mended. "
-     "A leak is room that nothing uses: a waste, but no damage.",
+     "Reads all of the image's tables. The status is 1 where something is wrong and was not "
+     "mended. A leak is room that nothing uses: a waste, but no damage.",
      check_options, NULL, NULL, verb_image_check},
     {"image commit", "[--keep] [OPTION]... FILE", "write an overlay into its base",
-     "Afterwards the base has what the overlay FILE had. Other overlays of the same base are broken "
-     "by that; those of User-Mode Linux are refused from then on, as the base's time tells, while "
+     "Afterwards the base has what the overlay FILE had. Other overlays of the same base are "
+     "broken by that; those of User-Mode Linux are refused from then on, as the base's time tells, while "
      "FILE's header follows.",
      commit_options, NULL, NULL, verb_image_commit},
     {"image rebase", "[OPTION]... FILE", "give an overlay another base",
@@ -277,6 +279,18 @@ GHashTable *image_create_options(const Options *o, GError **error)
         g_hash_table_insert(table, g_strndup(v->text, eq - v->text), g_strdup(eq + 1));
     }
     return g_steal_pointer(&table);
+}
+
+bool image_list_options(const Options *o, const char *format)
+{
+    const BlkDriver *drv = blk_driver_find(format);
+    const OptValue *v = options_next(o, "option", NULL);
+
+    if (!v || strcmp(v->text, "help") != 0 || !drv)
+        return false;
+    for (const BlkCreateOpt *c = drv->create_opts; c && c->key; c++)
+        printf("%s=%s: %s\n", c->key, c->value, c->help);
+    return true;
 }
 
 const char *image_new_format(const Options *o, const char *option, const char *path)

@@ -38,6 +38,8 @@ bool image_check_format(const Options *o, const char *option, GError **error);
 bool image_size(const Options *o, const char *option, uint64_t *ret, GError **error);
 /* --option KEY=VALUE...: char * -> char *, transfer full; NULL with an error. */
 GHashTable *image_create_options(const Options *o, GError **error);
+/* Whether --option help is given: prints what @format has. */
+bool image_list_options(const Options *o, const char *format);
 /* The format for a new file @path: --@option, or by the end of its name; transfer none. */
 const char *image_new_format(const Options *o, const char *option, const char *path);
 

@@ -42,6 +42,8 @@ int verb_image_create(const Verb *self, int argc, char **argv)
     if (!o)
         return status;
     const char *file = image_arg(o, 0);
+    if (image_list_options(o, image_new_format(o, "format", file)))
+        return cli_finish(STATUS_OK);
     if (options_has(o, "size") && image_size(o, "size", &m.size, &error) && !m.size)
         lodge_fail(&error, LODGE_ERROR_CONFIG, "--size: a disk has at least 1 byte");
     uint64_t size = m.size;
@@ -71,6 +73,8 @@ int verb_image_convert(const Verb *self, int argc, char **argv)
 
     if (!o)
         return status;
+    if (image_list_options(o, image_new_format(o, "to", image_arg(o, 1))))
+        return cli_finish(STATUS_OK);
     g_autoptr(ImageTool) t = image_tool_new(2, &error);
     bool ok = t && fill_make(o, image_arg(o, 1), "to", &a.to, &error);
     g_autoptr(GHashTable) options = a.to.options;

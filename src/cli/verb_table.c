@@ -87,11 +87,11 @@ const Verb verb_table[] = {
      view_options_table, view_examples, NULL, verb_view},
     {.name = "image", .synopsis = "VERB [OPTION]... FILE...",
      .help = "make, convert, check and change disk images",
-     .text = "Works on images that no machine has open for writing; who has one is named. Formats are "
-     "known by their first bytes, or said by --format. The format of a base is never guessed: what "
-     "is not raw is recorded in the overlay, or said by --base-format.\n\n"
-     "A new image gets its name when it is whole: what fails or is interrupted leaves nothing. On a "
-     "terminal, a bar shows how far it is.\n\n"
+     .text = "Works on images that no machine has open for writing; who has one is named. Formats "
+     "are known by their first bytes, or said by --format. The format of a base is never guessed: "
+     "what is not raw is recorded in the overlay, or said by --base-format.\n\n"
+     "A new image gets its name when it is whole: what fails or is interrupted leaves nothing. On "
+     "a terminal, a bar shows how far it is.\n\n"
      "Sizes take K, M, G and T, powers of 1024.",
      .opts = no_options_table, .verbs = image_verbs},
     {"devices", "[--json] [CLASS|NAME]", "list device classes, or the devices of a machine",

@@ -23,6 +23,7 @@
 #include <glib-unix.h>
 
 #include "lodge/error.h"
+#include "lodge/listener.h"
 
 #include "control_internal.h"
 #include "json_scan.h"
@@ -32,7 +33,6 @@
 #define OUT_PAUSE (64u * 1024u)       /* bytes unsent, from which on no more input is taken */
 #define OUT_MAX (4u * 1024u * 1024u) /* bytes unsent, from which on a client is dropped */
 #define FDS_MAX 4u /* taken with one reading; of those that pass the last is kept */
-#define ACCEPT_RETRY_MS 200           /* after the process ran out of descriptors */
 
 typedef struct QmpClient {
     Qmp *qmp;
@@ -58,8 +58,7 @@ typedef struct QmpReply {
 
 struct Qmp {
     Control *control;
-    int listen_fd;
-    guint accept; /* source; 0: none */
+    Listener *listener; /* owned, or NULL */
     GPtrArray *clients;
 };
 
@@ -439,31 +438,14 @@ static void refuse(int fd)
     close(fd);
 }
 
-static gboolean on_connect(int fd, GIOCondition condition, gpointer opaque);
-
-static gboolean accept_again(gpointer opaque)
+static void on_connect(int fd, void *opaque)
 {
     Qmp *q = opaque;
-    q->accept = g_unix_fd_add(q->listen_fd, G_IO_IN, on_connect, q);
-    return G_SOURCE_REMOVE;
-}
 
-static gboolean on_connect(int fd, GIOCondition condition, gpointer opaque)
-{
-    Qmp *q = opaque;
-    int client = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (client < 0) {
-        if (errno != EMFILE && errno != ENFILE && errno != ENOMEM && errno != ENOBUFS)
-            return G_SOURCE_CONTINUE;
-        /* The connection stays in the queue and would wake us at once. */
-        q->accept = g_timeout_add(ACCEPT_RETRY_MS, accept_again, q);
-        return G_SOURCE_REMOVE;
-    }
     if (q->clients->len >= CLIENTS_MAX)
-        refuse(client);
+        refuse(fd);
     else
-        qmp_add_client(q, client);
-    return G_SOURCE_CONTINUE;
+        qmp_add_client(q, fd);
 }
 
 void qmp_event(Qmp *q, const char *line)
@@ -488,10 +470,9 @@ Qmp *qmp_new(Control *c, int listen_fd)
 {
     Qmp *q = g_new0(Qmp, 1);
     q->control = c;
-    q->listen_fd = listen_fd;
     q->clients = g_ptr_array_new_with_free_func(client_free);
     if (listen_fd >= 0)
-        q->accept = g_unix_fd_add(listen_fd, G_IO_IN, on_connect, q);
+        q->listener = listener_new(listen_fd, on_connect, q);
     return q;
 }
 
@@ -499,11 +480,9 @@ void qmp_free(Qmp *q)
 {
     if (!q)
         return;
-    g_clear_handle_id(&q->accept, g_source_remove);
+    g_clear_pointer(&q->listener, listener_free);
     for (unsigned i = 0; i < q->clients->len; i++)
         client_flush(g_ptr_array_index(q->clients, i));
     g_ptr_array_free(q->clients, TRUE);
-    if (q->listen_fd >= 0)
-        close(q->listen_fd);
     g_free(q);
 }

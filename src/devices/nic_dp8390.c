@@ -20,7 +20,7 @@
  *
  * The wire has flow control, which a cable lacks: a frame that finds a sound ring full stays in the
  * wire and comes in when the boundary moves, so a guest that is slow loses nothing and sees no
- * overflow. A frame that could not fit that ring if it were empty, or meets a ring that is set up
+ * overflow; until then PRX stays set. A frame that could not fit that ring if it were empty, or meets a ring that is set up
  * wrongly (pointers outside of it) and is stopped by the boundary, overflows as NIC 7.0 says: OVW,
  * RST until the boundary moves, and the missed-packet tally. Frames from the wire are padded to 60
  * bytes; those over 1518 (with a VLAN tag, without the check sequence) are on no Ethernet and are
@@ -255,6 +255,8 @@ static void write_page0(Dp8390 *n, unsigned reg, uint8_t val)
         break;
     case W_ISR: /* NIC 10.3: a written 1 clears; RST stays */
         s->isr &= (uint8_t)~val;
+        if (dp8390_unread(n))
+            s->isr |= ISR_PRX;
         dp8390_update_irq(n);
         break;
     case W_RSAR0:

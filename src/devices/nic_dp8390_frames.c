@@ -145,14 +145,22 @@ static bool wanted(const Dp8390Regs *s, const uint8_t dest[DP8390_MAC_LEN])
     return (s->rcr & RCR_AM) && hash_match(s, dest);
 }
 
+/* Where CURR must stop. Drivers (Linux's lib8390) write one less than the next page to be read, and
+ * so the page before the ring where that is the ring's first; the part would miss that boundary and
+ * run over what is unread. Here it means the last page. */
+static uint8_t boundary(const Dp8390Regs *s)
+{
+    return (uint8_t)(s->bnry + 1) == s->pstart ? (uint8_t)(s->pstop - 1) : s->bnry;
+}
+
 /* Whether @pages from CURR on can be filled and CURR moved behind them without reaching BNRY. */
 static bool ring_room(const Dp8390Regs *s, unsigned pages)
 {
-    uint8_t page = s->curr;
+    uint8_t page = s->curr, stop = boundary(s);
 
     for (unsigned i = 0; i < pages; i++) {
         page = next_page(s, page);
-        if (page == s->bnry)
+        if (page == stop)
             return false;
     }
     return true;
@@ -167,12 +175,27 @@ void dp8390_set_bnry(Dp8390 *n, uint8_t page)
         dp8390_rx_wake(n);
 }
 
+/**
+ * dp8390_unread() - Whether a full ring keeps a frame in the wire
+ * Context: card's lock held.
+ *
+ * Then PRX stays. A driver may leave frames in the ring and wait for the next interrupt (Linux's
+ * lib8390 takes nine at a time), which on a cable comes with the next frame, by PRX or OVW; here
+ * that frame waits for the driver.
+ */
+bool dp8390_unread(const Dp8390 *n)
+{
+    return n->rx_held && !n->rx_posted;
+}
+
 /* Whether a sound ring takes @pages once the guest has read what is in it: BNRY may rest one page
  * behind CURR, and CURR stops one page before BNRY. */
 static bool ring_would_fit(const Dp8390Regs *s, unsigned pages)
 {
+    uint8_t stop = boundary(s);
+
     return s->pstart < s->pstop && s->curr >= s->pstart && s->curr < s->pstop &&
-           s->bnry >= s->pstart && s->bnry < s->pstop &&
+           stop >= s->pstart && stop < s->pstop &&
            pages + 2 <= (unsigned)s->pstop - s->pstart;
 }
 
@@ -233,6 +256,7 @@ static bool receive(Dp8390 *n, const NetFrame *f)
     if (!ring_room(s, pages)) {
         if (ring_would_fit(s, pages)) {
             n->rx_held = pages;
+            dp8390_raise(n, ISR_PRX); /* see dp8390_unread() */
             return false;
         }
         s->rsr = RSR_MPA | phy;

@@ -61,6 +61,7 @@ void dp8390_transmit(Dp8390 *n);
 void dp8390_tx_kick(Dp8390 *n);
 void dp8390_rx_wake(Dp8390 *n);
 void dp8390_set_bnry(Dp8390 *n, uint8_t page);
+bool dp8390_unread(const Dp8390 *n);
 
 /* Join and leave the wire. Main thread, no lock held. */
 bool dp8390_join(Dp8390 *n, GError **error);

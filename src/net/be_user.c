@@ -86,6 +86,7 @@ typedef struct UserNet {
     bool due;    /* something became ready: slirp_pollfds_poll() is called */
     bool filled; /* slirp_pollfds_fill() was called since the last poll */
     uint8_t *frame; /* owned; NET_FRAME_MAX bytes, a guest's frame in one piece */
+    bool serves_tftp;
     Tftp tftp;
 } UserNet;
 
@@ -223,7 +224,7 @@ static ssize_t user_send_packet(const void *buf, size_t len, void *opaque)
 
     if (len > NET_FRAME_MAX)
         return (ssize_t)len;
-    if (pkt_parse(buf, (uint32_t)len, &info))
+    if (u->serves_tftp && pkt_parse(buf, (uint32_t)len, &info))
         tftp_from_server(&u->tftp, buf, (uint32_t)len, &info, clock_now_ns(u->clock));
     send_to_guest(u, buf, len);
     return (ssize_t)len;
@@ -338,7 +339,7 @@ static unsigned user_send(NetPort *self, const NetFrame *v, unsigned n)
             continue;
         if (!pkt_parse(u->frame, v[i].len, &info) || is_tcp_fragment(&info))
             continue; /* not for us to answer; a guest hears nothing, as from any network */
-        if (!tftp_news(u, v[i].len, &info))
+        if (u->serves_tftp && !tftp_news(u, v[i].len, &info))
             continue;
         (void)pkt_clear_urgent(u->frame, &info);
         slirp_input(u->slirp, u->frame, (int)v[i].len);
@@ -515,6 +516,7 @@ static void user_start(void *opaque)
     (void)inet_pton(AF_INET6, "fec0::2", &cfg.vhost6);        /* likewise */
     (void)inet_pton(AF_INET6, "fec0::3", &cfg.vnameserver6);  /* likewise */
 
+    u->serves_tftp = o->tftp;
     u->timer = timer_new(io_thread_timers(u->io), user_deadline, u);
     u->slirp = slirp_new(&cfg, &user_callbacks, u);
     if (!u->slirp) {

@@ -44,7 +44,6 @@
 #define DRAIN_MS 2000u
 #define BACKLOG 64
 #define VIEW_REFUSALS_MAX 16u /* who are told that there is no room, at a time */
-#define ACCEPT_RETRY_MS 200u /* after the process ran out of descriptors */
 #define PAGE "vnc.html"
 #define SOCKET_PATH "/websockify" /* what noVNC and its proxies call it */
 
@@ -408,29 +407,9 @@ void view_add_connection(View *v, int fd)
 
 /* ---- the server ---- */
 
-static gboolean on_connect(int fd, GIOCondition condition, gpointer opaque);
-
-static gboolean accept_again(gpointer opaque)
+static void on_connect(int fd, void *opaque)
 {
-    View *v = opaque;
-
-    v->accept = g_unix_fd_add(v->listen_fd, G_IO_IN, on_connect, v);
-    return G_SOURCE_REMOVE;
-}
-
-static gboolean on_connect(int fd, GIOCondition condition, gpointer opaque)
-{
-    View *v = opaque;
-    int browser = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-    if (browser >= 0) {
-        view_add_connection(v, browser);
-    } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
-        /* The connection stays in the queue and would wake us at once. */
-        v->accept = g_timeout_add(ACCEPT_RETRY_MS, accept_again, v);
-        return G_SOURCE_REMOVE;
-    }
-    return G_SOURCE_CONTINUE;
+    view_add_connection(opaque, fd);
 }
 
 typedef union Address {
@@ -469,13 +448,14 @@ bool view_listen(View *v, const char *address, unsigned port, GError **error)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "address \"%s\": not a number like 127.0.0.1 or ::1", address);
     const char *form = a.any.sa_family == AF_INET6 ? "[%s]:%u" : "%s:%u";
-    v->listen_fd = socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (v->listen_fd < 0)
+    int fd = socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
         return lodge_fail_errno(error, errno, "%s", address);
-    (void)setsockopt(v->listen_fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one); /* only sooner */
-    if (bind(v->listen_fd, &a.any, len) < 0 || listen(v->listen_fd, BACKLOG) < 0 ||
-        getsockname(v->listen_fd, &a.any, &len) < 0) {
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one); /* only sooner */
+    if (bind(fd, &a.any, len) < 0 || listen(fd, BACKLOG) < 0 ||
+        getsockname(fd, &a.any, &len) < 0) {
         int err = errno;
+        close(fd);
         g_autofree char *name = g_strdup_printf(form, address, port);
         if (err == EADDRINUSE)
             return lodge_fail(error, LODGE_ERROR_BUSY,
@@ -485,7 +465,7 @@ bool view_listen(View *v, const char *address, unsigned port, GError **error)
     }
     port = ntohs(a.any.sa_family == AF_INET6 ? a.v6.sin6_port : a.v4.sin_port);
     v->site = g_strdup_printf(form, address, port);
-    v->accept = g_unix_fd_add(v->listen_fd, G_IO_IN, on_connect, v);
+    v->listener = listener_new(fd, on_connect, v);
     return renew_token(v, error);
 }
 
@@ -505,7 +485,6 @@ View *view_new(const ViewConfig *config, GError **error)
 
     v->config = *config;
     v->config.folder = NULL;
-    v->listen_fd = -1;
     v->conns = g_ptr_array_new();
     v->folder_fd = open(config->folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (v->folder_fd < 0 || faccessat(v->folder_fd, PAGE, R_OK, 0) < 0) {
@@ -526,9 +505,7 @@ void view_free(View *v)
     while (v->conns->len)
         view_conn_free(g_ptr_array_index(v->conns, 0));
     g_ptr_array_free(v->conns, TRUE);
-    g_clear_handle_id(&v->accept, g_source_remove);
-    if (v->listen_fd >= 0)
-        close(v->listen_fd);
+    g_clear_pointer(&v->listener, listener_free);
     if (v->folder_fd >= 0)
         close(v->folder_fd);
     g_free(v->site);

@@ -4,13 +4,15 @@
 
 /* Between who is let in (view.c) and what is carried then (view_relay.c). */
 
+#include "lodge/listener.h"
+
 #include "view.h"
 #include "websocket.h"
 
 struct View {
     ViewConfig config; /* folder is NULL here: it is open */
-    int folder_fd, listen_fd;
-    guint accept; /* source; 0: none */
+    int folder_fd;
+    Listener *listener; /* owned; NULL before view_listen() */
     char *site;   /* owned: HOST:PORT; NULL before view_listen() */
     char *address; /* owned */
     char token[VIEW_TOKEN_LEN + 1];

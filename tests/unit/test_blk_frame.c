@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What image formats stand on: chains of bases and what is refused in them, the worker, the cache of
- * metadata, new files. */
+/* What image formats stand on: chains of bases and what is refused in them, the worker, the cache
+ * of metadata, new files. */
 #include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -82,8 +82,16 @@ static void test_hostile_bases(void)
     g_autofree char *fifo = block_fix_path(f, "fifo");
     BlkOptions o1 = {.file = one}, o2 = {.file = two, .base_format = "umlcow"};
 
+    /* A tool's message names the image that is at fault, once. */
+    g_autoptr(GError) error = NULL;
+    redirect(one, "gone.img");
+    BlkNode *n = blk_open_flags(NULL, &o2, BLK_OPEN_QUIET, f->io, &error);
+    g_assert_null(n);
+    g_autofree char *want = g_strdup_printf("'%s': backing file name at offset 32: '", one);
+    g_assert_true(g_str_has_prefix(error->message, want));
     redirect(one, two); /* two -> one -> two */
     block_fix_refused(f, &o2, LODGE_ERROR_CONFIG, "the chain is a loop");
+    block_fix_refused(f, &o2, LODGE_ERROR_CONFIG, "1.cow': backing file name at offset 32: base");
     redirect(one, one);
     block_fix_refused(f, &o1, LODGE_ERROR_CONFIG, "the chain is a loop");
     redirect(one, "1.cow"); /* beside it: itself */

@@ -309,6 +309,17 @@ static void test_rebase(void)
     }
     g_assert_true(g_file_get_contents(m->cow, &after, &la, NULL));
     g_assert_cmpmem(before, lb, after, la);
+    /* A loop through another overlay. */
+    g_autofree char *upper = block_fix_path(m->f, "upper.cow");
+    blk_close(block_fix_open(
+        m->f, &(BlkOptions){.file = upper, .base = m->cow, .base_format = "umlcow"}));
+    a = (RebaseArgs){.file = moved, .base = upper, .base_format = "umlcow", .unsafe = true};
+    g_assert_false(image_rebase(&a, m->f->io, &r, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_UNSUPPORTED); /* the upper one says no format */
+    g_clear_error(&error);
+    a = (RebaseArgs){.file = m->cow, .base = m->cow, .base_format = "umlcow", .unsafe = true};
+    g_assert_false(image_rebase(&a, m->f->io, &r, &error));
+    g_assert_nonnull(strstr(error->message, "its own base"));
 }
 
 static void expect_check(Images *m, bool repair, uint64_t errors, uint64_t leaks, uint64_t used)
