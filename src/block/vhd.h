@@ -36,7 +36,7 @@ enum {
 #define HD_PARENT_NAME_BYTES 512u
 
 /* Parent locators: where, and in what form, the parent's path lies. */
-enum { LOC_CODE = 0, LOC_SPACE = 4, LOC_LENGTH = 8, LOC_OFFSET = 16, LOC_BYTES = 24 };
+enum { LOC_CODE = 0, LOC_SPACE = 4 /* sectors */, LOC_LENGTH = 8, LOC_OFFSET = 16, LOC_BYTES = 24 };
 #define VHD_LOCATORS 8u
 #define VHD_LOCATOR_MAX 16384u
 #define VHD_W2RU 0x57327275u /* UTF-16LE, relative */

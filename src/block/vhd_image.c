@@ -170,7 +170,7 @@ static bool fill_parent(uint8_t *h, const BlkBaseInfo *base, uint64_t at, const 
         if (!loc[i].text)
             continue;
         store_be32(l + LOC_CODE, loc[i].code);
-        store_be32(l + LOC_SPACE, LOCATOR_SPACE);
+        store_be32(l + LOC_SPACE, LOCATOR_SPACE / BLK_SECTOR);
         store_be32(l + LOC_LENGTH, (uint32_t)loc[i].len);
         store_be64(l + LOC_OFFSET, at + i * LOCATOR_SPACE);
     }
