@@ -395,17 +395,19 @@ bool vhd_set_base(BlkNode *n, const BlkBaseInfo *base, GError **error)
                           file_of(v)->path, m->size, base->full, base->size);
     uint64_t at = m->end; /* new ones: what the old ones say stays true until the header does */
     bool ok = !base || fill_parent(header, base, at, file_of(v)->path, loc, error);
-    for (unsigned i = 0; ok && !err && i < 2; i++)
-        if (loc[i].text)
-            err = blk_file_write_at(file_of(v), loc[i].text, loc[i].len, at + i * LOCATOR_SPACE);
+    for (unsigned i = 0; ok && !err && i < 2; i++) {
+        uint64_t to = at + i * LOCATOR_SPACE;
+        if (!loc[i].text)
+            continue;
+        err = blk_file_write_at(file_of(v), loc[i].text, loc[i].len, to);
+        m->floor = MAX(m->floor, to + loc[i].len);
+    }
     free_locators(loc);
     if (!ok)
         return false;
-    if (base && !err) {
-        m->floor = MAX(m->floor, at + 2 * LOCATOR_SPACE);
-        m->end = m->floor;
+    m->end = align_up(MAX(m->end, m->floor), BLK_SECTOR);
+    if (!err)
         err = blk_file_sync(file_of(v));
-    }
     if (!err) {
         memcpy(v->header, header, sizeof header);
         err = write_header(v);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What the tests of image formats share. */
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -401,4 +402,24 @@ void format_rebase(const char *format, uint64_t size, const char *qemu)
     close_quiet(n);
     memset(want, 0, size);
     format_same(f, &o, want, size, qemu);
+}
+
+void format_moved(const char *format, uint64_t size)
+{
+    g_autoptr(BlockFix) f = block_fix_new();
+    BlkMake plain = {.format = format, .size = size};
+    g_autofree char *base = format_make(f, "base.img", &plain, NULL);
+    g_autofree char *moved = block_fix_path(f, "moved image.img");
+    g_autofree uint8_t *want = g_malloc0(size);
+    BlkMake m = {.format = format, .base = base, .base_format = format};
+
+    format_scribble(f, &(BlkOptions){.file = base}, want, size, 81, 50);
+    g_autofree char *one = format_make(f, "one.img", &m, NULL);
+    format_scribble(f, &(BlkOptions){.file = one}, want, size, 82, 50);
+    g_assert_cmpint(rename(base, moved), ==, 0);
+    block_fix_refused(f, &(BlkOptions){.file = one}, LODGE_ERROR_CONFIG, "no such file");
+    /* Named once, it is known from then on. */
+    blk_close(block_fix_open(f, &(BlkOptions){.file = one, .base = moved, .base_format = format}));
+    format_same(f, &(BlkOptions){.file = one}, want, size, NULL);
+    format_check(f, one, false, 0, 0);
 }

@@ -34,6 +34,8 @@ void format_check(BlockFix *f, const char *path, bool repair, unsigned errors, u
 void format_resize(BlockFix *f, const char *path, uint64_t size, bool shrink);
 /* Overlays of @format that get another base, are emptied, and get none. */
 void format_rebase(const char *format, uint64_t size, const char *qemu);
+/* An overlay whose base has another name, which base= tells. */
+void format_moved(const char *format, uint64_t size);
 /* The image's text of describe() for @key; transfer full, NULL: not there. */
 char *format_fact(BlockFix *f, const char *path, const char *key);
 /* Change @len bytes at @offset of a file; from its end if negative. */

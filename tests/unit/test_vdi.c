@@ -233,6 +233,7 @@ static void test_resize(void)
 
 static void test_rebase(void)
 {
+    format_moved("vdi", SIZE);
     format_rebase("vdi", SIZE, "vdi");
 }
 

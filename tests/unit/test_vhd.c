@@ -292,6 +292,7 @@ static void test_resize(void)
 
 static void test_rebase(void)
 {
+    format_moved("vhd", SIZE);
     format_rebase("vhd", SIZE, "vpc");
 }
 

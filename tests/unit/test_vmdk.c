@@ -232,6 +232,7 @@ static void test_overlay(void)
 
 static void test_rebase(void)
 {
+    format_moved("vmdk", SIZE);
     format_rebase("vmdk", SIZE, "vmdk");
 }
 
