@@ -179,6 +179,26 @@ static int store(BlockMap *m, BlkReq *req, MapState *s)
     return err ? err : map_set_bits(m, offset, in, len);
 }
 
+/* As much of what is left as is for the worker: a long write is many blocks. */
+static int store_all(BlockMap *m, BlkReq *req, MapState *s)
+{
+    uint64_t start = s->pos, end = req->offset + req->len;
+    int err;
+
+    do {
+        err = store(m, req, s);
+        if (err || s->answer != ANSWER_STORED)
+            break;
+        s->pos += s->run_len;
+    } while (s->pos < end && s->pos - start < RUN_MAX);
+    if (!err && s->pos != start) { /* a run that came last is found again */
+        s->answer = ANSWER_STORED;
+        s->run_len = (uint32_t)(s->pos - start);
+    }
+    s->pos = start;
+    return err;
+}
+
 /* The packed block that holds what is next of the READ @req. */
 static int unpack(BlockMap *m, BlkReq *req, MapState *s, const Run *run)
 {
@@ -241,7 +261,7 @@ int block_map_work(BlkNode *n, BlkWork *w)
         return block_map_flush(m);
     if (is_write(req)) {
         if (m->touch_done)
-            return store(m, req, s);
+            return store_all(m, req, s);
         err = m->touched ? m->touched(m) : 0;
         m->touch_done = !err;
         return err;
