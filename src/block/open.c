@@ -42,9 +42,20 @@ BlkFile *opener_file(BlkOpener *op, const char *path, unsigned role, int fd, GEr
     return f;
 }
 
-static bool go_direct(BlkOpener *op, BlkFile *f, GError **error)
+/* What writes by sectors cannot be had where blocks are larger and the host's cache is not used. */
+static bool check_blocks(const BlkFile *f, const BlkDriver *drv, GError **error)
 {
-    return op->o->cache != BLK_CACHE_NONE || f->unsafe || blk_file_set_direct(f, error);
+    return f->align == BLK_SECTOR || drv == &blk_driver_raw ||
+           lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                      "'%s': its device has blocks of %u bytes, and format %s writes by %u; leave "
+                      "cache=none out",
+                      f->path, f->align, drv->name, BLK_SECTOR);
+}
+
+static bool go_direct(BlkOpener *op, BlkFile *f, const BlkDriver *drv, GError **error)
+{
+    return op->o->cache != BLK_CACHE_NONE || f->unsafe ||
+           (blk_file_set_direct(f, error) && check_blocks(f, drv, error));
 }
 
 BlkFile *blk_file_under(BlkNode *n)
@@ -92,7 +103,8 @@ BlkFile *blk_open_beside(BlkNode *n, const BlkOpenHow *how, const char *path, GE
                       .holder = op->o->holder, .no_lock = op->flags & BLK_OPEN_UNLOCKED,
                       .empty_ok = true};
     BlkFile *f = blk_file_open(op->name, &fo, fd, op->io, op->engine, error);
-    if (f && how->cache == BLK_CACHE_NONE && !blk_file_set_direct(f, error)) {
+    if (f && how->cache == BLK_CACHE_NONE &&
+        !(blk_file_set_direct(f, error) && check_blocks(f, n->drv, error))) {
         blk_node_free(&f->node);
         f = NULL;
     }
@@ -307,7 +319,8 @@ BlkNode *opener_image(BlkOpener *op, BlkFile *f, const OpenImage *im, GError **e
     } else {
         ok = ok && (how.no_base || open_chain(op, n, error));
     }
-    if (!ok || !go_direct(op, f, error)) {
+    ok = ok && go_direct(op, f, im->drv, error);
+    if (!ok) {
         blk_node_free(n);
         return NULL;
     }

@@ -8,7 +8,8 @@
  * turn, and writes zeros where it has none. STATUS asks SEEK_DATA and SEEK_HOLE.
  *
  * cache=none sets O_DIRECT once the image is open; headers and bitmaps go through a second
- * descriptor without it. Devices that need more than 512 bytes of alignment are refused then.
+ * descriptor without it. Where the device has blocks of 4096 bytes, so has a raw disk then; image
+ * formats, which write by 512 bytes, are refused.
  * cache=unsafe makes FLUSH and FUA nothing.
  *
  * Threads: open and close on main; submit on the IoThread; blk_file_run() on pool threads, which
@@ -42,9 +43,9 @@ static void file_limits(BlkNode *n, BlkLimits *l)
 {
     BlkFile *f = file_of(n);
 
-    l->size = align_up(f->size, BLK_SECTOR);
+    l->size = align_up(f->size, f->align);
     l->discard_max = f->read_only ? 0 : BLK_DISCARD_MAX;
-    l->align = BLK_SECTOR;
+    l->align = f->align;
     l->block = 4096;
     l->max_iov = BLK_MAX_IOV;
     l->read_only = f->read_only;
@@ -63,6 +64,9 @@ static void file_submit(BlkNode *n, BlkReq *req)
         blk_complete(req, 0);
         return;
     }
+    /* An overlay reads its base by sectors; nobody writes there, so the host's cache is right too. */
+    if (f->align > BLK_SECTOR && f->read_only && (req->offset | req->len) & (f->align - 1))
+        req->flags |= BLK_REQ_META;
     if (f->tap)
         blk_complete(req, tapped_run(f, req));
     else
@@ -372,6 +376,7 @@ BlkFile *blk_file_open(const char *name, const BlkFileOpen *o, int fd, IoThread 
 
     f->path = g_strdup(o->path);
     f->fd_slot = f->meta_slot = -1;
+    f->align = BLK_SECTOR;
     f->read_only = o->read_only;
     f->unsafe = o->cache == BLK_CACHE_UNSAFE;
     f->fd = f->meta_fd = given ? fd : open_path(o, error);
@@ -403,15 +408,25 @@ bool blk_file_set_direct(BlkFile *f, GError **error)
         return lodge_fail(error, LODGE_ERROR_LIMIT, "'%s': no memory", f->path);
     /* The second half of the first kilobyte: misaligned where blocks are larger. */
     ssize_t r = pread(f->fd, (uint8_t *)buf + BLK_SECTOR, BLK_SECTOR, BLK_SECTOR);
+    if (r < 0 && errno == EINVAL) {
+        f->align = DIRECT_PROBE_BYTES;
+        r = pread(f->fd, buf, f->align, f->align);
+    }
     int err = errno;
     free(buf);
     if (r < 0 && err == EINVAL)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                          "'%s': its device has blocks over 512 bytes; leave cache=none out",
-                          f->path);
+                          "'%s': its device has blocks over %u bytes; leave cache=none out",
+                          f->path, DIRECT_PROBE_BYTES);
+    if (f->size % f->align && f->align > BLK_SECTOR && !f->read_only)
+        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                          "'%s': its device has blocks of %u bytes, and its size is no multiple of "
+                          "that; leave cache=none out",
+                          f->path, f->align);
     f->direct = true;
     if (f->node.engine->uring)
         f->meta_slot = blk_uring_add_file(f->node.engine->uring, f->meta_fd);
+    blk_node_ready(&f->node);
     return true;
 }
 

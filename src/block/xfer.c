@@ -19,7 +19,6 @@
 #include "block_int.h"
 
 #define BOUNCE_MAX ((size_t)1 << 20)
-#define DIRECT_ALIGN 512u         /* of memory, offset and length; checked at open */
 #define BOUNCE_ALIGN 4096u
 #define STEP_MAX ((size_t)0x7ffff000) /* MAX_RW_COUNT: read(2), "Notes" */
 
@@ -97,10 +96,10 @@ bool buffer_is_zero(const void *buf, size_t len)
            memcmp(p, p + sizeof zeros, len - sizeof zeros) == 0;
 }
 
-static bool iov_is_aligned(const BlkReq *req)
+static bool iov_is_aligned(const BlkReq *req, uint32_t align)
 {
     for (unsigned i = 0; i < req->niov; i++)
-        if (((uintptr_t)req->iov[i].iov_base | req->iov[i].iov_len) & (DIRECT_ALIGN - 1))
+        if (((uintptr_t)req->iov[i].iov_base | req->iov[i].iov_len) & (align - 1))
             return false;
     return true;
 }
@@ -112,7 +111,7 @@ int blk_xfer_next(BlkReq *req, const struct iovec **ret_iov, unsigned *ret_niov,
     uint64_t left = req->len - x->done;
 
     *ret_offset = req->offset + x->done;
-    if (x->file->direct && !(req->flags & BLK_REQ_META) && !iov_is_aligned(req)) {
+    if (x->file->direct && !(req->flags & BLK_REQ_META) && !iov_is_aligned(req, x->file->align)) {
         x->step = MIN(left, BOUNCE_MAX);
         if (!x->bounce &&
             posix_memalign(&x->bounce, BOUNCE_ALIGN, MIN(req->len, BOUNCE_MAX)) != 0) {
@@ -169,7 +168,7 @@ BlkStep blk_xfer_took(BlkReq *req, ssize_t result, int *ret_err)
         iov_scatter(req->iov, req->niov, x->done, x->bounce, result);
     x->done += result;
     if (req->op == BLK_READ && x->done < req->len &&
-        (result == 0 || (x->file->direct && result % DIRECT_ALIGN))) {
+        (result == 0 || (x->file->direct && result % x->file->align))) {
         /* End of file; with O_DIRECT it may lie inside a block. Keeps (2). */
         iov_zero(req->iov, req->niov, x->done, req->len - x->done);
         x->done = req->len;

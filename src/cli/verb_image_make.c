@@ -20,16 +20,17 @@ static void print_made(const Options *o, const char *file, const char *format, u
     fputs(json_text(j), stdout);
 }
 
-static bool fill_make(const Options *o, const char *file, const char *option, BlkMake *m,
-                      GError **error)
+/* @options: borrowed; NULL: @error is set already. */
+static bool fill_make(const Options *o, const char *file, const char *option, GHashTable *options,
+                      BlkMake *m, GError **error)
 {
+    if (!options)
+        return false;
     *m = (BlkMake){.file = file, .format = image_new_format(o, option, file),
                    .base = options_text(o, "base"), .base_format = options_text(o, "base-format"),
-                   .overwrite = options_has(o, "force")};
-    if (m->base_format && !m->base)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--base-format: there is no --base");
-    m->options = image_create_options(o, error);
-    return m->options != NULL;
+                   .options = options, .overwrite = options_has(o, "force")};
+    return !m->base_format || m->base ||
+           lodge_fail(error, LODGE_ERROR_CONFIG, "--base-format: there is no --base");
 }
 
 int verb_image_create(const Verb *self, int argc, char **argv)
@@ -48,8 +49,8 @@ int verb_image_create(const Verb *self, int argc, char **argv)
         lodge_fail(&error, LODGE_ERROR_CONFIG, "--size: a disk has at least 1 byte");
     uint64_t size = m.size;
     g_autoptr(ImageTool) t = error ? NULL : image_tool_new(1, &error);
-    bool ok = t && fill_make(o, file, "format", &m, &error);
-    g_autoptr(GHashTable) options = m.options;
+    g_autoptr(GHashTable) options = t ? image_create_options(o, &error) : NULL;
+    bool ok = fill_make(o, file, "format", options, &m, &error);
     m.size = size;
     if (!ok || !blk_make(&m, t->io, &error))
         return cli_fail(self->name, error, false);
@@ -76,8 +77,8 @@ int verb_image_convert(const Verb *self, int argc, char **argv)
     if (image_list_options(o, image_new_format(o, "to", image_arg(o, 1))))
         return cli_finish(STATUS_OK);
     g_autoptr(ImageTool) t = image_tool_new(2, &error);
-    bool ok = t && fill_make(o, image_arg(o, 1), "to", &a.to, &error);
-    g_autoptr(GHashTable) options = a.to.options;
+    g_autoptr(GHashTable) options = t ? image_create_options(o, &error) : NULL;
+    bool ok = fill_make(o, image_arg(o, 1), "to", options, &a.to, &error);
     a.from = image_arg(o, 0);
     a.from_format = options_text(o, "from");
     a.compress = options_has(o, "compress");

@@ -48,10 +48,10 @@ trouble() { dmesg | grep -E "$1" | head -n 20 | while read -r l; do say trouble 
 """
 
 
-def run_guest(folder, script, *args, modules=(), append="", memory="192M"):
-    archive = initrd(folder / "initrd", FUNCTIONS + script + "\nbye", modules, "stock")
+def run_guest(folder, script, *args, modules=(), append="", memory="192M", flavour="stock"):
+    archive = initrd(folder / "initrd", FUNCTIONS + script + "\nbye", modules, flavour)
     with running_lodge() as lodge:
-        r = lodge("run", "--kernel", kernel("stock").path, "--initrd", archive, "--append", f"console=ttyS0 quiet {append}", "--memory", memory, *args,
+        r = lodge("run", "--kernel", kernel(flavour).path, "--initrd", archive, "--append", f"console=ttyS0 quiet {append}", "--memory", memory, *args,
                   timeout=SECONDS)
     print(r.out, r.err)
     return Outcome(r.status, words(r.out), r.out, r.err, folder)

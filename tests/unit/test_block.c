@@ -398,6 +398,92 @@ static void test_direct(void)
     }
 }
 
+/* A loop device with blocks of 4096 bytes over @path; transfer full, NULL: none can be had here. */
+static char *loop_4k(const char *path)
+{
+    const char *argv[] = {"losetup", "-f", "--show", "-b", "4096", path, NULL};
+    char *out = NULL;
+    int status = 1;
+
+    if (geteuid() != 0 ||
+        !g_spawn_sync(NULL, (char **)argv, NULL,
+                      G_SPAWN_SEARCH_PATH | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &out, NULL,
+                      &status, NULL) ||
+        status) {
+        g_free(out);
+        return NULL;
+    }
+    return g_strchomp(out);
+}
+
+/* A device with large blocks, past the host's cache: a raw disk has them too, a base is read as it
+ * must be. */
+static void test_direct_4k(void)
+{
+    g_autoptr(BlockFix) f = block_fix_new();
+    g_autofree char *path = block_fix_image(f, "a.img", 1 * MIB, 6);
+    g_autofree char *cow = block_fix_path(f, "o.cow");
+    g_autofree char *loop = loop_4k(path);
+    const char *detach[] = {"losetup", "-d", loop, NULL};
+    g_autofree uint8_t *buf = g_malloc(64 * KIB + 1), *back = g_malloc(64 * KIB + 1);
+    BlkLimits l;
+
+    if (!loop) {
+        g_test_skip("no loop device with blocks of 4096 bytes");
+        return;
+    }
+    for (unsigned e = 0; e < 3; e++) {
+        static const BlkAio aios[] = {BLK_AIO_AUTO, BLK_AIO_THREADS, BLK_AIO_LIBAIO};
+        BlkOptions o = {.file = loop, .cache = BLK_CACHE_NONE, .aio = aios[e]};
+        g_autoptr(BlkNode) n = block_fix_open(f, &o);
+        blk_limits(n, &l);
+        g_assert_cmpuint(l.align, ==, 4096);
+        g_assert_cmpuint(l.size, ==, 1 * MIB);
+        for (unsigned i = 0; i <= 64 * KIB; i++)
+            buf[i] = i * 7 + e;
+        g_assert_cmpint(blk_pwrite(n, buf + 1, 0, 64 * KIB), ==, 0); /* the guarded sector too */
+        g_assert_cmpint(blk_pwrite(n, buf, 512, 512), ==, EINVAL);
+        g_assert_cmpint(blk_flush(n), ==, 0);
+        g_assert_cmpint(blk_pread(n, back + 1, 0, 64 * KIB), ==, 0);
+        g_assert_cmpmem(buf + 1, 64 * KIB, back + 1, 64 * KIB);
+    }
+    /* Through the cache, blocks are 512 bytes. */
+    g_autoptr(BlkNode) n = block_fix_open(f, &(BlkOptions){.file = loop});
+    blk_limits(n, &l);
+    g_assert_cmpuint(l.align, ==, 512);
+    g_assert_cmpint(blk_pread(n, back, 512, 512), ==, 0);
+    g_assert_cmpmem(buf + 1 + 512, 512, back, 512);
+    blk_close(g_steal_pointer(&n));
+    /* As a base it is read by sectors all the same. */
+    g_autoptr(GError) error = NULL;
+    n = blk_open("d0", &(BlkOptions){.file = cow, .base = loop, .cache = BLK_CACHE_NONE}, f->io,
+                 &error);
+    if (n) {
+        g_assert_cmpint(blk_pwrite(n, buf + 1, 1024, 512), ==, 0);
+        g_assert_cmpint(blk_pread(n, back, 0, 4096), ==, 0);
+        g_assert_cmpmem(buf + 1, 1024, back, 1024);
+        g_assert_cmpmem(buf + 1, 512, back + 1024, 512);
+        g_assert_cmpmem(buf + 1 + 1536, 2560, back + 1536, 2560);
+        blk_close(g_steal_pointer(&n));
+    } else {
+        g_assert_error(error, LODGE_ERROR, LODGE_ERROR_UNSUPPORTED); /* no O_DIRECT there */
+    }
+    /* An image of a format writes by sectors. */
+    g_autofree char *small = block_fix_image(f, "small.img", 64 * KIB, 6);
+    g_autofree char *made = block_fix_path(f, "small.cow"), *text = NULL;
+    gsize len;
+    blk_close(block_fix_open(f, &(BlkOptions){.file = made, .base = small}));
+    g_assert_true(g_file_get_contents(made, &text, &len, NULL));
+    n = block_fix_open(f, &(BlkOptions){.file = loop, .format = "raw"});
+    g_assert_cmpint(blk_pwrite(n, text, 0, len / 512 * 512), ==, 0);
+    blk_close(g_steal_pointer(&n));
+    blk_close(block_fix_open(f, &(BlkOptions){.file = loop}));
+    block_fix_refused(f, &(BlkOptions){.file = loop, .cache = BLK_CACHE_NONE},
+                      LODGE_ERROR_UNSUPPORTED, "has blocks of 4096 bytes, and format umlcow");
+    g_assert_true(g_spawn_sync(NULL, (char **)detach, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL,
+                               NULL, NULL, NULL));
+}
+
 static void test_two_dozen(void)
 {
     g_autoptr(BlockFix) f = block_fix_new();
@@ -433,6 +519,7 @@ int main(int argc, char **argv)
     g_test_add_data_func("/block/many-libaio", &many_cases[2], test_many);
     g_test_add_func("/block/never-inline", test_never_inline);
     g_test_add_func("/block/direct", test_direct);
+    g_test_add_func("/block/direct-4k", test_direct_4k);
     g_test_add_func("/block/two-dozen", test_two_dozen);
     return g_test_run();
 }

@@ -440,7 +440,7 @@ static void test_uml_tools(void)
         !block_fix_need("uml_mkcow", "uml-utilities"))
         return;
     g_autofree char *merged = block_fix_path(m->f, "merged.img");
-    g_autofree char *other = block_fix_image(m->f, "out.img", SIZE, 5);
+    g_free(block_fix_image(m->f, "out.img", SIZE, 5)); /* m->out */
     image_rebase(&a, m->f->io, &r, &error);
     g_assert_no_error(error);
     g_assert_true(run("uml_moo", m->cow, merged, NULL));

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Linux's drivers on the network cards of an old PC move data with right checksums in both directions. Run by
-`make check-long`."""
+"""Linux's drivers on the network cards of an old PC move data with right checksums in both directions."""
 import hashlib
 import os
 import socketserver
@@ -9,8 +8,11 @@ import threading
 import pytest
 from test_full_pc import CHUNK, MIB, TIMES, run_guest
 
-# Model -> (driver, bytes to the guest, bytes from it). An NE2000 exits for each word that it sends.
-CARDS = {"pcnet": ("pcnet32", 48 * MIB, 16 * MIB), "ne2k_pci": ("ne2k-pci", (8 * MIB - MIB // 2), MIB // 2)}
+GUESTS = ("kernel-686", "busybox-686")
+# Model -> (kernel, driver, bytes to the guest, bytes from it). An NE2000 exits for each word that it sends; Debian's
+# amd64 kernel has no driver for the ISA card.
+CARDS = {"pcnet": ("stock", "pcnet32", 48 * MIB, 16 * MIB), "ne2k_pci": ("stock", "ne2k-pci", 7 * MIB + MIB // 2, MIB // 2),
+         "ne2k_isa": ("686", "ne", MIB, MIB // 16)}
 
 
 class Peer:
@@ -40,6 +42,7 @@ class Peer:
 
 
 CARD = """
+insmod /modules/*-ne.ko io=0x300 irq=5 2> /dev/null # an ISA card does not say where it is
 net; say driver $(basename $(readlink -f /sys/class/net/eth0/device/driver)); say mac $(cat /sys/class/net/eth0/address)
 ping -c 3 -W 5 10.0.2.2 > /tmp/ping; took start
 say got $(echo "GET $down" | nc 10.0.2.2 $port | md); took got
@@ -54,13 +57,13 @@ ERROR_COUNTS = ("rx_errors", "tx_errors", "rx_crc_errors", "rx_frame_errors", "t
 
 @pytest.mark.parametrize("card", CARDS)
 def test_network_card(card, tmp_path):
-    driver, down, up = CARDS[card]
+    flavour, driver, down, up = CARDS[card]
     down, up = down * TIMES, up * TIMES
     page = os.urandom(3 * MIB + 12345)
     peer = Peer(page)
     module = driver.replace("-", "_")
     out = run_guest(tmp_path, CARD, "--net", f"user,model={card}", modules=("af_packet", module),
-                    append=f"down={down} up={up} port={peer.port}")
+                    append=f"down={down} up={up} port={peer.port}", flavour=flavour)
     peer.close()
     said, h = out.said, hashlib.md5()
     for at in range(0, down, len(page)):
@@ -70,8 +73,6 @@ def test_network_card(card, tmp_path):
     assert said["mac"] == ["52:54:00:12:34:56"]
     assert said["got"] == [h.hexdigest()]
     assert said["answer"] == said["sent"]
-    if card == "ne2k_pci":  # one receive error was seen before the first transfer, unexplained; no more may come
-        assert int(said.pop("rx_errors")[0]) <= 1
     counts = {name: said[name] for name in ERROR_COUNTS if name in said}
     assert counts == {name: ["0"] for name in counts}
     assert "trouble" not in said
