@@ -280,7 +280,8 @@ void blk_limit_hurry(BlkLimit *l, bool on); /* everything starts at once */
 
 /* ---- driver_table.c ---- */
 
-extern const BlkDriver blk_driver_file, blk_driver_qcow2, blk_driver_raw, blk_driver_umlcow;
+extern const BlkDriver blk_driver_file, blk_driver_qcow2, blk_driver_raw, blk_driver_umlcow,
+    blk_driver_vdi, blk_driver_vhd, blk_driver_vmdk;
 
 /* Name of the image format that @p belongs to, read by this build or not; NULL: raw. */
 const char *blk_probe_format(const BlkProbe *p);

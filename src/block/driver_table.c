@@ -12,6 +12,9 @@ static const BlkDriver *const driver_table[] = {
     &blk_driver_qcow2,
     &blk_driver_raw,
     &blk_driver_umlcow,
+    &blk_driver_vdi,
+    &blk_driver_vhd,
+    &blk_driver_vmdk,
 };
 
 /* Names that other programs record in their images for formats of the table. */
@@ -31,12 +34,8 @@ typedef struct Mark {
 
 static const Mark marks[] = {
     {"qed", 0, 4, "QED"},
-    {"vmdk", 0, 4, "KDMV"},
-    {"vmdk", 0, 4, "COWD"},
-    {"vmdk", 0, 21, "# Disk DescriptorFile"},
-    {"vhd", 0, 8, "conectix"},
+    {"COWD vmdk", 0, 4, "COWD"},
     {"vhdx", 0, 8, "vhdxfile"},
-    {"vdi", 64, 4, "\x7f\x10\xda\xbe"},
     {"parallels", 0, 16, "WithoutFreeSpace"},
     {"parallels", 0, 16, "WithouFreSpacExt"},
     {"luks", 0, 6, "LUKS\xba\xbe"},

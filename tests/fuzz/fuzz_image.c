@@ -6,7 +6,8 @@
  * where two pieces of a disk share a place in the file nothing can be promised.
  *
  * The first byte says what is done, the rest is the file. A recorded base is not opened: it would
- * be a file of the host.
+ * be a file of the host. The checksums of a VHD image are made right, unless the first byte says to
+ * leave them: little would be reached behind them.
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -23,6 +24,7 @@
 #include "lodge/num.h"
 
 #include "image_ops.h"
+#include "vhd.h"
 #include "replay.h"
 
 #define FILE_MAX (1 * MIB)   /* of the input */
@@ -30,7 +32,8 @@
 #define STRETCHES 200u       /* of the map */
 #define FLAGS (BLK_OPEN_QUIET | BLK_OPEN_NO_BASE | BLK_OPEN_UNLOCKED)
 
-enum { DO_CHECK = 1, DO_REPAIR = 2, DO_WRITE = 4, DO_RESIZE = 8, DO_EMPTY = 16, DO_ZERO = 32 };
+enum { DO_CHECK = 1, DO_REPAIR = 2, DO_WRITE = 4, DO_RESIZE = 8, DO_EMPTY = 16, DO_ZERO = 32,
+       KEEP_SUMS = 64 };
 
 static IoThread *io;
 
@@ -170,6 +173,23 @@ static void change(const char *path, unsigned what)
         expect(n, at, len, 0xa5);
 }
 
+static void seal(uint8_t *p, size_t len, size_t sum_at)
+{
+    store_be32(p + sum_at, vhd_checksum(p, len, sum_at));
+}
+
+static void seal_vhd(uint8_t *p, size_t len)
+{
+    const size_t header = VHD_HEADER_AT;
+
+    if (len >= VHD_FOOTER && !memcmp(p, VHD_COOKIE, 8))
+        seal(p, VHD_FOOTER, FT_CHECKSUM);
+    if (len >= VHD_FOOTER && !memcmp(p + len - VHD_FOOTER, VHD_COOKIE, 8))
+        seal(p + len - VHD_FOOTER, VHD_FOOTER, FT_CHECKSUM);
+    if (len >= header + VHD_HEADER && !memcmp(p + header, VHD_HEADER_COOKIE, 8))
+        seal(p + header, VHD_HEADER, HD_CHECKSUM);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     if (!io)
@@ -178,7 +198,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         return 0;
     int fd = memfd_create("fuzz", MFD_CLOEXEC);
     g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
-    g_assert(fd >= 0 && write(fd, data + 1, len - 1) == (ssize_t)(len - 1));
+    g_autofree uint8_t *file = g_memdup2(data + 1, len - 1);
+    if (!(data[0] & KEEP_SUMS))
+        seal_vhd(file, len - 1);
+    g_assert(fd >= 0 && write(fd, file, len - 1) == (ssize_t)(len - 1));
     g_autoptr(BlkNode) n = open_image(path, true, 0);
     if (n)
         look(n);
