@@ -175,7 +175,7 @@ static const struct {
     {"--kernel k --disk a --disk a", "given twice"},
     {"--kernel k --disk a,base=a", "own base"},
     {"--kernel k --disk a,bsae=b", "valid ones are file, base"},
-    {"--kernel k --disk a,format=qcow9", "format=qcow9: not known; it can be raw"},
+    {"--kernel k --disk a,format=qcow9", "format=qcow9: not known; it can be qcow2, raw"},
     {"--kernel k --disk a,base=b,base-format=wow", "base-format=wow: not known"},
     {"--kernel k --disk a,iops=0", "iops=0: must be a number above 0"},
     {"--kernel k --disk a,iops=many", "iops=many: must be a number above 0"},
