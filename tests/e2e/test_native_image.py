@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 
@@ -143,17 +144,27 @@ def test_interrupted(lodge, folder):
 
 def test_bar(lodge, folder):
     """On a terminal there is a bar while it lasts, and it is gone at the end."""
+    import pexpect
     source = folder / "big.img"
     with open(source, "wb") as f:
         for _ in range(512):
             f.write(os.urandom(MIB))
-    p = lodge.spawn("image", "convert", "--sync", source, folder / "out.img", dimensions=(24, 100))
-    p.expect(r"\[#* *\] +\d+% +\d+ MiB/s +\d+:\d\d left")
-    p.expect("\r +\r")
-    import pexpect
-    p.expect(pexpect.EOF)
-    p.close()
-    assert p.exitstatus == 0
+    for attempt in range(12):  # held up somewhere on its way, so that it lasts on any machine
+        p = lodge.spawn("image", "convert", "--sync", source, folder / f"out{attempt}.img", dimensions=(24, 100))
+        time.sleep(0.01 * attempt)
+        p.kill(signal.SIGSTOP)
+        time.sleep(0.3)
+        p.kill(signal.SIGCONT)
+        seen = p.expect([r"\[#* *\] +\d+% +\d+ MiB/s +\d+:\d\d left", pexpect.EOF])
+        if seen == 0:
+            p.expect("\r +\r")
+            p.expect(pexpect.EOF)
+        p.close()
+        assert p.exitstatus == 0
+        (folder / f"out{attempt}.img").unlink()
+        if seen == 0:
+            break
+    assert seen == 0
     r = lodge("image", "convert", source, folder / "out2.img")
     assert (r.status, r.out, r.err) == (0, "", "")
 
