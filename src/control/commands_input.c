@@ -187,8 +187,8 @@ static bool read_button(Jv data, InputEvent *e, GError **error)
         int wheel;
     } buttons[] = {
         {"left", INPUT_LEFT, 0}, {"middle", INPUT_MIDDLE, 0}, {"right", INPUT_RIGHT, 0},
-        {"side", INPUT_SIDE, 0}, {"extra", INPUT_EXTRA, 0},   {"wheel-up", 0, 1},
-        {"wheel-down", 0, -1},
+        {"side", INPUT_SIDE, 0}, {"extra", INPUT_EXTRA, 0},   {"wheel-up", 0, -1},
+        {"wheel-down", 0, 1},
     };
     const char *name = jv_text(jv_get(data, "button"));
     if (!name)

@@ -599,7 +599,7 @@ static void test_pointer(Fixture *f, gconstpointer unused)
         "{\"type\": \"abs\", \"data\": {\"axis\": \"y\", \"value\": -4}}]}}";
     int fd = talk(f);
     ask(fd, command, "{\"return\": {}}");
-    wait_keys(f, "rel 5,-7,0,1 +30 rel 0,0,0,0 rel 0,0,1,0 ");
+    wait_keys(f, "rel 5,-7,0,1 +30 rel 0,0,0,0 rel 0,0,-1,0 "); /* up: away from the user */
     input_attach(f->input, &tablet, f);
     ask(fd, move, "{\"return\": {}}");
     wait_keys(f, "abs 65535,0,0,0 ");
