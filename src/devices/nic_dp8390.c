@@ -255,8 +255,10 @@ static void write_page0(Dp8390 *n, unsigned reg, uint8_t val)
         break;
     case W_ISR: /* NIC 10.3: a written 1 clears; RST stays */
         s->isr &= (uint8_t)~val;
-        if (dp8390_unread(n))
+        if (dp8390_unread(n)) {
+            n->set_irq(n->dev, false); /* an edge for the ISA card, whose driver may be leaving */
             s->isr |= ISR_PRX;
+        }
         dp8390_update_irq(n);
         break;
     case W_RSAR0:
