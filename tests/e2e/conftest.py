@@ -75,7 +75,8 @@ class Lodge:
         kw.setdefault("timeout", 60)
         kw.setdefault("encoding", "utf-8")
         kw.setdefault("codec_errors", "replace")
-        p = pexpect.spawn(str(self.path), [str(a) for a in args], env=self.env, **kw)
+        kw.setdefault("env", dict(self.env, TERM="vt100"))  # a real one, whatever runs the tests
+        p = pexpect.spawn(str(self.path), [str(a) for a in args], **kw)
         self.children.append(p)
         return p
 
