@@ -87,7 +87,7 @@ bool blk_child_start(BlkChildren *pool, BlkReq *parent, const BlkChildPart *part
     c->parent = parent;
     c->done = done;
     c->req.op = part->op;
-    c->req.may_unmap = parent->may_unmap;
+    c->req.may_unmap = parent->may_unmap || part->may_unmap;
     c->req.offset = part->offset;
     c->req.len = part->len;
     c->req.done = child_done;

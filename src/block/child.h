@@ -40,6 +40,7 @@ typedef struct BlkChildPart {
     BlkOp op;
     BlkNode *below;
     uint64_t pos, len, offset;
+    bool may_unmap; /* even where the parent does not say so */
 } BlkChildPart;
 
 /**

@@ -39,8 +39,6 @@
 #define PIECE_SECTORS (PIECE_BYTES * 8)
 #define PIECE_SPAN (PIECE_SECTORS * COW_SECTOR) /* bytes of disk */
 #define WORD_BYTES 8u /* bitmap writes are whole words, as UML's */
-#define CHILD_IOVS 8u
-#define CHILDREN_KEPT 64u
 
 typedef struct Range {
     uint32_t lo, hi; /* bytes of a piece; empty: lo == hi */
@@ -57,15 +55,6 @@ typedef struct CowPiece {
     BlkReq io;
     struct iovec iov;
 } Piece;
-
-typedef struct CowChild {
-    BlkReq req;
-    BlkReq *parent;
-    struct iovec few[CHILD_IOVS];
-    struct iovec *iov; /* few, the parent's, or owned */
-    bool own_iov;
-    struct CowChild *next_free;
-} Child;
 
 /* In BlkReq.scratch of a request that this layer has. */
 typedef struct CowState {
@@ -311,78 +300,29 @@ static void piece_write(BlkCow *c, Piece *p)
 
 /* ---- children ---- */
 
-static void child_put(BlkCow *c, Child *ch)
+static void child_done(BlkReq *parent, const BlkChildAnswer *answer)
 {
-    if (ch->own_iov)
-        g_free(ch->iov);
-    if (c->n_free >= CHILDREN_KEPT) {
-        g_free(ch);
-        return;
-    }
-    ch->next_free = c->free_children;
-    c->free_children = ch;
-    c->n_free++;
-}
-
-static void child_done(BlkReq *req, int err)
-{
-    Child *ch = req->opaque;
-    BlkReq *parent = ch->parent;
-    BlkCow *c = (BlkCow *)parent->node;
     CowState *s = state_of(parent);
 
-    child_put(c, ch);
     s->outstanding--;
-    if (err && !s->err)
-        s->err = err;
+    if (answer->err && !s->err)
+        s->err = answer->err;
     if (!s->waiting)
-        step(c, parent);
+        step((BlkCow *)parent->node, parent);
 }
 
 /* Start @op on @below for @len bytes of @parent from @pos; false: no memory. */
 static bool child_start(BlkCow *c, BlkReq *parent, BlkOp op, BlkNode *below, uint64_t pos,
                         uint64_t len)
 {
-    Child *ch = c->free_children;
     uint64_t shift = below == c->node.file && op != BLK_FLUSH ? c->layout.data_offset : 0;
+    BlkChildPart part = {.op = op, .below = below, .pos = pos, .len = len, .offset = pos + shift};
 
-    if (ch) {
-        c->free_children = ch->next_free;
-        c->n_free--;
-    } else {
-        ch = g_try_new(Child, 1);
-        if (!ch)
-            return false;
-    }
-    memset(&ch->req, 0, sizeof ch->req);
-    ch->own_iov = false;
-    ch->iov = NULL;
-    ch->parent = parent;
-    ch->req.op = op;
-    ch->req.may_unmap = parent->may_unmap;
-    ch->req.offset = pos + shift;
-    ch->req.len = len;
-    ch->req.done = child_done;
-    ch->req.opaque = ch;
-    if (op == BLK_READ || op == BLK_WRITE) {
-        if (len == parent->len) {
-            ch->req.iov = parent->iov;
-            ch->req.niov = parent->niov;
-        } else {
-            ch->own_iov = parent->niov > CHILD_IOVS;
-            ch->iov = ch->own_iov ? g_try_new(struct iovec, parent->niov) : ch->few;
-            if (!ch->iov) {
-                ch->own_iov = false;
-                child_put(c, ch);
-                return false;
-            }
-            ch->req.iov = ch->iov;
-            ch->req.niov = iov_slice(parent->iov, parent->niov, pos - parent->offset, len, ch->iov);
-        }
-    }
     state_of(parent)->outstanding++;
-    blk_start(below, &ch->req);
-    return true;
+    if (blk_child_start(&c->children, parent, &part, child_done))
+        return true;
+    state_of(parent)->outstanding--;
+    return false;
 }
 
 /* ---- requests ---- */
@@ -613,11 +553,7 @@ static void cow_close(BlkNode *n)
         save_failed(c);
     if (c->pieces)
         g_hash_table_destroy(c->pieces);
-    while (c->free_children) {
-        Child *ch = c->free_children;
-        c->free_children = ch->next_free;
-        g_free(ch);
-    }
+    blk_children_free(&c->children);
 }
 
 const BlkDriver blk_driver_umlcow = {

@@ -22,7 +22,7 @@
 
 #include <stdatomic.h>
 
-#include "block_int.h"
+#include "child.h"
 
 #define QCOW_MAGIC 0x514649fbu
 #define QCOW_COPIED ((uint64_t)1 << 63)
@@ -160,8 +160,8 @@ typedef struct BlkQcow {
     /* IoThread only */
     QcowTask *allocs;   /* under way, each with a range of the disk of its own */
     QcowTask *free_tasks;
-    struct QcowChild *free_children;
-    unsigned n_free_tasks, n_free_children;
+    unsigned n_free_tasks;
+    BlkChildren children;
     atomic_bool warned; /* of tables that point astray */
 } BlkQcow;
 

@@ -23,32 +23,9 @@
 
 #include "qcow2.h"
 
-#define CHILD_IOVS 8u
-#define KEPT 64u /* children and tasks that are kept for the next request */
-
-typedef struct QcowChild {
-    BlkReq req;
-    BlkReq *parent;
-    struct iovec few[CHILD_IOVS];
-    struct iovec *iov; /* few, or owned */
-    bool own_iov;
-    struct QcowChild *next_free;
-} Child;
+#define TASKS_KEPT 64u /* for the next request */
 
 /* ---- children ---- */
-
-static void child_put(BlkQcow *q, Child *ch)
-{
-    if (ch->own_iov)
-        g_free(ch->iov);
-    if (q->n_free_children >= KEPT) {
-        g_free(ch);
-        return;
-    }
-    ch->next_free = q->free_children;
-    q->free_children = ch;
-    q->n_free_children++;
-}
 
 void qcow_piece_done(BlkQcow *q, BlkReq *req, int err)
 {
@@ -61,55 +38,24 @@ void qcow_piece_done(BlkQcow *q, BlkReq *req, int err)
         qcow_step(q, req);
 }
 
-static void child_done(BlkReq *io, int err)
+static void child_done(BlkReq *parent, const BlkChildAnswer *answer)
 {
-    Child *ch = io->opaque;
-    BlkReq *parent = ch->parent;
-    BlkQcow *q = (BlkQcow *)parent->node;
-
-    child_put(q, ch);
-    qcow_piece_done(q, parent, err);
+    qcow_piece_done((BlkQcow *)parent->node, parent, answer->err);
 }
 
 /* Start @op on @below at @at for the @len bytes of @parent from @pos. */
 static void child_start(BlkQcow *q, BlkReq *parent, BlkOp op, BlkNode *below, uint64_t at,
                         uint64_t pos, uint64_t len)
 {
-    Child *ch = q->free_children;
+    QcowState *s = qcow_state(parent);
+    BlkChildPart part = {.op = op, .below = below, .pos = pos, .len = len, .offset = at,
+                         .may_unmap = parent->op == BLK_DISCARD};
 
-    if (ch) {
-        q->free_children = ch->next_free;
-        q->n_free_children--;
-    } else if (!(ch = g_try_new(Child, 1))) {
-        qcow_state(parent)->err = ENOMEM;
-        return;
+    s->outstanding++;
+    if (!blk_child_start(&q->children, parent, &part, child_done)) {
+        s->outstanding--;
+        s->err = ENOMEM;
     }
-    memset(&ch->req, 0, sizeof ch->req);
-    ch->own_iov = false;
-    ch->parent = parent;
-    ch->req.op = op;
-    ch->req.may_unmap = parent->may_unmap || parent->op == BLK_DISCARD;
-    ch->req.offset = at;
-    ch->req.len = len;
-    ch->req.done = child_done;
-    ch->req.opaque = ch;
-    if ((op == BLK_READ || op == BLK_WRITE) && len == parent->len) {
-        ch->req.iov = parent->iov;
-        ch->req.niov = parent->niov;
-    } else if (op == BLK_READ || op == BLK_WRITE) {
-        ch->own_iov = parent->niov > CHILD_IOVS;
-        ch->iov = ch->own_iov ? g_try_new(struct iovec, parent->niov) : ch->few;
-        if (!ch->iov) {
-            ch->own_iov = false;
-            child_put(q, ch);
-            qcow_state(parent)->err = ENOMEM;
-            return;
-        }
-        ch->req.iov = ch->iov;
-        ch->req.niov = iov_slice(parent->iov, parent->niov, pos - parent->offset, len, ch->iov);
-    }
-    qcow_state(parent)->outstanding++;
-    blk_start(below, &ch->req);
 }
 
 /* ---- tasks ---- */
@@ -135,7 +81,7 @@ void qcow_task_free(BlkQcow *q, QcowTask *t)
 {
     g_free(t->edges);
     g_free(t->iov);
-    if (q->n_free_tasks >= KEPT) {
+    if (q->n_free_tasks >= TASKS_KEPT) {
         g_free(t);
         return;
     }
@@ -151,11 +97,7 @@ void qcow_tasks_drop(BlkQcow *q)
         q->free_tasks = t->next;
         g_free(t);
     }
-    while (q->free_children) {
-        Child *ch = q->free_children;
-        q->free_children = ch->next_free;
-        g_free(ch);
-    }
+    blk_children_free(&q->children);
 }
 
 static int run_unpack(BlkQcow *q, QcowTask *t)

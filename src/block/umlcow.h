@@ -4,7 +4,7 @@
 
 /* What the data path (fmt_umlcow.c) and the care of whole images (umlcow_image.c) share. */
 
-#include "block_int.h"
+#include "child.h"
 #include "cow_header.h"
 
 typedef struct BlkCow {
@@ -18,8 +18,7 @@ typedef struct BlkCow {
     struct CowPiece *last; /* of pieces, or NULL */
     uint64_t tick;
     unsigned n_failed;
-    struct CowChild *free_children;
-    unsigned n_free;
+    BlkChildren children;
 } BlkCow;
 
 /* fmt_umlcow.c: after the layout is known; and to forget what is cached, at rest. */
