@@ -95,6 +95,50 @@ static void on_kick(void *opaque, uint32_t events)
     handle_kick(opaque);
 }
 
+void virtio_notify_off(VirtioDev *vd, unsigned q)
+{
+    vd->q[q].armed = false;
+    virtqueue_notify_off(&vd->q[q].vq);
+}
+
+bool virtio_notify_on(VirtioDev *vd, unsigned q)
+{
+    return !vd->poll && virtqueue_notify_on(&vd->q[q].vq);
+}
+
+static bool poll_look(void *opaque)
+{
+    VirtioDev *vd = opaque;
+    bool found = false;
+
+    for (unsigned i = 0; i < vd->queues; i++) {
+        if (!virtqueue_has_more(&vd->q[i].vq) || !virtio_may_run(vd))
+            continue;
+        vd->vc->kick(vd, i);
+        found = true;
+    }
+    return found;
+}
+
+/* The loop is about to sleep. */
+static bool poll_arm(void *opaque)
+{
+    VirtioDev *vd = opaque;
+    bool found = false;
+
+    for (unsigned i = 0; i < vd->queues; i++) {
+        VirtioQ *q = &vd->q[i];
+
+        if (q->armed || !virtqueue_running(&q->vq) || !virtio_may_run(vd))
+            continue;
+        q->armed = !virtqueue_notify_on(&q->vq);
+        found |= !q->armed;
+    }
+    return found;
+}
+
+static const IoPollOps poll_ops = {.look = poll_look, .arm = poll_arm};
+
 /* Without a loop: handle what is pending, here. Handlers may kick again, which nests no deeper. */
 static void pump(VirtioDev *vd)
 {
@@ -229,6 +273,7 @@ static void stop_rings(VirtioDev *vd)
     for (unsigned i = 0; i < vd->queues; i++) {
         virtqueue_stop(&vd->q[i].vq);
         vd->q[i].vq.broken = false;
+        vd->q[i].armed = false;
     }
     if (vd->vc->stopped)
         vd->vc->stopped(vd);
@@ -495,6 +540,8 @@ static bool make_queues(VirtioDev *vd, GError **error)
         if (!q->watch)
             return false;
     }
+    if (vd->io && vd->vc->polled)
+        vd->poll = io_poll_new(vd->io, &poll_ops, vd);
     return true;
 }
 
@@ -529,6 +576,7 @@ void virtio_unrealize(VirtioDev *vd)
         virtio_pci_eventfds_locked(vd, false);
         lodge_unlock(&vd->pci.dev.lock);
     }
+    io_poll_free(g_steal_pointer(&vd->poll));
     for (unsigned i = 0; vd->q && i < vd->queues; i++) {
         io_watch_free(vd->q[i].watch);
         if (vd->q[i].fd >= 0)

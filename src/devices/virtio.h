@@ -20,6 +20,7 @@
 #define VIRTIO_QUEUE_SIZE 256 /* entries, unless a device says otherwise */
 
 typedef struct VirtioDev VirtioDev;
+typedef struct IoPoll IoPoll;
 typedef struct IoWatch IoWatch;
 
 /* One row for each feature bit that a device can offer; name NULL ends the table. */
@@ -39,6 +40,9 @@ typedef struct VirtioClass {
     /* Queue @q was kicked, or may have work after a start or resume. Context: loop thread, no
      * lock; the device is live. */
     void (*kick)(VirtioDev *vd, unsigned q);
+    /* The loop looks at the rings before it sleeps: kick() ends with virtio_notify_on(), which
+     * leaves the kicks off until then. */
+    bool polled;
     /* The driver is ready, or the device goes on after a pause; features are in force. Context as
      * kick. NULL: not interested. */
     void (*started)(VirtioDev *vd);
@@ -76,6 +80,7 @@ typedef struct VirtioQ {
     int fd;          /* constant, owned: eventfd of the kicks, -1 without a loop */
     IoWatch *watch;  /* constant, owned */
     uint16_t vector; /* atomic copy of the register */
+    bool armed;      /* loop thread: the driver was told to kick */
 } VirtioQ;
 
 struct VirtioDev {
@@ -87,6 +92,7 @@ struct VirtioDev {
     unsigned queues;
     uint16_t queue_max; /* entries */
     VirtioQ *q; /* owned array */
+    IoPoll *poll; /* owned; NULL: the rings are not polled */
     unsigned config_len;
     uint8_t cap_window; /* offset of the PCI configuration access capability */
     /* Guarded by dev.lock: */
@@ -148,6 +154,10 @@ static inline bool virtio_has(const VirtioDev *vd, unsigned bit)
 bool virtio_may_run(VirtioDev *vd);
 /* As virtqueue_pop(); a breach breaks the device. */
 bool virtio_pop(VirtioDev *vd, unsigned q, VirtChain *c);
+/* What kick() does with queue @q first and last: no kicks, please; and kicks again, true if there is
+ * more already. */
+void virtio_notify_off(VirtioDev *vd, unsigned q);
+bool virtio_notify_on(VirtioDev *vd, unsigned q);
 /* Publish and interrupt as the driver wishes. */
 void virtio_publish(VirtioDev *vd, unsigned q);
 /* Have queue @q's kick handler run again later, so that one queue does not hog the loop. */

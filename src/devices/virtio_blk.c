@@ -309,15 +309,14 @@ static bool take_one(VirtioBlk *b, unsigned qi)
 static void blk_kick(VirtioDev *vd, unsigned qi)
 {
     VirtioBlk *b = (VirtioBlk *)vd;
-    VirtQueue *vq = &vd->q[qi].vq;
     unsigned n = 0;
 
     do {
-        virtqueue_notify_off(vq);
+        virtio_notify_off(vd, qi);
         while (n < KICK_BATCH && take_one(b, qi))
             n++;
-    } while (n < KICK_BATCH && !vd->broken && virtqueue_notify_on(vq));
-    if (n == KICK_BATCH)
+    } while (n < KICK_BATCH && !vd->broken && virtio_notify_on(vd, qi));
+    if (n == KICK_BATCH && !vd->poll)
         virtio_kick_again(vd, qi);
     if (b->done_queues)
         flush_used(b);
@@ -341,6 +340,7 @@ static const VirtioClass blk_virtio = {
     .class_code = CLASS_SCSI_STORAGE,
     .features = blk_features,
     .kick = blk_kick,
+    .polled = true,
     .quieted = blk_quieted,
     .stopped = blk_stopped,
 };
