@@ -123,6 +123,15 @@ void blk_limits(BlkNode *n, BlkLimits *ret_limits);
 IoThread *blk_io_thread(BlkNode *n);
 
 /**
+ * blk_side() - Where requests to @n from the loop @io are to be submitted
+ * A raw disk has a node of its own there, so that they need no other thread; else it is @n itself.
+ * done of such a request runs on @io or on blk_io_thread(@n). A side lives as long as @n, which also
+ * drains it; nothing else is to be done with it.
+ * Context: main thread. Return: transfer none; NULL: LODGE_ERROR_HOST.
+ */
+BlkNode *blk_side(BlkNode *n, IoThread *io, GError **error);
+
+/**
  * blk_submit() - Start @req on @n
  * Checks range, alignment, iov sum and read-only first; a breach completes with EINVAL, EIO or
  * EROFS like any other error. Context: any thread, device locks may be held.

@@ -405,6 +405,38 @@ BlkFile *blk_file_open(const char *name, const BlkFileOpen *o, int fd, IoThread 
     return f;
 }
 
+BlkFile *blk_file_again(const BlkFile *f, IoThread *io, BlkEngine *engine, GError **error)
+{
+    BlkNode *n = blk_node_new(&blk_driver_file, f->node.name, io, engine);
+    BlkFile *g = file_of(n);
+
+    g->path = g_strdup(f->path);
+    g->fd_slot = g->meta_slot = -1;
+    g->size = f->size;
+    g->dev = f->dev;
+    g->ino = f->ino;
+    g->mtime = f->mtime;
+    g->block_device = f->block_device;
+    g->direct = f->direct;
+    g->read_only = f->read_only;
+    g->unsafe = f->unsafe;
+    g->align = f->align;
+    g->fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
+    g->meta_fd = f->meta_fd == f->fd ? g->fd : fcntl(f->meta_fd, F_DUPFD_CLOEXEC, 0);
+    if (g->fd < 0 || g->meta_fd < 0) {
+        lodge_fail_errno(error, errno, "'%s': cannot have another descriptor of it", f->path);
+        blk_node_free(n);
+        return NULL;
+    }
+    if (engine->uring) {
+        g->fd_slot = blk_uring_add_file(engine->uring, g->fd);
+        g->meta_slot =
+            g->meta_fd == g->fd ? g->fd_slot : blk_uring_add_file(engine->uring, g->meta_fd);
+    }
+    blk_node_ready(n);
+    return g;
+}
+
 bool blk_file_set_direct(BlkFile *f, GError **error)
 {
     g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", f->fd);
