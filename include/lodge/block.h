@@ -59,6 +59,7 @@ typedef struct BlkLimits {
     uint64_t size;        /* bytes, the guest's view; a multiple of align */
     uint64_t discard_max; /* bytes in one DISCARD or ZERO; 0: not supported */
     uint32_t align;       /* offset and len are multiples: 512 or 4096 */
+    uint32_t physical;    /* bytes that the host writes at once; a multiple of align; 0: align */
     uint32_t block;       /* preferred I/O size, bytes: a cluster, where that is at most 2 MiB */
     uint32_t max_iov;     /* entries in one request */
     bool read_only;

@@ -511,6 +511,7 @@ struct BlkFile {
     uint32_t mtime;  /* seconds, low 32 bits, as UML's COW header has it */
     bool block_device, direct, read_only, unsafe;
     uint32_t align;  /* bytes; of offsets, lengths and memory where direct */
+    uint32_t physical; /* bytes: blocks of the device, or of the file system */
     const BlkTap *tap; /* borrowed, outlives us; NULL but in tests */
     /* any thread: what the file system turned out not to do */
     atomic_bool no_punch, no_zero_range;

@@ -43,6 +43,9 @@ BlkNode *blk_node_new(const BlkDriver *drv, const char *name, IoThread *io, BlkE
 void blk_node_ready(BlkNode *n)
 {
     n->drv->limits(n, &n->limits);
+    if (!n->limits.physical && n->file)
+        n->limits.physical = n->file->limits.physical;
+    n->limits.physical = MAX(n->limits.physical, n->limits.align);
 }
 
 void blk_node_free(BlkNode *n)

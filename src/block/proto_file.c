@@ -33,6 +33,7 @@
 
 #define ZERO_CHUNK ((size_t)64 << 10) /* of the buffer when zeros are written by hand */
 #define DIRECT_PROBE_BYTES 4096u
+#define PHYSICAL_MAX 4096u
 
 static BlkFile *file_of(BlkNode *n)
 {
@@ -46,6 +47,7 @@ static void file_limits(BlkNode *n, BlkLimits *l)
     l->size = align_up(f->size, f->align);
     l->discard_max = f->read_only ? 0 : BLK_DISCARD_MAX;
     l->align = f->align;
+    l->physical = f->physical;
     l->block = 4096;
     l->max_iov = BLK_MAX_IOV;
     l->read_only = f->read_only;
@@ -355,8 +357,11 @@ static bool check_kind(BlkFile *f, bool empty_ok, GError **error)
     f->dev = st.st_dev;
     f->ino = st.st_ino;
     f->mtime = (uint32_t)st.st_mtime;
+    f->physical = (uint32_t)st.st_blksize;
     if (S_ISBLK(st.st_mode)) {
         f->block_device = true;
+        if (ioctl(f->fd, BLKPBSZGET, &f->physical) < 0)
+            f->physical = BLK_SECTOR;
         if (ioctl(f->fd, BLKGETSIZE64, &f->size) < 0)
             return lodge_fail_errno(error, errno, "'%s': cannot get the device's size", f->path);
     } else if (S_ISREG(st.st_mode)) {
@@ -369,6 +374,9 @@ static bool check_kind(BlkFile *f, bool empty_ok, GError **error)
                           : S_ISCHR(st.st_mode)  ? "character device"
                                                  : "socket");
     }
+    /* What would make no sense, or is a network's favourite, is a page. */
+    if (!is_power_of_two(f->physical) || f->physical < BLK_SECTOR || f->physical > PHYSICAL_MAX)
+        f->physical = PHYSICAL_MAX;
     if (f->size == 0 && !empty_ok)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "'%s': is empty; %s", f->path,
@@ -421,6 +429,7 @@ BlkFile *blk_file_again(const BlkFile *f, IoThread *io, BlkEngine *engine, GErro
     g->read_only = f->read_only;
     g->unsafe = f->unsafe;
     g->align = f->align;
+    g->physical = f->physical;
     g->fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
     g->meta_fd = f->meta_fd == f->fd ? g->fd : fcntl(f->meta_fd, F_DUPFD_CLOEXEC, 0);
     if (g->fd < 0 || g->meta_fd < 0) {

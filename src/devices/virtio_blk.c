@@ -466,12 +466,14 @@ static uint64_t blk_configure(VirtioBlk *b)
     uint64_t f = VIRTIO_BIT(VIRTIO_BLK_F_SIZE_MAX) | VIRTIO_BIT(VIRTIO_BLK_F_SEG_MAX) |
                  VIRTIO_BIT(VIRTIO_BLK_F_BLK_SIZE) | VIRTIO_BIT(VIRTIO_BLK_F_FLUSH) |
                  VIRTIO_BIT(VIRTIO_BLK_F_TOPOLOGY);
+    uint32_t physical = MAX(l->physical, l->align);
     struct virtio_blk_config c = {
         .capacity = l->size / SECTOR,
         .size_max = SIZE_MAX_BYTES,
         .seg_max = l->max_iov ? MIN(l->max_iov, SEG_MAX) : SEG_MAX,
         .blk_size = l->align,
-        .min_io_size = 1,
+        .physical_block_exp = (uint8_t)__builtin_ctz(physical / l->align),
+        .min_io_size = (uint16_t)(physical / l->align),
         .opt_io_size = l->block > l->align ? l->block / l->align : 0,
         .num_queues = (uint16_t)b->queues,
     };

@@ -163,6 +163,8 @@ static void test_write(Fix *f, gconstpointer unused)
     g_assert_true(f->load[1].node != f->n && f->load[1].node != f->load[2].node);
     g_assert_true(blk_side(f->n, f->io[1], NULL) == f->load[1].node);
     g_assert_true(blk_io_thread(f->load[2].node) == f->io[2]);
+    g_assert_cmpuint(f->n->limits.physical, ==, 4096); /* tmpfs and disks alike */
+    g_assert_cmpuint(f->load[1].node->limits.physical, ==, 4096);
     finish(f);
     compare(f, 1);
     blk_stats(f->n, &s);

@@ -108,7 +108,7 @@ typedef struct Fix {
 static void fix_make(Fix *f)
 {
     f->node.limits = (BlkLimits){.size = DISK_BYTES, .discard_max = DISK_BYTES, .align = SECTOR,
-                                 .block = 4096, .max_iov = 128};
+                                 .physical = 4096, .block = 65536, .max_iov = 128};
     for (unsigned i = 0; i < DISK_BYTES; i++)
         f->node.disk[i] = (uint8_t)(i / SECTOR + 1);
     g_queue_init(&f->node.held);
@@ -368,6 +368,10 @@ static void test_config(Fix *f, gconstpointer unused)
     g_assert_cmpuint(test_peek(f->tb, f->d->config, 4), ==, DISK_BYTES / SECTOR);
     g_assert_cmpuint(test_peek(f->tb, f->d->config + 12, 4), ==, 128); /* seg_max */
     g_assert_cmpuint(test_peek(f->tb, f->d->config + 20, 4), ==, SECTOR);
+    g_assert_cmpuint(test_peek(f->tb, f->d->config + 24, 1), ==, 3);   /* 4096 = 512 << 3 */
+    g_assert_cmpuint(test_peek(f->tb, f->d->config + 25, 1), ==, 0);   /* aligned */
+    g_assert_cmpuint(test_peek(f->tb, f->d->config + 26, 2), ==, 8);   /* smallest good request */
+    g_assert_cmpuint(test_peek(f->tb, f->d->config + 28, 4), ==, 128); /* best request */
 }
 
 /* With a loop: kicks, completions, a reset and a quiesce all cross threads. */
