@@ -204,6 +204,8 @@ struct BlkNode {
     BlkNode *file;     /* owned; what we are stored in, NULL for a protocol */
     BlkNode *base;     /* owned; what lies under an overlay, or NULL */
     BlkBaseRef ref;    /* owned; what the header says of it */
+    BlkNode *side_of;  /* borrowed; the disk that this is a side of (side.c), or NULL */
+    GPtrArray *sides;  /* owned; main thread; BlkNode, or NULL */
     BlkLimits limits;
     bool read_only;
 
@@ -214,6 +216,7 @@ struct BlkNode {
     /* IoThread only */
     unsigned in_flight;
     unsigned drained; /* depth of blk_drain_begin() */
+    bool detached;      /* a side that is used no more */
     unsigned in_submit; /* depth of driver submits on the stack */
     BlkWorker *worker;  /* owned; made at first use */
     BlkPolicy *policy;  /* owned; NULL: requests go as they come */
@@ -277,6 +280,16 @@ void blk_limit_free(BlkLimit *l);
 bool blk_limit_admit(BlkLimit *l, BlkReq *req);
 void blk_limit_hold(BlkLimit *l, bool on);  /* nothing starts: the node drains */
 void blk_limit_hurry(BlkLimit *l, bool on); /* everything starts at once */
+
+/* ---- side.c: a disk as seen from further loops; blk_side() is in lodge/block.h ---- */
+
+/* Whether @req goes to the disk that @side belongs to. Context: @side's IoThread. */
+bool blk_side_passes_on(const BlkNode *side, const BlkReq *req);
+/* From now on everything goes to @n itself: for who puts an image on top of it, or wants to see each
+ * write. Main thread, drained. */
+void blk_sides_detach(BlkNode *n);
+void blk_sides_drain(BlkNode *n, bool on);
+void blk_sides_free(BlkNode *n);
 
 /* ---- driver_table.c ---- */
 
@@ -500,6 +513,7 @@ struct BlkFile {
     uint32_t mtime;  /* seconds, low 32 bits, as UML's COW header has it */
     bool block_device, direct, read_only, unsafe, locked;
     uint32_t align;  /* bytes; of offsets, lengths and memory where direct */
+    uint32_t physical; /* bytes: blocks of the device, or of the file system */
     const BlkTap *tap; /* borrowed, outlives us; NULL but in tests */
     /* any thread: what the file system turned out not to do */
     atomic_bool no_punch, no_zero_range;
@@ -524,6 +538,9 @@ typedef struct BlkFileOpen {
  */
 BlkFile *blk_file_open(const char *name, const BlkFileOpen *o, int fd, IoThread *io,
                        BlkEngine *engine, GError **error);
+/* The same open file once more, for another loop: same lock, limits and flags. Transfer full, or NULL
+ * with LODGE_ERROR_HOST. */
+BlkFile *blk_file_again(const BlkFile *f, IoThread *io, BlkEngine *engine, GError **error);
 /* Switch on O_DIRECT, when nothing but the data path touches the file any more. */
 bool blk_file_set_direct(BlkFile *f, GError **error);
 /* Plain reads and writes while opening. Return: false with LODGE_ERROR_HOST; short reads are

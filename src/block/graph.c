@@ -43,6 +43,9 @@ BlkNode *blk_node_new(const BlkDriver *drv, const char *name, IoThread *io, BlkE
 void blk_node_ready(BlkNode *n)
 {
     n->drv->limits(n, &n->limits);
+    if (!n->limits.physical && n->file)
+        n->limits.physical = n->file->limits.physical;
+    n->limits.physical = MAX(n->limits.physical, n->limits.align);
 }
 
 void blk_node_free(BlkNode *n)
@@ -178,9 +181,15 @@ void blk_start(BlkNode *n, BlkReq *req)
     n->in_submit--;
 }
 
+static void submit_any(BlkNode *n, BlkReq *req, uint8_t flags);
+
 /* Context: the IoThread. */
 static void enter(BlkNode *n, BlkReq *req)
 {
+    if (n->side_of && !(req->flags & BLK_REQ_REFUSED) && blk_side_passes_on(n, req)) {
+        submit_any(n->side_of, req, req->flags & BLK_REQ_THROUGH);
+        return;
+    }
     if (n->drained && !(req->flags & BLK_REQ_THROUGH)) {
         req->next = NULL;
         *n->parked_tail = req;
@@ -375,6 +384,7 @@ static void drain_enter(void *opaque)
 
 void blk_drain_begin(BlkNode *n)
 {
+    blk_sides_drain(n, true);
     io_thread_call(n->io, drain_enter, n);
     g_mutex_lock(&n->idle_mutex);
     while (!n->idle)
@@ -403,6 +413,7 @@ static void drain_leave(void *opaque)
 void blk_drain_end(BlkNode *n)
 {
     io_thread_call(n->io, drain_leave, n);
+    blk_sides_drain(n, false);
 }
 
 /* ---- limits and errors ---- */
@@ -467,6 +478,7 @@ void blk_close(BlkNode *n)
         return;
     blk_hurry(n, true); /* what waits is done, with its error where it has one */
     blk_retry(n, true);
+    blk_sides_free(n);
     blk_drain_begin(n);
     io_thread_call(n->io, nothing, NULL); /* what was posted for the node has run after this */
     blk_node_free(n);
@@ -478,5 +490,14 @@ void blk_stats(BlkNode *n, BlkStats *ret_stats)
         ret_stats->ops[i] = atomic_load_explicit(&n->ops[i], memory_order_relaxed);
         ret_stats->bytes[i] = atomic_load_explicit(&n->bytes[i], memory_order_relaxed);
         ret_stats->errors[i] = atomic_load_explicit(&n->errors[i], memory_order_relaxed);
+    }
+    for (unsigned i = 0; n->sides && i < n->sides->len; i++) {
+        BlkStats s;
+        blk_stats(g_ptr_array_index(n->sides, i), &s);
+        for (unsigned op = 0; op < G_N_ELEMENTS(n->ops); op++) {
+            ret_stats->ops[op] += s.ops[op];
+            ret_stats->bytes[op] += s.bytes[op];
+            ret_stats->errors[op] += s.errors[op];
+        }
     }
 }
