@@ -75,7 +75,9 @@ const char *blk_format(const BlkNode *n)
 
 const char *blk_engine(const BlkNode *n)
 {
-    return blk_engine_kind(n->engine);
+    while (n->file)
+        n = n->file;
+    return n->drv == &blk_driver_nbd ? n->drv->name : blk_engine_kind(n->engine);
 }
 
 void blk_limits(BlkNode *n, BlkLimits *ret_limits)
