@@ -233,6 +233,7 @@ struct BlkNode {
 #define BLK_REQ_THROUGH 1u /* not parked by a drain: of the one who drains */
 #define BLK_REQ_META 2u    /* format's metadata: through the page cache even with cache=none */
 #define BLK_REQ_ZEROED 4u  /* a WRITE that policy.c has made a ZERO */
+#define BLK_REQ_BYTES 8u   /* in bytes, not in sectors: of a format, to its remote file */
 
 /* ---- graph.c ---- */
 
@@ -293,8 +294,8 @@ void blk_sides_free(BlkNode *n);
 
 /* ---- driver_table.c ---- */
 
-extern const BlkDriver blk_driver_file, blk_driver_qcow2, blk_driver_raw, blk_driver_umlcow,
-    blk_driver_vdi, blk_driver_vhd, blk_driver_vmdk;
+extern const BlkDriver blk_driver_file, blk_driver_nbd, blk_driver_qcow2, blk_driver_raw,
+    blk_driver_umlcow, blk_driver_vdi, blk_driver_vhd, blk_driver_vmdk;
 
 /* Name of the image format that @p belongs to, read by this build or not; NULL: raw. */
 const char *blk_probe_format(const BlkProbe *p);
@@ -514,6 +515,8 @@ struct BlkFile {
     bool block_device, direct, read_only, unsafe, locked;
     uint32_t align;  /* bytes; of offsets, lengths and memory where direct */
     uint32_t physical; /* bytes: blocks of the device, or of the file system */
+    bool remote;     /* no descriptor, a size that stays: everything goes by requests */
+    uint32_t unit;   /* bytes; remote: of offsets and lengths, below align too */
     const BlkTap *tap; /* borrowed, outlives us; NULL but in tests */
     /* any thread: what the file system turned out not to do */
     atomic_bool no_punch, no_zero_range;
@@ -557,6 +560,33 @@ int blk_file_truncate(BlkFile *f, uint64_t len);
 int blk_file_length(BlkFile *f, uint64_t *ret_len);
 /* Run the whole of @req with blocking calls. Context: pool thread. Return: 0 or errno. */
 int blk_file_run(BlkReq *req);
+
+/* ---- proto_nbd.c ---- */
+
+/**
+ * blk_nbd_open() - Reach the export that the URI @o->path names, as a node
+ * Blocks until the server answers, at most NBD_CONNECT_S.
+ * Context: main thread. Return: transfer full, or NULL: LODGE_ERROR_CONFIG (the URI, a read-only
+ *          export), LODGE_ERROR_UNSUPPORTED (no libnbd, TLS, large blocks), LODGE_ERROR_HOST.
+ */
+BlkFile *blk_nbd_open(const char *name, const BlkFileOpen *o, IoThread *io, BlkEngine *engine,
+                      GError **error);
+/* Whether @path names an export and no file. */
+bool blk_is_remote(const char *path);
+
+/* ---- file_remote.c: blk_file_*_at() where BlkFile.remote ---- */
+
+/* Context: as blk_file_*_at(), and not the node's IoThread. */
+int blk_remote_read(BlkFile *f, void *buf, size_t len, uint64_t offset);
+int blk_remote_write(BlkFile *f, const void *buf, size_t len, uint64_t offset);
+int blk_remote_zero(BlkFile *f, uint64_t offset, uint64_t len);
+/* It does not grow: 0 where @len is in it, else ENOSPC. */
+int blk_remote_truncate(BlkFile *f, uint64_t len);
+
+/* ---- graph.c ---- */
+
+/* blk_wait() for a request in bytes of BlkFile.unit, below the sectors of the limits. */
+int blk_wait_bytes(BlkNode *n, BlkReq *req);
 
 /* ---- xfer.c ---- */
 

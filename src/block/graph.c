@@ -78,7 +78,9 @@ const char *blk_format(const BlkNode *n)
 
 const char *blk_engine(const BlkNode *n)
 {
-    return blk_engine_kind(n->engine);
+    while (n->file)
+        n = n->file;
+    return n->drv == &blk_driver_nbd ? n->drv->name : blk_engine_kind(n->engine);
 }
 
 void blk_limits(BlkNode *n, BlkLimits *ret_limits)
@@ -246,7 +248,7 @@ static bool iov_sum_is(const BlkReq *req)
 }
 
 /* Return: 0, or the errno of the breach. */
-static int check(const BlkNode *n, const BlkReq *req)
+static int check(const BlkNode *n, const BlkReq *req, uint8_t flags)
 {
     const BlkLimits *l = &n->limits;
 
@@ -270,7 +272,7 @@ static int check(const BlkNode *n, const BlkReq *req)
     default:
         return EINVAL;
     }
-    if ((req->offset | req->len) & (l->align - 1))
+    if ((req->offset | req->len) & (l->align - 1) && !(flags & BLK_REQ_BYTES))
         return EINVAL;
     if (!range_within(req->offset, req->len, l->size))
         return EIO;
@@ -281,7 +283,7 @@ static int check(const BlkNode *n, const BlkReq *req)
 
 static void submit_any(BlkNode *n, BlkReq *req, uint8_t flags)
 {
-    int err = check(n, req);
+    int err = check(n, req, flags);
 
     req->node = n;
     req->flags = flags;
@@ -327,7 +329,7 @@ static void wait_done(BlkReq *req, int err)
     g_mutex_unlock(&w->mutex);
 }
 
-int blk_wait(BlkNode *n, BlkReq *req)
+static int wait_with(BlkNode *n, BlkReq *req, uint8_t flags)
 {
     Waiter w = {0};
 
@@ -335,7 +337,7 @@ int blk_wait(BlkNode *n, BlkReq *req)
     g_cond_init(&w.cond);
     req->done = wait_done;
     req->opaque = &w;
-    submit_any(n, req, BLK_REQ_THROUGH);
+    submit_any(n, req, flags | BLK_REQ_THROUGH);
     g_mutex_lock(&w.mutex);
     while (!w.done)
         g_cond_wait(&w.cond, &w.mutex);
@@ -343,6 +345,16 @@ int blk_wait(BlkNode *n, BlkReq *req)
     g_mutex_clear(&w.mutex);
     g_cond_clear(&w.cond);
     return w.err;
+}
+
+int blk_wait(BlkNode *n, BlkReq *req)
+{
+    return wait_with(n, req, 0);
+}
+
+int blk_wait_bytes(BlkNode *n, BlkReq *req)
+{
+    return wait_with(n, req, BLK_REQ_BYTES);
 }
 
 static int transfer(BlkNode *n, BlkOp op, void *buf, uint64_t offset, size_t len)
