@@ -487,6 +487,8 @@ bool blk_meta_dirty(BlkMeta *m);
  *          without locks: true, after a warning.
  */
 bool image_lock(int fd, const char *path, bool exclusive, const char *holder, GError **error);
+/* Give it back at once; others that refer to the open file (a child, io_uring) hold it no more. */
+void image_unlock(int fd);
 
 /* ---- proto_file.c ---- */
 
@@ -533,7 +535,7 @@ struct BlkFile {
     uint64_t size;   /* bytes at open, or after the last resize */
     uint64_t dev, ino;
     uint32_t mtime;  /* seconds, low 32 bits, as UML's COW header has it */
-    bool block_device, direct, read_only, unsafe;
+    bool block_device, direct, read_only, unsafe, locked;
     uint32_t align;  /* bytes; of offsets, lengths and memory where direct */
     const BlkTap *tap; /* borrowed, outlives us; NULL but in tests */
     /* any thread: what the file system turned out not to do */

@@ -84,6 +84,8 @@ static void file_close(BlkNode *n)
     }
     if (f->meta_fd >= 0 && f->meta_fd != f->fd)
         close(f->meta_fd);
+    if (f->locked)
+        image_unlock(f->fd); /* io_uring refers to the file for a while after it is closed */
     if (f->fd >= 0)
         close(f->fd);
     g_free(f->path);
@@ -397,6 +399,7 @@ BlkFile *blk_file_open(const char *name, const BlkFileOpen *o, int fd, IoThread 
         blk_node_free(n);
         return NULL;
     }
+    f->locked = !o->no_lock && !given;
     if (!given) /* a plain file does not care, an engine might */
         (void)fcntl(f->fd, F_SETFL, fcntl(f->fd, F_GETFL) & ~O_NONBLOCK);
     if (engine->uring)
