@@ -47,6 +47,7 @@ struct BlkReq {
     void *opaque;
     /* Owned by the block layer until done: */
     BlkNode *node;
+    BlkNode *front;          /* the disk that it came to, where node is the image now on top of it */
     BlkReq *next;
     int status;              /* BLK_STATUS: a BlkStatus */
     uint64_t status_len;     /* BLK_STATUS: bytes from offset with that answer, at least 1 */
