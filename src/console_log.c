@@ -178,6 +178,27 @@ static GString *clean(const uint8_t *p, size_t len)
     return s;
 }
 
+/* Valid UTF-8 without C1 controls, which come as two bytes of it and can start sequences too. */
+static char *make_harmless(const char *text)
+{
+    char *valid = g_utf8_make_valid(text, -1);
+
+    for (char *c = valid; *c; c++) {
+        if ((uint8_t)c[0] == C1_LEAD && (uint8_t)c[1] < C1_END)
+            c[0] = c[1] = '?';
+    }
+    return valid;
+}
+
+char *console_log_clean(const void *data, size_t len)
+{
+    GString *s = clean(data, len);
+    char *text = make_harmless(s->str);
+
+    g_string_free(s, TRUE);
+    return text;
+}
+
 char *console_log_tail(ConsoleLog *log, unsigned lines)
 {
     lodge_lock(&log->lock);
@@ -191,12 +212,7 @@ char *console_log_tail(ConsoleLog *log, unsigned lines)
         if (s->str[at - 1] == '\n' && ++seen == lines)
             break;
     }
-    char *from = g_utf8_make_valid(lines ? s->str + at : "", -1);
+    char *from = make_harmless(lines ? s->str + at : "");
     g_string_free(s, TRUE);
-    /* C1 controls come as two bytes of valid UTF-8 and can start sequences too. */
-    for (char *c = from; *c; c++) {
-        if ((uint8_t)c[0] == C1_LEAD && (uint8_t)c[1] < C1_END)
-            c[0] = c[1] = '?';
-    }
     return from;
 }

@@ -26,6 +26,8 @@ typedef struct ControlConfig {
     const char *uuid;   /* NULL: none was asked for */
     Machine *machine;
     Registry *registry; /* where the socket goes; NULL: no socket */
+    /* What those who look are told, the state filled in; NULL: nothing. */
+    const MachineStatus *status;
     Display *display;
     Input *input;
     /* Show the screen to the VNC client at the other end of @fd, a stream socket that is taken
@@ -43,6 +45,9 @@ Control *control_open(const ControlConfig *config, GError **error);
  * are down are let go. NULL is fine. */
 void control_close(Control *c);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Control, control_close)
+
+/* Tell those who look how the machine is now; pauses and resumes are told without it. */
+void control_tell_status(Control *c);
 
 /**
  * control_event_begin() - Start an event: an open object, into which the caller may put "data"
