@@ -41,6 +41,7 @@ struct ConsoleLog {
     int fd; /* owned; -1: no file (any more) */
     size_t written;
     size_t tail_len;
+    bool cut; /* something was before the tail */
     uint8_t tail[2 * TAIL_BYTES]; /* the last bytes; halved when full */
 };
 
@@ -92,10 +93,12 @@ static void remember_locked(ConsoleLog *log, const uint8_t *data, size_t len)
     if (len > TAIL_BYTES) {
         data += len - TAIL_BYTES;
         len = TAIL_BYTES;
+        log->cut = true;
     }
     if (log->tail_len + len > sizeof log->tail) {
         memmove(log->tail, log->tail + log->tail_len - TAIL_BYTES, TAIL_BYTES);
         log->tail_len = TAIL_BYTES;
+        log->cut = true;
     }
     memcpy(log->tail + log->tail_len, data, len);
     log->tail_len += len;
@@ -197,6 +200,22 @@ char *console_log_clean(const void *data, size_t len)
 
     g_string_free(s, TRUE);
     return text;
+}
+
+GString *console_log_recent(ConsoleLog *log)
+{
+    lodge_lock(&log->lock);
+    const uint8_t *from = log->tail;
+    size_t len = log->tail_len;
+    if (log->cut) { /* in the middle of a line, or of an escape sequence */
+        const uint8_t *end = memchr(from, '\n', len);
+        size_t skip = end ? (size_t)(end - from) + 1 : 0;
+        from += skip;
+        len -= skip;
+    }
+    GString *s = g_string_new_len((const char *)from, (gssize)len);
+    lodge_unlock(&log->lock);
+    return s;
 }
 
 char *console_log_tail(ConsoleLog *log, unsigned lines)

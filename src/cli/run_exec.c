@@ -27,6 +27,7 @@
 
 #include "cli.h"
 #include "console.h"
+#include "consoles.h"
 #include "control.h"
 #include "machine.h"
 #include "registry.h"
@@ -46,6 +47,7 @@ typedef struct Run {
     VmLog *vm_log;
     MachineStatus *status_told;
     Console *console;
+    Consoles *consoles;
     Machine *machine;
     Control *control;
     Vnc *vnc;
@@ -243,6 +245,17 @@ static bool add_viewer(void *opaque, int fd, bool skip_auth, GError **error)
     return vnc_add_client(r->vnc, fd, skip_auth, error);
 }
 
+static bool add_console(void *opaque, int fd, bool write, unsigned *ret_id, bool *ret_writes,
+                        GError **error)
+{
+    return consoles_add(((Run *)opaque)->consoles, fd, write, ret_id, ret_writes, error);
+}
+
+static bool take_console(void *opaque, unsigned id, GError **error)
+{
+    return consoles_take(((Run *)opaque)->consoles, id, error);
+}
+
 static bool open_control(Run *r, const Tree *tree, GError **error)
 {
     Board *b = machine_board(r->machine);
@@ -255,6 +268,8 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
         .display = b->display,
         .input = b->input,
         .add_viewer = add_viewer,
+        .add_console = add_console,
+        .take_console = take_console,
         .opaque = r,
     };
     r->control = control_open(&config, error);
@@ -364,12 +379,10 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
             return false;
     }
     Chan *c = machine_chan(r->machine, "con0");
-    if (c) {
-        chan_set_tap(c, console_log_append, r->log);
-        if (chan_is_terminal(c)) {
-            lodge_note("%s: " CONSOLE_HINT, o->name);
-            r->console = console_new(c, &console_ops, r);
-        }
+    r->consoles = consoles_new(c, r->log);
+    if (c && chan_is_terminal(c)) {
+        lodge_note("%s: " CONSOLE_HINT, o->name);
+        r->console = console_new(c, &console_ops, r);
     }
     if (!open_control(r, tree, error) || !open_display(r, error))
         return false;
@@ -402,7 +415,9 @@ static void tear_down(Run *r)
     control_close(r->control);
     vnc_close(r->vnc);
     console_free(r->console);
+    consoles_stop(r->consoles);
     machine_free(r->machine);
+    consoles_free(r->consoles);
     console_log_close(r->log);
     lodge_set_log(NULL, NULL);
     vm_log_free(r->vm_log);

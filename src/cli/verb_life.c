@@ -17,7 +17,8 @@
 
 #define ANSWER_SECONDS 30
 #define STOP_SECONDS 60
-#define PLUG_SECONDS 10 /* for a machine to end whose plug was pulled */
+#define QUIT_SECONDS 3  /* for an answer to that the plug is pulled */
+#define PLUG_SECONDS 10 /* for the machine to end then */
 
 const OptSpec stop_options_table[] = {
     {"timeout", 0, "SECONDS", "Pull the plug when it has not powered off after this long (60)."},
@@ -52,12 +53,11 @@ static bool press_power(const char *name, const MachineLook *l, GError **error)
 /* Have the machine end at once; one that does not answer is killed. */
 static bool pull_plug(const char *name, int pidfd, GError **error)
 {
-    int64_t deadline = machines_deadline(PLUG_SECONDS);
     g_autoptr(GError) why = NULL;
-    bool told = tell(name, "quit", PLUG_SECONDS, &why);
-    if (machines_wait_end(pidfd, told ? deadline : g_get_monotonic_time()))
+    bool told = tell(name, "quit", QUIT_SECONDS, &why);
+    if (machines_wait_end(pidfd, told ? machines_deadline(PLUG_SECONDS) : g_get_monotonic_time()))
         return true;
-    lodge_note("%s: %s; its process is killed", name, told ? "does not end" : why->message);
+    lodge_note("%s%s; its process is killed", told ? name : why->message, told ? ": does not end" : "");
     if (syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) == 0 &&
         machines_wait_end(pidfd, machines_deadline(PLUG_SECONDS)))
         return true;

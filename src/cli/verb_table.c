@@ -137,6 +137,11 @@ const Verb verb_table[] = {
      "left out. The file has at most 1 MiB; what was before is shown by --previous.\n\n"
      "Of a machine that ended badly, one line on standard error says so.",
      log_options_table, log_examples, NULL, verb_log},
+    {"console", "[--read-only] NAME", "look at a machine's console, and type there",
+     "Shows what was said last, and what is said from now on, until the machine ends. Several may "
+     "look; the first of them types. On a terminal all keys go to the guest, Ctrl-C too: Ctrl-] then "
+     "q leaves, Ctrl-] then w types here and no longer elsewhere, Ctrl-] then ? lists the keys.",
+     console_options_table, NULL, NULL, verb_console},
     {"events", "[--json] NAME", "print what happens to a running machine",
      "One line for each event of its control socket, until it has ended.", events_options_table,
      NULL, NULL, verb_events},

@@ -33,7 +33,11 @@ typedef struct ControlConfig {
     /* Show the screen to the VNC client at the other end of @fd, a stream socket that is taken
      * over, also on failure. @skip_auth: it is asked for no password. */
     bool (*add_viewer)(void *opaque, int fd, bool skip_auth, GError **error);
-    void *opaque; /* of add_viewer */
+    /* Serve the first serial port to @fd, which is taken over, also on failure; see consoles.h. */
+    bool (*add_console)(void *opaque, int fd, bool write, unsigned *ret_id, bool *ret_writes,
+                        GError **error);
+    bool (*take_console)(void *opaque, unsigned id, GError **error);
+    void *opaque; /* of these */
 } ControlConfig;
 
 /**

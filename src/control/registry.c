@@ -73,6 +73,15 @@ static bool is_private_dir(const char *path, GError **error)
     return true;
 }
 
+/* Whether the folder of running machines and @dir in it are this user's, where they are there: else
+ * somebody could have us talk to his own socket. */
+static bool are_trusted(const char *root, const char *dir, GError **error)
+{
+    struct stat st;
+    return (lstat(root, &st) < 0 || is_private_dir(root, error)) &&
+           (lstat(dir, &st) < 0 || is_private_dir(dir, error));
+}
+
 static bool make_private_dir(const char *path, GError **error)
 {
     if (mkdir(path, 0700) < 0 && errno != EEXIST)
@@ -272,9 +281,10 @@ char *registry_locate(const char *name, GError **error)
     g_autofree char *root = run_root(), *lasting = state_dir(name);
     g_autofree char *dir = g_build_filename(root, name, NULL);
     struct stat st;
-    if (lstat(dir, &st) == 0) /* else somebody could have us talk to his own socket */
-        return is_private_dir(root, error) && is_private_dir(dir, error) ? g_steal_pointer(&dir)
-                                                                         : NULL;
+    if (!are_trusted(root, dir, error))
+        return NULL;
+    if (lstat(dir, &st) == 0)
+        return g_steal_pointer(&dir);
     if (g_file_test(lasting, G_FILE_TEST_IS_DIR))
         lodge_fail(error, LODGE_ERROR_STATE, "%s: is not running", name);
     else
@@ -360,8 +370,7 @@ MachineLook *registry_look(const char *name, GError **error)
         return NULL;
     g_autofree char *root = run_root();
     g_autofree char *dir = g_build_filename(root, name, NULL), *lasting = state_dir(name);
-    struct stat st;
-    if (lstat(dir, &st) == 0 && (!is_private_dir(root, error) || !is_private_dir(dir, error)))
+    if (!are_trusted(root, dir, error))
         return NULL;
     MachineLook *l = look_at(root, name);
     g_autofree char *log = registry_log_path(name, false);
