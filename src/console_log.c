@@ -93,6 +93,7 @@ static void remember_locked(ConsoleLog *log, const uint8_t *data, size_t len)
     if (len > TAIL_BYTES) {
         data += len - TAIL_BYTES;
         len = TAIL_BYTES;
+        log->tail_len = 0; /* what is there does not lead up to it */
         log->cut = true;
     }
     if (log->tail_len + len > sizeof log->tail) {

@@ -30,6 +30,7 @@
 #include "consoles.h"
 #include "control.h"
 #include "machine.h"
+#include "notify.h"
 #include "registry.h"
 #include "verb_run.h"
 #include "vm_log.h"
@@ -46,6 +47,7 @@ typedef struct Run {
     ConsoleLog *log;
     VmLog *vm_log;
     MachineStatus *status_told;
+    Notify *notify; /* NULL: no service manager */
     Console *console;
     Consoles *consoles;
     Machine *machine;
@@ -172,6 +174,7 @@ static gboolean on_signal(Run *r, int sig)
 {
     if (!r->signals++) {
         lodge_note("%s: power button pressed; a second signal pulls the plug", r->options->name);
+        notify_stopping(r->notify);
         machine_power_button(r->machine);
     } else {
         r->killed_by = sig;
@@ -365,6 +368,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
         return false;
     r->vm_log = vm_log_new(registry_lasting_dir(r->registry));
     lodge_set_log(vm_log_append, r->vm_log);
+    r->notify = notify_new();
     r->status_told = describe(tree, registry_console_log(r->registry));
     blk_set_holder_lookup(find_holder, NULL);
     r->machine = machine_build(tree, &config, error);
@@ -401,6 +405,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
     control_tell_status(r->control);
     keep_definition(r);
     vm_log_append(r->vm_log, "started");
+    notify_ready(r->notify);
     if (o->trace_boot || o->verbose)
         report_times(r, begin_ns);
     return true;
@@ -421,6 +426,7 @@ static void tear_down(Run *r)
     console_log_close(r->log);
     lodge_set_log(NULL, NULL);
     vm_log_free(r->vm_log);
+    notify_free(r->notify);
     machine_status_free(r->status_told);
     registry_release(r->registry);
     g_main_loop_unref(r->loop);

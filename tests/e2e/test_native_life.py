@@ -13,7 +13,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import TOP
+from conftest import BUILD
 
 SECONDS = 30
 
@@ -417,3 +417,24 @@ def test_nothing_loaded(lodge, echo):
     pid = int((lodge.home / "run/lodge/web/pid").read_text())
     assert "json-glib" not in pathlib.Path(f"/proc/{pid}/maps").read_text()
     works(lodge("kill", "web"))
+
+
+def test_service(lodge, polite):
+    """What a service manager hears, and SIGTERM as it sends it."""
+    works(lodge("define", "web", *polite))
+    at = lodge.home / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(str(at))
+        s.settimeout(SECONDS)
+        p = lodge.popen("run", "web", env={"NOTIFY_SOCKET": str(at), "WATCHDOG_USEC": "100000"})
+        assert s.recv(4096) == f"READY=1\nSTATUS=The guest runs\nMAINPID={p.pid}".encode()
+        assert s.recv(4096) == b"WATCHDOG=1"
+        works(lodge("wait", "web", "--log", "READY", "--timeout", "20"))
+        p.terminate()
+        while (said := s.recv(4096)) == b"WATCHDOG=1":
+            pass
+        assert said.startswith(b"STOPPING=1\n")
+        assert p.wait(timeout=SECONDS) == 0
+    assert "the button was pressed" in works(lodge("log", "web"))
+    unit = (BUILD / "data" / "lodge@.service.user").read_text()
+    assert "Type=notify\n" in unit and re.search(r"^ExecStart=/\S+/lodge run %i$", unit, re.M)

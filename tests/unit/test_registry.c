@@ -221,6 +221,67 @@ static void test_logs(Fixture *f, gconstpointer unused)
     registry_release(r);
 }
 
+/* Who looks sees machines that run, of whatever process, and those that are defined; and takes no
+ * lock away from anybody. */
+static void test_list(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *dir = g_build_filename(f->dir, "state", "lodge", "asleep", NULL);
+    g_autofree char *file = g_build_filename(dir, DEFINITION_FILE, NULL);
+    char *forwards[] = {(char *)":1->2/tcp", NULL};
+    MachineStatus s = {MACHINE_STATUS_PAUSED, 7, 2, 4096, 5, (char *)"/log", forwards};
+    g_autoptr(GPtrArray) none = registry_list(&error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(none->len, ==, 0);
+    g_assert_cmpint(g_mkdir_with_parents(dir, 0700), ==, 0);
+    g_assert_true(g_file_set_contents(file, "", 0, NULL));
+    Registry *r = registry_claim("up", REGISTRY_NOTHING, &error);
+    g_assert_null(registry_lasting_dir(r));
+    g_autoptr(GPtrArray) list = registry_list(&error);
+    g_assert_cmpuint(list->len, ==, 2);
+    const MachineLook *asleep = g_ptr_array_index(list, 0), *up = g_ptr_array_index(list, 1);
+    g_assert_cmpstr(asleep->name, ==, "asleep");
+    g_assert_true(asleep->defined && !asleep->running && !asleep->status);
+    g_assert_cmpstr(up->name, ==, "up");
+    g_assert_true(!up->defined && up->running);
+    g_assert_cmpint(up->status->state, ==, MACHINE_STATUS_STARTING);
+    g_assert_cmpint(up->status->pid, ==, getpid());
+    g_assert_true(registry_set_status(r, &s, &error));
+    g_autoptr(MachineLook) l = registry_look("up", &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(l->status->state, ==, MACHINE_STATUS_PAUSED);
+    g_assert_cmpint(l->status->pid, ==, 7);
+    g_assert_cmpstr(l->status->forwards[0], ==, ":1->2/tcp");
+    g_assert_null(registry_look("nobody", &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_NOT_FOUND);
+    g_clear_error(&error);
+    g_assert_null(registry_look("../up", &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+    registry_release(r);
+    g_assert_cmpuint(entries(f->run), ==, 0);
+    g_autoptr(GPtrArray) after = registry_list(NULL);
+    g_assert_cmpuint(after->len, ==, 1);
+}
+
+/* Nobody believes a folder that others can write. */
+static void test_list_untrusted(Fixture *f, gconstpointer unused)
+{
+    g_autofree char *root = g_build_filename(f->run, "lodge", NULL);
+    g_autofree char *dir = g_build_filename(root, "vm1", NULL);
+    const char *const paths[] = {root, dir};
+    g_assert_cmpint(g_mkdir_with_parents(dir, 0700), ==, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        g_autoptr(GError) look = NULL, locate = NULL;
+        g_assert_cmpint(chmod(paths[i], 0777), ==, 0);
+        g_assert_null(registry_look("vm1", &look));
+        g_assert_error(look, LODGE_ERROR, LODGE_ERROR_HOST);
+        g_assert_null(registry_locate("vm1", &locate));
+        g_assert_error(locate, LODGE_ERROR, LODGE_ERROR_HOST);
+        g_assert_true(i || !registry_list(NULL));
+        g_assert_cmpint(chmod(paths[i], 0700), ==, 0);
+    }
+}
+
 static void test_holder(Fixture *f, gconstpointer unused)
 {
     g_autofree char *image = g_build_filename(f->dir, "image", NULL);
@@ -261,6 +322,7 @@ int main(int argc, char **argv)
         {"/registry/killed", test_killed},       {"/registry/untrusted", test_untrusted},
         {"/registry/failed", test_failed},       {"/registry/fallbacks", test_fallbacks},
         {"/registry/logs", test_logs},           {"/registry/holder", test_holder},
+        {"/registry/list", test_list},           {"/registry/list/untrusted", test_list_untrusted},
     };
     g_test_init(&argc, &argv, NULL);
     for (gsize i = 0; i < G_N_ELEMENTS(tests); i++)
