@@ -40,6 +40,7 @@ struct ConsoleLog {
     /* guarded by lock */
     int fd; /* owned; -1: no file (any more) */
     size_t written;
+    uint64_t total; /* bytes ever appended */
     size_t tail_len;
     uint8_t tail[2 * TAIL_BYTES]; /* the last bytes; halved when full */
 };
@@ -89,6 +90,7 @@ void console_log_close(ConsoleLog *log)
 static void remember_locked(ConsoleLog *log, const uint8_t *data, size_t len)
 {
     lock_assert_held(&log->lock);
+    log->total += len;
     if (len > TAIL_BYTES) {
         data += len - TAIL_BYTES;
         len = TAIL_BYTES;
@@ -178,6 +180,19 @@ static GString *clean(const uint8_t *p, size_t len)
     return s;
 }
 
+/* Text that cannot do anything to a terminal; transfer full. */
+static char *harmless(const char *text)
+{
+    char *valid = g_utf8_make_valid(text, -1);
+
+    /* C1 controls come as two bytes of valid UTF-8 and can start sequences too. */
+    for (char *c = valid; *c; c++) {
+        if ((uint8_t)c[0] == C1_LEAD && (uint8_t)c[1] < C1_END)
+            c[0] = c[1] = '?';
+    }
+    return valid;
+}
+
 char *console_log_tail(ConsoleLog *log, unsigned lines)
 {
     lodge_lock(&log->lock);
@@ -191,12 +206,28 @@ char *console_log_tail(ConsoleLog *log, unsigned lines)
         if (s->str[at - 1] == '\n' && ++seen == lines)
             break;
     }
-    char *from = g_utf8_make_valid(lines ? s->str + at : "", -1);
+    char *from = harmless(lines ? s->str + at : "");
     g_string_free(s, TRUE);
-    /* C1 controls come as two bytes of valid UTF-8 and can start sequences too. */
-    for (char *c = from; *c; c++) {
-        if ((uint8_t)c[0] == C1_LEAD && (uint8_t)c[1] < C1_END)
-            c[0] = c[1] = '?';
-    }
     return from;
+}
+
+uint64_t console_log_position(ConsoleLog *log)
+{
+    lodge_lock(&log->lock);
+    uint64_t total = log->total;
+    lodge_unlock(&log->lock);
+    return total;
+}
+
+char *console_log_since(ConsoleLog *log, uint64_t from)
+{
+    lodge_lock(&log->lock);
+    uint64_t behind = log->total > from ? log->total - from : 0;
+    size_t len = behind < log->tail_len ? (size_t)behind : log->tail_len;
+    GString *s = clean(log->tail + log->tail_len - len, len);
+    lodge_unlock(&log->lock);
+
+    char *text = harmless(s->str);
+    g_string_free(s, TRUE);
+    return text;
 }

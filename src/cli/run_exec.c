@@ -29,6 +29,7 @@
 #include "console.h"
 #include "control.h"
 #include "machine.h"
+#include "mconsole.h"
 #include "registry.h"
 #include "verb_run.h"
 #include "vnc.h"
@@ -44,6 +45,7 @@ typedef struct Run {
     Console *console;
     Machine *machine;
     Control *control;
+    Mconsole *mconsole;
     Vnc *vnc;
     unsigned signals; /* SIGINT and SIGTERM so far */
     int killed_by;    /* signal number, or 0 */
@@ -229,11 +231,26 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
         .registry = r->registry,
         .display = b->display,
         .input = b->input,
+        .console_log = r->log,
         .add_viewer = add_viewer,
         .opaque = r,
     };
     r->control = control_open(&config, error);
     return r->control != NULL;
+}
+
+static bool open_mconsole(Run *r, GError **error)
+{
+    const RunOptions *o = r->options;
+    MconsoleConfig config = {
+        .path = o->mconsole_path, .uml_dir = o->uml_dir, .umid = o->umid,
+        .notify = o->mconsole_notify};
+    if (!o->mconsole)
+        return true;
+    r->mconsole = mconsole_open(r->control, &config, error);
+    if (r->mconsole) /* tools look for this text */
+        lodge_note("mconsole (version 2) initialized on %s", mconsole_path(r->mconsole));
+    return r->mconsole != NULL;
 }
 
 /* A literal comma is doubled, as on the command line. */
@@ -290,7 +307,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
             r->console = console_new(c, &console_ops, r);
         }
     }
-    if (!open_control(r, tree, error) || !open_display(r, error))
+    if (!open_control(r, tree, error) || !open_mconsole(r, error) || !open_display(r, error))
         return false;
     /* Before the guest's first word; until here a signal ends the process at once. */
     r->signal_sources[0] = g_unix_signal_add(SIGINT, on_sigint, r);
@@ -312,6 +329,7 @@ static void tear_down(Run *r)
         if (r->signal_sources[i])
             g_source_remove(r->signal_sources[i]);
     }
+    mconsole_close(r->mconsole);
     control_close(r->control);
     vnc_close(r->vnc);
     console_free(r->console);

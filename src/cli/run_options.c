@@ -86,6 +86,14 @@ static const SubSpec net_subs[] = {
     {NULL},
 };
 
+static const SubSpec mconsole_subs[] = {
+    {"path", "PATH", "the socket"},
+    {"umid", "NAME", "instead of PATH: UML-DIR/NAME/mconsole, where UML's tools look by name"},
+    {"uml-dir", "DIR", "the folder of umids (~/.uml)"},
+    {"notify", "PATH", "a datagram socket that is told when this one is there, and of a panic"},
+    {NULL},
+};
+
 static const SubSpec device_subs[] = {
     {"class", "CLASS", "a class that \"lodge devices\" lists"},
     {"id", "NAME", "its name in the description"},
@@ -141,6 +149,8 @@ const OptSpec run_options_table[] = {
      "A virtio port NAME (/dev/virtio-ports/NAME), with SPEC as for "
      "--console.",
      NULL, OPT_REPEAT},
+    {"mconsole", 0, "PATH|umid=NAME[,uml-dir=DIR][,notify=PATH]",
+     "A management console as User-Mode Linux has it, for uml_mconsole.", mconsole_subs},
     {"rng", 0, "on|off", "A virtio entropy source (on)."},
     {"device", 0, "CLASS[,KEY=VALUE]...", "Any other device that lodge devices lists.", device_subs,
      OPT_REPEAT | OPT_OPEN},

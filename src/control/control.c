@@ -23,6 +23,7 @@
 #include "lodge/error.h"
 
 #include "control_internal.h"
+#include "mconsole_internal.h"
 
 #define BACKLOG 128
 
@@ -129,6 +130,8 @@ static void answer_resets(Control *c)
 static void on_machine(void *opaque, const MachineNews *news)
 {
     Control *c = opaque;
+    if (c->mconsole)
+        mconsole_news(c->mconsole, news);
     switch (news->what) {
     case MACHINE_EVENT_PAUSED:
         control_event(c, "STOP");

@@ -9,6 +9,7 @@
 
 #include <glib.h>
 
+#include "lodge/console_log.h"
 #include "lodge/display.h"
 #include "lodge/input.h"
 #include "lodge/json_out.h"
@@ -28,6 +29,7 @@ typedef struct ControlConfig {
     Registry *registry; /* where the socket goes; NULL: no socket */
     Display *display;
     Input *input;
+    ConsoleLog *console_log;
     /* Show the screen to the VNC client at the other end of @fd, a stream socket that is taken
      * over, also on failure. @skip_auth: it is asked for no password. */
     bool (*add_viewer)(void *opaque, int fd, bool skip_auth, GError **error);

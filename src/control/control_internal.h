@@ -9,6 +9,7 @@
 
 typedef struct KeyQueue KeyQueue;
 typedef struct Qmp Qmp;
+typedef struct Mconsole Mconsole;
 
 struct Control {
     /* Constant: */
@@ -17,6 +18,7 @@ struct Control {
     Json *json;         /* owned; NULL until somebody says something */
     KeyQueue *keys;     /* owned; what is still to be typed */
     Qmp *qmp;           /* owned; NULL: no socket */
+    Mconsole *mconsole; /* borrowed; NULL: none is open */
     GPtrArray *resets;  /* ControlReply that wait for the reset they asked for */
     const char *end_reason; /* why the machine is killed, for SHUTDOWN; static */
     unsigned buttons;   /* INPUT_* that commands hold down */

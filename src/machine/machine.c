@@ -520,6 +520,11 @@ const char *machine_boot_text(const Machine *m)
     return m->boot ? boot_describe(m->boot) : "firmware";
 }
 
+const char *machine_kernel_banner(const Machine *m)
+{
+    return m->boot ? boot_kernel_banner(m->boot) : NULL;
+}
+
 uint64_t machine_exits(const Machine *m)
 {
     return m->cpus ? cpu_set_exits(m->cpus) : 0;

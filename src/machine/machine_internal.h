@@ -73,6 +73,9 @@ bool machine_open_disk(Machine *m, const Tree *t, const char *id, GError **error
 void machine_disks_hurry(Machine *m, bool on);
 void machine_disks_retry(Machine *m, bool fail);
 
+/* machine_build.c: open /backends/net/@id. */
+bool machine_open_net(Machine *m, const Tree *t, const char *id, GError **error);
+
 /* Put tables and boot image into memory. Any thread; the memory is nobody else's meanwhile. */
 bool machine_load(Machine *m, BootCpu *ret_cpu, GError **error);
 void machine_loader_start(Machine *m);
