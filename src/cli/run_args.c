@@ -37,6 +37,7 @@ void run_options_clear(RunOptions *o)
     g_clear_pointer(&o->name, g_free);
     g_clear_pointer(&o->display, g_free);
     g_clear_pointer(&o->display_password, g_free);
+    g_clear_pointer(&o->gdb, g_free);
     g_clear_pointer(&o->mconsole_path, g_free);
     g_clear_pointer(&o->umid, g_free);
     g_clear_pointer(&o->uml_dir, g_free);
@@ -304,6 +305,21 @@ static bool compile_display(Tree *t, const Options *o, RunOptions *r, GError **e
 
 /* ---- who controls it ---- */
 
+static bool compile_gdb(const Options *o, RunOptions *r, GError **error)
+{
+    const OptValue *v = options_next(o, "gdb", NULL);
+    const char *at = v ? opt_sub(v, "at") : NULL;
+
+    if (!v)
+        return true;
+    if (!at || (!g_str_has_prefix(at, "tcp:") && !g_str_has_prefix(at, "unix:")))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--gdb: \"%s\": write tcp:[ADDR:]PORT or unix:PATH", at ? at : "");
+    r->gdb = g_strdup(at);
+    r->gdb_wait = opt_sub_on(v, "wait");
+    return true;
+}
+
 static bool compile_mconsole(const Options *o, RunOptions *r, GError **error)
 {
     const OptValue *v = options_next(o, "mconsole", NULL);
@@ -407,7 +423,7 @@ Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error)
     if (!compile_identity(t, o, &r, error) || !compile_memory(t, o, error) ||
         !compile_cpus(t, o, error) || !compile_boot(t, o, error) || !compile_rtc(t, o, error) ||
         !compile_flags(t, o, &r, error) || !compile_display(t, o, &r, error) ||
-        !compile_mconsole(o, &r, error) ||
+        !compile_gdb(o, &r, error) || !compile_mconsole(o, &r, error) ||
         !compile_disks(t, o, error) || !compile_cdroms(t, o, error) ||
         !compile_floppies(t, o, error) || !compile_nets(t, o, error) ||
         !compile_chans(t, o, error) || !compile_devices(t, o, error) ||

@@ -234,9 +234,16 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
         .console_log = r->log,
         .add_viewer = add_viewer,
         .opaque = r,
+        .waits_for_gdb = r->options->gdb_wait,
     };
     r->control = control_open(&config, error);
-    return r->control != NULL;
+    if (!r->control || (r->options->gdb && !control_open_gdb(r->control, r->options->gdb, error)))
+        return false;
+    if (r->options->gdb)
+        lodge_note("%s: gdb: target remote %s%s", r->options->name,
+                   control_gdb_address(r->control),
+                   r->options->gdb_wait ? "; the machine waits for it" : "");
+    return true;
 }
 
 static bool open_mconsole(Run *r, GError **error)
@@ -283,7 +290,8 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
     int64_t begin_ns = clock_host_ns();
     g_autofree char *cache = registry_cache_dir("kernel");
     MachineConfig config = {
-        .name = o->name, .cache_dir = cache, .ended = on_ended, .opaque = r};
+        .name = o->name, .cache_dir = cache, .ended = on_ended, .opaque = r,
+        .paused = o->gdb_wait};
     r->registry = registry_claim(o->name, o->name_given, error);
     if (!r->registry)
         return false;

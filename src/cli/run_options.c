@@ -86,6 +86,12 @@ static const SubSpec net_subs[] = {
     {NULL},
 };
 
+static const SubSpec gdb_subs[] = {
+    {"at", "tcp:[ADDR:]PORT|unix:PATH", "where; ADDR is 127.0.0.1 unless said"},
+    {"wait", "on|off", "the machine waits until a debugger lets it go on (off)"},
+    {NULL},
+};
+
 static const SubSpec mconsole_subs[] = {
     {"path", "PATH", "the socket"},
     {"umid", "NAME", "instead of PATH: UML-DIR/NAME/mconsole, where UML's tools look by name"},
@@ -149,6 +155,8 @@ const OptSpec run_options_table[] = {
      "A virtio port NAME (/dev/virtio-ports/NAME), with SPEC as for "
      "--console.",
      NULL, OPT_REPEAT},
+    {"gdb", 0, "tcp:[ADDR:]PORT|unix:PATH[,wait=on]",
+     "Let GDB in (target remote); see lodge gdb. A TCP port has no password.", gdb_subs},
     {"mconsole", 0, "PATH|umid=NAME[,uml-dir=DIR][,notify=PATH]",
      "A management console as User-Mode Linux has it, for uml_mconsole.", mconsole_subs},
     {"rng", 0, "on|off", "A virtio entropy source (on)."},
@@ -173,7 +181,6 @@ const OptSpec run_options_table[] = {
     {"share", 0, "DIR", "", NULL, OPT_REFUSED},
     {"host", 0, NULL, "", NULL, OPT_REFUSED},
     {"qmp", 0, "SPEC", "", NULL, OPT_REFUSED},
-    {"gdb", 0, "SPEC", "", NULL, OPT_REFUSED},
     {"wait", 0, NULL, "", NULL, OPT_REFUSED},
     {"ephemeral", 0, NULL, "", NULL, OPT_REFUSED},
     {NULL},

@@ -22,6 +22,8 @@ typedef struct RunOptions {
     uint64_t timeout_ns; /* 0: none */
     char *display;       /* owned; where the screen is shown, as vnc_open() takes it; NULL: nowhere */
     char *display_password; /* owned; file with the viewers' password; NULL: none */
+    char *gdb;     /* owned; where a debugger is let in; NULL: nowhere */
+    bool gdb_wait; /* until it lets the machine go on */
     bool mconsole;           /* a management console: */
     char *mconsole_path, *umid, *uml_dir, *mconsole_notify; /* owned; as MconsoleConfig has them */
 } RunOptions;

@@ -108,6 +108,7 @@ const Command command_table[] = {
     {"system_powerdown", NULL, "press the power button", cmd_powerdown},
     {"system_reset", NULL, "press the reset button", cmd_reset},
     {"x-lodge-devices", NULL, "list devices with their properties", cmd_devices},
+    {"x-lodge-gdb", NULL, "let a debugger in, and tell where", cmd_gdb},
     {"x-lodge-screen-text", NULL, "the text screen as text", cmd_screen_text},
     {"x-lodge-type", type_args, "type a text; answers when it is typed", cmd_type},
     {NULL},

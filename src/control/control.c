@@ -132,6 +132,8 @@ static void on_machine(void *opaque, const MachineNews *news)
     Control *c = opaque;
     if (c->mconsole)
         mconsole_news(c->mconsole, news);
+    if (c->gdb)
+        gdb_server_news(c->gdb, news);
     switch (news->what) {
     case MACHINE_EVENT_PAUSED:
         control_event(c, "STOP");
@@ -218,6 +220,7 @@ void control_close(Control *c)
             g_build_filename(registry_run_dir(c->config.registry), CONTROL_SOCKET, NULL);
         (void)unlink(path);
     }
+    gdb_server_free(c->gdb);
     qmp_free(c->qmp);
     key_queue_free(c->keys);
     g_ptr_array_free(c->resets, TRUE);

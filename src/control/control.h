@@ -34,6 +34,7 @@ typedef struct ControlConfig {
      * over, also on failure. @skip_auth: it is asked for no password. */
     bool (*add_viewer)(void *opaque, int fd, bool skip_auth, GError **error);
     void *opaque; /* of add_viewer */
+    bool waits_for_gdb; /* the machine starts paused, until its debugger lets it go on */
 } ControlConfig;
 
 /**
@@ -55,5 +56,15 @@ JsonOut *control_event_begin(const char *name);
 void control_event_send(Control *c, JsonOut *event);
 /* An event without data. */
 void control_event(Control *c, const char *name);
+/**
+ * control_open_gdb() - Let a debugger in
+ * @spec: tcp:[ADDR:]PORT (127.0.0.1), unix:PATH; NULL: a socket in the machine's running folder
+ * One server a machine, one debugger at a time. Return: false with LODGE_ERROR_CONFIG (no such
+ * address), LODGE_ERROR_EXISTS (there is one already; something is at the path),
+ * LODGE_ERROR_HOST.
+ */
+bool control_open_gdb(Control *c, const char *spec, GError **error);
+/* What GDB's "target remote" takes; NULL: no debugger is let in. Transfer none. */
+const char *control_gdb_address(const Control *c);
 
 #endif

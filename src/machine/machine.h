@@ -24,6 +24,7 @@
 #include "lodge/device.h"
 
 #include "tree.h"
+#include "vcpu.h"
 
 typedef struct Machine Machine;
 
@@ -56,6 +57,7 @@ typedef struct MachineConfig {
     /* The machine has ended; the main thread, once. Devices are quiet, vCPUs parked. */
     void (*ended)(void *opaque, const MachineResult *r);
     void *opaque;
+    bool paused; /* it starts paused */
 } MachineConfig;
 
 /**
@@ -156,6 +158,15 @@ const char *machine_kernel_banner(const Machine *m);
 /* Ask the guest to let device @id go; MACHINE_EVENT_UNPLUGGED tells when it did.
  * LODGE_ERROR_NOT_FOUND, LODGE_ERROR_UNSUPPORTED. */
 bool machine_unplug(Machine *m, const char *id, GError **error);
+
+/* For the debugger. Its vCPUs, to be looked at and changed while the machine is paused: */
+CpuSet *machine_cpus(Machine *m);
+/* Be told when a vCPU stopped for its debugger; the machine is paused by then. NULL takes it away.
+ * Main thread, not in the middle of another function. */
+void machine_debug_listen(Machine *m, void (*fn)(void *opaque, const VcpuDebugStop *stop),
+                          void *opaque);
+/* As machine_resume(), but vCPUs that are held (cpu_set_hold()) stay so. */
+void machine_debug_resume(Machine *m);
 
 typedef struct MachineTimes {
     int64_t build_ns, load_ns, start_ns; /* CLOCK_MONOTONIC at the end of each step; 0: not yet */

@@ -96,7 +96,7 @@ static bool read_cpus(Machine *m, const Tree *t, GError **error)
 
 static bool build_cpus(Machine *m, GError **error)
 {
-    CpuSetOps ops = {machine_on_triple_fault, machine_on_cpu_stopped, m};
+    CpuSetOps ops = {machine_on_triple_fault, machine_on_cpu_stopped, machine_on_debug, m};
     m->cpus = cpu_set_new(m->kvm, &m->board, m->board.cpus, false, &ops, error);
     return m->cpus != NULL;
 }

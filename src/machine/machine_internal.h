@@ -47,6 +47,8 @@ struct Machine {
     MachineTimes times;
     void (*listener)(void *opaque, const MachineNews *news);
     void *listener_opaque;
+    void (*debug_listener)(void *opaque, const VcpuDebugStop *stop);
+    void *debug_opaque;
     Loader loader;         /* joined by machine_start() or machine_free() */
     /* Guarded by request_lock, written by any thread: */
     LodgeLock request_lock; /* rank QUEUE */
@@ -55,6 +57,7 @@ struct Machine {
     uint32_t ejected;       /* PCI slots that the guest let go of, a bit each */
     unsigned stopped_cpu;
     VcpuStopInfo stop_info;
+    VcpuDebugStop debug_stop;
     bool poll_queued;       /* the main context was told */
     bool closed;            /* ended: requests are dropped */
 };
@@ -64,6 +67,7 @@ struct Machine {
 #define REQUEST_CPU_STOPPED (1u << 17)
 #define REQUEST_HOST_RESET (1u << 18)
 #define REQUEST_DISK_ERROR (1u << 19)
+#define REQUEST_DEBUG (1u << 20)
 
 /* Have the main thread carry out @bits, with the vCPUs stopped until then. Any thread. */
 void machine_request(Machine *m, unsigned bits);
@@ -96,6 +100,7 @@ void machine_tell(Machine *m, const MachineNews *news);
 /* What vCPU threads tell the machine; opaque is the Machine. */
 void machine_on_triple_fault(void *opaque, unsigned cpu);
 void machine_on_cpu_stopped(void *opaque, unsigned cpu, const VcpuStopInfo *info);
+void machine_on_debug(void *opaque, const VcpuDebugStop *stop);
 void machine_on_request(Board *b, BoardRequest what, int arg);
 
 #endif
