@@ -78,6 +78,13 @@ static const VerbExample view_examples[] = {
     {NULL},
 };
 
+static const VerbExample gdb_examples[] = {
+    {"lodge gdb web -- vmlinux", "GDB on machine web, with the kernel's symbols."},
+    {"lodge gdb --print web", "Only the line for a GDB that is started otherwise."},
+    {"lodge gdb web -- -batch -ex 'info registers' -ex detach", "The registers of its first CPU."},
+    {NULL},
+};
+
 const Verb verb_table[] = {
     {"run", "[NAME] [OPTION]...", "start a virtual machine",
      "Builds a machine and runs it in this process. NAME is 1 to 63 letters, digits, dots, dashes "
@@ -188,6 +195,14 @@ const Verb verb_table[] = {
      "It listens on the loopback interface. With --address, others can reach it, and what they see "
      "and type is not encrypted: better let ssh -L carry the port.",
      view_options_table, view_examples, NULL, verb_view},
+    {"gdb", "[--print] NAME [-- ARGUMENT...]", "debug a running machine with GDB",
+     "Starts gdb, joined to machine NAME, with the ARGUMENTs in front: a kernel with symbols, other "
+     "options. The machine stands still while GDB shows its prompt and goes on when GDB is left; a "
+     "vCPU is a thread. The machine needs no --gdb for it: a socket for its owner alone is made in "
+     "its running folder.\n\n"
+     "A Linux kernel is where its symbols say when it was started with nokaslr. What debug registers "
+     "and INT3 can do on this host is in docs/debugging.md.",
+     gdb_options_table, gdb_examples, NULL, verb_gdb},
     {.name = "image", .synopsis = "VERB [OPTION]... FILE...",
      .help = "make, convert, check and change disk images",
      .text = "Works on images that no machine has open for writing; who has one is named. Formats "

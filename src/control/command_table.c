@@ -121,6 +121,7 @@ const Command command_table[] = {
     {"x-lodge-console-take", console_take_args, "have that one type, and no other",
      cmd_console_take},
     {"x-lodge-devices", NULL, "list devices with their properties", cmd_devices},
+    {"x-lodge-gdb", NULL, "let a debugger in, and tell where", cmd_gdb},
     {"x-lodge-screen-text", NULL, "the text screen as text", cmd_screen_text},
     {"x-lodge-type", type_args, "type a text; answers when it is typed", cmd_type},
     {NULL},
