@@ -359,7 +359,7 @@ static const HostEndOps tap_ops = {
 /* ---- life ---- */
 
 static const NetOptSpec tap_opts[] = {
-    {"name", "the interface (the next free tapN); tap=NAME is the same"},
+    {"ifname", "the interface (the next free tapN); tap=NAME is the same"},
     {"bridge", "bridge of the host to join it to"},
     {"up", "program to run with the interface's name when it is there"},
     {"fd", "number of an open descriptor that is attached to a tap"},
@@ -383,7 +383,7 @@ static void tap_close(NetBackend *be)
 
 static NetBackend *tap_open(const char *id, GHashTable *opts, LodgeClock *clock, GError **error)
 {
-    const char *name = net_opt(opts, "name"), *bridge = net_opt(opts, "bridge");
+    const char *name = net_opt(opts, "ifname"), *bridge = net_opt(opts, "bridge");
     int fd;
 
     if (!net_opt_fd(opts, &fd, error))
@@ -395,7 +395,7 @@ static NetBackend *tap_open(const char *id, GHashTable *opts, LodgeClock *clock,
         return NULL;
     }
     if (name && fd >= 0) {
-        lodge_fail(error, LODGE_ERROR_CONFIG, "tap: name and fd exclude each other");
+        lodge_fail(error, LODGE_ERROR_CONFIG, "tap: ifname and fd exclude each other");
         return NULL;
     }
     Tap *t = g_new0(Tap, 1);
@@ -422,6 +422,6 @@ const NetDriver net_driver_tap = {
     .name = "tap",
     .help = "a network interface of the host",
     .opts = tap_opts,
-    .target = "name",
+    .target = "ifname",
     .open = tap_open,
 };

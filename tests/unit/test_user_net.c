@@ -611,7 +611,7 @@ static void test_refused(void)
         {"mtu", "65521", "576 to 65520"},
         {"mtu", "1000", "ipv6=off"},
         {"tftp", "/nonexistent", "not a folder"},
-        {"dns", "8.8.8.8", "10.0.2.0/24"},
+        {"dns", "8.8.8.8", "network"},
         {"hostname", "", "characters"},
         {"guestfwd", "x", "it takes hostfwd, restrict"},
     };
