@@ -43,7 +43,7 @@ class Host:
         return subprocess.run(args, preexec_fn=self.enter, check=check, capture_output=True, text=True, timeout=60, **kw)
 
     def popen(self, *args, **kw):
-        p = subprocess.Popen(args, preexec_fn=self.enter, start_new_session=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **kw)
+        p = subprocess.Popen(args, preexec_fn=self.enter, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **kw)
         self.children.append(p)
         return p
 
@@ -52,6 +52,7 @@ class Host:
             if p.poll() is None:
                 os.killpg(p.pid, signal.SIGKILL)
                 p.wait()
+            p.stdin.close()  # vde_switch ends at the end of its input
         subprocess.run(["ip", "netns", "del", self.name], check=False)
 
 
@@ -154,11 +155,11 @@ def test_tap(host, vm, lodge, tmp_path):
 
 
 def test_tap_errors(host, lodge, guests):
-    host("ip", "tuntap", "add", "lt1", "mode", "tap")
+    host("ip", "tuntap", "add", "lt1", "mode", "tap", "user", "root")
 
     def nobody():
         host.enter()
-        os.setgroups([])
+        os.setgroups([os.stat("/dev/kvm").st_gid])
         os.setresgid(65534, 65534, 65534)
         os.setresuid(65534, 65534, 65534)
     base = ("run", "--kernel", guests / "hello", "--memory", "16M", "--net")
@@ -174,7 +175,7 @@ def test_tap_errors(host, lodge, guests):
     os.chown(run, 65534, 65534)
     r = subprocess.run([program, "run", "--kernel", lodge.home / "hello", "--memory", "16M", "--net", "tap=lt1"], preexec_fn=nobody, capture_output=True, text=True, timeout=60,
                        env=dict(lodge.env, HOME=str(run), XDG_RUNTIME_DIR=str(run), XDG_CACHE_HOME=str(run)), stdin=subprocess.DEVNULL)
-    assert 'tap "lt1": no right to it; make one of your own: sudo ip tuntap add lt1 mode tap user $USER' in r.stderr
+    assert 'tap "lt1": no right to it; make one of your own: sudo ip tuntap add lt1 mode tap user $USER' in r.stderr, r.stderr
 
 
 def test_uml_switch(host, vm, lodge, tmp_path):
@@ -250,18 +251,18 @@ def test_qemu(host, vm, lodge):
 
 
 def test_passt(host, vm, lodge):
-    """passt answers for the gateway, and relays the ping to the host's own address."""
+    """passt answers for all neighbours, and relays the ping to the address of its host."""
     need("passt")
     path = lodge.home / "p"
     os.chmod(lodge.home, 0o777)
-    host("ip", "link", "add", "d0", "type", "dummy")
+    host("ip", "tuntap", "add", "d0", "mode", "tap")
     host("ip", "addr", "add", "10.9.0.9/24", "dev", "d0")
     host("ip", "link", "set", "d0", "up")
     host("ip", "route", "add", "default", "via", "10.9.0.1", "dev", "d0")
     host("sysctl", "-w", "net.ipv4.ping_group_range=0 2147483647")
     host.popen("passt", "-f", "-s", str(path), "-a", ASK, "-g", "10.9.0.1", "-4")
     wait_for("passt", path.exists)
-    v = vm(f"stream=unix:{path}", "ask", f"ip={ASK} ping=10.9.0.1 n=2")
+    v = vm(f"stream=unix:{path}", "ask", f"ip={ASK} ping=10.9.0.9 n=2")
     v.passes()
 
 
