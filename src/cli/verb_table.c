@@ -85,6 +85,18 @@ static const VerbExample gdb_examples[] = {
     {NULL},
 };
 
+static const VerbExample net_examples[] = {
+    {"lodge net web", "The networks of machine web."},
+    {"lodge net web --publish 8443:443", "Lead port 8443 of the host to the guest's web server."},
+    {NULL},
+};
+
+static const VerbExample capture_examples[] = {
+    {"lodge capture web | tcpdump -r -", "What passes the first card of machine web."},
+    {"lodge capture web:1 -w trouble.pcap", "The second one's frames into a file, until Ctrl-C."},
+    {NULL},
+};
+
 const Verb verb_table[] = {
     {"run", "[NAME] [OPTION]...", "start a virtual machine",
      "Builds a machine and runs it in this process. NAME is 1 to 63 letters, digits, dots, dashes "
@@ -217,6 +229,19 @@ const Verb verb_table[] = {
      "With CLASS, only that one. With the NAME of a running machine, its devices: class, bus, "
      "address, and the values of the properties.",
      json_options_table, NULL, NULL, verb_devices},
+    {"net", "[OPTION]... NAME", "show the networks of a running machine",
+     "Prints for each network of machine NAME its card, what it is joined to, whether the link is "
+     "up, what passed and what was dropped and why, and the addresses that the guest was seen to "
+     "use (by ARP, DHCP and neighbour discovery).\n\n"
+     "With --publish and --unpublish, ports of the host that lead to the guest through its first "
+     "user network come and go while it runs; see --publish of lodge run.",
+     net_options_table, net_examples, NULL, verb_net},
+    {"capture", "[-w FILE] [-c N] NAME[:N]", "see the frames of a running machine's network",
+     "Writes the frames that pass card N (0 unless said) of machine NAME in the pcap format, from "
+     "now until Ctrl-C or the machine's end. The guest sees nothing of it. A reader that is too slow "
+     "misses frames; the machine does not wait for it. Checksums that the guest leaves to its card "
+     "are not in the frames yet.",
+     capture_options_table, capture_examples, NULL, verb_capture},
     {"version", "[--json]", "print the version and what libraries are there",
      "A library that is loaded at first use may be missing; then what it is for does not work, and "
      "says so.",

@@ -109,5 +109,9 @@ COMMAND_FN(cmd_query_block);
 COMMAND_FN(cmd_change_medium);
 COMMAND_FN(cmd_eject);
 COMMAND_FN(cmd_gdb);
+COMMAND_FN(cmd_net);
+COMMAND_FN(cmd_capture);
+COMMAND_FN(cmd_hostfwd_add);
+COMMAND_FN(cmd_hostfwd_remove);
 
 #endif

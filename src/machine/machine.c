@@ -573,6 +573,11 @@ Board *machine_board(Machine *m)
     return &m->board;
 }
 
+const GPtrArray *machine_nets(Machine *m)
+{
+    return m->net_order;
+}
+
 const GPtrArray *machine_devices(Machine *m)
 {
     return m->devices;
