@@ -20,6 +20,7 @@
 #include <glib/gstdio.h>
 
 #include "lodge/error.h"
+#include "lodge/run_root.h"
 
 #include "registry.h"
 
@@ -44,32 +45,6 @@ bool registry_name_ok(const char *name)
         if (!g_ascii_isalnum(name[i]) && !strchr("._-", name[i]))
             return false;
     }
-    return true;
-}
-
-/* The folder of all running machines. Without XDG_RUNTIME_DIR: /run for root, else a folder under
- * /tmp, which must be ours alone. */
-static char *run_root(void)
-{
-    const char *xdg = g_getenv("XDG_RUNTIME_DIR");
-    if (xdg && g_path_is_absolute(xdg))
-        return g_build_filename(xdg, "lodge", NULL);
-    if (geteuid() == 0)
-        return g_strdup("/run/lodge");
-    return g_strdup_printf("/tmp/lodge-%u", (unsigned)geteuid());
-}
-
-static bool make_private_dir(const char *path, GError **error)
-{
-    struct stat st;
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
-        return lodge_fail_errno(error, errno, "%s: cannot make the folder of running machines",
-                                path);
-    if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
-        (st.st_mode & 0022))
-        return lodge_fail(error, LODGE_ERROR_HOST,
-                          "%s: is not a folder of this user alone; remove it or set "
-                          "XDG_RUNTIME_DIR", path);
     return true;
 }
 
@@ -103,7 +78,7 @@ static int try_lock(const char *path)
 static bool lock_name(Registry *r, GError **error)
 {
     for (unsigned i = 0; i < CLAIM_TRIES; i++) {
-        if (!make_private_dir(r->run_root, error) || !make_private_dir(r->run_dir, error))
+        if (!run_root_make(r->run_root, error) || !run_root_make(r->run_dir, error))
             return false;
         r->folders_ours = true;
         r->lock_fd = try_lock(r->lock_path);
@@ -193,7 +168,7 @@ Registry *registry_claim(const char *name, bool lasting, GError **error)
     Registry *r = g_new0(Registry, 1);
     r->lock_fd = -1;
     r->name = g_strdup(name);
-    r->run_root = run_root();
+    r->run_root = run_root_path();
     r->run_dir = g_build_filename(r->run_root, name, NULL);
     r->lock_path = g_build_filename(r->run_dir, "lock", NULL);
     r->pid_path = g_build_filename(r->run_dir, "pid", NULL);
@@ -240,7 +215,7 @@ char *registry_locate(const char *name, GError **error)
 {
     if (!check_name(name, error))
         return NULL;
-    g_autofree char *root = run_root(), *lasting = state_dir(name);
+    g_autofree char *root = run_root_path(), *lasting = state_dir(name);
     g_autofree char *dir = g_build_filename(root, name, NULL);
     if (g_file_test(dir, G_FILE_TEST_IS_DIR))
         return g_steal_pointer(&dir);
@@ -278,7 +253,7 @@ static bool process_has(long pid, dev_t dev, ino_t ino)
 
 char *registry_find_holder(dev_t dev, ino_t ino)
 {
-    g_autofree char *root = run_root();
+    g_autofree char *root = run_root_path();
     g_autoptr(GDir) d = g_dir_open(root, 0, NULL);
     const char *name;
     while (d && (name = g_dir_read_name(d))) {
