@@ -63,6 +63,7 @@ struct NetPort {
     IoThread *io;          /* where its callbacks run; constant while joined */
     uint16_t mtu;          /* bytes without Ethernet header; 0: 1500 */
     uint32_t offloads;     /* what it takes now: a subset of ops->offloads */
+    bool quick;            /* constant: its callbacks never take long, a card may share its loop */
     struct NetWire *wire;  /* owned by the pair; NULL: not joined */
 };
 
@@ -77,6 +78,11 @@ bool net_join(NetPort *a, NetPort *b, GError **error);
 static inline IoThread *net_card_loop(const NetPort *backend, IoThread *otherwise)
 {
     return backend && backend->io ? backend->io : otherwise;
+}
+/* Likewise for a card with queues of its own, which leaves a slow back end alone. */
+static inline IoThread *net_queue_loop(const NetPort *backend, IoThread *otherwise)
+{
+    return backend && backend->quick ? net_card_loop(backend, otherwise) : otherwise;
 }
 /* Take the wire away; no callback of either port starts afterwards. Main thread; NULL is fine. */
 void net_part(NetPort *p);
@@ -93,7 +99,8 @@ void net_rx_ready(NetPort *p);
 /* What frames @p may send: peer's offloads and the wire's abilities. */
 uint32_t net_peer_offloads(NetPort *p);
 uint16_t net_peer_mtu(NetPort *p);
-void net_set_link(NetPort *p, bool up); /* tell the peer; main thread */
+/* Tell the peer. Context: main thread, or @p's IoThread. */
+void net_set_link(NetPort *p, bool up);
 
 typedef struct NetStats {
     uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_dropped, tx_dropped;
@@ -109,6 +116,7 @@ typedef struct NetOptSpec {
 typedef struct NetDriver {
     const char *name; /* "user", "none" */
     const char *help;
+    const char *target;     /* the option that VALUE of "NAME=VALUE" is; NULL: it takes none */
     const NetOptSpec *opts; /* NULL name ends it */
     /* @opts: name -> GPtrArray of strings, borrowed. Main thread. Transfer full. */
     NetBackend *(*open)(const char *id, GHashTable *opts, LodgeClock *clock, GError **error);

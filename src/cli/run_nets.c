@@ -104,10 +104,30 @@ static bool net_set_mac(Tree *t, const DeviceClass *cls, const char *device, uns
            put(t, device, "mac", mac, error);
 }
 
-static bool compile_net(Tree *t, const Options *o, const OptValue *v, unsigned n, GError **error)
+/* The back end that @v names: "NAME", or "NAME=VALUE" for one that has a target; *ret_target then
+ * is its pair. NULL with the error. */
+static const NetDriver *net_driver_of(const OptValue *v, const OptPair **ret_target,
+                                      GError **error)
 {
     const char *name = v ? opt_sub(v, "driver") : "user";
-    const NetDriver *d = net_driver_for(name ? name : "user", error);
+
+    *ret_target = NULL;
+    if (!name) {
+        const OptPair *first = g_ptr_array_index(v->pairs, 0);
+        for (const NetDriver *const *d = net_driver_table; *d; d++) {
+            if ((*d)->target && !strcmp((*d)->name, first->key)) {
+                *ret_target = first;
+                return *d;
+            }
+        }
+    }
+    return net_driver_for(name ? name : "user", error);
+}
+
+static bool compile_net(Tree *t, const Options *o, const OptValue *v, unsigned n, GError **error)
+{
+    const OptPair *target;
+    const NetDriver *d = net_driver_of(v, &target, error);
     const DeviceClass *cls = d ? net_model_for(v ? opt_sub(v, "model") : NULL, error) : NULL;
     g_autofree char *id = g_strdup_printf("net%u", n);
     g_autofree char *backend = g_strdup_printf("/backends/net/%s", id);
@@ -123,6 +143,10 @@ static bool compile_net(Tree *t, const Options *o, const OptValue *v, unsigned n
     for (guint i = 0; v && i < v->pairs->len; i++) {
         const OptPair *pair = g_ptr_array_index(v->pairs, i);
 
+        if (pair == target) {
+            tree_add_str(t, backend, d->target, pair->value);
+            continue;
+        }
         if (strcmp(pair->key, "driver") && strcmp(pair->key, "model") &&
             !compile_net_pair(t, d, cls, backend, device, pair, error))
             return false;

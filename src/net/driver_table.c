@@ -6,6 +6,8 @@
 
 const NetDriver *const net_driver_table[] = {
     &net_driver_user,
+    &net_driver_switch,
+    &net_driver_internal,
     &net_driver_none,
     NULL,
 };

@@ -4,7 +4,9 @@
 
 #include "lodge/net.h"
 
+extern const NetDriver net_driver_internal;
 extern const NetDriver net_driver_none;
+extern const NetDriver net_driver_switch;
 extern const NetDriver net_driver_user;
 
 #endif

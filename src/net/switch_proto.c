@@ -17,6 +17,7 @@
 #include "switch_proto.h"
 
 #include <string.h>
+#include <sys/socket.h>
 
 #include "lodge/num.h"
 
