@@ -229,10 +229,10 @@ static void host_stop(void *opaque)
     SwHost *host = opaque;
 
     io_thread_remove_idle(host->io, on_round_end, host);
-    for (guint i = 0; i < host->listeners->len; i++)
-        sw_listener_free(g_ptr_array_index(host->listeners, i));
     for (guint i = 0; i < host->ports->len; i++)
         port_free(g_ptr_array_index(host->ports, i));
+    for (guint i = 0; i < host->listeners->len; i++)
+        sw_listener_free(g_ptr_array_index(host->listeners, i));
     timer_free(host->hold_timer);
     timer_free(host->tick_timer);
 }
