@@ -97,6 +97,18 @@ static const VerbExample capture_examples[] = {
     {NULL},
 };
 
+static const VerbExample switch_examples[] = {
+    {"lodge run a --net switch=lab --kernel vmlinuz --disk a.img",
+     "A machine on switch lab, which is made if it does not run."},
+    {"lodge switch lab ports", "What is plugged in, with counters."},
+    {"lodge switch lab --listen vde:/tmp/lab --vlan 1=10 --vlan 2=trunk --detach",
+     "A switch in the background that vde_plug, slirpvde and QEMU's vde back end can join."},
+    {"lodge switch lab --listen uml:/tmp/lab.ctl --hub",
+     "A hub for User-Mode Linux: eth0=daemon,,,/tmp/lab.ctl"},
+    {"lodge switch lab plug tap:tap0 --vlan 10", "The host's tap0 in VLAN 10."},
+    {NULL},
+};
+
 const Verb verb_table[] = {
     {"run", "[NAME] [OPTION]...", "start a virtual machine",
      "Builds a machine and runs it in this process. NAME is 1 to 63 letters, digits, dots, dashes "
@@ -189,6 +201,20 @@ const Verb verb_table[] = {
      "Prints the text that is on the screen of machine NAME, without the blanks at the ends of "
      "lines. In a graphics mode there is no text: take a picture with --png.",
      screen_options_table, screen_examples, NULL, verb_screen},
+    {"switch", "[OPTION]... NAME [ports|macs|stats|plug WHAT|unplug PORT]",
+     "run a network switch, or look at one",
+     "With NAME alone, is switch NAME until Ctrl-C or SIGTERM: machines plug in with --net "
+     "switch=NAME, other programs where --listen says. A machine makes a switch that does not run "
+     "(as --detach --until-unused does); this verb is for one that has options, or stays.\n\n"
+     "Of one that runs, ports lists what is plugged in, macs the addresses that it knows and where, "
+     "stats all counters and what happened lately. plug adds tap:NAME, a tap of the host, or "
+     "switch:NAME, a cable to another switch; unplug takes out what is in a port.\n\n"
+     "A port without --vlan carries frames as they are, tagged or not. Ports with one are a network "
+     "of their own with the other ports of that VLAN.\n\n"
+     "There is no spanning tree. A loop is noticed when an address comes from two ports in turn; it "
+     "is reported, and these ports' broadcasts are held to 100 a second while it lasts. A reader that "
+     "is too slow loses frames, which are counted, and does not slow others.",
+     switch_options_table, switch_examples, NULL, verb_switch},
     {"type", "[OPTION]... NAME [TEXT]...", "type on the keyboard of a running machine",
      "Presses the keys of a US keyboard that type TEXT, at a pace that a guest can follow, and "
      "returns when they are typed. Several words are typed with a blank between them. In TEXT, \\n "
