@@ -36,6 +36,10 @@ void control_fds_free(ControlFds *f); /* closes them; NULL is fine */
 /* The client passed @fd, which is taken over: it waits to be named. One at a time does. */
 void control_fds_received(ControlFds *f, int fd);
 
+/* Take the connection out that the client of @r has named @name; -1 with the error. */
+int control_fds_take(ControlReply *r, const char *name, GError **error);
+void control_fds_close(int fd);
+
 /* ---- key_queue.c ---- */
 
 typedef struct KeyStep {

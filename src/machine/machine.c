@@ -555,6 +555,8 @@ void machine_free(Machine *m)
     g_clear_pointer(&m->nets, g_hash_table_destroy);
     g_clear_pointer(&m->blks, g_hash_table_destroy);
     g_clear_pointer(&m->chans, g_hash_table_destroy);
+    for (unsigned i = 0; i < MACHINE_DISK_LOOPS; i++)
+        io_thread_free(m->disk_io[i]);
     io_thread_free(m->io);
     boot_free(m->boot);
     kvm_free(m->kvm);
