@@ -279,7 +279,10 @@ static void on_client(void *opaque, uint32_t events)
         }
         prepare(fd, &s->addr);
         s->h.fd = fd;
-        if (host_end_up(&s->h, &error))
+        bool up = host_end_up(&s->h, &error);
+        if (!host_end_may_say(&s->h))
+            continue;
+        if (up)
             lodge_note("%s: %s: connected", s->h.id, s->h.detail);
         else
             lodge_warn("%s: %s: %s", s->h.id, s->h.detail, error->message);
