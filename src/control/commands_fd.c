@@ -108,24 +108,31 @@ int control_fds_take(ControlFds *f, const char *name, GError **error)
     return GPOINTER_TO_INT(fd);
 }
 
+int control_fds_take_connection(ControlFds *f, const char *name, GError **error)
+{
+    int fd = control_fds_take(f, name, error);
+
+    if (fd < 0 || is_connection(fd))
+        return fd;
+    close(fd);
+    lodge_fail(error, LODGE_ERROR_CONFIG, "'%s' is no connected stream socket", name);
+    return -1;
+}
+
 COMMAND_FN(cmd_add_client)
 {
-    const char *name = jv_text(jv_get(args, "fdname"));
     const char *protocol = jv_text(jv_get(args, "protocol"));
-    int fd = control_fds_take(r->fds, name, error);
+    int fd = control_fds_take_connection(r->fds, jv_text(jv_get(args, "fdname")), error);
     if (fd < 0)
         return false;
     bool ok = true;
     if (strcmp(protocol, "vnc"))
         ok = lodge_fail(error, LODGE_ERROR_CONFIG, "protocol '%s' is invalid", protocol);
-    else if (!is_connection(fd))
-        ok = lodge_fail(error, LODGE_ERROR_CONFIG, "'%s' is no connected stream socket", name);
     else if (!c->config.add_viewer)
         ok = lodge_fail(error, LODGE_ERROR_STATE, "there is no screen");
     if (!ok) {
         close(fd);
         return false;
     }
-    return c->config.add_viewer(c->config.opaque, fd,
-                                jv_bool(jv_get(args, "skipauth")), error);
+    return c->config.add_viewer(c->config.opaque, fd, jv_bool(jv_get(args, "skipauth")), error);
 }

@@ -6,9 +6,11 @@
 
 extern const NetDriver net_driver_daemon;
 extern const NetDriver net_driver_dgram;
+extern const NetDriver net_driver_internal;
 extern const NetDriver net_driver_mcast;
 extern const NetDriver net_driver_none;
 extern const NetDriver net_driver_stream;
+extern const NetDriver net_driver_switch;
 extern const NetDriver net_driver_tap;
 extern const NetDriver net_driver_user;
 extern const NetDriver net_driver_vde;
