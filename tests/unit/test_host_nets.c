@@ -533,6 +533,10 @@ static void test_plug(gconstpointer cut)
         /* The sender is who asked, in all bytes. */
         g_assert_cmpuint(len, ==, sizeof from);
         g_assert_cmpmem(&from, sizeof from, &client, sizeof client);
+        /* Nobody else can put a frame on the network. */
+        int other = socket(AF_UNIX, SOCK_DGRAM, 0);
+        g_assert_cmpint(sendto(other, frame, 80, 0, (struct sockaddr *)&client, sizeof client), <, 0);
+        close(other);
         g_assert_true(card_send(&c, frame, 1515));
         g_assert_cmpuint(drops(&c, "too long for the other end"), ==, 1);
         g_assert_cmpint(sendto(s.data_fd, frame, 80, 0, (struct sockaddr *)&client, sizeof client),
