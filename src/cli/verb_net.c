@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * "lodge net": what --net can name, or the networks of a running machine. "lodge capture": what passes one of them, as
- * pcap. The machine writes into a pipe of ours; whole records go on to standard output or a file,
- * so that an interrupted capture is a good one.
+ * "lodge net": what --net can name, or the networks of a running machine. "lodge capture": what
+ * passes one of them, as pcap. The machine writes into a pipe of ours; whole records go on to
+ * standard output or a file, so that an interrupted capture is a good one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,8 +33,8 @@ enum {
 #define FD_NAME "capture"
 
 const OptSpec net_options_table[] = {
-    {"publish", 'p', "[ADDR:]HOST:GUEST[/udp]", "Lead a port of the host to the guest; HOST 0 takes "
-     "a free one, which is printed.", NULL, OPT_REPEAT},
+    {"publish", 'p', "[ADDR:]HOST:GUEST[/udp]",
+     "Lead a port of the host to the guest; HOST 0 takes a free one, which is printed.", NULL, OPT_REPEAT},
     {"unpublish", 0, "[ADDR:]HOST[/udp]", "Let go of a port of the host.", NULL, OPT_REPEAT},
     OPT_JSON,
     {NULL},

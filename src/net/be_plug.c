@@ -11,10 +11,10 @@
  * padding, the number of the wished port above the type; the answer is the address of a socket of
  * that port alone. It cuts frames at 1518 bytes.
  *
- * Our address is an abstract one, which leaves no file behind. Others on the host can see it, so our
- * socket is connected to the switch's: then the kernel takes frames from nobody else. A switch that is killed takes the
- * link down, and is sought until it is back. Nothing may ever be written to the control stream
- * after the request. Threads and invariants: host_end.c.
+ * Our address is an abstract one, which leaves no file behind. Others on the host can see it, so
+ * our socket is connected to the switch's: then the kernel takes frames from nobody else. A switch
+ * that is killed takes the link down, and is sought until it is back. Nothing may ever be written
+ * to the control stream after the request. Threads and invariants: host_end.c.
  */
 #include "driver_table.h"
 

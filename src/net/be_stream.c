@@ -263,16 +263,16 @@ static bool stream_connect(HostEnd *h, bool first, GError **error)
     return true;
 }
 
-/* Edges only, so that a process without descriptors left does not spin on a client it cannot have. */
+/* Edges only: a process without descriptors left does not spin on a client it cannot have. */
 static void on_client(void *opaque, uint32_t events)
 {
     Stream *s = opaque;
-    int fd;
 
-    for (unsigned i = 0; i < BACKLOG &&
-                         (fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0;
-         i++) {
+    for (unsigned i = 0; i < BACKLOG; i++) {
         g_autoptr(GError) error = NULL;
+        int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0)
+            break;
         if (s->h.fd >= 0) {
             close(fd);
             continue;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Fuzz what networks say: an input's first byte chooses between frames that a guest or a peer sends,
- * which are looked at for addresses; the bytes of a stream back end's other end, in two writes; and
+ * Fuzz what networks say: an input's first byte chooses between frames that a guest or a peer
+ * sends, which are looked at for addresses; the bytes of a stream back end's other end, in two writes; and
  * the answer of a switch.
  */
 #include <poll.h>

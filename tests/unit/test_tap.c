@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A tap in a network namespace of the test's own, with a packet socket at the host's side of it that
- * sees and makes the headers of offloads: checksums and segments that are left to the other end, in
+ * A tap in a network namespace of the test's own, with a packet socket at the host's side of it
+ * that sees and makes the headers of offloads: checksums and segments that are left to the other end, in
  * both directions, as far as the card takes them. Skipped where namespaces or taps cannot be had.
  */
 #include <arpa/inet.h>
