@@ -139,9 +139,9 @@ const OptSpec run_options_table[] = {
     {"memory", 'm', "SIZE[,huge=on|thp|off][,prefault=on][,shared=on]", "Guest memory (512M).",
      memory_subs},
     {"cpus", 0, "N[,model=host]", "Virtual CPUs (1).", cpus_subs},
-    {"net", 0, "user[,KEY=VALUE]...|none",
-     "A network card and what it is joined to (one on "
-     "user). Other keys are options of the back end or properties of the device.",
+    {"net", 0, "BACKEND[=VALUE][,KEY=VALUE]...|none",
+     "A network card and what it is joined to (one on user); up to 16 times. Other keys are options "
+     "of the back end, which lodge net lists, or properties of the device.",
      net_subs, OPT_REPEAT | OPT_OPEN},
     {"publish", 'p', "[ADDR:]HOST:GUEST[/udp]",
      "Forward a port of the host (at 127.0.0.1 unless "

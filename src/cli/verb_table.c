@@ -86,6 +86,7 @@ static const VerbExample gdb_examples[] = {
 };
 
 static const VerbExample net_examples[] = {
+    {"lodge net", "What --net can name."},
     {"lodge net web", "The networks of machine web."},
     {"lodge net web --publish 8443:443", "Lead port 8443 of the host to the guest's web server."},
     {NULL},
@@ -255,10 +256,11 @@ const Verb verb_table[] = {
      "With CLASS, only that one. With the NAME of a running machine, its devices: class, bus, "
      "address, and the values of the properties.",
      json_options_table, NULL, NULL, verb_devices},
-    {"net", "[OPTION]... NAME", "show the networks of a running machine",
-     "Prints for each network of machine NAME its card, what it is joined to, whether the link is "
-     "up, what passed and what was dropped and why, and the addresses that the guest was seen to "
-     "use (by ARP, DHCP and neighbour discovery).\n\n"
+    {"net", "[OPTION]... [NAME]", "list what --net can name, or the networks of a machine",
+     "Without NAME: the back ends of lodge run --net, each with its options.\n\n"
+     "With the NAME of a running machine: for each of its networks the card, what it is joined to, whether the link is "
+     "up, what passed, what was dropped and why, and the addresses that the guest was seen to use "
+     "(by ARP, DHCP and neighbour discovery).\n\n"
      "With --publish and --unpublish, ports of the host that lead to the guest through its first "
      "user network come and go while it runs; see --publish of lodge run.",
      net_options_table, net_examples, NULL, verb_net},
