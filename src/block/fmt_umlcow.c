@@ -571,4 +571,5 @@ const BlkDriver blk_driver_umlcow = {
     .set_base = cow_set_base,
     .make_empty = cow_make_empty,
     .describe = cow_describe,
+    .base_changes = cow_base_changes,
 };

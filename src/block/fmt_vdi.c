@@ -558,4 +558,5 @@ const BlkDriver blk_driver_vdi = {
     .set_base = vdi_set_base,
     .make_empty = vdi_make_empty,
     .describe = vdi_describe,
+    .settle = block_map_settle,
 };

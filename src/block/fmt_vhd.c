@@ -381,4 +381,5 @@ const BlkDriver blk_driver_vhd = {
     .set_base = vhd_set_base,
     .make_empty = vhd_make_empty,
     .describe = vhd_describe,
+    .settle = block_map_settle,
 };

@@ -431,4 +431,5 @@ const BlkDriver blk_driver_vmdk = {
     .set_base = vmdk_set_base,
     .make_empty = vmdk_make_empty,
     .describe = vmdk_describe,
+    .settle = block_map_settle,
 };

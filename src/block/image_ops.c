@@ -318,13 +318,12 @@ bool image_convert(const ConvertArgs *a, IoThread *io_from, IoThread *io_to,
 
 /* ---- commit ---- */
 
-/* The base was written: what the overlay records of it follows. */
-static bool follow_base(BlkNode *n, GError **error)
+bool image_follow_base(BlkNode *n, GError **error)
 {
     BlkFile *base = blk_file_under(n->base);
     struct stat st;
 
-    if (!n->drv->set_base)
+    if (!n->drv->set_base || !(n->drv->flags & BLK_DRV_CHECKS_BASE))
         return true;
     if (!base->remote && stat(base->path, &st) < 0)
         return lodge_fail_errno(error, errno, "'%s': cannot stat", base->path);
@@ -347,7 +346,7 @@ bool image_commit(BlkNode *n, bool keep, const ImageProgress *progress, CopyResu
     if (n->base->limits.size < n->limits.size &&
         !image_resize(n->base, n->limits.size, false, error))
         return false;
-    if (!image_copy(&p, ret_result, error) || !flush(n->base, error) || !follow_base(n, error))
+    if (!image_copy(&p, ret_result, error) || !flush(n->base, error) || !image_follow_base(n, error))
         return false;
     if (keep || !n->drv->make_empty)
         return flush(n, error);

@@ -70,6 +70,9 @@ bool image_convert(const ConvertArgs *a, IoThread *io_from, IoThread *io_to,
 bool image_commit(BlkNode *n, bool keep, const ImageProgress *progress, CopyResult *ret_result,
                   GError **error);
 
+/* The base was written: what the overlay @n records of it follows. */
+bool image_follow_base(BlkNode *n, GError **error);
+
 typedef struct RebaseArgs {
     const char *file, *format;
     const char *old_base_format; /* where the image does not say it */

@@ -210,7 +210,8 @@ BlkNode *opener_base(BlkOpener *op, const char *path, const char *said, GError *
         op->depth--;
         return NULL;
     }
-    OpenImage im = {.drv = drv, .cache = op->o->cache, .read_only = role & ROLE_READ};
+    OpenImage im = {.drv = drv, .cache = op->o->cache, .read_only = role & ROLE_READ,
+                    .guessed = !said && role & ROLE_READ};
     BlkNode *n = opener_image(op, f, &im, error);
     op->depth--;
     return n;
@@ -334,6 +335,7 @@ BlkNode *opener_image(BlkOpener *op, BlkFile *f, const OpenImage *im, GError **e
 
     n->file = &f->node;
     n->read_only = im->read_only;
+    n->guessed = im->guessed;
     ok = !im->drv->open || im->drv->open(n, &how, &n->ref, error);
     if (im->base) {
         n->base = im->base; /* before it is looked at: freed with @n */
@@ -343,6 +345,8 @@ BlkNode *opener_image(BlkOpener *op, BlkFile *f, const OpenImage *im, GError **e
     }
     ok = ok && go_direct(op, f, im->drv, error);
     if (!ok) {
+        if (im->keep_base)
+            n->base = NULL;
         blk_node_free(n);
         return NULL;
     }
@@ -424,6 +428,8 @@ BlkNode *blk_open_flags(const char *name, const BlkOptions *o, unsigned flags, I
         if (engine)
             n = open_all(&op, error);
     }
+    if (n && flags & BLK_OPEN_FRONT)
+        n = blk_front_new(n, o);
     if (n) {
         g_autoptr(GError) why = NULL;
         n->policy = blk_policy_new(n, o, &why);
@@ -440,5 +446,5 @@ BlkNode *blk_open_flags(const char *name, const BlkOptions *o, unsigned flags, I
 
 BlkNode *blk_open(const char *name, const BlkOptions *o, IoThread *io, GError **error)
 {
-    return blk_open_flags(name, o, 0, io, error);
+    return blk_open_flags(name, o, BLK_OPEN_FRONT, io, error);
 }

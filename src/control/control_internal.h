@@ -9,6 +9,8 @@
 
 typedef struct KeyQueue KeyQueue;
 typedef struct Qmp Qmp;
+typedef struct Mconsole Mconsole;
+typedef struct GdbServer GdbServer;
 
 struct Control {
     /* Constant: */
@@ -17,6 +19,8 @@ struct Control {
     Json *json;         /* owned; NULL until somebody says something */
     KeyQueue *keys;     /* owned; what is still to be typed */
     Qmp *qmp;           /* owned; NULL: no socket */
+    GdbServer *gdb;     /* owned; NULL: no debugger is let in */
+    Mconsole *mconsole; /* borrowed; NULL: none is open */
     GPtrArray *resets;  /* ControlReply that wait for the reset they asked for */
     const char *end_reason; /* why the machine is killed, for SHUTDOWN; static */
     unsigned buttons;   /* INPUT_* that commands hold down */
@@ -35,6 +39,10 @@ ControlFds *control_fds_new(void);
 void control_fds_free(ControlFds *f); /* closes them; NULL is fine */
 /* The client passed @fd, which is taken over: it waits to be named. One at a time does. */
 void control_fds_received(ControlFds *f, int fd);
+
+/* Take the connection out that the client of @r has named @name; -1 with the error. */
+int control_fds_take(ControlReply *r, const char *name, GError **error);
+void control_fds_close(int fd);
 
 /* ---- key_queue.c ---- */
 
@@ -71,6 +79,12 @@ bool control_screendump(Control *c, const char *filename, const char *format, GE
 /* A picture of @d as a file's bytes; transfer full, NULL with the error. */
 GBytes *picture_ppm(Display *d, GError **error);
 GBytes *picture_png(Display *d, GError **error);
+
+/* ---- gdb.c ---- */
+
+void gdb_server_free(GdbServer *s); /* NULL is fine */
+/* What happens to the machine; as machine_listen() tells it. */
+void gdb_server_news(GdbServer *s, const MachineNews *news);
 
 /* ---- hmp.c ---- */
 
