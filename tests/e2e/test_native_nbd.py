@@ -191,7 +191,7 @@ def test_serve(lodge, folder, raw):
     about = json.loads("".join(iter(lambda: p.stdout.readline().decode(), "}\n")) + "}")
     assert (about["size"], about["format"], about["read-only"]) == (SIZE, "raw", True)
     refused(lodge("image", "serve", "--writable", "--socket", folder / "s", raw), 1, "in use by lodge")
-    refused(lodge("image", "compare", raw, about["uri"].replace("nbd:", "nbds:")), 1, "TLS is not supported")
+    refused(lodge("image", "compare", raw, about["uri"].replace("nbd:", "nbds:")), 2, "TLS is not supported")
     ok(lodge("image", "compare", raw, about["uri"]))
     assert p.wait(20) == 0 and p.stderr.read() == b""
     refused(lodge("image", "info", about["uri"]), 1, "Connection refused")
