@@ -14,8 +14,7 @@
 #include "blockfix.h"
 #include "image_ops.h"
 #include "nbd_listen.h"
-#include "nbd_proto.h"
-#include "nbd_server.h"
+#include "nbd_server_int.h"
 
 #define SIZE (4 * MIB)
 #define WAIT_S 20
@@ -526,58 +525,64 @@ static void test_status_chain(void)
 
 /* ---- many, slow, gone ---- */
 
-/* One that asks and does not read is not read from any more; others do not notice. */
-static void slow(uint32_t bytes)
+typedef struct Held {
+    Wire *w;
+    unsigned tasks;
+    uint64_t bytes;
+} Held;
+
+static void look(void *opaque)
 {
-    enum { ASKED = 5000 };
+    Held *h = opaque;
+    const NbdConn *c = h->w->s->conns.head->data;
+
+    h->tasks = c->tasks;
+    h->bytes = c->bytes;
+}
+
+/* One that asks @asked times and does not read is not read from any more, once @tasks or @full bytes
+ * are under way; others do not notice. */
+static void slow(unsigned asked, uint32_t bytes, unsigned tasks, uint64_t full)
+{
     g_autoptr(Wire) w = wire_new(true, "");
-    g_autofree uint8_t *buf = g_malloc(bytes);
+    g_autofree uint8_t *buf = g_malloc(bytes), *seen = g_malloc0(asked);
+    int64_t until = g_get_monotonic_time() + WAIT_S * G_USEC_PER_SEC;
+    Held h = {.w = w};
     uint8_t b[28] = {0};
-    unsigned sent = 0;
-    size_t part = 0;
 
     go(w->fd, false);
     store_be32(b, NBD_REQUEST_MAGIC);
     store_be32(b + 24, bytes);
-    for (unsigned idle = 0; sent < ASKED && idle < 50;) {
-        store_be64(b + 8, sent);
-        ssize_t r = send(w->fd, b + part, 28 - part, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (r < 0) {
-            g_assert_cmpint(errno, ==, EAGAIN);
-            g_usleep(1000);
-            idle++;
-            continue;
-        }
-        idle = 0;
-        part += (size_t)r;
-        if (part == 28) {
-            part = 0;
-            sent++;
-        }
+    for (unsigned i = 0; i < asked; i++) {
+        store_be64(b + 8, i);
+        put(w->fd, b, 28);
     }
-    g_assert_cmpuint(sent, <, ASKED); /* what buffers hold, and what may be under way */
+    for (unsigned i = 0; i < 10;) { /* for a while after a bound was reached */
+        g_assert_cmpint(g_get_monotonic_time(), <, until);
+        g_usleep(20000);
+        io_thread_call(w->f->io, look, &h);
+        g_assert_cmpuint(h.tasks, <=, tasks);
+        g_assert_cmpuint(h.bytes, <=, full);
+        i += h.tasks == tasks || h.bytes == full;
+    }
     int fd = plug(w);
     go(fd, false);
     want_simple(fd, 0, 0, NBD_CMD_FLUSH, 0, 0);
     close(fd);
-    if (part)
-        put(w->fd, b + part, 28 - part), sent++;
-    g_autofree uint8_t *seen = g_malloc0(sent);
-    for (unsigned i = 0; i < sent; i++) {
+    for (unsigned i = 0; i < asked; i++) {
         get(w->fd, b, 16);
         g_assert_cmpuint(load_be32(b + 4), ==, 0);
-        g_assert_cmpuint(load_be64(b + 8), <, sent);
+        g_assert_cmpuint(load_be64(b + 8), <, asked);
         g_assert_cmpuint(seen[load_be64(b + 8)]++, ==, 0);
         get(w->fd, buf, bytes);
         g_assert_cmpuint(buf[5], ==, block_fix_byte(5, 3));
     }
-    g_assert_cmpuint(nbd_server_clients(w->s), >=, 1);
 }
 
 static void test_slow(void)
 {
-    slow(512);       /* the number is bounded, */
-    slow(64 * 1024); /* and the bytes */
+    slow(250, 4096, 64, MIB);
+    slow(120, MIB, 32, 32 * MIB);
 }
 
 /* Clients vanish in the middle of everything. */
