@@ -74,11 +74,12 @@ void help_print(const Verb *v);
 /* --json, as every verb that prints takes it. */
 #define OPT_JSON {"json", 0, NULL, "Print JSON (an object with \"schema\": 1)."}
 
-extern const OptSpec doctor_options_table[], help_options_table[], json_options_table[],
+extern const OptSpec disk_options_table[], doctor_options_table[], help_options_table[], json_options_table[],
     no_options_table[], screen_options_table[], type_options_table[], view_options_table[];
 extern const Verb image_verbs[];
 int verb_run(const Verb *self, int argc, char **argv);
 int verb_doctor(const Verb *self, int argc, char **argv);
+int verb_disk(const Verb *self, int argc, char **argv);
 int verb_devices(const Verb *self, int argc, char **argv);
 int verb_screen(const Verb *self, int argc, char **argv);
 int verb_type(const Verb *self, int argc, char **argv);

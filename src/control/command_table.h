@@ -78,7 +78,7 @@ bool arg_type(GError **error, const char *name, const char *expected);
 bool arg_value(GError **error, const char *name, const char *value);
 
 /* ---- functions of the table: commands.c, commands_devices.c, commands_fd.c, commands_input.c,
- * commands_plug.c, commands_screen.c, hmp.c ---- */
+ * commands_block.c, commands_plug.c, commands_screen.c, hmp.c ---- */
 #define COMMAND_FN(fn) bool fn(Control *c, Jv args, ControlReply *r, GError **error)
 COMMAND_FN(cmd_query_version);
 COMMAND_FN(cmd_query_commands);
@@ -104,6 +104,17 @@ COMMAND_FN(cmd_getfd);
 COMMAND_FN(cmd_closefd);
 COMMAND_FN(cmd_add_client);
 COMMAND_FN(cmd_query_block);
+COMMAND_FN(cmd_query_nodes);
+COMMAND_FN(cmd_snapshot_sync);
+COMMAND_FN(cmd_block_resize);
+COMMAND_FN(cmd_block_commit);
+COMMAND_FN(cmd_query_block_jobs);
+COMMAND_FN(cmd_query_jobs);
+COMMAND_FN(cmd_block_job_cancel);
+COMMAND_FN(cmd_block_job_complete);
+COMMAND_FN(cmd_block_job_speed);
+COMMAND_FN(cmd_job_cancel);
+COMMAND_FN(cmd_job_complete);
 COMMAND_FN(cmd_change_medium);
 COMMAND_FN(cmd_eject);
 

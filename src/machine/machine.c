@@ -554,6 +554,7 @@ void machine_free(Machine *m)
         g_ptr_array_free(m->net_order, TRUE);
     g_clear_pointer(&m->nets, g_hash_table_destroy);
     g_clear_pointer(&m->blks, g_hash_table_destroy);
+    g_clear_pointer(&m->disk_watches, g_hash_table_destroy);
     g_clear_pointer(&m->chans, g_hash_table_destroy);
     io_thread_free(m->io);
     boot_free(m->boot);
