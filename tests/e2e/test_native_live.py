@@ -14,7 +14,7 @@ from qmp import Qmp
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 SECONDS = 60
-SECTORS = 8
+SECTORS = 4
 MIB = 1 << 20
 
 
@@ -76,23 +76,20 @@ def test_up_and_down(lodge, guests, tmp_path, format):
     base, one, two = (tmp_path / n for n in ("base", "one", "two"))
     image(lodge, base, format)
     w = Writer(lodge, guests, f"{base},format={format}")
-    for _ in range(2):
-        for path in (one, two):
-            r = lodge("disk", "box", "overlay", w.disk, path)
-            assert r.status == 0, r.err
-            w.work(2)
-        assert w.nodes() == [str(two), str(one), str(base)]
-        for path in (one, base):
-            r = lodge("disk", "box", "commit", w.disk, "--json")
-            assert r.status == 0, r.err
-            assert json.loads(r.out)["file"] == str(path)
-            w.work(2)
-        assert w.nodes() == [str(base)]
-        for path in (one, two):
-            path.unlink()
+    for path in (one, two):
+        r = lodge("disk", "box", "overlay", w.disk, path)
+        assert r.status == 0, r.err
+        w.work(2)
+    assert w.nodes() == [str(two), str(one), str(base)]
+    for path in (one, base):
+        r = lodge("disk", "box", "commit", w.disk, "--json")
+        assert r.status == 0, r.err
+        assert json.loads(r.out)["file"] == str(path)
+        w.work(1)
+    assert w.nodes() == [str(base)]
     assert "base" in lodge("disk", "box").out
     rounds, err = w.end()
-    assert err.count("merged into") == 4
+    assert err.count("merged into") == 2
     assert content(base, format)[: SECTORS * 512] == sectors(rounds - 1)
     if format == "qcow2" and shutil.which("qemu-img"):
         subprocess.run(["qemu-img", "check", "-q", base], check=True)
