@@ -40,6 +40,8 @@ struct BlkReq {
     BlkOp op;
     bool fua, may_unmap;
     bool compress;           /* WRITE: store it compressed, where the format can and it pays */
+    bool ordered;            /* WRITE: nothing refers to the data before it is on the disk, so that
+                              * a power cut leaves what was there */
     uint64_t offset, len;    /* bytes */
     const struct iovec *iov; /* borrowed until done; READ and WRITE only */
     unsigned niov;
@@ -60,6 +62,7 @@ typedef struct BlkLimits {
     uint64_t size;        /* bytes, the guest's view; a multiple of align */
     uint64_t discard_max; /* bytes in one DISCARD or ZERO; 0: not supported */
     uint32_t align;       /* offset and len are multiples: 512 or 4096 */
+    uint32_t physical;    /* bytes that the host writes at once; a multiple of align; 0: align */
     uint32_t block;       /* preferred I/O size, bytes: a cluster, where that is at most 2 MiB */
     uint32_t max_iov;     /* entries in one request */
     bool read_only;
@@ -124,6 +127,15 @@ void blk_limits(BlkNode *n, BlkLimits *ret_limits);
 IoThread *blk_io_thread(BlkNode *n);
 
 /**
+ * blk_side() - Where requests to @n from the loop @io are to be submitted
+ * A raw disk has a node of its own there, so that they need no other thread; else it is @n itself.
+ * done of such a request runs on @io or on blk_io_thread(@n). A side lives as long as @n, which also
+ * drains it; nothing else is to be done with it.
+ * Context: main thread. Return: transfer none; NULL: LODGE_ERROR_HOST.
+ */
+BlkNode *blk_side(BlkNode *n, IoThread *io, GError **error);
+
+/**
  * blk_submit() - Start @req on @n
  * Checks range, alignment, iov sum and read-only first; a breach completes with EINVAL, EIO or
  * EROFS like any other error. Context: any thread, device locks may be held.
@@ -146,8 +158,8 @@ void blk_hurry(BlkNode *n, bool on);
 /* With BLK_ERROR_STOP: @fn is called when a request begins to wait, once until the next
  * blk_retry(), on the node's IoThread, where nothing may be waited for. Before the first request. */
 void blk_on_stop(BlkNode *n, void (*fn)(void *opaque, BlkNode *n, int err), void *opaque);
-/* @fn is called when the host has failed a request, with what became of it; on the node's IoThread,
- * where nothing may be waited for. Before the first request. */
+/* @fn is called when the host has failed a request, with what became of it; on the IoThread of the
+ * request, where nothing may be waited for. Before the first request. */
 typedef void (*BlkErrorFn)(void *opaque, BlkNode *n, BlkOp op, int err, BlkOnError action);
 void blk_on_error(BlkNode *n, BlkErrorFn fn, void *opaque);
 /* Start the requests that wait behind an error once more; with @fail let errors be seen, these and

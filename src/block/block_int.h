@@ -213,6 +213,8 @@ struct BlkNode {
     BlkNode *base;     /* owned; what lies under an overlay, or NULL; changed at rest */
     BlkNode *top;      /* owned; of a front the image on top, changed at rest; else NULL */
     BlkBaseRef ref;    /* owned; what the header says of it */
+    BlkNode *side_of;  /* borrowed; the disk that this is a side of (side.c), or NULL */
+    GPtrArray *sides;  /* owned; main thread; BlkNode, or NULL */
     BlkLimits limits;
     bool read_only;
     bool guessed;      /* nobody said what the format is */
@@ -224,6 +226,7 @@ struct BlkNode {
     /* IoThread only */
     unsigned in_flight;
     unsigned drained; /* depth of blk_drain_begin() */
+    bool detached;      /* a side that is used no more */
     unsigned in_submit; /* depth of driver submits on the stack */
     BlkWorker *worker;  /* owned; made at first use */
     BlkPolicy *policy;  /* owned; NULL: requests go as they come */
@@ -243,6 +246,7 @@ struct BlkNode {
 #define BLK_REQ_THROUGH 1u /* not parked by a drain: of the one who drains */
 #define BLK_REQ_META 2u    /* format's metadata: through the page cache even with cache=none */
 #define BLK_REQ_ZEROED 4u  /* a WRITE that policy.c has made a ZERO */
+#define BLK_REQ_BYTES 8u   /* in bytes, not in sectors: of a format, to its remote file */
 
 /* ---- graph.c ---- */
 
@@ -316,10 +320,20 @@ bool blk_limit_admit(BlkLimit *l, BlkReq *req);
 void blk_limit_hold(BlkLimit *l, bool on);  /* nothing starts: the node drains */
 void blk_limit_hurry(BlkLimit *l, bool on); /* everything starts at once */
 
+/* ---- side.c: a disk as seen from further loops; blk_side() is in lodge/block.h ---- */
+
+/* Whether @req goes to the disk that @side belongs to. Context: @side's IoThread. */
+bool blk_side_passes_on(const BlkNode *side, const BlkReq *req);
+/* From now on everything goes to @n itself: for who puts an image on top of it, or wants to see each
+ * write. Main thread, drained. */
+void blk_sides_detach(BlkNode *n);
+void blk_sides_drain(BlkNode *n, bool on);
+void blk_sides_free(BlkNode *n);
+
 /* ---- driver_table.c ---- */
 
-extern const BlkDriver blk_driver_file, blk_driver_qcow2, blk_driver_raw, blk_driver_umlcow,
-    blk_driver_vdi, blk_driver_vhd, blk_driver_vmdk;
+extern const BlkDriver blk_driver_file, blk_driver_nbd, blk_driver_qcow2, blk_driver_raw,
+    blk_driver_umlcow, blk_driver_vdi, blk_driver_vhd, blk_driver_vmdk;
 
 /* Name of the image format that @p belongs to, read by this build or not; NULL: raw. */
 const char *blk_probe_format(const BlkProbe *p);
@@ -539,6 +553,9 @@ struct BlkFile {
     uint32_t mtime;  /* seconds, low 32 bits, as UML's COW header has it */
     bool block_device, direct, read_only, unsafe, locked;
     uint32_t align;  /* bytes; of offsets, lengths and memory where direct */
+    uint32_t physical; /* bytes: blocks of the device, or of the file system */
+    bool remote;     /* no descriptor, a size that stays: everything goes by requests */
+    uint32_t unit;   /* bytes; remote: of offsets and lengths, below align too */
     const BlkTap *tap; /* borrowed, outlives us; NULL but in tests */
     /* any thread: what the file system turned out not to do */
     atomic_bool no_punch, no_zero_range;
@@ -563,6 +580,9 @@ typedef struct BlkFileOpen {
  */
 BlkFile *blk_file_open(const char *name, const BlkFileOpen *o, int fd, IoThread *io,
                        BlkEngine *engine, GError **error);
+/* The same open file once more, for another loop: same lock, limits and flags. Transfer full, or NULL
+ * with LODGE_ERROR_HOST. */
+BlkFile *blk_file_again(const BlkFile *f, IoThread *io, BlkEngine *engine, GError **error);
 /* Switch on O_DIRECT, when nothing but the data path touches the file any more. */
 bool blk_file_set_direct(BlkFile *f, GError **error);
 /* Plain reads and writes while opening. Return: false with LODGE_ERROR_HOST; short reads are
@@ -579,6 +599,33 @@ int blk_file_truncate(BlkFile *f, uint64_t len);
 int blk_file_length(BlkFile *f, uint64_t *ret_len);
 /* Run the whole of @req with blocking calls. Context: pool thread. Return: 0 or errno. */
 int blk_file_run(BlkReq *req);
+
+/* ---- proto_nbd.c ---- */
+
+/**
+ * blk_nbd_open() - Reach the export that the URI @o->path names, as a node
+ * Blocks until the server answers, at most NBD_CONNECT_S.
+ * Context: main thread. Return: transfer full, or NULL: LODGE_ERROR_CONFIG (the URI, a read-only
+ *          export), LODGE_ERROR_UNSUPPORTED (no libnbd, TLS, large blocks), LODGE_ERROR_HOST.
+ */
+BlkFile *blk_nbd_open(const char *name, const BlkFileOpen *o, IoThread *io, BlkEngine *engine,
+                      GError **error);
+/* Whether @path names an export and no file. */
+bool blk_is_remote(const char *path);
+
+/* ---- file_remote.c: blk_file_*_at() where BlkFile.remote ---- */
+
+/* Context: as blk_file_*_at(), and not the node's IoThread. */
+int blk_remote_read(BlkFile *f, void *buf, size_t len, uint64_t offset);
+int blk_remote_write(BlkFile *f, const void *buf, size_t len, uint64_t offset);
+int blk_remote_zero(BlkFile *f, uint64_t offset, uint64_t len);
+/* It does not grow: 0 where @len is in it, else ENOSPC. */
+int blk_remote_truncate(BlkFile *f, uint64_t len);
+
+/* ---- graph.c ---- */
+
+/* blk_wait() for a request in bytes of BlkFile.unit, below the sectors of the limits. */
+int blk_wait_bytes(BlkNode *n, BlkReq *req);
 
 /* ---- xfer.c ---- */
 

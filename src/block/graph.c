@@ -47,6 +47,9 @@ BlkNode *blk_node_new(const BlkDriver *drv, const char *name, IoThread *io, BlkE
 void blk_node_ready(BlkNode *n)
 {
     n->drv->limits(n, &n->limits);
+    if (!n->limits.physical && n->file)
+        n->limits.physical = n->file->limits.physical;
+    n->limits.physical = MAX(n->limits.physical, n->limits.align);
 }
 
 void blk_node_free(BlkNode *n)
@@ -80,7 +83,9 @@ const char *blk_format(const BlkNode *n)
 
 const char *blk_engine(const BlkNode *n)
 {
-    return blk_engine_kind(n->engine);
+    while (n->file)
+        n = n->file;
+    return n->drv == &blk_driver_nbd ? n->drv->name : blk_engine_kind(n->engine);
 }
 
 void blk_limits(BlkNode *n, BlkLimits *ret_limits)
@@ -131,9 +136,10 @@ static bool failed(BlkNode *n, BlkReq *req, int *err)
 {
     int was = *err;
     bool kept = n->policy && blk_policy_keeps(n->policy, req, err);
+    const BlkNode *disk = n->side_of ? n->side_of : n;
 
-    if (n->error_fn)
-        n->error_fn(n->error_opaque, n, req->op, was,
+    if (disk->error_fn)
+        disk->error_fn(disk->error_opaque, n, req->op, was,
                     kept ? BLK_ERROR_STOP : *err ? BLK_ERROR_REPORT : BLK_ERROR_IGNORE);
     return kept;
 }
@@ -209,9 +215,15 @@ void blk_start(BlkNode *n, BlkReq *req)
     n->in_submit--;
 }
 
+static void submit_any(BlkNode *n, BlkReq *req, uint8_t flags);
+
 /* Context: the IoThread. */
 static void enter(BlkNode *n, BlkReq *req)
 {
+    if (n->side_of && !(req->flags & BLK_REQ_REFUSED) && blk_side_passes_on(n, req)) {
+        submit_any(n->side_of, req, req->flags & BLK_REQ_THROUGH);
+        return;
+    }
     if (n->drained && !(req->flags & BLK_REQ_THROUGH)) {
         req->next = NULL;
         *n->parked_tail = req;
@@ -268,7 +280,7 @@ static bool iov_sum_is(const BlkReq *req)
 }
 
 /* Return: 0, or the errno of the breach. */
-static int check(const BlkNode *n, const BlkReq *req)
+static int check(const BlkNode *n, const BlkReq *req, uint8_t flags)
 {
     const BlkLimits *l = &n->limits;
 
@@ -292,7 +304,7 @@ static int check(const BlkNode *n, const BlkReq *req)
     default:
         return EINVAL;
     }
-    if ((req->offset | req->len) & (l->align - 1))
+    if ((req->offset | req->len) & (l->align - 1) && !(flags & BLK_REQ_BYTES))
         return EINVAL;
     if (!range_within(req->offset, req->len, l->size))
         return EIO;
@@ -303,7 +315,7 @@ static int check(const BlkNode *n, const BlkReq *req)
 
 static void submit_any(BlkNode *n, BlkReq *req, uint8_t flags)
 {
-    int err = check(n, req);
+    int err = check(n, req, flags);
 
     req->node = n;
     req->front = NULL;
@@ -350,7 +362,7 @@ static void wait_done(BlkReq *req, int err)
     g_mutex_unlock(&w->mutex);
 }
 
-int blk_wait(BlkNode *n, BlkReq *req)
+static int wait_with(BlkNode *n, BlkReq *req, uint8_t flags)
 {
     Waiter w = {0};
 
@@ -358,7 +370,7 @@ int blk_wait(BlkNode *n, BlkReq *req)
     g_cond_init(&w.cond);
     req->done = wait_done;
     req->opaque = &w;
-    submit_any(n, req, BLK_REQ_THROUGH);
+    submit_any(n, req, flags | BLK_REQ_THROUGH);
     g_mutex_lock(&w.mutex);
     while (!w.done)
         g_cond_wait(&w.cond, &w.mutex);
@@ -366,6 +378,16 @@ int blk_wait(BlkNode *n, BlkReq *req)
     g_mutex_clear(&w.mutex);
     g_cond_clear(&w.cond);
     return w.err;
+}
+
+int blk_wait(BlkNode *n, BlkReq *req)
+{
+    return wait_with(n, req, 0);
+}
+
+int blk_wait_bytes(BlkNode *n, BlkReq *req)
+{
+    return wait_with(n, req, BLK_REQ_BYTES);
 }
 
 static int transfer(BlkNode *n, BlkOp op, void *buf, uint64_t offset, size_t len)
@@ -407,6 +429,7 @@ static void drain_enter(void *opaque)
 
 void blk_drain_begin(BlkNode *n)
 {
+    blk_sides_drain(n, true);
     io_thread_call(n->io, drain_enter, n);
     g_mutex_lock(&n->idle_mutex);
     while (!n->idle)
@@ -435,6 +458,7 @@ static void drain_leave(void *opaque)
 void blk_drain_end(BlkNode *n)
 {
     io_thread_call(n->io, drain_leave, n);
+    blk_sides_drain(n, false);
 }
 
 /* ---- limits and errors ---- */
@@ -508,6 +532,7 @@ void blk_close(BlkNode *n)
     blk_front_end(n);
     blk_hurry(n, true); /* what waits is done, with its error where it has one */
     blk_retry(n, true);
+    blk_sides_free(n);
     blk_drain_begin(n);
     io_thread_call(n->io, nothing, NULL); /* what was posted for the node has run after this */
     blk_node_free(n);
@@ -519,5 +544,14 @@ void blk_stats(BlkNode *n, BlkStats *ret_stats)
         ret_stats->ops[i] = atomic_load_explicit(&n->ops[i], memory_order_relaxed);
         ret_stats->bytes[i] = atomic_load_explicit(&n->bytes[i], memory_order_relaxed);
         ret_stats->errors[i] = atomic_load_explicit(&n->errors[i], memory_order_relaxed);
+    }
+    for (unsigned i = 0; n->sides && i < n->sides->len; i++) {
+        BlkStats s;
+        blk_stats(g_ptr_array_index(n->sides, i), &s);
+        for (unsigned op = 0; op < G_N_ELEMENTS(n->ops); op++) {
+            ret_stats->ops[op] += s.ops[op];
+            ret_stats->bytes[op] += s.bytes[op];
+            ret_stats->errors[op] += s.errors[op];
+        }
     }
 }

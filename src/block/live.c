@@ -141,6 +141,10 @@ static bool can_be_base(const BlkFront *f, GError **error)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "'%s': is read-only here, so an overlay would stay empty; leave ,ro out",
                           path);
+    if (blk_file_under((BlkNode *)top)->remote)
+        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                          "'%s': a network disk cannot become a base while it is written; stop the "
+                          "machine and start it with file=OVERLAY,base=%s", path, path);
     if (top->base && !top->ref.format && top->base->drv != &blk_driver_raw)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
                           "'%s': does not record that its base is a %s image, so below an overlay "
@@ -236,6 +240,7 @@ static bool overlay_at_rest(BlkFront *f, const BlkOverlayArgs *a, GError **error
         return false;
     }
     blk_lock_down(old, base);
+    blk_sides_detach(&f->node); /* their ways lead past the overlay */
     blk_front_set_top(f, top);
     blk_again_take(old, base);
     return true;

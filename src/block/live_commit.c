@@ -237,6 +237,10 @@ static bool can_merge(const BlkFront *f, GError **error)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
                           "'%s': is used %s, so nothing may be merged; leave that out", path,
                           f->nameless ? "with snapshot=on" : "read-only");
+    if (blk_file_under(top->base)->remote)
+        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                          "'%s': a network disk that others may read is not written; stop the "
+                          "machine, then use lodge image commit", blk_file_under(top->base)->path);
     if (!top->drv->base_changes || !top->drv->make_empty)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
                           "'%s': a %s overlay fits one state of its base, so it cannot be merged "

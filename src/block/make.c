@@ -50,9 +50,9 @@ static char *relative_path(const char *from, const char *to)
 
 char *blk_record_path(const BlkDriver *drv, const char *image, const char *path)
 {
-    char *full = absolute_path(path);
+    char *full = blk_is_remote(path) ? g_strdup(path) : absolute_path(path);
 
-    if (drv->flags & BLK_DRV_ABSOLUTE_BASE || g_path_is_absolute(path))
+    if (blk_is_remote(path) || drv->flags & BLK_DRV_ABSOLUTE_BASE || g_path_is_absolute(path))
         return full;
     g_autofree char *self = absolute_path(image);
     char *relative = relative_path(self, full);
@@ -213,6 +213,12 @@ BlkNode *blk_make_begin(const BlkMake *m, BlkCache cache, IoThread *io, GPtrArra
     g_autoptr(GHashTable) options = drv ? create_options(drv, m->options, error) : NULL;
     if (!options)
         return NULL;
+    if (blk_is_remote(m->file)) {
+        lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                   "'%s': is on a server, where no image can be made; lodge image convert --force "
+                   "writes into one that is there", m->file);
+        return NULL;
+    }
     if (stat(m->file, &st) == 0 && (!m->overwrite || !S_ISREG(st.st_mode))) {
         if (m->overwrite)
             lodge_fail(error, LODGE_ERROR_CONFIG,
