@@ -8,11 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "lodge/device.h"
 #include "lodge/error.h"
 
 #include "client.h"
+#include "definition.h"
+#include "registry.h"
 #include "verb_image.h"
 
 #define ANSWER_SECONDS 60
@@ -56,6 +59,107 @@ static const char *word(const DiskVerb *v, unsigned i)
 static bool call(DiskVerb *v, JsonOut *request, GError **error)
 {
     return client_call(v->c, request, soon(), error).node != NULL;
+}
+
+/* ---- the machine's definition ---- */
+
+/* Split at single commas, doubled ones are one of the text; transfer full (char *). */
+static GPtrArray *split_value(const char *value)
+{
+    GPtrArray *parts = g_ptr_array_new_with_free_func(g_free);
+    GString *s = g_string_new(NULL);
+
+    for (const char *p = value; *p; p++) {
+        if (*p != ',' || p[1] == ',') {
+            g_string_append_c(s, *p);
+            p += *p == ',';
+        } else {
+            g_ptr_array_add(parts, g_string_free(s, FALSE));
+            s = g_string_new(NULL);
+        }
+    }
+    g_ptr_array_add(parts, g_string_free(s, FALSE));
+    return parts;
+}
+
+static void append_part(GString *s, const char *part)
+{
+    if (s->len)
+        g_string_append_c(s, ',');
+    for (; *part; part++) {
+        g_string_append_c(s, *part);
+        if (*part == ',')
+            g_string_append_c(s, ',');
+    }
+}
+
+/* Whether @path, as seen from @folder, is the file @st. */
+static bool names_file(const char *folder, const char *path, const struct stat *st)
+{
+    g_autofree char *full = g_canonicalize_filename(path, folder);
+    struct stat other;
+
+    return stat(full, &other) == 0 && other.st_dev == st->st_dev && other.st_ino == st->st_ino;
+}
+
+/* The value of --disk with another image, NULL where it is about another file; transfer full. */
+static char *change_value(const char *value, const char *folder, const struct stat *old,
+                          const char *file, const char *format)
+{
+    static const char *const replaced[] = {"file=", "base=", "format=", "base-format="};
+    g_autoptr(GPtrArray) parts = split_value(value);
+    g_autofree char *said = g_strdup_printf("format=%s", format);
+    g_autoptr(GString) s = g_string_new(NULL);
+    bool found = false;
+
+    for (guint i = 0; i < parts->len; i++) {
+        const char *part = g_ptr_array_index(parts, i);
+        const char *path = g_str_has_prefix(part, "file=")  ? part + 5
+                           : i == 0 && !strchr(part, '=') ? part
+                                                           : NULL;
+        found = found || (path && names_file(folder, path, old));
+    }
+    if (!found)
+        return NULL;
+    append_part(s, strchr(file, '=') ? "file=" : "");
+    for (const char *p = file; *p; p++)
+        g_string_append(s, *p == ',' ? ",," : (char[]){*p, 0});
+    for (guint i = 0; i < parts->len; i++) {
+        const char *part = g_ptr_array_index(parts, i);
+        bool keep = i > 0 || strchr(part, '=');
+        for (unsigned k = 0; k < G_N_ELEMENTS(replaced); k++)
+            keep = keep && !g_str_has_prefix(part, replaced[k]);
+        if (keep)
+            append_part(s, part);
+    }
+    append_part(s, said);
+    return g_string_free(g_steal_pointer(&s), FALSE);
+}
+
+/* The disk that was in the file @old is in @file from now on: so the machine's definition, where it
+ * has one, says. *@ret_done: it was changed. */
+static bool change_definition(const char *machine, const char *old, const char *file,
+                              const char *format, bool *ret_done, GError **error)
+{
+    g_autoptr(Definition) d = definition_load(machine, NULL);
+    g_autofree char *dir = registry_state_dir(machine);
+    struct stat st;
+
+    *ret_done = false;
+    if (!d || stat(old, &st) < 0)
+        return true;
+    for (guint i = 0; i < d->words->len; i++) {
+        const char *word = g_ptr_array_index(d->words, i);
+        char *value = g_str_has_prefix(word, "--disk=")
+                          ? change_value(word + 7, d->folder, &st, file, format) : NULL;
+        if (!value)
+            continue;
+        g_free(g_ptr_array_index(d->words, i));
+        g_ptr_array_index(d->words, i) = g_strconcat("--disk=", value, NULL);
+        g_free(value);
+        *ret_done = true;
+    }
+    return !*ret_done || definition_save(d, dir, error);
 }
 
 /* ---- list ---- */
@@ -119,10 +223,45 @@ static char *full_path(const char *path)
     return g_canonicalize_filename(path, NULL);
 }
 
+static char *top_file(DiskVerb *v, const char *disk, const char *key, GError **error);
+
+/* The disk is in @now from now on, and was in @old: say so, and have the definition say so. */
+static bool tell_change(DiskVerb *v, const char *old, bool merged, GError **error)
+{
+    const char *disk = word(v, 2);
+    g_autofree char *now = top_file(v, disk, "file", error);
+    g_autofree char *format = now ? top_file(v, disk, "drv", NULL) : NULL;
+    bool defined = false;
+
+    if (!now || !format || !change_definition(v->machine, old, now, format, &defined, error))
+        return false;
+    if (v->json) {
+        g_autoptr(JsonOut) j = image_json();
+        json_string(j, "file", now);
+        json_string(j, merged ? "merged" : "base", old);
+        json_bool(j, "defined", defined);
+        fputs(json_text(j), stdout);
+        return true;
+    }
+    if (merged)
+        printf("%s: '%s' has everything and is in use; '%s' is empty, remove it\n", disk, now, old);
+    else
+        printf("%s: '%s' is in use, and '%s' is its base and stays as it is\n", disk, now, old);
+    if (defined)
+        printf("%s: the definition of machine %s says so\n", disk, v->machine);
+    else
+        printf("%s: name '%s' at the next start\n", disk, now);
+    return true;
+}
+
 static bool disk_overlay(DiskVerb *v, GError **error)
 {
     g_autofree char *path = full_path(word(v, 3));
+    g_autofree char *old = top_file(v, word(v, 2), "file", error);
     const char *format = options_text(v->o, "format");
+
+    if (!old)
+        return false;
     JsonOut *j = client_begin("blockdev-snapshot-sync");
 
     json_string(j, "device", word(v, 2));
@@ -131,7 +270,7 @@ static bool disk_overlay(DiskVerb *v, GError **error)
         json_string(j, "format", format);
     if (options_has(v->o, "existing"))
         json_string(j, "mode", "existing");
-    return call(v, j, error);
+    return call(v, j, error) && tell_change(v, old, false, error);
 }
 
 /* The disk's size now; false with the error. */
@@ -231,8 +370,8 @@ static bool follow(DiskVerb *v, const char *id, GError **error)
                                    "given up; the overlay stays in use and nothing is lost");
 }
 
-/* The file of the image on top of @disk; transfer full, NULL with the error. */
-static char *top_file(DiskVerb *v, const char *disk, bool base, GError **error)
+/* What is said under @key of the image on top of @disk; transfer full, NULL with the error. */
+static char *top_file(DiskVerb *v, const char *disk, const char *key, GError **error)
 {
     Jv list = client_call(v->c, client_begin("query-block"), soon(), error);
 
@@ -240,7 +379,7 @@ static char *top_file(DiskVerb *v, const char *disk, bool base, GError **error)
         Jv in = jv_get(jv_at(list, i), "inserted");
         if (!g_strcmp0(jv_text(jv_get(jv_at(list, i), "device")), disk) ||
             !g_strcmp0(jv_text(jv_get(in, "node-name")), disk))
-            return g_strdup(jv_text(jv_get(in, base ? "backing_file" : "file")));
+            return g_strdup(jv_text(jv_get(in, key)));
     }
     if (list.node)
         lodge_fail(error, LODGE_ERROR_NOT_FOUND,
@@ -260,12 +399,12 @@ static bool disk_commit(DiskVerb *v, GError **error)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "--speed: '%s': is no size; give bytes, or a number with K, M or G",
                           speed);
-    g_autofree char *top = top_file(v, disk, false, &why);
+    g_autofree char *top = top_file(v, disk, "file", &why);
     if (!top) {
         g_propagate_error(error, g_steal_pointer(&why));
         return false;
     }
-    g_autofree char *base = top_file(v, disk, true, NULL);
+    g_autofree char *base = top_file(v, disk, "backing_file", NULL);
     JsonOut *j = client_begin("block-commit");
     json_string(j, "device", disk);
     json_string(j, "job-id", id);
@@ -274,24 +413,14 @@ static bool disk_commit(DiskVerb *v, GError **error)
     json_number(j, "speed", (int64_t)rate);
     if (!call(v, j, error) || !follow(v, id, error))
         return false;
-    g_autofree char *now = top_file(v, disk, false, error);
+    g_autofree char *now = top_file(v, disk, "file", error);
     if (!now)
         return false;
     if (!strcmp(now, top))
         return lodge_fail(error, LODGE_ERROR_HOST,
                           "%s: '%s' was not merged and stays in use, nothing is lost; the machine's "
                           "messages say why", disk, top);
-    JsonOut *out = v->json ? image_json() : NULL;
-    if (out) {
-        json_string(out, "file", now);
-        json_string(out, "merged", top);
-        fputs(json_text(out), stdout);
-        json_out_free(out);
-    } else {
-        printf("%s: '%s' has everything and is in use; '%s' is empty: remove it, and name '%s' at "
-               "the next start\n", disk, now, top, now);
-    }
-    return true;
+    return tell_change(v, top, true, error);
 }
 
 /* ---- the verb ---- */

@@ -266,7 +266,7 @@ const Verb verb_table[] = {
      "to and those below it. DISK is the name of a device or disk as that shows it.\n\n"
      "overlay puts a new image FILE on top of a disk while the guest runs; the image that was there "
      "becomes its base and is written no more. If anything fails, all is as before. At the next "
-     "start, name FILE as the disk.\n\n"
+     "start, name FILE as the disk; a machine that has a definition (lodge define) gets it changed.\n\n"
      "commit merges the image on top into the one below it while the guest runs, then the disk goes "
      "on with that, and the merged image is empty. A bar shows how far it is; Ctrl-C gives up and "
      "leaves all as it was. A base that other machines use is not written. Should the host or the "

@@ -208,3 +208,32 @@ def test_verb_errors(lodge, guests, tmp_path):
     listed = json.loads(lodge("disk", "box", "--json").out)
     assert listed["schema"] == 1 and listed["disks"][0]["image"]["virtual-size"] == 8 * MIB
     w.end()
+
+
+def test_definition(lodge, guests, tmp_path):
+    """The next start of a machine that has a definition finds the right image, and its other options."""
+    base, over = tmp_path / "ba,se=1", tmp_path / "over"
+    image(lodge, base, "raw")
+    named = str(base).replace(",", ",,")
+    r = lodge("define", "box", "--kernel", guests / "disk", "--append", "follow n=1", "--memory", "64M", "--net", "none", "--console", "stdio",
+              "--debug-exit", "--disk", f"file={named},format=raw,bus=ide,cache=unsafe")
+    assert r.status == 0, r.err
+
+    def started(action, *words):
+        p = lodge.popen("run", "box", stdin=subprocess.PIPE)
+        read_until(p, rb"\.")
+        qmp = Qmp(lodge.home / "run" / "lodge" / "box" / "qmp.sock")
+        nodes = qmp.ask("query-named-block-nodes")[1]["return"]
+        qmp.close()
+        r = lodge("disk", "box", action, nodes[0]["node-name"], *words)
+        assert r.status == 0 and "the definition of machine box says so" in r.out, r
+        p.stdin.write(b"x")
+        p.stdin.flush()
+        out, err = p.communicate(timeout=SECONDS)
+        assert p.returncode == 33, (out[-300:], err)
+        return [n["file"] for n in nodes]
+
+    assert started("overlay", over) == [str(base)]
+    assert started("commit") == [str(over), str(base)]
+    defined = next((lodge.home / "state").rglob("definition*")).read_text()
+    assert f"--disk=file={named},bus=ide,cache=unsafe,format=raw" in defined
