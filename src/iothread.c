@@ -9,9 +9,10 @@
  * Polls (IoPoll) are looked at before each sleep, for up to `window_ns`. A round that follows found
  * work does not sleep, and asks for events only each EVENTS_EVERY times. The window adapts: it grows
  * when such work ended a short sleep, shrinks after a long one, and is shut for HOLD_OFF sleeps when
- * waiting was MISSES_MAX times in vain, so a loop burns at most a bounded share of a CPU and nothing
- * when it is idle. A kick costs the guest an exit and us a wake-up, some 60 us on hosts that emulate
- * guest kernel mode, 5 us on others; hence the bounds.
+ * waiting was MISSES_MAX times in a row in vain or too long to pay, so a loop burns at most a bounded
+ * share of a CPU and nothing when it is idle. The largest window is longer than it takes a guest to
+ * come back from a kick where guest kernel mode is emulated, 60 us and more: a guest that has begun to
+ * kick for each request must be waited for once.
  *
  * Invariants:
  * (1) Watches, idle hooks and callbacks are touched by the loop's thread only, once it runs;
@@ -35,7 +36,8 @@
 #define EVENTS_PER_ROUND 64
 #define EVENTS_EVERY 16u /* rounds without a sleep */
 #define WINDOW_FIRST_NS 8000
-#define WINDOW_MAX_NS 64000
+#define WINDOW_MAX_NS 200000
+#define PAYS_NS 50000 /* waiting for longer costs more than a kick */
 #define NEAR_NS 150000 /* a sleep that waiting could have spared, but for what waking costs */
 #define MISSES_MAX 8u
 #define HOLD_OFF 256u
@@ -178,13 +180,16 @@ static bool spin(IoThread *t)
         for (unsigned i = 0; i < 8; i++)
             __builtin_ia32_pause();
         if (look(t)) {
-            t->misses = 0;
+            if (clock_host_ns() - start < PAYS_NS)
+                t->misses = 0;
+            else
+                t->misses++;
             return true;
         }
         if (__atomic_load_n(&t->posted, __ATOMIC_RELAXED))
             return true;
-    } while (clock_host_ns() - start < most);
-    if (++t->misses == MISSES_MAX) {
+    } while (clock_host_ns() - start < most && t->misses < MISSES_MAX);
+    if (++t->misses >= MISSES_MAX) {
         t->window_ns = 0;
         t->misses = 0;
         t->hold_off = HOLD_OFF;

@@ -510,6 +510,7 @@ struct BlkFile {
     uint64_t dev, ino;
     uint32_t mtime;  /* seconds, low 32 bits, as UML's COW header has it */
     bool block_device, direct, read_only, unsafe;
+    bool instant;    /* on tmpfs: a transfer is a copy in memory, and waits for nothing */
     uint32_t align;  /* bytes; of offsets, lengths and memory where direct */
     uint32_t physical; /* bytes: blocks of the device, or of the file system */
     const BlkTap *tap; /* borrowed, outlives us; NULL but in tests */

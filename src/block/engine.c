@@ -8,6 +8,8 @@
 
 #include "block_int.h"
 
+#define INSTANT_MAX (64u << 10) /* bytes; a copy of some 10 us */
+
 BlkEngine *blk_engine_new(IoThread *io, BlkAio aio, GError **error)
 {
     g_autoptr(BlkEngine) e = g_new0(BlkEngine, 1);
@@ -74,8 +76,21 @@ static bool read_now(BlkReq *req)
     return r >= 0 && (uint64_t)r == req->len;
 }
 
+/* Files in memory: io_uring would hand each request to a thread of the kernel's, which takes longer
+ * than the copy. Large ones go that way, so that several of them are copied at once. */
+static bool run_at_once(const BlkEngine *e, BlkReq *req)
+{
+    return e->uring && blk_xfer(req)->file->instant &&
+           (req->op == BLK_FLUSH ||
+            ((req->op == BLK_READ || req->op == BLK_WRITE) && req->len <= INSTANT_MAX));
+}
+
 void blk_engine_submit(BlkEngine *e, BlkReq *req)
 {
+    if (run_at_once(e, req)) {
+        blk_complete(req, blk_file_run(req));
+        return;
+    }
     if (!e->uring && req->op == BLK_READ && read_now(req)) {
         blk_complete(req, 0);
         return;
