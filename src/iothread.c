@@ -6,7 +6,8 @@
  * what is ready; run timers; run posts; run idle hooks. A watch freed during a round is only
  * marked, and reclaimed at its end, so events already fetched for it are harmless.
  *
- * Polls (IoPoll) are looked at before each sleep, for up to `window_ns`. A round that follows found
+ * Polls (IoPoll) are looked at before each sleep, for up to `window_ns` unless the kernel is at work
+ * for one of them: its threads may want this very CPU. A round that follows found
  * work does not sleep, and asks for events only each EVENTS_EVERY times. The window adapts: it grows
  * when such work ended a short sleep, shrinks after a long one, and is shut for HOLD_OFF sleeps when
  * waiting was MISSES_MAX times in a row in vain or too long to pay, so a loop burns at most a bounded
@@ -158,6 +159,16 @@ static bool arm(IoThread *t)
     return found;
 }
 
+static bool others_work(IoThread *t)
+{
+    for (unsigned i = 0; i < t->polls->len; i++) {
+        IoPoll *p = g_ptr_array_index(t->polls, i);
+        if (p->ops->waits && p->ops->waits(p->opaque))
+            return true;
+    }
+    return false;
+}
+
 static int64_t until_timer_ns(IoThread *t)
 {
     int64_t host = clock_to_host_ns(t->clock, timer_queue_next(t->timers));
@@ -172,7 +183,7 @@ static bool spin(IoThread *t)
 
     if (look(t) || __atomic_load_n(&t->posted, __ATOMIC_RELAXED))
         return true;
-    if (!t->window_ns)
+    if (!t->window_ns || others_work(t))
         return false;
     most = MIN(t->window_ns, until_timer_ns(t));
     start = clock_host_ns();

@@ -73,6 +73,9 @@ typedef struct IoPollOps {
     /* The loop is about to sleep: have an event sent for what comes from now on. True: there is
      * work already. Context likewise. NULL: events are always sent. */
     bool (*arm)(void *opaque);
+    /* Others are at work for us, who need a CPU more than looking does, and an event tells when they
+     * are through. Context likewise. NULL: never. */
+    bool (*waits)(void *opaque);
 } IoPollOps;
 /* @ops is borrowed. Transfer full. Context: any thread, no lock held. */
 IoPoll *io_poll_new(IoThread *t, const IoPollOps *ops, void *opaque);

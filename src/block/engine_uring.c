@@ -201,7 +201,14 @@ static bool uring_look(void *opaque)
     return true;
 }
 
-static const IoPollOps uring_poll = {.look = uring_look};
+static bool uring_waits(void *opaque)
+{
+    BlkUring *u = opaque;
+
+    return u->in_flight;
+}
+
+static const IoPollOps uring_poll = {.look = uring_look, .waits = uring_waits};
 
 BlkUring *blk_uring_new(IoThread *io, int *ret_errno)
 {
