@@ -41,7 +41,7 @@
 #define PAYS_NS 50000 /* waiting for longer costs more than a kick */
 #define NEAR_NS 150000 /* a sleep that waiting could have spared, but for what waking costs */
 #define MISSES_MAX 8u
-#define HOLD_OFF 256u
+#define HOLD_OFF 64u
 
 typedef struct Call {
     IoCallFn fn;
