@@ -148,13 +148,13 @@ static bool look(IoThread *t)
     return found;
 }
 
-static bool arm(IoThread *t)
+static bool arm(IoThread *t, bool on)
 {
     bool found = false;
 
     for (unsigned i = 0; i < t->polls->len; i++) {
         IoPoll *p = g_ptr_array_index(t->polls, i);
-        found |= p->ops->arm && p->ops->arm(p->opaque);
+        found |= p->ops->arm && p->ops->arm(p->opaque, on);
     }
     return found;
 }
@@ -231,7 +231,7 @@ static bool can_spin(void)
 /* Sleep until there is something to do; the events that came. */
 static int sleep_round(IoThread *t, struct epoll_event *ev)
 {
-    bool stop, now = arm(t);
+    bool stop, now = arm(t, true);
     __atomic_store_n(&t->asleep, true, __ATOMIC_SEQ_CST);
     int64_t wait_ns = -1;
     if (!posts_empty(t, &stop) || stop || now) {
@@ -246,6 +246,8 @@ static int sleep_round(IoThread *t, struct epoll_event *ev)
     __atomic_store_n(&t->asleep, false, __ATOMIC_SEQ_CST);
     if (t->polls->len) {
         int64_t slept_ns = clock_host_ns() - start;
+        if (t->window_ns)
+            (void)arm(t, false);
         adapt(t, slept_ns, look(t));
     }
     return n;

@@ -8,6 +8,7 @@
 
 #include "block_int.h"
 
+#define WRITER_MAX (64u << 10)  /* bytes; what is larger is worth a wake-up */
 #define INSTANT_MAX (64u << 10) /* bytes; a copy of some 10 us */
 
 BlkEngine *blk_engine_new(IoThread *io, BlkAio aio, GError **error)
@@ -16,7 +17,8 @@ BlkEngine *blk_engine_new(IoThread *io, BlkAio aio, GError **error)
 
     e->refs = 1;
     e->io = io;
-    e->pool = blk_pool_new(io);
+    e->pool = blk_pool_new(io, BLK_POOL_THREADS);
+    e->writer = blk_pool_new(io, 1);
     if (aio == BLK_AIO_LIBAIO) {
         int errnum = 0;
         e->aio = blk_aio_new(io, e->pool, &errnum);
@@ -52,6 +54,7 @@ void blk_engine_unref(BlkEngine *e)
     blk_uring_free(e->uring);
     blk_aio_free(e->aio);
     blk_pool_free(e->pool);
+    blk_pool_free(e->writer);
     g_free(e);
 }
 
@@ -85,6 +88,16 @@ static bool run_at_once(const BlkEngine *e, BlkReq *req)
             ((req->op == BLK_READ || req->op == BLK_WRITE) && req->len <= INSTANT_MAX));
 }
 
+/* Where a file system has no buffered writes that do not wait (ext4), io_uring gives them to its
+ * threads, one after the other, and wakes us for each; our own takes them by the dozen. */
+static bool by_writer(const BlkEngine *e, BlkReq *req)
+{
+    const BlkFile *f = blk_xfer(req)->file;
+
+    return e->uring && req->op == BLK_WRITE && f->serial && req->len <= WRITER_MAX &&
+           (!f->direct || (req->flags & BLK_REQ_META));
+}
+
 void blk_engine_submit(BlkEngine *e, BlkReq *req)
 {
     if (run_at_once(e, req)) {
@@ -95,7 +108,9 @@ void blk_engine_submit(BlkEngine *e, BlkReq *req)
         blk_complete(req, 0);
         return;
     }
-    if (e->uring && (req->op == BLK_READ || req->op == BLK_WRITE || req->op == BLK_FLUSH))
+    if (by_writer(e, req))
+        blk_pool_submit(e->writer, req);
+    else if (e->uring && (req->op == BLK_READ || req->op == BLK_WRITE || req->op == BLK_FLUSH))
         blk_uring_submit(e->uring, req);
     else if (e->aio && blk_aio_takes(req))
         blk_aio_submit(e->aio, req);

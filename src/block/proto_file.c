@@ -377,7 +377,10 @@ static bool check_kind(BlkFile *f, bool empty_ok, GError **error)
                                                  : "socket");
     }
     struct statfs fs;
-    f->instant = S_ISREG(st.st_mode) && fstatfs(f->fd, &fs) == 0 && fs.f_type == TMPFS_MAGIC;
+    if (S_ISREG(st.st_mode) && fstatfs(f->fd, &fs) == 0) {
+        f->instant = fs.f_type == TMPFS_MAGIC;
+        f->serial = fs.f_type == EXT4_SUPER_MAGIC;
+    }
     /* What would make no sense, or is a network's favourite, is a page. */
     if (!is_power_of_two(f->physical) || f->physical < BLK_SECTOR || f->physical > PHYSICAL_MAX)
         f->physical = PHYSICAL_MAX;
@@ -435,6 +438,7 @@ BlkFile *blk_file_again(const BlkFile *f, IoThread *io, BlkEngine *engine, GErro
     g->align = f->align;
     g->physical = f->physical;
     g->instant = f->instant;
+    g->serial = f->serial;
     g->fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
     g->meta_fd = f->meta_fd == f->fd ? g->fd : fcntl(f->meta_fd, F_DUPFD_CLOEXEC, 0);
     if (g->fd < 0 || g->meta_fd < 0) {
