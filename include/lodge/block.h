@@ -40,6 +40,8 @@ struct BlkReq {
     BlkOp op;
     bool fua, may_unmap;
     bool compress;           /* WRITE: store it compressed, where the format can and it pays */
+    bool ordered;            /* WRITE: nothing refers to the data before it is on the disk, so that
+                              * a power cut leaves what was there */
     uint64_t offset, len;    /* bytes */
     const struct iovec *iov; /* borrowed until done; READ and WRITE only */
     unsigned niov;
@@ -47,6 +49,7 @@ struct BlkReq {
     void *opaque;
     /* Owned by the block layer until done: */
     BlkNode *node;
+    BlkNode *front;          /* the disk that it came to, where node is the image now on top of it */
     BlkReq *next;
     int status;              /* BLK_STATUS: a BlkStatus */
     uint64_t status_len;     /* BLK_STATUS: bytes from offset with that answer, at least 1 */

@@ -11,6 +11,10 @@
  * the stack: a completion from inside one is put off to a posted call. (2) in_flight counts
  * requests from the driver's submit until their done has returned. (3) With drained > 0 no request
  * starts but those of the one who drains (BLK_REQ_THROUGH); they wait in order.
+ *
+ * What a device has is the front of a disk (front.c), a node that stays while images come and go
+ * below it. A request is in flight for the front and for the image on top; when the front is idle,
+ * so is the image, but for requests that were sent to it by itself.
  */
 #include <errno.h>
 #include <string.h>
@@ -55,6 +59,7 @@ void blk_node_free(BlkNode *n)
     blk_worker_free(n->worker);
     blk_policy_free(n->policy);
     n->drv->close(n);
+    blk_node_free(n->top);
     blk_node_free(n->file);
     blk_node_free(n->base);
     blk_engine_unref(n->engine);
@@ -73,12 +78,14 @@ const char *blk_name(const BlkNode *n)
 
 const char *blk_format(const BlkNode *n)
 {
-    return n->drv->name;
+    return blk_top((BlkNode *)n)->drv->name;
 }
 
 const char *blk_engine(const BlkNode *n)
 {
-    return blk_engine_kind(n->engine);
+    while (n->file)
+        n = n->file;
+    return n->drv == &blk_driver_nbd ? n->drv->name : blk_engine_kind(n->engine);
 }
 
 void blk_limits(BlkNode *n, BlkLimits *ret_limits)
@@ -111,15 +118,30 @@ static void leave(BlkNode *n)
     }
 }
 
+/* @req is over for the disk @n and the image @image on top of it, which may be the same. */
+static void leave_both(BlkNode *n, BlkNode *image)
+{
+    if (image != n)
+        leave(image);
+    leave(n);
+}
+
+static bool is_change(const BlkReq *req)
+{
+    return req->op == BLK_WRITE || req->op == BLK_DISCARD || req->op == BLK_ZERO;
+}
+
 static void finish(BlkReq *req, int err)
 {
-    BlkNode *n = req->node;
+    BlkNode *image = req->node, *n = req->front ? req->front : image;
 
+    if (n->dirty && is_change(req) && !(req->flags & BLK_REQ_REFUSED))
+        blk_dirty_set(n->dirty, req->offset, req->len); /* failed ones may have written a part */
     if (req->flags & BLK_REQ_ZEROED)
         req->op = BLK_WRITE;
     if (err && n->policy && !(req->flags & (BLK_REQ_THROUGH | BLK_REQ_REFUSED)) &&
         blk_policy_keeps(n->policy, req, &err)) {
-        leave(n);
+        leave_both(n, image);
         return;
     }
     unsigned op = req->op;
@@ -131,7 +153,7 @@ static void finish(BlkReq *req, int err)
             atomic_fetch_add_explicit(&n->bytes[op], req->len, memory_order_relaxed);
     }
     req->done(req, err);
-    leave(n);
+    leave_both(n, image);
 }
 
 static void run_late(void *opaque)
@@ -246,7 +268,7 @@ static bool iov_sum_is(const BlkReq *req)
 }
 
 /* Return: 0, or the errno of the breach. */
-static int check(const BlkNode *n, const BlkReq *req)
+static int check(const BlkNode *n, const BlkReq *req, uint8_t flags)
 {
     const BlkLimits *l = &n->limits;
 
@@ -270,7 +292,7 @@ static int check(const BlkNode *n, const BlkReq *req)
     default:
         return EINVAL;
     }
-    if ((req->offset | req->len) & (l->align - 1))
+    if ((req->offset | req->len) & (l->align - 1) && !(flags & BLK_REQ_BYTES))
         return EINVAL;
     if (!range_within(req->offset, req->len, l->size))
         return EIO;
@@ -281,9 +303,10 @@ static int check(const BlkNode *n, const BlkReq *req)
 
 static void submit_any(BlkNode *n, BlkReq *req, uint8_t flags)
 {
-    int err = check(n, req);
+    int err = check(n, req, flags);
 
     req->node = n;
+    req->front = NULL;
     req->flags = flags;
     if (err) {
         req->flags |= BLK_REQ_REFUSED;
@@ -327,7 +350,7 @@ static void wait_done(BlkReq *req, int err)
     g_mutex_unlock(&w->mutex);
 }
 
-int blk_wait(BlkNode *n, BlkReq *req)
+static int wait_with(BlkNode *n, BlkReq *req, uint8_t flags)
 {
     Waiter w = {0};
 
@@ -335,7 +358,7 @@ int blk_wait(BlkNode *n, BlkReq *req)
     g_cond_init(&w.cond);
     req->done = wait_done;
     req->opaque = &w;
-    submit_any(n, req, BLK_REQ_THROUGH);
+    submit_any(n, req, flags | BLK_REQ_THROUGH);
     g_mutex_lock(&w.mutex);
     while (!w.done)
         g_cond_wait(&w.cond, &w.mutex);
@@ -343,6 +366,16 @@ int blk_wait(BlkNode *n, BlkReq *req)
     g_mutex_clear(&w.mutex);
     g_cond_clear(&w.cond);
     return w.err;
+}
+
+int blk_wait(BlkNode *n, BlkReq *req)
+{
+    return wait_with(n, req, 0);
+}
+
+int blk_wait_bytes(BlkNode *n, BlkReq *req)
+{
+    return wait_with(n, req, BLK_REQ_BYTES);
 }
 
 static int transfer(BlkNode *n, BlkOp op, void *buf, uint64_t offset, size_t len)
@@ -452,6 +485,8 @@ static void retry_here(void *opaque)
         BlkReq *next = req->next;
         if (o->on) {
             req->flags |= BLK_REQ_REFUSED; /* its error is in the slot, and is not kept again */
+            req->node = n;
+            req->front = NULL;
             n->in_flight++;
             complete_late(req, (int)req->scratch[ERROR_SLOT]);
         } else {
@@ -476,6 +511,7 @@ void blk_close(BlkNode *n)
 {
     if (!n)
         return;
+    blk_front_end(n);
     blk_hurry(n, true); /* what waits is done, with its error where it has one */
     blk_retry(n, true);
     blk_sides_free(n);

@@ -88,6 +88,8 @@ static void file_close(BlkNode *n)
     }
     if (f->meta_fd >= 0 && f->meta_fd != f->fd)
         close(f->meta_fd);
+    if (f->locked)
+        image_unlock(f->fd); /* io_uring refers to the file for a while after it is closed */
     if (f->fd >= 0)
         close(f->fd);
     g_free(f->path);
@@ -397,6 +399,8 @@ static bool check_kind(BlkFile *f, bool empty_ok, GError **error)
 BlkFile *blk_file_open(const char *name, const BlkFileOpen *o, int fd, IoThread *io,
                        BlkEngine *engine, GError **error)
 {
+    if (fd < 0 && blk_is_remote(o->path))
+        return blk_nbd_open(name, o, io, engine, error);
     BlkNode *n = blk_node_new(&blk_driver_file, name, io, engine);
     BlkFile *f = file_of(n);
     bool given = fd >= 0;
@@ -412,6 +416,7 @@ BlkFile *blk_file_open(const char *name, const BlkFileOpen *o, int fd, IoThread 
         blk_node_free(n);
         return NULL;
     }
+    f->locked = !o->no_lock && !given;
     if (!given) /* a plain file does not care, an engine might */
         (void)fcntl(f->fd, F_SETFL, fcntl(f->fd, F_GETFL) & ~O_NONBLOCK);
     if (engine->uring)
@@ -460,6 +465,8 @@ bool blk_file_set_direct(BlkFile *f, GError **error)
     g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", f->fd);
     void *buf = NULL;
 
+    if (f->remote) /* what the other side caches is its own matter */
+        return true;
     f->meta_fd = open(self, (f->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (f->meta_fd < 0)
         return lodge_fail_errno(error, errno, "'%s': cannot open it twice", f->path);
@@ -499,6 +506,8 @@ int blk_file_read_at(BlkFile *f, void *buf, size_t len, uint64_t offset)
 
     if (!range_within(offset, len, INT64_MAX))
         return EINVAL;
+    if (f->remote)
+        return blk_remote_read(f, buf, len, offset);
     int err = tap_before(f, BLK_TAP_READ, offset, len, &mark);
     if (err)
         return err;
@@ -524,6 +533,8 @@ int blk_file_write_at(BlkFile *f, const void *buf, size_t len, uint64_t offset)
 
     if (!range_within(offset, len, INT64_MAX))
         return EFBIG;
+    if (f->remote)
+        return blk_remote_write(f, buf, len, offset);
     int err = tap_before(f, BLK_TAP_WRITE, offset, len, &mark);
     if (err)
         return err;
@@ -547,6 +558,8 @@ int blk_file_zero_at(BlkFile *f, uint64_t offset, uint64_t len)
 
     if (err || !len)
         return err;
+    if (f->remote)
+        return blk_remote_zero(f, offset, len);
     if (offset + len > end) /* hole punching keeps the length */
         err = blk_file_truncate(f, offset + len);
     if (offset >= end || err)
@@ -564,6 +577,8 @@ int blk_file_sync(BlkFile *f)
 
     if (f->unsafe || f->read_only)
         return 0;
+    if (f->remote)
+        return blk_flush(&f->node);
     int err = tap_before(f, BLK_TAP_SYNC, 0, 0, &mark);
     if (!err && fdatasync(f->meta_fd) < 0)
         err = errno;
@@ -573,6 +588,8 @@ int blk_file_sync(BlkFile *f)
 int blk_file_truncate(BlkFile *f, uint64_t len)
 {
     uint64_t mark = 0;
+    if (f->remote)
+        return blk_remote_truncate(f, len);
     int err = tap_before(f, BLK_TAP_TRUNCATE, 0, len, &mark);
 
     if (!err && ftruncate(f->meta_fd, len) < 0)

@@ -273,13 +273,8 @@ static void test_firmware(void)
 
 static void test_refused(void)
 {
-    unsigned refused = 0;
-
-    for (const OptSpec *s = run_options_table; s->name; s++) {
-        refused += !!(s->flags & OPT_REFUSED);
+    for (const OptSpec *s = run_options_table; s->name; s++)
         g_assert_true((s->flags & OPT_REFUSED) || s->help[0]);
-    }
-    g_assert_cmpuint(refused, >, 3);
 }
 
 int main(int argc, char **argv)
