@@ -401,7 +401,8 @@ static void test_descriptors(void)
     }
     /* What lies behind a zero byte never becomes a part of it, however long a new CID makes it. */
     static const char hidden[] = "# Disk DescriptorFile\ncreateType=\"monolithicFlat\"\n"
-                                 "RW 8 FLAT \"a.img\" 0\n\0some bytes\nRW 8 NONSENSE\n";
+                                 "RW 8 FLAT \"a.img\" 0\n\0some bytes\n"
+                                 "RW 8 NONSENSE \"x\"\nRW 8 NONSENSE \"x\"\n";
     g_assert_true(g_file_set_contents(path, hidden, sizeof hidden - 1, NULL));
     for (unsigned i = 0; i < 2; i++) {
         BlkNode *h = block_fix_open(f, &o);
