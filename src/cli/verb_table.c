@@ -52,6 +52,17 @@ static const VerbExample qmp_examples[] = {
     {NULL},
 };
 
+static const VerbExample set_examples[] = {
+    {"lodge set web --memory 2G --cpus 4", "At the next start."},
+    {"lodge set web --cdrom two.iso", "Another CD, now if the guest has not locked the drive."},
+    {NULL},
+};
+
+static const VerbExample unset_examples[] = {
+    {"lodge unset web cdrom publish", "No CD-ROM drive, no ports."},
+    {NULL},
+};
+
 static const VerbExample define_examples[] = {
     {"lodge define web --kernel vmlinuz --disk web.cow,base=debian.img -p 8080:80",
      "Make the machine web, to be started by lodge run web."},
@@ -102,6 +113,18 @@ const Verb verb_table[] = {
      "The options are those of lodge run that tell what the machine is. What was defined under the "
      "name before is replaced; a machine of that name that runs is not touched.",
      run_options_table, define_examples, NULL, verb_define},
+    {"set", "NAME OPTION...", "change what a machine is defined as",
+     "The options are those of lodge define, and each takes the place of all of its name that the "
+     "definition has: all --disk, for instance. If the machine runs, says of each whether it has its "
+     "effect now, as other media in CD-ROM and floppy drives have, or at the next start.",
+     run_options_table, set_examples, NULL, verb_set},
+    {"unset", "NAME OPTION...", "take options out of a machine's definition",
+     "The options are named without dashes; what they said is as if they had never been given.",
+     no_options_table, unset_examples, NULL, verb_unset},
+    {"edit", "NAME", "change a machine's definition in an editor",
+     "Starts $VISUAL, $EDITOR or vi on it: the folder where relative paths are looked up, and an "
+     "option on each line. What makes no machine is refused, and nothing is changed then.",
+     no_options_table, NULL, NULL, verb_edit},
     {"list", "[OPTION]... [NAME]...", "list machines that run or are defined",
      "One line each: name, state (running, paused, io-error, starting or stopped), CPUs, how much of "
      "its memory it has from the host, since when it runs, and the ports of the host that lead to "

@@ -162,6 +162,53 @@ def test_ephemeral(lodge, echo, tmp_path):
     assert out.count("snapshot;") == 1
 
 
+def test_set(lodge, echo, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(bytes(1 << 16))
+    works(lodge("define", "web", *echo, "--cdrom", "none", "--disk", tmp_path / "one"))
+    works(lodge("set", "web", "--memory", "24M", "--disk", "two,ro", "--disk", "one", cwd=tmp_path))
+    at = folder(lodge, "web") / "definition"
+    assert at.read_text().splitlines()[2:] == [*(f"{a}={b}" for a, b in zip(echo[:4:2], echo[1:4:2])), "--net=none", "--cdrom=none", "--memory=size=24M",
+                                               f"--disk=file={tmp_path}/two,ro=on", f"--disk=file={tmp_path}/one"]
+    works(lodge("run", "web", "-d"))
+    assert works(lodge("set", "web", "--cdrom", tmp_path / "two", "--cpus", "2")) == "web: cdrom: now\nweb: cpus: at the next start\n"
+    assert str(tmp_path / "two") in works(lodge("qmp", "web", "query-block"))
+    assert works(lodge("set", "web", "--cdrom", "none")) == "web: cdrom: now\n"
+    assert works(lodge("set", "web", "--floppy", "none")) == "web: floppy: at the next start\n"
+    assert works(lodge("unset", "web", "floppy", "cdrom")) == "web: floppy: at the next start\nweb: cdrom: at the next start\n"
+    works(lodge("kill", "web"))
+    before = at.read_text()
+    assert "--cpus=count=2" in before and "cdrom" not in before and "floppy" not in before
+    fails(lodge("set", "web", "--memory", "1"), 2, 'set: --memory: "1": less than .*')
+    fails(lodge("set", "web", "-d"), 2, "set: --detach: is about one run; .*")
+    fails(lodge("set", "web"), 2, "set: web: nothing to change; give options")
+    fails(lodge("unset", "web"), 2, "unset: web: nothing to take away; .*")
+    fails(lodge("unset", "web", "memory", "vga"), 3, "unset: web: --vga: is not in its definition")
+    fails(lodge("unset", "web", "mem"), 3, "unset: web: --mem: is not in its definition")
+    for verb in (["set", "db", "--cpus", "2"], ["unset", "db", "cpus"], ["edit", "db"]):
+        fails(lodge(*verb), 3, f"{verb[0]}: db: no machine of that name is defined; .*")
+    assert at.read_text() == before
+    # In an editor.
+    works(lodge("edit", "web", env={"EDITOR": "sed -i s/count=2/3/"}))
+    assert at.read_text() == before.replace("count=2", "3")
+    r = lodge("edit", "web", env={"EDITOR": "sed -i s/cpus=3/cpus=x/"})
+    text, = (lodge.home / "tmp").glob("lodge-*")
+    assert "cpus=x" in text.read_text() and "--cpus=3" in at.read_text()
+    text.unlink()
+    fails(r, 2, f"edit: web: nothing is changed, your text is in '{text}': --cpus: .*")
+    fails(lodge("edit", "web", env={"EDITOR": "false"}), 1, "edit: the editor 'false' failed: .*")
+    assert not list((lodge.home / "tmp").glob("lodge-*"))
+
+
+def test_completion(lodge):
+    works(lodge("define", "webserver"))
+    script = works(lodge("completion", "bash")) + 'COMP_WORDS=(lodge $1 "$2"); COMP_CWORD=2; _lodge; echo "${COMPREPLY[@]}"\n'
+    env = dict(lodge.env, PATH=f"{lodge.path.parent}:{os.environ['PATH']}")
+    for verb in ("run", "stop", "console", "log", "rm", "screen", "set"):
+        assert subprocess.run(["bash", "-c", script, "bash", verb, "web"], env=env, capture_output=True, text=True, check=True).stdout == "webserver\n", verb
+    assert subprocess.run(["bash", "-c", script, "bash", "help", "web"], env=env, capture_output=True, text=True, check=True).stdout == "\n"
+
+
 # ---- the verbs ----
 
 @pytest.mark.parametrize("words", [["stop"], ["kill"], ["pause"], ["resume"], ["reset"], ["wait"], ["wait", "--log", "x"], ["events"], ["stats"], ["console"],
