@@ -74,9 +74,9 @@ void help_print(const Verb *v);
 /* --json, as every verb that prints takes it. */
 #define OPT_JSON {"json", 0, NULL, "Print JSON (an object with \"schema\": 1)."}
 
-extern const OptSpec console_options_table[], doctor_options_table[], events_options_table[], help_options_table[],
-    json_options_table[], list_options_table[], log_options_table[], names_options_table[],
-    no_options_table[], screen_options_table[], stats_options_table[], stop_options_table[],
+extern const OptSpec console_options_table[], doctor_options_table[], events_options_table[],
+    help_options_table[], json_options_table[], list_options_table[], log_options_table[],
+    names_options_table[], no_options_table[], screen_options_table[], stats_options_table[], stop_options_table[],
     type_options_table[], view_options_table[], wait_options_table[];
 extern const Verb image_verbs[];
 int verb_run(const Verb *self, int argc, char **argv);

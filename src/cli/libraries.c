@@ -24,8 +24,8 @@ const OptionalLibrary optional_libraries[] = {
     {NULL},
 };
 
-/* Where distributions have libraries for x86-64: a look there costs a thousandth of loading one with
- * all that it needs. */
+/* Where distributions have libraries for x86-64: a look there costs a thousandth of loading one
+ * with all that it needs. */
 static const char *const library_dirs[] = {"/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"};
 
 bool library_there(const OptionalLibrary *l)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * "lodge log": what a machine has said on its console, and with --machine what Lodge has said of it.
- * On a terminal the guest's escape sequences are left out, since they are a stranger's; elsewhere the
- * bytes are as they came.
+ * "lodge log": what a machine has said on its console, and with --machine what Lodge has said of
+ * it. On a terminal the guest's escape sequences are left out, since they are a stranger's;
+ * elsewhere the bytes are as they came.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * "lodge set", unset, edit: change what a machine is defined as. The new definition is compiled before
- * it replaces the old one, so that what is kept can be started. Where the machine runs, what can be
- * done at once is done (media of drives); the rest comes with the next start, and each is said.
+ * "lodge set", unset, edit: change what a machine is defined as. The new definition is compiled
+ * before it replaces the old one, so that what is kept can be started. Where the machine runs, what
+ * can be done at once is done (media of drives); the rest comes with the next start, and each is
+ * said.
  *
  * A definition's relative paths are looked up in its own folder, so those of the line are made
  * absolute where that is another one. The tables say what is a path: FILE and DIR.

@@ -77,8 +77,8 @@ bool arg_unexpected(GError **error, const char *name);
 bool arg_type(GError **error, const char *name, const char *expected);
 bool arg_value(GError **error, const char *name, const char *value);
 
-/* ---- functions of the table: commands.c, commands_console.c, commands_devices.c, commands_fd.c, commands_input.c,
- * commands_plug.c, commands_screen.c, hmp.c ---- */
+/* ---- functions of the table: commands.c, commands_console.c, commands_devices.c, commands_fd.c,
+ * commands_input.c, commands_plug.c, commands_screen.c, hmp.c ---- */
 #define COMMAND_FN(fn) bool fn(Control *c, Jv args, ControlReply *r, GError **error)
 COMMAND_FN(cmd_query_version);
 COMMAND_FN(cmd_query_commands);
