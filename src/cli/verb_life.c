@@ -77,7 +77,7 @@ static int begin(const Verb *self, Target *t, bool told, int status)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(MachineLook) l = machines_running(t->name, &error);
-    t->pidfd = l ? machines_process(l) : -1;
+    t->pidfd = l ? machines_process(t->name) : -1;
     if (l && (!told || press_power(t->name, l, &error))) {
         t->waiting = true;
         return status;

@@ -62,7 +62,7 @@ static bool show_console(const MachineLook *l, bool follow, GError **error)
     bool raw = !isatty(STDOUT_FILENO);
     if (!log)
         return false;
-    int fd = follow && l->running ? machines_process(l) : -1;
+    int fd = follow && l->running ? machines_process(l->name) : -1;
     bool ended = !follow || fd < 0;
     print_all(log, text, raw);
     while (!ended && !ferror(stdout)) {

@@ -13,7 +13,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import BUILD
+from conftest import BUILD, has_assist
 
 SECONDS = 30
 
@@ -310,6 +310,14 @@ def test_log(lodge, echo, guests):
     works(lodge("define", "never"))
     fails(lodge("log", "never"), 3, "log: never: has no console log")
     fails(lodge("log", "--machine", "never"), 3, "log: never: has no such log")
+
+
+@pytest.mark.skipif(has_assist() is not False, reason="the CPU runs what KVM's emulation cannot")
+def test_log_of_a_stopped_cpu(lodge, guests):
+    """The registers are kept, too."""
+    assert lodge("run", "web", "--kernel", guests / "fault", "--append", "how=int3", "--memory", "16M", "--net", "none").status == 8
+    out = works(lodge("log", "--machine", "web"))
+    assert "ended: a CPU stopped, status 8" in out and re.search(r"rip[ =:]", out, re.I) and "the last lines of the console:" in out, out
 
 
 def test_stats(lodge, echo):
