@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import resource
+import select
 import signal
 import socket
 import stat
@@ -23,6 +24,16 @@ def until(what, condition, seconds=SECONDS):
     while not condition():
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.01)
+
+
+def hear(p, text):
+    """What a child says on standard output, up to @text."""
+    out, deadline = b"", time.monotonic() + SECONDS
+    while text not in out:
+        assert select.select([p.stdout], [], [], max(0, deadline - time.monotonic()))[0], f"no {text!r} in {out!r}"
+        got = os.read(p.stdout.fileno(), 4096)
+        assert got, f"ended before {text!r}: {out!r}"
+        out += got
 
 
 def fails(r, status, pattern):
@@ -143,7 +154,7 @@ def test_full_disk(lodge, echo):
     works(lodge("define", "web", "--memory", "1G"))
     before = (folder(lodge, "web") / "definition").read_text()
     p = lodge.popen("run", "web", *echo, stdin=subprocess.PIPE, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64)))
-    until("it runs", lambda: b"READY" in p.stdout.read1())
+    hear(p, b"READY")
     works(lodge("kill", "web"))
     assert "its definition is not kept" in p.communicate()[1].decode()
     assert (folder(lodge, "web") / "definition").read_text() == before
@@ -328,7 +339,7 @@ def test_stats(lodge, echo):
     one, = json.loads(works(lodge("stats", "--all", "--json")))["machines"]
     assert one["vcpu_seconds"] > 0 and one["cpu_seconds"] >= one["vcpu_seconds"] and one["resident"] > 0 and one["threads"] > 2
     watcher = lodge.popen("stats", "-w", "web")
-    until("a second look", lambda: watcher.stdout.read1().count(b"%") >= 0 and b"%" in watcher.stdout.readline())
+    hear(watcher, b"%")
     works(lodge("kill", "web"))
     assert watcher.wait(timeout=SECONDS) == 0
 
@@ -409,7 +420,8 @@ def test_console_many(lodge, echo):
     works(lodge("run", "web", "-d", *echo))
     works(lodge("wait", "web", "--log", "READY", "--timeout", "20"))
     many = [lodge.popen("console", "web") for _ in range(15)]
-    until("all look", lambda: all(p.stdout.read1() for p in many))
+    for p in many:
+        hear(p, b"READY")
     for p in many[1:]:
         p.kill()
     typist = many[0]
