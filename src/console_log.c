@@ -40,6 +40,7 @@ struct ConsoleLog {
     /* guarded by lock */
     int fd; /* owned; -1: no file (any more) */
     size_t written;
+    uint64_t total; /* bytes ever appended */
     size_t tail_len;
     bool cut; /* something was before the tail */
     uint8_t tail[2 * TAIL_BYTES]; /* the last bytes; halved when full */
@@ -90,6 +91,7 @@ void console_log_close(ConsoleLog *log)
 static void remember_locked(ConsoleLog *log, const uint8_t *data, size_t len)
 {
     lock_assert_held(&log->lock);
+    log->total += len;
     if (len > TAIL_BYTES) {
         data += len - TAIL_BYTES;
         len = TAIL_BYTES;
@@ -235,4 +237,25 @@ char *console_log_tail(ConsoleLog *log, unsigned lines)
     char *from = make_harmless(lines ? s->str + at : "");
     g_string_free(s, TRUE);
     return from;
+}
+
+uint64_t console_log_position(ConsoleLog *log)
+{
+    lodge_lock(&log->lock);
+    uint64_t total = log->total;
+    lodge_unlock(&log->lock);
+    return total;
+}
+
+char *console_log_since(ConsoleLog *log, uint64_t from)
+{
+    lodge_lock(&log->lock);
+    uint64_t behind = log->total > from ? log->total - from : 0;
+    size_t len = behind < log->tail_len ? (size_t)behind : log->tail_len;
+    GString *s = clean(log->tail + log->tail_len - len, len);
+    lodge_unlock(&log->lock);
+
+    char *text = make_harmless(s->str);
+    g_string_free(s, TRUE);
+    return text;
 }

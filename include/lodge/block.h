@@ -40,6 +40,8 @@ struct BlkReq {
     BlkOp op;
     bool fua, may_unmap;
     bool compress;           /* WRITE: store it compressed, where the format can and it pays */
+    bool ordered;            /* WRITE: nothing refers to the data before it is on the disk, so that
+                              * a power cut leaves what was there */
     uint64_t offset, len;    /* bytes */
     const struct iovec *iov; /* borrowed until done; READ and WRITE only */
     unsigned niov;

@@ -208,7 +208,8 @@ static bool vdi_attach(BlkNode *n, const BlkBaseInfo *base, GError **error)
         memcmp(want, p->head + AT_MODIFY_ID, ID_BYTES) != 0)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "'%s': parent modification id at offset %u: is not that of '%s', which "
-                          "was changed since: restore it, or start a new overlay",
+                          "was changed since: restore it, or start a new overlay (after a commit "
+                          "that was cut off: lodge image rebase --unsafe, and commit again)",
                           path, AT_PARENT_MODIFY_ID, base->full);
     if (base->size > v->map.size)
         return lodge_fail(error, LODGE_ERROR_CONFIG,

@@ -388,7 +388,8 @@ static BlkNode *open_new_base(const RebaseArgs *a, IoThread *io, GError **error)
 
 bool image_rebase(const RebaseArgs *a, IoThread *io, CopyResult *ret_result, GError **error)
 {
-    BlkOptions o = {.file = a->file, .format = a->format, .base_format = a->old_base_format};
+    BlkOptions o = {.file = a->file, .format = a->format, .base_format = a->old_base_format,
+                    .tap = a->tap};
     unsigned flags = BLK_OPEN_QUIET | (a->unsafe ? BLK_OPEN_NO_BASE : 0);
     g_autoptr(BlkNode) base = NULL;
     BlkBaseInfo info = {0};
@@ -413,6 +414,7 @@ bool image_rebase(const RebaseArgs *a, IoThread *io, CopyResult *ret_result, GEr
         info = (BlkBaseInfo){.path = record, .full = a->base,
                              .format = a->base_format ? a->base_format : "raw"};
     CopyPlan p = {.from = n, .to = n, .unlike = base, .diff = true, .below_only = true,
+                  .ordered = true,
                   .progress = a->progress};
     if (!n->drv->set_base)
         return cannot(n, "record another base", error);

@@ -36,6 +36,7 @@ typedef struct CopyPlan {
     bool compress;
     bool top_only;       /* only what the top image of @from has itself */
     bool below_only;     /* only what it has not */
+    bool ordered;        /* see BlkReq */
     const ImageProgress *progress; /* or NULL */
 } CopyPlan;
 
@@ -79,6 +80,7 @@ typedef struct RebaseArgs {
     const char *base, *base_format; /* NULL: none from now on */
     bool unsafe; /* only the reference changes */
     const ImageProgress *progress;
+    const BlkTap *tap; /* for tests: see BlkOptions */
 } RebaseArgs;
 
 bool image_rebase(const RebaseArgs *a, IoThread *io, CopyResult *ret_result, GError **error);

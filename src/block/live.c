@@ -198,6 +198,7 @@ static void hand_down_lock(BlkNode *old, BlkNode *again)
     /* Both can only fail on file systems without locks, of which was warned before. */
     (void)fcntl(blk_file_under(old)->fd, F_OFD_SETLK, &l);
     (void)fcntl(blk_file_under(again)->fd, F_OFD_SETLK, &l);
+    blk_file_under(again)->locked = true;
 }
 
 /* The front is drained. */
@@ -215,6 +216,7 @@ static bool overlay_at_rest(BlkFront *f, const BlkOverlayArgs *a, GError **error
         return false;
     }
     hand_down_lock(old, base);
+    blk_sides_detach(&f->node); /* their ways lead past the overlay */
     blk_front_set_top(f, top);
     blk_again_take(old, base);
     return true;

@@ -34,16 +34,22 @@ bool blk_side_passes_on(const BlkNode *side, const BlkReq *req)
            (req->offset == 0 || req->offset + req->len == side->limits.size);
 }
 
-/* Whether requests to @n change nothing but its file, and nobody wants to know of them. */
-static bool may_have_sides(const BlkNode *n)
+/* The image of the disk @n whose requests change nothing but its file, while nobody wants to know of
+ * them; NULL: its requests do more. */
+static const BlkNode *plain_image(const BlkNode *n)
 {
-    return n->drv == &blk_driver_raw && !n->policy && !n->side_of &&
-           !((const BlkFile *)n->file)->tap;
+    const BlkNode *image = n->top ? n->top : n;
+    bool plain = image->drv == &blk_driver_raw && !n->policy && !n->side_of && !n->dirty &&
+                 !((const BlkFile *)image->file)->tap && !((const BlkFile *)image->file)->remote;
+
+    return plain ? image : NULL;
 }
 
 BlkNode *blk_side(BlkNode *n, IoThread *io, GError **error)
 {
-    if (io == n->io || !may_have_sides(n))
+    const BlkNode *image = plain_image(n);
+
+    if (io == n->io || !image)
         return n;
     for (unsigned i = 0; n->sides && i < n->sides->len; i++) {
         BlkNode *s = g_ptr_array_index(n->sides, i);
@@ -53,7 +59,7 @@ BlkNode *blk_side(BlkNode *n, IoThread *io, GError **error)
     static const BlkAio same[] = {BLK_AIO_THREADS, BLK_AIO_URING, BLK_AIO_LIBAIO};
     BlkEngine *e = n->engine;
     g_autoptr(BlkEngine) engine = blk_engine_new(io, same[e->uring ? 1 : e->aio ? 2 : 0], error);
-    BlkFile *file = engine ? blk_file_again((BlkFile *)n->file, io, engine, error) : NULL;
+    BlkFile *file = engine ? blk_file_again((const BlkFile *)image->file, io, engine, error) : NULL;
     if (!file)
         return NULL;
     BlkNode *s = blk_node_new(&blk_driver_raw, n->name, io, engine);

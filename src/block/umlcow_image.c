@@ -154,7 +154,8 @@ bool cow_attach(BlkNode *n, const BlkBaseInfo *base, GError **error)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "'%s': mtime mismatch (%u vs %u) of COW header vs backing file '%s'; "
                           "the base was changed since: restore it, or start a new overlay "
-                          "(if only its time changed: touch -d @%u)",
+                          "(if only its time changed: touch -d @%u; after a commit that was cut "
+                          "off: lodge image rebase --unsafe, and commit again)",
                           overlay, l->mtime, base->mtime, base->full, l->mtime);
     return true;
 }

@@ -30,6 +30,7 @@
 #include "consoles.h"
 #include "control.h"
 #include "machine.h"
+#include "mconsole.h"
 #include "notify.h"
 #include "registry.h"
 #include "verb_run.h"
@@ -52,6 +53,7 @@ typedef struct Run {
     Consoles *consoles;
     Machine *machine;
     Control *control;
+    Mconsole *mconsole;
     Vnc *vnc;
     unsigned signals; /* SIGINT and SIGTERM so far */
     int killed_by;    /* signal number, or 0 */
@@ -270,13 +272,35 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
         .status = r->status_told,
         .display = b->display,
         .input = b->input,
+        .console_log = r->log,
         .add_viewer = add_viewer,
         .add_console = add_console,
         .take_console = take_console,
         .opaque = r,
+        .waits_for_gdb = r->options->gdb_wait,
     };
     r->control = control_open(&config, error);
-    return r->control != NULL;
+    if (!r->control || (r->options->gdb && !control_open_gdb(r->control, r->options->gdb, error)))
+        return false;
+    if (r->options->gdb)
+        lodge_note("%s: gdb: target remote %s%s", r->options->name,
+                   control_gdb_address(r->control),
+                   r->options->gdb_wait ? "; the machine waits for it" : "");
+    return true;
+}
+
+static bool open_mconsole(Run *r, GError **error)
+{
+    const RunOptions *o = r->options;
+    MconsoleConfig config = {
+        .path = o->mconsole_path, .uml_dir = o->uml_dir, .umid = o->umid,
+        .notify = o->mconsole_notify};
+    if (!o->mconsole)
+        return true;
+    r->mconsole = mconsole_open(r->control, &config, error);
+    if (r->mconsole) /* tools look for this text */
+        lodge_note("mconsole (version 2) initialized on %s", mconsole_path(r->mconsole));
+    return r->mconsole != NULL;
 }
 
 /* A literal comma is doubled, as on the command line. */
@@ -358,7 +382,8 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
     int64_t begin_ns = clock_host_ns();
     g_autofree char *cache = registry_cache_dir("kernel");
     MachineConfig config = {
-        .name = o->name, .cache_dir = cache, .ended = on_ended, .opaque = r};
+        .name = o->name, .cache_dir = cache, .ended = on_ended, .opaque = r,
+        .paused = o->gdb_wait};
     r->registry = registry_claim(o->name,
                                  o->ephemeral    ? REGISTRY_NOTHING
                                  : o->name_given ? REGISTRY_LASTING
@@ -388,7 +413,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
         lodge_note("%s: " CONSOLE_HINT, o->name);
         r->console = console_new(c, &console_ops, r);
     }
-    if (!open_control(r, tree, error) || !open_display(r, error))
+    if (!open_control(r, tree, error) || !open_mconsole(r, error) || !open_display(r, error))
         return false;
     /* Before the guest's first word; until here a signal ends the process at once. */
     r->signal_sources[0] = g_unix_signal_add(SIGINT, on_sigint, r);
@@ -417,6 +442,7 @@ static void tear_down(Run *r)
         if (r->signal_sources[i])
             g_source_remove(r->signal_sources[i]);
     }
+    mconsole_close(r->mconsole);
     control_close(r->control);
     vnc_close(r->vnc);
     console_free(r->console);

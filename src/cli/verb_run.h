@@ -27,6 +27,10 @@ typedef struct RunOptions {
     char *display; /* owned; where the screen is shown, as vnc_open() takes it; NULL: nowhere */
     char *display_password; /* owned; file with the viewers' password; NULL: none */
     Definition *define;  /* owned; to be kept under the name once the guest runs; NULL: nothing */
+    char *gdb;     /* owned; where a debugger is let in; NULL: nowhere */
+    bool gdb_wait; /* until it lets the machine go on */
+    bool mconsole;           /* a management console: */
+    char *mconsole_path, *umid, *uml_dir, *mconsole_notify; /* owned; as MconsoleConfig has them */
 } RunOptions;
 
 void run_options_clear(RunOptions *o); /* frees what it owns */

@@ -89,6 +89,37 @@ static const VerbExample view_examples[] = {
     {NULL},
 };
 
+static const VerbExample gdb_examples[] = {
+    {"lodge gdb web -- vmlinux", "GDB on machine web, with the kernel's symbols."},
+    {"lodge gdb --print web", "Only the line for a GDB that is started otherwise."},
+    {"lodge gdb web -- -batch -ex 'info registers' -ex detach", "The registers of its first CPU."},
+    {NULL},
+};
+
+static const VerbExample net_examples[] = {
+    {"lodge net web", "The networks of machine web."},
+    {"lodge net web --publish 8443:443", "Lead port 8443 of the host to the guest's web server."},
+    {NULL},
+};
+
+static const VerbExample capture_examples[] = {
+    {"lodge capture web | tcpdump -r -", "What passes the first card of machine web."},
+    {"lodge capture web:1 -w trouble.pcap", "The second one's frames into a file, until Ctrl-C."},
+    {NULL},
+};
+
+static const VerbExample switch_examples[] = {
+    {"lodge run a --net switch=lab --kernel vmlinuz --disk a.img",
+     "A machine on switch lab, which is made if it does not run."},
+    {"lodge switch lab ports", "What is plugged in, with counters."},
+    {"lodge switch lab --listen vde:/tmp/lab --vlan 1=10 --vlan 2=trunk --detach",
+     "A switch in the background that vde_plug, slirpvde and QEMU's vde back end can join."},
+    {"lodge switch lab --listen uml:/tmp/lab.ctl --hub",
+     "A hub for User-Mode Linux: eth0=daemon,,,/tmp/lab.ctl"},
+    {"lodge switch lab plug tap:tap0 --vlan 10", "The host's tap0 in VLAN 10."},
+    {NULL},
+};
+
 const Verb verb_table[] = {
     {"run", "[NAME] [OPTION]...", "start a virtual machine",
      "Builds a machine and runs it in this process. NAME is 1 to 63 letters, digits, dots, dashes "
@@ -200,6 +231,20 @@ const Verb verb_table[] = {
      "Prints the text that is on the screen of machine NAME, without the blanks at the ends of "
      "lines. In a graphics mode there is no text: take a picture with --png.",
      screen_options_table, screen_examples, NULL, verb_screen},
+    {"switch", "[OPTION]... NAME [ports|macs|stats|plug WHAT|unplug PORT]",
+     "run a network switch, or look at one",
+     "With NAME alone, is switch NAME until Ctrl-C or SIGTERM: machines plug in with --net "
+     "switch=NAME, other programs where --listen says. A machine makes a switch that does not run "
+     "(as --detach --until-unused does); this verb is for one that has options, or stays.\n\n"
+     "Of one that runs, ports lists what is plugged in, macs the addresses that it knows and where, "
+     "stats all counters and what happened lately. plug adds tap:NAME, a tap of the host, or "
+     "switch:NAME, a cable to another switch; unplug takes out what is in a port.\n\n"
+     "A port without --vlan carries frames as they are, tagged or not. Ports with one are a network "
+     "of their own with the other ports of that VLAN.\n\n"
+     "There is no spanning tree. A loop is noticed when an address comes from two ports in turn; it "
+     "is reported, and these ports' broadcasts are held to 100 a second while it lasts. A reader that "
+     "is too slow loses frames, which are counted, and does not slow others.",
+     switch_options_table, switch_examples, NULL, verb_switch},
     {"type", "[OPTION]... NAME [TEXT]...", "type on the keyboard of a running machine",
      "Presses the keys of a US keyboard that type TEXT, at a pace that a guest can follow, and "
      "returns when they are typed. Several words are typed with a blank between them. In TEXT, \\n "
@@ -220,6 +265,14 @@ const Verb verb_table[] = {
      "It listens on the loopback interface. With --address, others can reach it, and what they see "
      "and type is not encrypted: better let ssh -L carry the port.",
      view_options_table, view_examples, NULL, verb_view},
+    {"gdb", "[--print] NAME [-- ARGUMENT...]", "debug a running machine with GDB",
+     "Starts gdb, joined to machine NAME, with the ARGUMENTs in front: a kernel with symbols, other "
+     "options. The machine stands still while GDB shows its prompt and goes on when GDB is left; a "
+     "vCPU is a thread. The machine needs no --gdb for it: a socket for its owner alone is made in "
+     "its running folder.\n\n"
+     "A Linux kernel is where its symbols say when it was started with nokaslr. What debug registers "
+     "and INT3 can do on this host is in docs/debugging.md.",
+     gdb_options_table, gdb_examples, NULL, verb_gdb},
     {.name = "image", .synopsis = "VERB [OPTION]... FILE...",
      .help = "make, convert, check and change disk images",
      .text = "Works on images that no machine has open for writing; who has one is named. Formats "
@@ -234,6 +287,19 @@ const Verb verb_table[] = {
      "With CLASS, only that one. With the NAME of a running machine, its devices: class, bus, "
      "address, and the values of the properties.",
      json_options_table, NULL, NULL, verb_devices},
+    {"net", "[OPTION]... NAME", "show the networks of a running machine",
+     "Prints for each network of machine NAME its card, what it is joined to, whether the link is "
+     "up, what passed and what was dropped and why, and the addresses that the guest was seen to "
+     "use (by ARP, DHCP and neighbour discovery).\n\n"
+     "With --publish and --unpublish, ports of the host that lead to the guest through its first "
+     "user network come and go while it runs; see --publish of lodge run.",
+     net_options_table, net_examples, NULL, verb_net},
+    {"capture", "[-w FILE] [-c N] NAME[:N]", "see the frames of a running machine's network",
+     "Writes the frames that pass card N (0 unless said) of machine NAME in the pcap format, from "
+     "now until Ctrl-C or the machine's end. The guest sees nothing of it. A reader that is too slow "
+     "misses frames; the machine does not wait for it. Checksums that the guest leaves to its card "
+     "are not in the frames yet.",
+     capture_options_table, capture_examples, NULL, verb_capture},
     {"version", "[--json]", "print the version and what libraries are there",
      "A library that is loaded at first use may be missing; then what it is for does not work, and "
      "says so.",

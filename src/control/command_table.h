@@ -78,7 +78,7 @@ bool arg_type(GError **error, const char *name, const char *expected);
 bool arg_value(GError **error, const char *name, const char *value);
 
 /* ---- functions of the table: commands.c, commands_console.c, commands_devices.c, commands_fd.c,
- * commands_input.c, commands_plug.c, commands_screen.c, hmp.c ---- */
+ * commands_input.c, commands_plug.c, commands_screen.c, gdb.c, hmp.c ---- */
 #define COMMAND_FN(fn) bool fn(Control *c, Jv args, ControlReply *r, GError **error)
 COMMAND_FN(cmd_query_version);
 COMMAND_FN(cmd_query_commands);
@@ -108,5 +108,10 @@ COMMAND_FN(cmd_add_client);
 COMMAND_FN(cmd_query_block);
 COMMAND_FN(cmd_change_medium);
 COMMAND_FN(cmd_eject);
+COMMAND_FN(cmd_gdb);
+COMMAND_FN(cmd_net);
+COMMAND_FN(cmd_capture);
+COMMAND_FN(cmd_hostfwd_add);
+COMMAND_FN(cmd_hostfwd_remove);
 
 #endif

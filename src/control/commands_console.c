@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Commands about the first serial port: who looks at it, and who of them types. */
+#include <unistd.h>
+
 #include "lodge/error.h"
 
 #include "control_internal.h"
@@ -8,11 +10,11 @@ COMMAND_FN(cmd_console)
 {
     unsigned id = 0;
     bool writes = false;
-    int fd = control_fds_take(r, jv_text(jv_get(args, "fdname")), error);
+    int fd = control_fds_take_connection(r->fds, jv_text(jv_get(args, "fdname")), error);
     if (fd < 0)
         return false;
     if (!c->config.add_console) {
-        control_fds_close(fd);
+        close(fd);
         return lodge_fail(error, LODGE_ERROR_STATE, "there is no serial port");
     }
     if (!c->config.add_console(c->config.opaque, fd, jv_bool(jv_get(args, "write")), &id, &writes,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Descriptors that a client passes (SCM_RIGHTS), and the one use that there is for them: a
+ * Descriptors that a client passes (SCM_RIGHTS), and one use that there is for them: a
  * connection to which the screen is served. A name belongs to the client that gave it and ends
  * with it.
  */
@@ -97,31 +97,32 @@ static bool is_connection(int fd)
            getpeername(fd, (struct sockaddr *)&peer, &len) == 0;
 }
 
-int control_fds_take(ControlReply *r, const char *name, GError **error)
+int control_fds_take(ControlFds *f, const char *name, GError **error)
 {
-    gpointer key, value;
-    if (!r->fds || !g_hash_table_steal_extended(r->fds->named, name, &key, &value)) {
+    gpointer key, fd;
+    if (!f || !g_hash_table_steal_extended(f->named, name, &key, &fd)) {
         not_found(name, error);
         return -1;
     }
     g_free(key);
-    int fd = GPOINTER_TO_INT(value);
-    if (is_connection(fd))
+    return GPOINTER_TO_INT(fd);
+}
+
+int control_fds_take_connection(ControlFds *f, const char *name, GError **error)
+{
+    int fd = control_fds_take(f, name, error);
+
+    if (fd < 0 || is_connection(fd))
         return fd;
     close(fd);
     lodge_fail(error, LODGE_ERROR_CONFIG, "'%s' is no connected stream socket", name);
     return -1;
 }
 
-void control_fds_close(int fd)
-{
-    close(fd);
-}
-
 COMMAND_FN(cmd_add_client)
 {
     const char *protocol = jv_text(jv_get(args, "protocol"));
-    int fd = control_fds_take(r, jv_text(jv_get(args, "fdname")), error);
+    int fd = control_fds_take_connection(r->fds, jv_text(jv_get(args, "fdname")), error);
     if (fd < 0)
         return false;
     bool ok = true;

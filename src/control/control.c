@@ -24,6 +24,7 @@
 #include "lodge/error.h"
 
 #include "control_internal.h"
+#include "mconsole_internal.h"
 
 #define BACKLOG 128
 
@@ -148,6 +149,10 @@ void control_tell_status(Control *c)
 static void on_machine(void *opaque, const MachineNews *news)
 {
     Control *c = opaque;
+    if (c->mconsole)
+        mconsole_news(c->mconsole, news);
+    if (c->gdb)
+        gdb_server_news(c->gdb, news);
     switch (news->what) {
     case MACHINE_EVENT_PAUSED:
         control_tell_status(c);
@@ -236,6 +241,7 @@ void control_close(Control *c)
             g_build_filename(registry_run_dir(c->config.registry), CONTROL_SOCKET, NULL);
         (void)unlink(path);
     }
+    gdb_server_free(c->gdb);
     qmp_free(c->qmp);
     key_queue_free(c->keys);
     g_ptr_array_free(c->resets, TRUE);

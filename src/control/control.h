@@ -9,6 +9,7 @@
 
 #include <glib.h>
 
+#include "lodge/console_log.h"
 #include "lodge/display.h"
 #include "lodge/input.h"
 #include "lodge/json_out.h"
@@ -30,6 +31,7 @@ typedef struct ControlConfig {
     const MachineStatus *status;
     Display *display;
     Input *input;
+    ConsoleLog *console_log;
     /* Show the screen to the VNC client at the other end of @fd, a stream socket that is taken
      * over, also on failure. @skip_auth: it is asked for no password. */
     bool (*add_viewer)(void *opaque, int fd, bool skip_auth, GError **error);
@@ -38,6 +40,7 @@ typedef struct ControlConfig {
                         GError **error);
     bool (*take_console)(void *opaque, unsigned id, GError **error);
     void *opaque; /* of these */
+    bool waits_for_gdb; /* the machine starts paused, until its debugger lets it go on */
 } ControlConfig;
 
 /**
@@ -62,5 +65,15 @@ JsonOut *control_event_begin(const char *name);
 void control_event_send(Control *c, JsonOut *event);
 /* An event without data. */
 void control_event(Control *c, const char *name);
+/**
+ * control_open_gdb() - Let a debugger in
+ * @spec: tcp:[ADDR:]PORT (127.0.0.1), unix:PATH; NULL: a socket in the machine's running folder
+ * One server a machine, one debugger at a time. Return: false with LODGE_ERROR_CONFIG (no such
+ * address), LODGE_ERROR_EXISTS (there is one already; something is at the path),
+ * LODGE_ERROR_HOST.
+ */
+bool control_open_gdb(Control *c, const char *spec, GError **error);
+/* What GDB's "target remote" takes; NULL: no debugger is let in. Transfer none. */
+const char *control_gdb_address(const Control *c);
 
 #endif

@@ -20,6 +20,7 @@
 #include <glib/gstdio.h>
 
 #include "lodge/error.h"
+#include "lodge/run_root.h"
 
 #include "registry.h"
 
@@ -49,45 +50,13 @@ bool registry_name_ok(const char *name)
     return true;
 }
 
-/* The folder of all running machines. Without XDG_RUNTIME_DIR: /run for root, else a folder under
- * /tmp, which must be ours alone. */
-static char *run_root(void)
-{
-    const char *xdg = g_getenv("XDG_RUNTIME_DIR");
-    if (xdg && g_path_is_absolute(xdg))
-        return g_build_filename(xdg, "lodge", NULL);
-    if (geteuid() == 0)
-        return g_strdup("/run/lodge");
-    return g_strdup_printf("/tmp/lodge-%u", (unsigned)geteuid());
-}
-
-/* Whether @path is a folder, no link, that only this user can write. */
-static bool is_private_dir(const char *path, GError **error)
-{
-    struct stat st;
-    if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
-        (st.st_mode & 0022))
-        return lodge_fail(error, LODGE_ERROR_HOST,
-                          "%s: is not a folder of this user alone; remove it or set "
-                          "XDG_RUNTIME_DIR", path);
-    return true;
-}
-
 /* Whether the folder of running machines and @dir in it are this user's, where they are there: else
  * somebody could have us talk to his own socket. */
 static bool are_trusted(const char *root, const char *dir, GError **error)
 {
     struct stat st;
-    return (lstat(root, &st) < 0 || is_private_dir(root, error)) &&
-           (lstat(dir, &st) < 0 || is_private_dir(dir, error));
-}
-
-static bool make_private_dir(const char *path, GError **error)
-{
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
-        return lodge_fail_errno(error, errno, "%s: cannot make the folder of running machines",
-                                path);
-    return is_private_dir(path, error);
+    return (lstat(root, &st) < 0 || run_root_check(root, error)) &&
+           (lstat(dir, &st) < 0 || run_root_check(dir, error));
 }
 
 static long read_pid(const char *path)
@@ -120,7 +89,7 @@ static int try_lock(const char *path)
 static bool lock_name(Registry *r, GError **error)
 {
     for (unsigned i = 0; i < CLAIM_TRIES; i++) {
-        if (!make_private_dir(r->run_root, error) || !make_private_dir(r->run_dir, error))
+        if (!run_root_make(r->run_root, error) || !run_root_make(r->run_dir, error))
             return false;
         r->folders_ours = true;
         r->lock_fd = try_lock(r->lock_path);
@@ -226,7 +195,7 @@ Registry *registry_claim(const char *name, RegistryKeep keep, GError **error)
     Registry *r = g_new0(Registry, 1);
     r->lock_fd = -1;
     r->name = g_strdup(name);
-    r->run_root = run_root();
+    r->run_root = run_root_path();
     r->run_dir = g_build_filename(r->run_root, name, NULL);
     r->lock_path = g_build_filename(r->run_dir, "lock", NULL);
     r->pid_path = g_build_filename(r->run_dir, "pid", NULL);
@@ -278,7 +247,7 @@ char *registry_locate(const char *name, GError **error)
 {
     if (!registry_check_name(name, error))
         return NULL;
-    g_autofree char *root = run_root(), *lasting = state_dir(name);
+    g_autofree char *root = run_root_path(), *lasting = state_dir(name);
     g_autofree char *dir = g_build_filename(root, name, NULL);
     struct stat st;
     if (!are_trusted(root, dir, error))
@@ -368,7 +337,7 @@ MachineLook *registry_look(const char *name, GError **error)
 {
     if (!registry_check_name(name, error))
         return NULL;
-    g_autofree char *root = run_root();
+    g_autofree char *root = run_root_path();
     g_autofree char *dir = g_build_filename(root, name, NULL), *lasting = state_dir(name);
     if (!are_trusted(root, dir, error))
         return NULL;
@@ -402,14 +371,14 @@ static gint by_name(gconstpointer a, gconstpointer b)
 
 GPtrArray *registry_list(GError **error)
 {
-    g_autofree char *root = run_root(), *states = state_dir(NULL);
+    g_autofree char *root = run_root_path(), *states = state_dir(NULL);
     g_autoptr(GHashTable) names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func((GDestroyNotify)machine_look_free);
     GHashTableIter it;
     gpointer name;
     struct stat st;
     if (lstat(root, &st) == 0) {
-        if (!is_private_dir(root, error))
+        if (!run_root_check(root, error))
             return NULL;
         add_names(names, root);
     }
@@ -441,7 +410,7 @@ static bool process_has(long pid, dev_t dev, ino_t ino)
 
 char *registry_find_holder(dev_t dev, ino_t ino)
 {
-    g_autofree char *root = run_root();
+    g_autofree char *root = run_root_path();
     g_autoptr(GDir) d = g_dir_open(root, 0, NULL);
     const char *name;
     while (d && (name = g_dir_read_name(d))) {
