@@ -412,7 +412,7 @@ static NetBackend *open_at(const NetDriver *driver, uint32_t flags, const char *
     {"vlan", "N: frames of VLAN N, without tags; trunk[:N+N-M]: frames of these with tags (none)"}
 
 static const NetOptSpec switch_opts[] = {
-    {"name", "name of the switch; it is made if it does not run"},
+    {"switch", "name of the switch; it is made if it does not run"},
     PORT_OPTS,
     {NULL},
 };
@@ -425,13 +425,13 @@ static NetBackend *switch_open(const char *id, GHashTable *opts, LodgeClock *clo
 const NetDriver net_driver_switch = {
     .name = "switch",
     .help = "a port of Lodge's own switch, made at first use (lodge switch)",
-    .target = "name",
+    .target = "switch",
     .opts = switch_opts,
     .open = switch_open,
 };
 
 static const NetOptSpec internal_opts[] = {
-    {"name", "name of the switch; it is made if it does not run"},
+    {"internal", "name of the switch; it is made if it does not run"},
     PORT_OPTS,
     {NULL},
 };
@@ -445,7 +445,7 @@ static NetBackend *internal_open(const char *id, GHashTable *opts, LodgeClock *c
 const NetDriver net_driver_internal = {
     .name = "internal",
     .help = "a port of a switch that only machines are on, made at first use",
-    .target = "name",
+    .target = "internal",
     .opts = internal_opts,
     .open = internal_open,
 };

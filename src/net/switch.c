@@ -20,8 +20,8 @@
  *
  * Threads: the owner's only. Invariants:
  * (1) What is decided is decided on the bytes of iov[0], which nobody else can change.
- * (2) A frame that is to be held has left no trace: only a single reader can hold it, and asking it
- *     comes before counting.
+ * (2) A frame that is to be held has left no trace but in the table: only a single reader can hold
+ *     it, and asking it comes before counting.
  */
 #include "switch.h"
 
@@ -566,6 +566,8 @@ bool switch_input(SwPort *in, const NetFrame *f, int64_t now_ms)
         return true;
     }
     bool may = classify(&a);
+    if (may)
+        learn(&a, now_ms);
     if (may && !sw->config.hub && !(a.head[0] & 1)) {
         uint16_t port = sw_table_find(sw->table, key_of(a.head, a.vlan),
                                       (uint32_t)(now_ms / MS_PER_S), sw->config.age_s);
@@ -582,7 +584,6 @@ bool switch_input(SwPort *in, const NetFrame *f, int64_t now_ms)
         drop(in, SW_DROP_VLAN);
         return true;
     }
-    learn(&a, now_ms);
     if (!known) {
         if (flood_allowed(in, now_ms))
             flood(&a);
