@@ -19,17 +19,22 @@ char *run_root_path(void)
     return g_strdup_printf("/tmp/lodge-%u", (unsigned)geteuid());
 }
 
-bool run_root_make(const char *path, GError **error)
+bool run_root_check(const char *path, GError **error)
 {
     struct stat st;
 
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
-        return lodge_fail_errno(error, errno, "%s: cannot make the folder of running machines",
-                                path);
     if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
         (st.st_mode & 0022))
         return lodge_fail(error, LODGE_ERROR_HOST,
                           "%s: is not a folder of this user alone; remove it or set "
                           "XDG_RUNTIME_DIR", path);
     return true;
+}
+
+bool run_root_make(const char *path, GError **error)
+{
+    if (mkdir(path, 0700) < 0 && errno != EEXIST)
+        return lodge_fail_errno(error, errno, "%s: cannot make the folder of running machines",
+                                path);
+    return run_root_check(path, error);
 }

@@ -18,7 +18,6 @@
 #include "run_compile.h"
 #include "verb_run.h"
 
-#define RUN_MEMORY_DEFAULT (512 * MIB)
 #define RUN_MEMORY_MIN MIB
 #define RUN_MEMORY_MAX (1024 * GIB)
 #define RUN_PAGE ((uint64_t)4096)
@@ -37,6 +36,12 @@ void run_options_clear(RunOptions *o)
     g_clear_pointer(&o->name, g_free);
     g_clear_pointer(&o->display, g_free);
     g_clear_pointer(&o->display_password, g_free);
+    g_clear_pointer(&o->define, definition_free);
+    g_clear_pointer(&o->gdb, g_free);
+    g_clear_pointer(&o->mconsole_path, g_free);
+    g_clear_pointer(&o->umid, g_free);
+    g_clear_pointer(&o->uml_dir, g_free);
+    g_clear_pointer(&o->mconsole_notify, g_free);
 }
 
 /* ---- names, numbers ---- */
@@ -298,6 +303,44 @@ static bool compile_display(Tree *t, const Options *o, RunOptions *r, GError **e
     return true;
 }
 
+/* ---- who controls it ---- */
+
+static bool compile_gdb(const Options *o, RunOptions *r, GError **error)
+{
+    const OptValue *v = options_next(o, "gdb", NULL);
+    const char *at = v ? opt_sub(v, "at") : NULL;
+
+    if (!v)
+        return true;
+    if (!at || (!g_str_has_prefix(at, "tcp:") && !g_str_has_prefix(at, "unix:")))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--gdb: \"%s\": write tcp:[ADDR:]PORT or unix:PATH", at ? at : "");
+    r->gdb = g_strdup(at);
+    r->gdb_wait = opt_sub_on(v, "wait");
+    return true;
+}
+
+static bool compile_mconsole(const Options *o, RunOptions *r, GError **error)
+{
+    const OptValue *v = options_next(o, "mconsole", NULL);
+    const char *path = v ? opt_sub(v, "path") : NULL, *umid = v ? opt_sub(v, "umid") : NULL;
+
+    if (!v)
+        return true;
+    if (!path == !umid || (path && !path[0]))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--mconsole: write either the PATH of a socket or umid=NAME");
+    if (path && opt_sub(v, "uml-dir"))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--mconsole: uml-dir: goes with umid=NAME, not with a PATH");
+    r->mconsole = true;
+    r->mconsole_path = g_strdup(path);
+    r->umid = g_strdup(umid);
+    r->uml_dir = g_strdup(opt_sub(v, "uml-dir"));
+    r->mconsole_notify = g_strdup(opt_sub(v, "notify"));
+    return true;
+}
+
 /* ---- the rest ---- */
 
 static bool compile_rtc(Tree *t, const Options *o, GError **error)
@@ -355,6 +398,7 @@ static bool compile_flags(Tree *t, const Options *o, RunOptions *r, GError **err
     if (trace && strcmp(trace, "boot"))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--trace: \"%s\": write --trace boot", trace);
     r->detach = options_has(o, "detach");
+    r->ephemeral = options_has(o, "ephemeral");
     r->dry_run = options_has(o, "dry-run");
     r->debug_exit = options_has(o, "debug-exit");
     r->verbose = options_has(o, "verbose");
@@ -369,6 +413,20 @@ static bool compile_flags(Tree *t, const Options *o, RunOptions *r, GError **err
     return compile_timeout(o, r, error);
 }
 
+/* Whatever is written to a disk goes with the machine. */
+static void forget_writes(Tree *t)
+{
+    g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
+
+    for (guint i = 0; i < ids->len; i++) {
+        g_autofree char *path =
+            g_strdup_printf("/backends/block/%s", (char *)g_ptr_array_index(ids, i));
+
+        if (!tree_has(t, path, "read-only"))
+            tree_set_bool(t, path, "snapshot", true);
+    }
+}
+
 Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error)
 {
     g_autoptr(Options) o = options_parse(run_options_table, argc, argv, 1, error);
@@ -380,6 +438,7 @@ Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error)
     if (!compile_identity(t, o, &r, error) || !compile_memory(t, o, error) ||
         !compile_cpus(t, o, error) || !compile_boot(t, o, error) || !compile_rtc(t, o, error) ||
         !compile_flags(t, o, &r, error) || !compile_display(t, o, &r, error) ||
+        !compile_gdb(o, &r, error) || !compile_mconsole(o, &r, error) ||
         !compile_disks(t, o, error) || !compile_cdroms(t, o, error) ||
         !compile_floppies(t, o, error) || !compile_nets(t, o, error) ||
         !compile_chans(t, o, error) || !compile_devices(t, o, error) ||
@@ -387,6 +446,8 @@ Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error)
         run_options_clear(&r);
         return NULL;
     }
+    if (r.ephemeral)
+        forget_writes(t);
     *ret = r;
     return g_steal_pointer(&t);
 }

@@ -9,6 +9,7 @@
 #include "run_compile.h"
 
 #define RUN_PORT_MAX 65535
+#define RUN_NETS_MAX 16
 #define CLASS_NET "virtio-net-pci"
 
 static const NetDriver *net_driver_for(const char *name, GError **error)
@@ -28,6 +29,10 @@ static const NetDriver *net_driver_for(const char *name, GError **error)
 static const NetOptSpec *net_opt_named(const NetDriver *d, const char *name)
 {
     for (const NetOptSpec *s = d->opts; s && s->name; s++) {
+        if (!strcmp(s->name, name))
+            return s;
+    }
+    for (const NetOptSpec *s = net_common_opts; s->name; s++) {
         if (!strcmp(s->name, name))
             return s;
     }
@@ -72,6 +77,8 @@ static bool compile_net_pair(Tree *t, const NetDriver *d, const DeviceClass *cls
 
         for (const NetOptSpec *s = d->opts; s && s->name; s++)
             g_string_append_printf(list, "%s%s", list->len ? ", " : "", s->name);
+        for (const NetOptSpec *s = net_common_opts; s->name; s++)
+            g_string_append_printf(list, ", %s", s->name);
         props_list(list, cls);
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "--net: \"%s\": unknown sub-option; valid ones for %s are %s", pair->key,
@@ -164,8 +171,7 @@ static bool port_ok(const char *text, uint64_t least)
     return parse_u64(text, &port) && port >= least && port <= RUN_PORT_MAX;
 }
 
-/* [ADDR:]HOST:GUEST[/udp] to the user network's own form. Transfer full. */
-static char *publish_rule(const char *text, GError **error)
+char *publish_rule(const char *text, GError **error)
 {
     g_autofree char *copy = g_strdup(text);
     g_auto(GStrv) part = NULL;
@@ -230,6 +236,9 @@ bool compile_nets(Tree *t, const Options *o, GError **error)
             if (v->pairs->len > 1)
                 return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: none: takes no sub-options");
             none = true;
+        } else if (n == RUN_NETS_MAX) {
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: a machine has at most %d",
+                              RUN_NETS_MAX);
         } else if (!compile_net(t, o, v, n++, error)) {
             return false;
         }

@@ -86,6 +86,20 @@ static const SubSpec net_subs[] = {
     {NULL},
 };
 
+static const SubSpec gdb_subs[] = {
+    {"at", "tcp:[ADDR:]PORT|unix:PATH", "where; ADDR is 127.0.0.1 unless said"},
+    {"wait", "on|off", "the machine waits until a debugger lets it go on (off)"},
+    {NULL},
+};
+
+static const SubSpec mconsole_subs[] = {
+    {"path", "PATH", "the socket"},
+    {"umid", "NAME", "instead of PATH: UML-DIR/NAME/mconsole, where UML's tools look by name"},
+    {"uml-dir", "DIR", "the folder of umids (~/.uml)"},
+    {"notify", "PATH", "a datagram socket that is told when this one is there, and of a panic"},
+    {NULL},
+};
+
 static const SubSpec device_subs[] = {
     {"class", "CLASS", "a class that \"lodge devices\" lists"},
     {"id", "NAME", "its name in the description"},
@@ -141,6 +155,10 @@ const OptSpec run_options_table[] = {
      "A virtio port NAME (/dev/virtio-ports/NAME), with SPEC as for "
      "--console.",
      NULL, OPT_REPEAT},
+    {"gdb", 0, "tcp:[ADDR:]PORT|unix:PATH[,wait=on]",
+     "Let GDB in (target remote); see lodge gdb. A TCP port has no password.", gdb_subs},
+    {"mconsole", 0, "PATH|umid=NAME[,uml-dir=DIR][,notify=PATH]",
+     "A management console as User-Mode Linux has it, for uml_mconsole.", mconsole_subs},
     {"rng", 0, "on|off", "A virtio entropy source (on)."},
     {"device", 0, "CLASS[,KEY=VALUE]...", "Any other device that lodge devices lists.", device_subs,
      OPT_REPEAT | OPT_OPEN},
@@ -154,17 +172,19 @@ const OptSpec run_options_table[] = {
      "A write of V to port 0xf4 ends the machine with status (V << 1 | 1) "
      "& 0xff; Lodge's own failures are then status 125."},
     {"no-reboot", 0, NULL, "A reset by the guest ends the machine."},
-    {"timeout", 0, "SECONDS", "End the machine after this long, with status 124."},
-    {"detach", 'd', NULL, "Run on in the background once the guest runs."},
-    {"dry-run", 0, NULL, "Print the machine as device-tree source, start nothing."},
-    {"verbose", 'v', NULL, "Say more."},
-    {"quiet", 'q', NULL, "Say only what is wrong."},
-    {"trace", 0, "boot", "Print when each step of the start was done."},
+    {"ephemeral", 0, NULL,
+     "Leave nothing: what is written to disks is lost at the end, and there is no definition and no "
+     "log.",
+     NULL, OPT_RUN},
+    {"timeout", 0, "SECONDS", "End the machine after this long, with status 124.", NULL, OPT_RUN},
+    {"detach", 'd', NULL, "Run on in the background once the guest runs.", NULL, OPT_RUN},
+    {"dry-run", 0, NULL, "Print the machine as device-tree source, start nothing.", NULL, OPT_RUN},
+    {"verbose", 'v', NULL, "Say more.", NULL, OPT_RUN},
+    {"quiet", 'q', NULL, "Say only what is wrong.", NULL, OPT_RUN},
+    {"trace", 0, "boot", "Print when each step of the start was done.", NULL, OPT_RUN},
     {"share", 0, "DIR", "", NULL, OPT_REFUSED},
     {"host", 0, NULL, "", NULL, OPT_REFUSED},
     {"qmp", 0, "SPEC", "", NULL, OPT_REFUSED},
-    {"gdb", 0, "SPEC", "", NULL, OPT_REFUSED},
     {"wait", 0, NULL, "", NULL, OPT_REFUSED},
-    {"ephemeral", 0, NULL, "", NULL, OPT_REFUSED},
     {NULL},
 };

@@ -9,6 +9,7 @@
 
 #include <glib.h>
 
+#include "lodge/console_log.h"
 #include "lodge/display.h"
 #include "lodge/input.h"
 #include "lodge/json_out.h"
@@ -26,12 +27,20 @@ typedef struct ControlConfig {
     const char *uuid;   /* NULL: none was asked for */
     Machine *machine;
     Registry *registry; /* where the socket goes; NULL: no socket */
+    /* What those who look are told, the state filled in; NULL: nothing. */
+    const MachineStatus *status;
     Display *display;
     Input *input;
+    ConsoleLog *console_log;
     /* Show the screen to the VNC client at the other end of @fd, a stream socket that is taken
      * over, also on failure. @skip_auth: it is asked for no password. */
     bool (*add_viewer)(void *opaque, int fd, bool skip_auth, GError **error);
-    void *opaque; /* of add_viewer */
+    /* Serve the first serial port to @fd, which is taken over, also on failure; see consoles.h. */
+    bool (*add_console)(void *opaque, int fd, bool write, unsigned *ret_id, bool *ret_writes,
+                        GError **error);
+    bool (*take_console)(void *opaque, unsigned id, GError **error);
+    void *opaque; /* of these */
+    bool waits_for_gdb; /* the machine starts paused, until its debugger lets it go on */
 } ControlConfig;
 
 /**
@@ -44,6 +53,9 @@ Control *control_open(const ControlConfig *config, GError **error);
 void control_close(Control *c);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Control, control_close)
 
+/* Tell those who look how the machine is now; pauses and resumes are told without it. */
+void control_tell_status(Control *c);
+
 /**
  * control_event_begin() - Start an event: an open object, into which the caller may put "data"
  * Return: transfer full, for control_event_send().
@@ -53,5 +65,15 @@ JsonOut *control_event_begin(const char *name);
 void control_event_send(Control *c, JsonOut *event);
 /* An event without data. */
 void control_event(Control *c, const char *name);
+/**
+ * control_open_gdb() - Let a debugger in
+ * @spec: tcp:[ADDR:]PORT (127.0.0.1), unix:PATH; NULL: a socket in the machine's running folder
+ * One server a machine, one debugger at a time. Return: false with LODGE_ERROR_CONFIG (no such
+ * address), LODGE_ERROR_EXISTS (there is one already; something is at the path),
+ * LODGE_ERROR_HOST.
+ */
+bool control_open_gdb(Control *c, const char *spec, GError **error);
+/* What GDB's "target remote" takes; NULL: no debugger is let in. Transfer none. */
+const char *control_gdb_address(const Control *c);
 
 #endif

@@ -9,6 +9,8 @@
 
 typedef struct KeyQueue KeyQueue;
 typedef struct Qmp Qmp;
+typedef struct Mconsole Mconsole;
+typedef struct GdbServer GdbServer;
 
 struct Control {
     /* Constant: */
@@ -17,6 +19,8 @@ struct Control {
     Json *json;         /* owned; NULL until somebody says something */
     KeyQueue *keys;     /* owned; what is still to be typed */
     Qmp *qmp;           /* owned; NULL: no socket */
+    GdbServer *gdb;     /* owned; NULL: no debugger is let in */
+    Mconsole *mconsole; /* borrowed; NULL: none is open */
     GPtrArray *resets;  /* ControlReply that wait for the reset they asked for */
     const char *end_reason; /* why the machine is killed, for SHUTDOWN; static */
     unsigned buttons;   /* INPUT_* that commands hold down */
@@ -33,8 +37,13 @@ const Json *control_json(Control *c, GError **error);
 /* A client's descriptors: those that it passed to us and not yet on to a command. */
 ControlFds *control_fds_new(void);
 void control_fds_free(ControlFds *f); /* closes them; NULL is fine */
+/* The descriptor of that name, transfer full; -1 with the error. */
+int control_fds_take(ControlFds *f, const char *name, GError **error);
+/* Likewise, where it has to be a connected stream socket. */
+int control_fds_take_connection(ControlFds *f, const char *name, GError **error);
 /* The client passed @fd, which is taken over: it waits to be named. One at a time does. */
 void control_fds_received(ControlFds *f, int fd);
+
 
 /* ---- key_queue.c ---- */
 
@@ -56,6 +65,12 @@ void key_queue_free(KeyQueue *q); /* lets go of what it holds down; NULL is fine
 bool key_queue_add(KeyQueue *q, Input *in, const KeyStep *steps, size_t n, ControlReply *r,
                    GError **error);
 
+/* ---- commands_net.c ---- */
+
+/* As the commands; @netdev: NULL: the first that has forwards. What add makes is transfer full. */
+char *control_hostfwd_add(Control *c, const char *netdev, const char *rule, GError **error);
+bool control_hostfwd_remove(Control *c, const char *netdev, const char *rule, GError **error);
+
 /* ---- commands_input.c ---- */
 
 /* Press @codes together for @hold_ms. */
@@ -71,6 +86,12 @@ bool control_screendump(Control *c, const char *filename, const char *format, GE
 /* A picture of @d as a file's bytes; transfer full, NULL with the error. */
 GBytes *picture_ppm(Display *d, GError **error);
 GBytes *picture_png(Display *d, GError **error);
+
+/* ---- gdb.c ---- */
+
+void gdb_server_free(GdbServer *s); /* NULL is fine */
+/* What happens to the machine; as machine_listen() tells it. */
+void gdb_server_news(GdbServer *s, const MachineNews *news);
 
 /* ---- hmp.c ---- */
 

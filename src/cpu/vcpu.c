@@ -54,7 +54,7 @@ struct Vcpu {
     bool in_run;
     uint64_t exits;
     /* Guarded by the parking lock: */
-    bool parked, dead;
+    bool parked, dead, held;
 };
 
 struct CpuSet {
@@ -154,6 +154,17 @@ static void stop_vcpu(Vcpu *c, VcpuStop why, int errnum)
     s->ops.stopped(s->ops.opaque, c->index, &info);
 }
 
+static void debug_stop(Vcpu *c)
+{
+    CpuSet *s = c->set;
+    const struct kvm_debug_exit_arch *d = &c->run->debug.arch;
+    VcpuDebugStop stop = {c->index, d->exception, d->pc, d->dr6};
+    lodge_lock(&s->lock);
+    c->held = true; /* whatever else lets the others run before the debugger has seen it */
+    lodge_unlock(&s->lock);
+    s->ops.debug(s->ops.opaque, &stop);
+}
+
 /* Whether the vCPU may go on. */
 static bool handle_exit(Vcpu *c)
 {
@@ -178,6 +189,9 @@ static bool handle_exit(Vcpu *c)
         lodge_lock(&s->lock);
         c->dead = true; /* until the reset that follows */
         lodge_unlock(&s->lock);
+        return false;
+    case KVM_EXIT_DEBUG:
+        debug_stop(c);
         return false;
     case KVM_EXIT_INTERNAL_ERROR:
         stop_vcpu(c, VCPU_STOP_INTERNAL, 0);
@@ -229,7 +243,7 @@ static bool wait_for_go(Vcpu *c)
 {
     CpuSet *s = c->set;
     lodge_lock(&s->lock);
-    while (s->wanted == WANT_PARK || (c->dead && s->wanted != WANT_EXIT)) {
+    while (s->wanted == WANT_PARK || ((c->dead || c->held) && s->wanted != WANT_EXIT)) {
         if (!c->parked) {
             c->parked = true;
             pthread_cond_broadcast(&s->changed);
@@ -410,12 +424,30 @@ bool cpu_set_reset(CpuSet *s, const VcpuEntry *entry, GError **error)
             (i == 0 && entry && !vcpu_enter(c->fd, entry, error)))
             return false;
         lodge_lock(&s->lock);
-        c->dead = false;
+        c->dead = c->held = false;
         lodge_unlock(&s->lock);
         c->run->request_interrupt_window = 0;
         c->run->ready_for_interrupt_injection = 0;
     }
     return true;
+}
+
+void cpu_set_hold(CpuSet *s, unsigned cpu, bool held)
+{
+    lodge_lock(&s->lock);
+    if (cpu < s->count)
+        s->cpus[cpu].held = held;
+    lodge_unlock(&s->lock);
+}
+
+int cpu_set_fd(const CpuSet *s, unsigned cpu)
+{
+    return cpu < s->count ? s->cpus[cpu].fd : -1;
+}
+
+const Kvm *cpu_set_kvm(const CpuSet *s)
+{
+    return s->kvm;
 }
 
 unsigned cpu_set_count(const CpuSet *s)

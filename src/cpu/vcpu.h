@@ -42,12 +42,22 @@ typedef struct VcpuStopInfo {
     int errnum; /* VCPU_STOP_RUN */
 } VcpuStopInfo;
 
+/* Where a debugger's stop was: KVM_EXIT_DEBUG. */
+typedef struct VcpuDebugStop {
+    unsigned cpu;
+    unsigned exception; /* 1: #DB, 3: #BP */
+    uint64_t pc;        /* linear, of the instruction to come; for #BP that of INT3 itself */
+    uint64_t dr6;       /* #DB: SDM 3B, 17.2.3 */
+} VcpuDebugStop;
+
 /* Told by vCPU threads; must not block. */
 typedef struct CpuSetOps {
     /* All vCPUs stop running: triple fault. */
     void (*triple_fault)(void *opaque, unsigned cpu);
     /* The vCPU has parked for good; its registers may be read by crash_report(). */
     void (*stopped)(void *opaque, unsigned cpu, const VcpuStopInfo *info);
+    /* The vCPU is held (cpu_set_hold()) where its debugger wanted it. */
+    void (*debug)(void *opaque, const VcpuDebugStop *stop);
     void *opaque;
 } CpuSetOps;
 
@@ -79,12 +89,51 @@ unsigned cpu_set_count(const CpuSet *s);
 /* Number of exits so far, for reports. */
 uint64_t cpu_set_exits(const CpuSet *s);
 
-/* Registers of a parked vCPU. */
+/* Keep @cpu parked while the others run, or no more. Parked. */
+void cpu_set_hold(CpuSet *s, unsigned cpu, bool held);
+/* The descriptor of @cpu, for vcpu_debug.c; -1: no such vCPU. */
+int cpu_set_fd(const CpuSet *s, unsigned cpu);
+const Kvm *cpu_set_kvm(const CpuSet *s);
+
 /* Board.cpu_regs: EAX, EBX, ECX, EDX, ESI, EDI of the vCPU whose access is being handled. */
 bool cpu_set_io_regs(Board *b, uint32_t regs[6], bool write);
 
+/* Registers of a parked vCPU. */
 bool vcpu_regs(CpuSet *s, unsigned cpu, struct kvm_regs *ret_regs, struct kvm_sregs *ret_sregs);
 /* Guest virtual to physical by the vCPU's page tables; false: not mapped. */
 bool vcpu_translate(CpuSet *s, unsigned cpu, uint64_t gva, gpa_t *ret_gpa);
+
+/* ---- vcpu_debug.c: a parked vCPU for its debugger ---- */
+
+typedef struct VcpuRegs {
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+    struct kvm_fpu fpu;
+} VcpuRegs;
+bool vcpu_regs_read(CpuSet *s, unsigned cpu, VcpuRegs *ret);
+/* False: KVM refuses them; some may have been taken. */
+bool vcpu_regs_write(CpuSet *s, unsigned cpu, const VcpuRegs *r);
+/* Whether it waits for an interrupt, or for its start. */
+bool vcpu_is_halted(CpuSet *s, unsigned cpu);
+
+#define VCPU_DEBUG_SLOTS 4u
+typedef enum VcpuWatch { /* as DR7's R/W fields have it: SDM 3B, 17.2.4 */
+    VCPU_WATCH_EXEC = 0,
+    VCPU_WATCH_WRITE = 1,
+    VCPU_WATCH_ACCESS = 3,
+} VcpuWatch;
+typedef struct VcpuDebug {
+    bool step;      /* one instruction, with interrupts held back where KVM can */
+    bool int3;      /* INT3 stops it */
+    unsigned slots; /* a bit for each of the four that is in use */
+    struct {
+        uint64_t address; /* linear */
+        VcpuWatch kind;
+        unsigned len;     /* 1, 2, 4, 8; 1 for EXEC */
+    } slot[VCPU_DEBUG_SLOTS];
+    unsigned inject; /* exception 1 or 3 that it stopped at is the guest's own; 0: none */
+} VcpuDebug;
+/* All zero: it has no debugger. False: KVM cannot do that. */
+bool vcpu_set_debug(CpuSet *s, unsigned cpu, const VcpuDebug *d);
 
 #endif

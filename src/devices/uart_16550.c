@@ -28,6 +28,8 @@
 #include "lodge/device.h"
 #include "lodge/num.h"
 
+#include "uart_16550.h"
+
 #define UART_PORTS 8
 #define UART_FIFO 16
 #define UART_CLOCK_HZ 115200 /* 1.8432 MHz / 16 */
@@ -402,6 +404,19 @@ static size_t uart_input(void *opaque, const uint8_t *data, size_t len)
     update_irq(u);
     lodge_unlock(&u->dev.lock);
     return n;
+}
+
+void uart_receive_break(Device *d)
+{
+    Uart *u = (Uart *)d;
+
+    lodge_lock(&d->lock);
+    if (!(u->regs.mcr & MCR_LOOP)) {
+        receive(u, 0, LSR_BI); /* 16550D 8.3, bit 4: one zero character */
+        restart_timeout(u, false);
+        update_irq(u);
+    }
+    lodge_unlock(&d->lock);
 }
 
 static const ChanOps uart_chan_ops = {.input = uart_input};

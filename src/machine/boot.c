@@ -389,6 +389,11 @@ const char *boot_kernel_version(const BootImage *b)
     return b->version;
 }
 
+const char *boot_kernel_banner(const BootImage *b)
+{
+    return b->banner;
+}
+
 void boot_free(BootImage *b)
 {
     if (!b)
@@ -402,6 +407,7 @@ void boot_free(BootImage *b)
     g_free(b->append);
     g_free(b->cache_dir);
     g_free(b->version);
+    g_free(b->banner);
     g_free(b->describe);
     g_free(b);
 }

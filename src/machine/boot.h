@@ -103,6 +103,8 @@ bool boot_load(BootImage *b, MemMap *mem, const BootLayout *l, BootCpu *ret_cpu,
 const char *boot_describe(const BootImage *b);
 /* The kernel's own version string ("6.1.0-13-amd64"), NULL if it is no bzImage. Transfer none. */
 const char *boot_kernel_version(const BootImage *b);
+/* All that the image says of its version; NULL: nothing. Transfer none. */
+const char *boot_kernel_banner(const BootImage *b);
 /* Waits for the cache to be written. NULL is fine. */
 void boot_free(BootImage *b);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BootImage, boot_free)

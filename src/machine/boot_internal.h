@@ -50,6 +50,7 @@ struct BootImage {
     const BootProtocol *protocol;
     void *priv;           /* owned by the protocol */
     char *version;        /* owned or NULL */
+    char *banner;         /* owned or NULL: version and what follows it */
     char *describe;       /* owned */
 };
 

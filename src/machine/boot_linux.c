@@ -141,8 +141,10 @@ static void read_version(BootImage *b)
     size_t word = 0;
     while (word < len && g_ascii_isgraph(text[word]) && text[word] != '/')
         word++;
-    if (word)
+    if (word) {
         b->version = g_strndup(text, word);
+        b->banner = g_strndup(text, len);
+    }
 }
 
 static bool open_header(BootImage *b, LinuxImage *x, GError **error)

@@ -103,6 +103,17 @@ void machine_on_cpu_stopped(void *opaque, unsigned cpu, const VcpuStopInfo *info
     machine_request(m, REQUEST_CPU_STOPPED);
 }
 
+/* Where several vCPUs stop at once the first is told; the others come to their breakpoints again. */
+void machine_on_debug(void *opaque, const VcpuDebugStop *stop)
+{
+    Machine *m = opaque;
+    lodge_lock(&m->request_lock);
+    if (!(m->requested & REQUEST_DEBUG))
+        m->debug_stop = *stop;
+    lodge_unlock(&m->request_lock);
+    machine_request(m, REQUEST_DEBUG);
+}
+
 /* ---- coming to rest ---- */
 
 typedef struct Quiesce {
@@ -315,7 +326,7 @@ static void reset_now(Machine *m, MachineEvent who)
         /* What another vCPU asked for on the way here is answered by this reset. */
         lodge_lock(&m->request_lock);
         m->requested &= ~(REQUEST_TRIPLE_FAULT | REQUEST_CPU_STOPPED | REQUEST_HOST_RESET |
-                          1u << BOARD_RESET);
+                          REQUEST_DEBUG | 1u << BOARD_RESET);
         lodge_unlock(&m->request_lock);
         for (unsigned i = 0; i < m->devices->len; i++)
             device_reset(g_ptr_array_index(m->devices, i), RESET_WARM);
@@ -344,6 +355,33 @@ static void stall(Machine *m)
     tell(m, MACHINE_EVENT_PAUSED);
 }
 
+static void release_cpus(Machine *m)
+{
+    for (unsigned i = 0; i < cpu_set_count(m->cpus); i++)
+        cpu_set_hold(m->cpus, i, false);
+}
+
+/* A vCPU is where its debugger wanted it. */
+static void debug_stop(Machine *m, const VcpuDebugStop *stop)
+{
+    g_autoptr(GError) error = NULL;
+    if (!m->debug_listener) { /* which is gone */
+        cpu_set_park(m->cpus);
+        release_cpus(m);
+        cpu_set_run(m->cpus);
+    } else if (machine_pause(m, &error)) {
+        lodge_lock(&m->request_lock);
+        m->requested &= ~REQUEST_DEBUG; /* others that stopped meanwhile */
+        lodge_unlock(&m->request_lock);
+        m->debug_listener(m->debug_opaque, stop);
+    } else {
+        lodge_warn("the debugger's stop is lost: %s", error->message);
+        cpu_set_park(m->cpus);
+        release_cpus(m);
+        cpu_set_run(m->cpus);
+    }
+}
+
 /* Carry out what was asked, the weightiest first. */
 static gboolean machine_poll(gpointer opaque)
 {
@@ -353,6 +391,7 @@ static gboolean machine_poll(gpointer opaque)
     unsigned asked = m->requested;
     int status = m->exit_status;
     uint32_t ejected = m->ejected;
+    VcpuDebugStop stop = m->debug_stop;
     m->poll_queued = false;
     if (running) /* else machine_resume() comes back to it */
         m->requested = m->ejected = 0;
@@ -379,6 +418,10 @@ static gboolean machine_poll(gpointer opaque)
             reset_now(m, host ? MACHINE_EVENT_HOST_RESET : MACHINE_EVENT_GUEST_RESET);
     } else if (asked & REQUEST_DISK_ERROR) {
         stall(m);
+        if (asked & REQUEST_DEBUG)
+            machine_request(m, REQUEST_DEBUG); /* told when it goes on */
+    } else if (asked & REQUEST_DEBUG) {
+        debug_stop(m, &stop);
     } else {
         cpu_set_run(m->cpus); /* nothing that this version does: the guest runs on */
     }
@@ -395,7 +438,13 @@ bool machine_start(Machine *m, GError **error)
     if (!cpu_set_start(m->cpus, error))
         return false;
     m->state = MACHINE_RUNNING;
-    cpu_set_run(m->cpus);
+    if (m->config.paused) {
+        if (!rest(m, error))
+            return false;
+        m->state = MACHINE_PAUSED;
+    } else {
+        cpu_set_run(m->cpus);
+    }
     m->times.start_ns = clock_host_ns();
     return true;
 }
@@ -432,13 +481,32 @@ static void go_on_asked(Machine *m)
         machine_request(m, asked);
 }
 
-void machine_resume(Machine *m)
+void machine_debug_resume(Machine *m)
 {
     if (m->state != MACHINE_PAUSED)
         return;
     m->state = MACHINE_RUNNING;
     tell(m, MACHINE_EVENT_RESUMED);
     go_on_asked(m);
+}
+
+void machine_resume(Machine *m)
+{
+    if (m->state == MACHINE_PAUSED)
+        release_cpus(m);
+    machine_debug_resume(m);
+}
+
+CpuSet *machine_cpus(Machine *m)
+{
+    return m->cpus;
+}
+
+void machine_debug_listen(Machine *m, void (*fn)(void *opaque, const VcpuDebugStop *stop),
+                          void *opaque)
+{
+    m->debug_listener = fn;
+    m->debug_opaque = opaque;
 }
 
 bool machine_hold(Machine *m, GError **error)
@@ -505,6 +573,11 @@ Board *machine_board(Machine *m)
     return &m->board;
 }
 
+const GPtrArray *machine_nets(Machine *m)
+{
+    return m->net_order;
+}
+
 const GPtrArray *machine_devices(Machine *m)
 {
     return m->devices;
@@ -518,6 +591,11 @@ void machine_times(const Machine *m, MachineTimes *ret_times)
 const char *machine_boot_text(const Machine *m)
 {
     return m->boot ? boot_describe(m->boot) : "firmware";
+}
+
+const char *machine_kernel_banner(const Machine *m)
+{
+    return m->boot ? boot_kernel_banner(m->boot) : NULL;
 }
 
 uint64_t machine_exits(const Machine *m)
@@ -555,6 +633,8 @@ void machine_free(Machine *m)
     g_clear_pointer(&m->nets, g_hash_table_destroy);
     g_clear_pointer(&m->blks, g_hash_table_destroy);
     g_clear_pointer(&m->chans, g_hash_table_destroy);
+    for (unsigned i = 0; i < MACHINE_DISK_LOOPS; i++)
+        io_thread_free(m->disk_io[i]);
     io_thread_free(m->io);
     boot_free(m->boot);
     kvm_free(m->kvm);

@@ -24,6 +24,7 @@
 #include "lodge/device.h"
 
 #include "tree.h"
+#include "vcpu.h"
 
 typedef struct Machine Machine;
 
@@ -56,6 +57,7 @@ typedef struct MachineConfig {
     /* The machine has ended; the main thread, once. Devices are quiet, vCPUs parked. */
     void (*ended)(void *opaque, const MachineResult *r);
     void *opaque;
+    bool paused; /* it starts paused */
 } MachineConfig;
 
 /**
@@ -122,6 +124,8 @@ bool machine_change_medium(Machine *m, Device *d, const BlkOptions *o, bool forc
 /* Back ends by their name in the description; NULL: none. Transfer none. */
 Chan *machine_chan(Machine *m, const char *name);
 Board *machine_board(Machine *m);
+/* Back ends of networks (NetBackend) in order of making; transfer none. */
+const GPtrArray *machine_nets(Machine *m);
 /* Devices in order of making; transfer none. */
 const GPtrArray *machine_devices(Machine *m);
 /* The device of that name; NULL: none. Transfer none. */
@@ -134,9 +138,37 @@ Device *machine_device(Machine *m, const char *id);
  *         PCI device, no free slots on this board), or what the device refused.
  */
 bool machine_plug(Machine *m, const Tree *t, const char *id, GError **error);
+/**
+ * machine_add_backends() - Open what stands under /backends/block and /backends/net of @t
+ *
+ * For devices that come later; see machine_plug(). All or nothing.
+ * Return: false with LODGE_ERROR_STATE (not running), LODGE_ERROR_EXISTS (one of that name is
+ *         there), or the error of opening.
+ */
+bool machine_add_backends(Machine *m, const Tree *t, GError **error);
+/* Close disk image or network @id, where no device has it. Not from a listener.
+ * LODGE_ERROR_NOT_FOUND; LODGE_ERROR_BUSY names the device. */
+bool machine_drop_disk(Machine *m, const char *id, GError **error);
+bool machine_drop_net(Machine *m, const char *id, GError **error);
+/* Files of disk image @id and, where it is an overlay, of its base (NULL: none), borrowed; false:
+ * no such image. */
+bool machine_disk_files(Machine *m, const char *id, const char **ret_file, const char **ret_base);
+/* What the guest's kernel says it is: "6.1.0-13-amd64 (debian-kernel@...) #1 SMP ..."; NULL: not
+ * known. Transfer none. */
+const char *machine_kernel_banner(const Machine *m);
+
 /* Ask the guest to let device @id go; MACHINE_EVENT_UNPLUGGED tells when it did.
  * LODGE_ERROR_NOT_FOUND, LODGE_ERROR_UNSUPPORTED. */
 bool machine_unplug(Machine *m, const char *id, GError **error);
+
+/* For the debugger. Its vCPUs, to be looked at and changed while the machine is paused: */
+CpuSet *machine_cpus(Machine *m);
+/* Be told when a vCPU stopped for its debugger; the machine is paused by then. NULL takes it away.
+ * Main thread, not in the middle of another function. */
+void machine_debug_listen(Machine *m, void (*fn)(void *opaque, const VcpuDebugStop *stop),
+                          void *opaque);
+/* As machine_resume(), but vCPUs that are held (cpu_set_hold()) stay so. */
+void machine_debug_resume(Machine *m);
 
 typedef struct MachineTimes {
     int64_t build_ns, load_ns, start_ns; /* CLOCK_MONOTONIC at the end of each step; 0: not yet */

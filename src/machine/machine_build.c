@@ -96,12 +96,12 @@ static bool read_cpus(Machine *m, const Tree *t, GError **error)
 
 static bool build_cpus(Machine *m, GError **error)
 {
-    CpuSetOps ops = {machine_on_triple_fault, machine_on_cpu_stopped, m};
+    CpuSetOps ops = {machine_on_triple_fault, machine_on_cpu_stopped, machine_on_debug, m};
     m->cpus = cpu_set_new(m->kvm, &m->board, m->board.cpus, false, &ops, error);
     return m->cpus != NULL;
 }
 
-static bool open_net(Machine *m, const Tree *t, const char *id, GError **error)
+bool machine_open_net(Machine *m, const Tree *t, const char *id, GError **error)
 {
     g_autofree char *path = g_strdup_printf("/backends/net/%s", id);
     g_autoptr(GPtrArray) props = tree_props(t, path);
@@ -315,7 +315,7 @@ static bool build(Machine *m, const Tree *t, GError **error)
         machine_loader_start(m);
     m->kvm = kvm_open(error);
     if (!m->kvm || !kvm_attach(m->kvm, b, error) || !build_cpus(m, error) ||
-        !each_child(m, t, "/backends/net", open_net, error) ||
+        !each_child(m, t, "/backends/net", machine_open_net, error) ||
         !each_child(m, t, "/backends/chan", open_chan, error))
         return false;
     m->no_reboot = tree_has(t, "/options", "no-reboot");
@@ -340,6 +340,7 @@ Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)
     m->board.blk = find_blk;
     m->board.net = find_net;
     m->board.chan = find_chan;
+    m->board.disk_loop = machine_disk_loop;
     m->board.request = machine_on_request;
     m->board.cpu_regs = cpu_set_io_regs;
     if (!build(m, t, error))

@@ -22,12 +22,15 @@ typedef struct Loader {
     GError *error;   /* owned; set where it failed */
 } Loader;
 
+#define MACHINE_DISK_LOOPS 7u /* beside the machine's own */
+
 struct Machine {
     /* Constant after machine_build(): */
     MachineConfig config;
     GMainContext *context; /* ref */
     Board board;
     IoThread *io;          /* owned */
+    IoThread *disk_io[MACHINE_DISK_LOOPS]; /* owned; made when a disk wants them */
     Kvm *kvm;              /* owned */
     CpuSet *cpus;          /* owned */
     PcBoard pc;
@@ -47,6 +50,8 @@ struct Machine {
     MachineTimes times;
     void (*listener)(void *opaque, const MachineNews *news);
     void *listener_opaque;
+    void (*debug_listener)(void *opaque, const VcpuDebugStop *stop);
+    void *debug_opaque;
     Loader loader;         /* joined by machine_start() or machine_free() */
     /* Guarded by request_lock, written by any thread: */
     LodgeLock request_lock; /* rank QUEUE */
@@ -55,6 +60,7 @@ struct Machine {
     uint32_t ejected;       /* PCI slots that the guest let go of, a bit each */
     unsigned stopped_cpu;
     VcpuStopInfo stop_info;
+    VcpuDebugStop debug_stop;
     bool poll_queued;       /* the main context was told */
     bool closed;            /* ended: requests are dropped */
 };
@@ -64,14 +70,19 @@ struct Machine {
 #define REQUEST_CPU_STOPPED (1u << 17)
 #define REQUEST_HOST_RESET (1u << 18)
 #define REQUEST_DISK_ERROR (1u << 19)
+#define REQUEST_DEBUG (1u << 20)
 
 /* Have the main thread carry out @bits, with the vCPUs stopped until then. Any thread. */
 void machine_request(Machine *m, unsigned bits);
 
 /* machine_disks.c: open /backends/block/@id; see blk_hurry() and blk_retry() for the others. */
+IoThread *machine_disk_loop(Board *b, unsigned i, GError **error);
 bool machine_open_disk(Machine *m, const Tree *t, const char *id, GError **error);
 void machine_disks_hurry(Machine *m, bool on);
 void machine_disks_retry(Machine *m, bool fail);
+
+/* machine_build.c: open /backends/net/@id. */
+bool machine_open_net(Machine *m, const Tree *t, const char *id, GError **error);
 
 /* Put tables and boot image into memory. Any thread; the memory is nobody else's meanwhile. */
 bool machine_load(Machine *m, BootCpu *ret_cpu, GError **error);
@@ -93,6 +104,7 @@ void machine_tell(Machine *m, const MachineNews *news);
 /* What vCPU threads tell the machine; opaque is the Machine. */
 void machine_on_triple_fault(void *opaque, unsigned cpu);
 void machine_on_cpu_stopped(void *opaque, unsigned cpu, const VcpuStopInfo *info);
+void machine_on_debug(void *opaque, const VcpuDebugStop *stop);
 void machine_on_request(Board *b, BoardRequest what, int arg);
 
 #endif

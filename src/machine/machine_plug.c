@@ -6,6 +6,8 @@
  * the guest is told. To go, the guest is asked; when it lets go of the slot (or at a restart, when it
  * holds nothing) the device is brought to rest and freed with the vCPUs parked.
  *
+ * Back ends come before their device and go after it, each on its own.
+ *
  * Invariants:
  * (1) A device leaves the machine's list before it is freed, so nobody finds it half gone.
  */
@@ -15,6 +17,7 @@
 #include "lodge/error.h"
 
 #include "acpi_hotplug.h"
+#include "block_int.h"
 #include "machine_internal.h"
 #include "pci.h"
 
@@ -78,6 +81,89 @@ bool machine_unplug(Machine *m, const char *id, GError **error)
     if (!m->pc.hotplug || slot < ACPI_HOTPLUG_FIRST_SLOT)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED, "%s: is fixed to the board", id);
     acpi_hotplug_request_eject(m->pc.hotplug, slot);
+    return true;
+}
+
+/* ---- back ends ---- */
+
+static bool open_each(Machine *m, const Tree *t, const char *path, GHashTable *there,
+                      bool (*open)(Machine *m, const Tree *t, const char *id, GError **error),
+                      GPtrArray *made, GError **error)
+{
+    g_autoptr(GPtrArray) ids = tree_children(t, path);
+    for (unsigned i = 0; i < ids->len; i++) {
+        const char *id = g_ptr_array_index(ids, i);
+        if (g_hash_table_contains(there, id))
+            return lodge_fail(error, LODGE_ERROR_EXISTS, "%s: a back end of that name is there", id);
+        if (!open(m, t, id, error))
+            return false;
+        g_ptr_array_add(made, g_strdup(id));
+    }
+    return true;
+}
+
+bool machine_add_backends(Machine *m, const Tree *t, GError **error)
+{
+    g_autoptr(GPtrArray) blks = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) nets = g_ptr_array_new_with_free_func(g_free);
+    if ((m->state != MACHINE_RUNNING && m->state != MACHINE_PAUSED) || m->stalled)
+        return lodge_fail(error, LODGE_ERROR_STATE, "the machine does not run");
+    if (!open_each(m, t, "/backends/block", m->blks, machine_open_disk, blks, error) ||
+        !open_each(m, t, "/backends/net", m->nets, machine_open_net, nets, error)) {
+        for (unsigned i = 0; i < blks->len; i++)
+            (void)machine_drop_disk(m, g_ptr_array_index(blks, i), NULL);
+        for (unsigned i = 0; i < nets->len; i++)
+            (void)machine_drop_net(m, g_ptr_array_index(nets, i), NULL);
+        return false;
+    }
+    for (unsigned i = 0; m->state == MACHINE_PAUSED && i < blks->len; i++) /* as all at rest */
+        blk_drain_begin(g_hash_table_lookup(m->blks, g_ptr_array_index(blks, i)));
+    return true;
+}
+
+/* Whether no device has @backend, of @kind. */
+static bool is_free(Machine *m, PropKind kind, const void *backend, const char *id, GError **error)
+{
+    for (unsigned i = 0; i < m->devices->len; i++) {
+        const Device *d = g_ptr_array_index(m->devices, i);
+        for (const PropSpec *p = d->cls->props; p && p->name; p++) {
+            if (p->kind == kind && *(void *const *)((const char *)d + p->offset) == backend)
+                return lodge_fail(error, LODGE_ERROR_BUSY, "%s: is in use by %s", id, d->id);
+        }
+    }
+    return true;
+}
+
+bool machine_drop_disk(Machine *m, const char *id, GError **error)
+{
+    BlkNode *n = g_hash_table_lookup(m->blks, id);
+    if (!n)
+        return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "%s: no such disk image", id);
+    if (!is_free(m, PROP_BLK, n, id, error))
+        return false;
+    g_hash_table_remove(m->blks, id); /* closes it */
+    return true;
+}
+
+bool machine_drop_net(Machine *m, const char *id, GError **error)
+{
+    NetBackend *be = g_hash_table_lookup(m->nets, id);
+    if (!be)
+        return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "%s: no such network", id);
+    if (be->port && !is_free(m, PROP_NET, be->port, id, error))
+        return false;
+    g_hash_table_remove(m->nets, id);
+    (void)g_ptr_array_remove(m->net_order, be); /* closes it */
+    return true;
+}
+
+bool machine_disk_files(Machine *m, const char *id, const char **ret_file, const char **ret_base)
+{
+    BlkNode *n = g_hash_table_lookup(m->blks, id);
+    if (!n)
+        return false;
+    *ret_file = blk_file_under(n)->path;
+    *ret_base = n->base ? blk_file_under(n->base)->path : NULL;
     return true;
 }
 

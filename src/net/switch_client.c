@@ -181,8 +181,9 @@ void sw_name_release(SwName *n)
 
 bool sw_spawn(const char *name, bool internal, bool wait, GError **error)
 {
-    char *argv[] = {"/proc/self/exe", "lodge", "switch", (char *)name, "--detach", "--until-unused",
-                    internal ? "--internal" : NULL, NULL};
+    const char *words[] = {"/proc/self/exe", "lodge", "switch", name, "--detach", "--until-unused",
+                           internal ? "--internal" : NULL, NULL};
+    char **argv = (char **)words; /* GLib only reads it */
     const GSpawnFlags flags = G_SPAWN_FILE_AND_ARGV_ZERO | G_SPAWN_STDOUT_TO_DEV_NULL;
     g_autofree char *said = NULL;
     g_autoptr(GError) why = NULL;

@@ -5,6 +5,7 @@
 
 #include "lodge/chan.h"
 #include "testboard.h"
+#include "uart_16550.h"
 
 #define BASE 0x3f8
 #define IER (BASE + 1)
@@ -287,6 +288,25 @@ static void test_break(Fixture *f, gconstpointer unused)
     g_assert_cmphex(in(f, LSR), ==, 0x60);
 }
 
+/* A break from the line's other end: a zero with its mark, before what follows; none in loopback. */
+static void test_break_from_outside(Fixture *f, gconstpointer unused)
+{
+    Device *d = g_ptr_array_index(f->tb->devices, f->tb->devices->len - 1);
+    test_out(f->tb, FCR, 1, 1);
+    test_out(f->tb, IER, 1, 4);
+    test_out(f->tb, MCR, 1, 8);
+    uart_receive_break(d);
+    g_assert_cmpuint(f->chan.ops->input(f->chan.opaque, (const uint8_t *)"h", 1), ==, 1);
+    g_assert_cmphex(in(f, IIR) & 0xf, ==, 6);
+    g_assert_cmphex(in(f, LSR) & 0x11, ==, 0x11);
+    g_assert_cmphex(in(f, BASE), ==, 0);
+    g_assert_cmphex(in(f, LSR) & 0x11, ==, 1);
+    g_assert_cmphex(in(f, BASE), ==, 'h');
+    test_out(f->tb, MCR, 1, 0x10);
+    uart_receive_break(d);
+    g_assert_cmphex(in(f, LSR) & 0x11, ==, 0);
+}
+
 static void test_out2_gates(Fixture *f, gconstpointer unused)
 {
     out(f, IER, 0x01);
@@ -318,6 +338,7 @@ int main(int argc, char **argv)
     UART_TEST(fifo);
     UART_TEST(timeout);
     UART_TEST(loopback);
+    UART_TEST(break_from_outside);
     UART_TEST(overrun);
     UART_TEST(break);
     UART_TEST(out2_gates);

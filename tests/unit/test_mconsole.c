@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * User-Mode Linux's management console without a machine: folders of umids, the socket, how answers
+ * are cut, clients that do not read. With a machine and uml_mconsole it is in
+ * tests/e2e/test_native_mconsole.py.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <glib/gstdio.h>
+
+#include "lodge/error.h"
+#include "lodge/num.h"
+#include "mconsole_internal.h"
+
+#define MAGIC 0xcafebabeu
+
+typedef struct Fixture {
+    char *dir;
+    Control *control;
+    ConsoleLog *log;
+} Fixture;
+
+static void setup(Fixture *f, gconstpointer unused)
+{
+    f->dir = g_dir_make_tmp("lodge-test-XXXXXX", NULL);
+    f->log = console_log_open(NULL, 4096, NULL);
+    ControlConfig c = {.name = "vm", .console_log = f->log};
+    f->control = control_open(&c, NULL);
+    g_assert_nonnull(f->control);
+}
+
+static void teardown(Fixture *f, gconstpointer unused)
+{
+    control_close(f->control);
+    console_log_close(f->log);
+    g_assert_cmpint(g_rmdir(f->dir), ==, 0); /* nothing was left in it */
+    g_free(f->dir);
+}
+
+static char *in_dir(Fixture *f, const char *name)
+{
+    return g_build_filename(f->dir, name, NULL);
+}
+
+static int client(const char *name)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    g_snprintf(a.sun_path + 1, sizeof a.sun_path - 1, "%s-%d", name, (int)getpid());
+    g_assert_cmpint(bind(fd, (struct sockaddr *)&a, sizeof a), ==, 0);
+    return fd;
+}
+
+static bool say(int fd, const char *path, const char *text)
+{
+    uint8_t buf[12 + 512];
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    g_strlcpy(a.sun_path, path, sizeof a.sun_path);
+    store_le32(buf, MAGIC);
+    store_le32(buf + 4, 2);
+    store_le32(buf + 8, (uint32_t)strlen(text));
+    memcpy(buf + 12, text, strlen(text));
+    return sendto(fd, buf, 12 + strlen(text), 0, (struct sockaddr *)&a, sizeof a) > 0;
+}
+
+/* One datagram's text, with its error and whether more follows. */
+static char *hear(int fd, uint32_t *ret_err, uint32_t *ret_more)
+{
+    char buf[1024];
+    ssize_t n;
+    gint64 deadline = g_get_monotonic_time() + 30 * G_TIME_SPAN_SECOND;
+    while ((n = recv(fd, buf, sizeof buf, 0)) < 0) {
+        g_assert_true(errno == EAGAIN && g_get_monotonic_time() < deadline);
+        g_main_context_iteration(NULL, FALSE);
+        g_usleep(1000);
+    }
+    g_assert_cmpint(n, >=, 13);
+    g_assert_cmpuint(load_le32(buf + 8), ==, (uint32_t)n - 12);
+    g_assert_cmpint(buf[n - 1], ==, 0);
+    *ret_err = load_le32(buf);
+    *ret_more = load_le32(buf + 4);
+    return g_strdup(buf + 12);
+}
+
+static void test_umid(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *root = in_dir(f, "uml"), *dir = in_dir(f, "uml/a"), *pid = in_dir(f, "uml/a/pid");
+    g_autofree char *other = in_dir(f, "uml/a/other"), *me = g_strdup_printf("%d\n", (int)getpid());
+    g_autofree char *text = NULL;
+    Umid *u = umid_claim(root, "a", &error);
+    g_assert_no_error(error);
+    g_assert_true(g_file_get_contents(pid, &text, NULL, NULL));
+    g_assert_cmpstr(text, ==, me);
+    g_assert_null(umid_claim(root, "a", &error)); /* we live */
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_EXISTS);
+    g_clear_error(&error);
+    g_assert_true(g_file_set_contents(other, "", -1, NULL));
+    umid_release(u);
+    g_assert_false(g_file_test(dir, G_FILE_TEST_EXISTS));
+    /* A process that is gone, or a folder without a pid, leaves it to others. */
+    g_assert_cmpint(g_mkdir(dir, 0700), ==, 0);
+    g_assert_true(g_file_set_contents(pid, "2147480000\n", -1, NULL));
+    g_assert_true(g_file_set_contents(other, "", -1, NULL));
+    u = umid_claim(root, "a", &error);
+    g_assert_no_error(error);
+    g_assert_false(g_file_test(other, G_FILE_TEST_EXISTS));
+    umid_release(u);
+    /* A link is nobody's folder; what it leads to stays. */
+    g_assert_cmpint(symlink(f->dir, dir), ==, 0);
+    g_assert_null(umid_claim(root, "a", &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_HOST);
+    g_clear_error(&error);
+    g_unlink(dir);
+    const char *bad[] = {"", ".", "..", ".x", "a/b",
+                         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_assert_null(umid_claim(root, bad[i], &error));
+        g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+        g_clear_error(&error);
+    }
+    u = umid_claim(root, NULL, &error);
+    Umid *v = umid_claim(root, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(umid_mconsole(u), !=, umid_mconsole(v));
+    umid_release(u);
+    umid_release(v);
+    g_assert_cmpint(g_rmdir(root), ==, 0);
+}
+
+static void test_answers(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *path = in_dir(f, "m"), *all = NULL;
+    MconsoleConfig config = {.path = path};
+    struct stat st;
+    uint32_t err, more;
+    Mconsole *m = mconsole_open(f->control, &config, &error);
+    g_assert_no_error(error);
+    g_assert_true(!g_stat(path, &st) && S_ISSOCK(st.st_mode) && (st.st_mode & 0777) == 0600);
+    int fd = client("a");
+    say(fd, path, "help");
+    g_autofree char *first = hear(fd, &err, &more);
+    g_assert_true(strlen(first) == 511 && !err && more == 1);
+    g_autofree char *second = hear(fd, &err, &more);
+    g_assert_true(!err && !more);
+    all = g_strconcat(first, second, NULL);
+    g_assert_true(g_str_has_prefix(all, "Commands: \n"));
+    const struct {
+        const char *text, *answer;
+        uint32_t err;
+    } cases[] = {
+        {"nosuch", "Unknown command", 1},
+        {"stop", "there is no machine", 1},
+        {"log abc", "", 0},
+        {"proc 1/stat", "Proc not available", 1},
+        {"stack", "Please specify a pid", 1},
+        {"stack 0", "Couldn't find that pid", 1},
+        {"sysrq h", "Sysrq not compiled in", 1},
+        {"config xyz", "Bad configuration option", 1},
+        {"remove xyz", "Bad remove option", 1},
+        {"remove ubd16", "Invalid device number - must be between 0 and 15", 1},
+        {"remove mem", "Memory doesn't support the remove operation", (uint32_t)-EBUSY},
+    };
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        say(fd, path, cases[i].text);
+        g_autofree char *answer = hear(fd, &err, &more);
+        g_assert_cmpstr(answer, ==, cases[i].answer);
+        g_assert_cmpuint(err, ==, cases[i].err);
+        g_assert_cmpuint(more, ==, 0);
+    }
+    g_autofree char *tail = console_log_since(f->log, 0);
+    g_assert_cmpstr(tail, ==, "abc");
+    close(fd);
+    mconsole_close(m);
+    g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
+}
+
+/* One that reads late gets all of it; those beyond the ceiling wait in the socket. */
+static void test_slow_client(Fixture *f, gconstpointer unused)
+{
+    g_autofree char *path = in_dir(f, "m");
+    MconsoleConfig config = {.path = path};
+    Mconsole *m = mconsole_open(f->control, &config, NULL);
+    unsigned asked = 0, heard = 0, most = 0;
+    uint32_t err, more;
+    int fd = client("slow"), other = client("other");
+    gint64 until = g_get_monotonic_time() + G_TIME_SPAN_SECOND;
+    while (g_get_monotonic_time() < until && asked < 2000) {
+        asked += say(fd, path, "help");
+        g_main_context_iteration(NULL, FALSE);
+        most = MAX(most, m->replies->len);
+    }
+    g_assert_cmpuint(asked, >, 40);
+    g_assert_true(most > 1 && most <= 40);
+    for (; heard < 2 * asked; heard++)
+        g_free(hear(fd, &err, &more));
+    g_assert_cmpuint(m->replies->len, ==, 0);
+    say(other, path, "version");
+    g_autofree char *answer = hear(other, &err, &more);
+    g_assert_true(g_str_has_prefix(answer, "Lodge vm "));
+    close(fd);
+    close(other);
+    mconsole_close(m);
+}
+
+static void test_socket(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *path = in_dir(f, "m"), *note = in_dir(f, "n"), *long_path = g_strnfill(200, 'x');
+    MconsoleConfig config = {.path = path, .notify = note}, far = {.path = long_path};
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    uint8_t buf[1024];
+    int left = socket(AF_UNIX, SOCK_DGRAM, 0), notices = socket(AF_UNIX, SOCK_DGRAM, 0);
+    g_strlcpy(a.sun_path, path, sizeof a.sun_path);
+    g_assert_cmpint(bind(left, (struct sockaddr *)&a, sizeof a), ==, 0);
+    g_strlcpy(a.sun_path, note, sizeof a.sun_path);
+    g_assert_cmpint(bind(notices, (struct sockaddr *)&a, sizeof a), ==, 0);
+    g_assert_null(mconsole_open(f->control, &config, &error)); /* somebody listens there */
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_EXISTS);
+    g_clear_error(&error);
+    close(left);
+    Mconsole *m = mconsole_open(f->control, &config, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(recv(notices, buf, sizeof buf, MSG_DONTWAIT), ==, (ssize_t)(16 + strlen(path) + 1));
+    g_assert_true(load_le32(buf) == MAGIC && load_le32(buf + 4) == 2 && load_le32(buf + 8) == 0);
+    g_assert_cmpstr((char *)buf + 16, ==, path);
+    console_log_append(f->log, (const uint8_t *)"Kernel panic - not syncing: why\nx", 33);
+    MachineResult r = {.why = MACHINE_END_PANIC};
+    mconsole_news(m, &(MachineNews){.what = MACHINE_EVENT_ENDED, .result = &r});
+    g_assert_cmpint(recv(notices, buf, sizeof buf, MSG_DONTWAIT), ==, 16 + 4);
+    g_assert_true(load_le32(buf + 8) == 1 && !strcmp((char *)buf + 16, "why"));
+    mconsole_close(m);
+    g_assert_null(mconsole_open(f->control, &far, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+    g_clear_error(&error);
+    g_assert_true(g_file_set_contents(path, "mine", -1, NULL));
+    g_assert_null(mconsole_open(f->control, &config, &error)); /* a file stays */
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_EXISTS);
+    g_clear_error(&error);
+    close(notices);
+    g_assert_true(!g_unlink(path) && !g_unlink(note));
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add("/mconsole/umid", Fixture, NULL, setup, test_umid, teardown);
+    g_test_add("/mconsole/answers", Fixture, NULL, setup, test_answers, teardown);
+    g_test_add("/mconsole/slow client", Fixture, NULL, setup, test_slow_client, teardown);
+    g_test_add("/mconsole/socket", Fixture, NULL, setup, test_socket, teardown);
+    return g_test_run();
+}
