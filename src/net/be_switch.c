@@ -5,15 +5,15 @@
  *
  * Frames go through the link's two rings (switch_port_link.c has how sleeping and waking go). A
  * frame from the guest is copied once, into the ring; one for the guest goes from the ring straight
- * into its buffers. The switch is not trusted: what stands beside a frame is checked by link_ring.c,
- * and cards decide nothing by bytes that they read twice.
+ * into its buffers. The switch is not trusted: what stands beside a frame is checked by
+ * link_ring.c, and cards decide nothing by bytes that they read twice.
  *
  * When the switch goes the guest's link goes down, frames are lost and counted, and we look for it
  * ever more rarely, at least every RETRY_MAX_MS. One that was made at first use is made again; one
  * that somebody started is theirs to start.
  *
- * Threads: opened and closed by main; all else is on the back end's own loop. Invariant: either all of
- * memory, ctl, wait_fd, peer_fd are there (plugged in), or at most ctl (asking), or none.
+ * Threads: opened and closed by main; all else is on the back end's own loop. Invariant: either all
+ * of memory, ctl, wait_fd, peer_fd are there (plugged in), or at most ctl (asking), or none.
  */
 #include "driver_table.h"
 
@@ -61,7 +61,7 @@ typedef struct SwitchNet {
     bool blocked;   /* the guest is full; the wire says when it is not */
     bool remake;    /* the switch was made at first use */
     bool lost;      /* and that was said */
-    unsigned tries;
+    unsigned tries, number; /* number: of the port */
 } SwitchNet;
 
 static void poke(int fd)
@@ -197,7 +197,8 @@ static void switch_lost(SwitchNet *s, const char *why)
 {
     hang_up(s);
     if (!s->lost)
-        lodge_warn("net '%s': switch %s: %s; frames are lost until it is back", s->id, s->name, why);
+        lodge_warn("net '%s': switch %s: %s; frames are lost until it is back", s->id, s->name,
+                   why);
     s->lost = true;
     net_set_link(&s->port, false);
     if (s->want_room) {
@@ -223,6 +224,7 @@ static bool plug_in(SwitchNet *s, const SwWelcome *w, const int fds[SW_ATTACH_FD
     if (!s->memory)
         return false;
     s->remake = w->flags & SW_WELCOME_AUTO;
+    s->number = w->port;
     s->blocked = s->want_room = false;
     link_tx_init(&s->tx, s->memory, 0);
     link_rx_init(&s->rx, s->memory, 1);
@@ -266,7 +268,7 @@ static void on_retry(void *opaque)
     if (s->ctl >= 0 && sw_send_hello(s->ctl, &s->hello, NULL, 0, &error))
         s->ctl_watch = io_watch_new(s->io, s->ctl, EPOLLIN | EPOLLRDHUP, on_answer, s, &error);
     else if (s->remake && s->tries >= REMAKE_TRIES)
-        (void)sw_spawn(s->name, s->hello.flags & SW_HELLO_INTERNAL, false, NULL); /* and once more */
+        (void)sw_spawn(s->name, s->hello.flags & SW_HELLO_INTERNAL, false, NULL); /* or later */
     try_later(s);
 }
 
@@ -332,6 +334,27 @@ static void switch_close(NetBackend *be)
     g_free(s);
 }
 
+typedef struct SwitchLook {
+    SwitchNet *s;
+    NetInfo *info;
+} SwitchLook;
+
+static void look(void *opaque)
+{
+    SwitchLook *l = opaque;
+
+    l->info->link = l->s->memory;
+    g_snprintf(l->info->detail, sizeof l->info->detail, "switch %s, port %u", l->s->name,
+               l->s->number);
+}
+
+static void switch_info(NetBackend *be, NetInfo *ret_info)
+{
+    SwitchLook l = {(SwitchNet *)be, ret_info};
+
+    io_thread_call(l.s->io, look, &l);
+}
+
 static const char *opt_get(GHashTable *opts, const char *name)
 {
     GPtrArray *values = g_hash_table_lookup(opts, name);
@@ -379,14 +402,15 @@ static bool ask(SwitchNet *s, SwWelcome *w, int fds[SW_ATTACH_FDS], GError **err
             lodge_fail(error, LODGE_ERROR_HOST, "switch %s: sent no link", s->name));
 }
 
-static NetBackend *open_at(const NetDriver *driver, uint32_t flags, const char *id, GHashTable *opts,
-                           LodgeClock *clock, GError **error)
+static NetBackend *open_at(const NetDriver *driver, uint32_t flags, const char *id,
+                           GHashTable *opts, LodgeClock *clock, GError **error)
 {
     SwitchNet *s = g_new0(SwitchNet, 1);
     int fds[SW_ATTACH_FDS];
     SwWelcome w;
 
-    s->be = (NetBackend){.driver = driver, .port = &s->port, .close = switch_close};
+    s->be = (NetBackend){.driver = driver, .port = &s->port, .close = switch_close,
+                         .info = switch_info};
     s->id = g_strdup(id);
     s->clock = clock;
     s->ctl = s->wait_fd = s->peer_fd = -1;

@@ -12,9 +12,9 @@
  * taken away. Tags of 802.1ad are payload.
  *
  * Loops. There is no spanning tree: BPDUs are frames like others, so that guests can run it. What a
- * loop does is seen in the table: one address comes from two ports in turn. At LOOP_MOVES times in a
- * second both ports' flooded frames are held to SW_GUARD_RATE for a while, which bounds the storm,
- * and the operator is told.
+ * loop does is seen in the table: one address comes from two ports in turn. At LOOP_MOVES times in
+ * a second both ports' flooded frames are held to SW_GUARD_RATE for a while, which bounds the
+ * storm, and the operator is told.
  *
  * Left out: GVRP, multicast snooping, priorities.
  *
@@ -497,8 +497,8 @@ static void loop_noticed(SwPort *a, SwPort *b, uint64_t key, int64_t now_ms)
     sw->event_ms = now_ms;
     key_text(key, mac);
     g_autofree char *text = g_strdup_printf(
-        "%s comes from ports %u (%s) and %u (%s) in turn: a loop, or two machines with one address; "
-        "their broadcasts are held to %d a second", mac, a->number, a->name, b->number, b->name,
+        "%s comes from ports %u (%s) and %u (%s) in turn: a loop, or two machines with one "
+        "address; their broadcasts are held to %d a second", mac, a->number, a->name, b->number, b->name,
         SW_GUARD_RATE);
     if (sw->config.event)
         sw->config.event(sw->config.opaque, text);

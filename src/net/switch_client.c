@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The other side of a switch's own control socket, and where that is: RUN/.switch/NAME in the folder
- * of running machines, with a lock beside it for as long as the switch runs. Names of machines start
- * with a letter or digit, so the folder's cannot be one.
+ * The other side of a switch's own control socket, and where that is: RUN/.switch/NAME in the
+ * folder of running machines, with a lock beside it for as long as the switch runs. Names of
+ * machines start with a letter or digit, so the folder's cannot be one.
  *
  * Threads: any.
  */

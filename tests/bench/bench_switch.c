@@ -4,9 +4,9 @@
  *
  * Frames a second between pairs of ports through lodge switch, by Lodge's own link and by
  * uml_switch's protocol, and through uml_switch and vde_switch, with 2, 8 and 64 ports. One thread
- * sends on all even ports, one receives on all odd ones; clients of the protocols send and receive in
- * batches, the same for each switch. What counts is what arrives. The four take turns, ROUNDS times;
- * the table has the medians.
+ * sends on all even ports, one receives on all odd ones; clients of the protocols send and receive
+ * in batches, the same for each switch. What counts is what arrives. The four take turns, ROUNDS
+ * times; the table has the medians.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -65,7 +65,7 @@ static void die(const char *what)
     exit(1);
 }
 
-static pid_t start(char *const *argv)
+static pid_t start(const char *const *argv)
 {
     pid_t pid = fork();
 
@@ -74,9 +74,10 @@ static pid_t start(char *const *argv)
     if (!pid) {
         int null = open("/dev/null", O_WRONLY), in[2];
 
-        if (null < 0 || pipe(in) < 0 || dup2(in[0], 0) < 0 || dup2(null, 1) < 0 || dup2(null, 2) < 0)
+        if (null < 0 || pipe(in) < 0 || dup2(in[0], 0) < 0 || dup2(null, 1) < 0 ||
+            dup2(null, 2) < 0)
             _exit(1);
-        execvp(argv[0], argv);
+        execvp(argv[0], (char *const *)argv);
         _exit(127);
     }
     return pid;
@@ -90,9 +91,9 @@ static char *path_of(const Bench *b, const char *name)
 static void start_switch(Bench *b)
 {
     g_autofree char *sock = path_of(b, "sock"), *listen = g_strdup_printf("uml:%s", sock);
-    char *ours[] = {(char *)b->lodge, "switch", "bench", "--listen", listen, NULL};
-    char *uml[] = {"uml_switch", "-unix", sock, NULL};
-    char *vde[] = {"vde_switch", "-n", "70", "-s", sock, NULL};
+    const char *ours[] = {b->lodge, "switch", "bench", "--listen", listen, NULL};
+    const char *uml[] = {"uml_switch", "-unix", sock, NULL};
+    const char *vde[] = {"vde_switch", "-n", "70", "-s", sock, NULL};
 
     b->pid = start(b->kind == UML_SWITCH ? uml : b->kind == VDE_SWITCH ? vde : ours);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What may come to a switch: the first byte says where. 0: a request of uml_switch's or vde's
- * clients; 1: what a peer writes into the rings of a link, between looks at them; 2: frames at ports
- * of all kinds; 3: texts of VLANs, and messages of the control socket.
+ * clients; 1: what a peer writes into the rings of a link, between looks at them; 2: frames at
+ * ports of all kinds; 3: texts of VLANs, and messages of the control socket.
  */
 #include <string.h>
 #include <sys/socket.h>

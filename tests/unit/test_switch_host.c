@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A running switch and its clients: those of uml_switch's and vde_switch's protocols, made here from
- * the protocols' layouts; Lodge's own link, well and badly behaved; and the back end of --net.
+ * A running switch and its clients: those of uml_switch's and vde_switch's protocols, made here
+ * from the protocols' layouts; Lodge's own link, well and badly behaved; and the back end of --net.
  */
 #include <errno.h>
 #include <fcntl.h>
