@@ -335,3 +335,59 @@ def test_words(lodge, guests, no_switch_left):
             assert r.out == ""
     r = lodge("run", "--kernel", guests / "hello", "--net", "switch=a/b")
     assert r.status == 2 and "'a/b': not a name for a switch" in r.err
+
+
+def netecho(guests, net, number, *words):
+    return ["run", "--kernel", guests / "netecho", "--append", " ".join(words), "--memory", "64M", "--net", f"{net},mac=52:54:00:00:00:{number:02x}", "--debug-exit"]
+
+
+def test_two_guests(lodge, guests, no_switch_left):
+    """Pings across a switch that a machine made, which is killed meanwhile."""
+    answerer = lodge.popen(*netecho(guests, "switch=two,vlan=5", 2, "ip=10.0.0.2"))
+    wait_for("there is no switch", lambda: (r := lodge("switch", "two", "ports", "--json")).status == 0 and json.loads(r.out)["ports"])
+    asker = lodge.popen(*netecho(guests, "switch=two,vlan=5", 1, "ip=10.0.0.1", "ping=10.0.0.2", "n=200"))
+    wait_for("no pings", lambda: any(p["rx-frames"] > 50 for p in report(lodge, "two", "ports")["ports"]))
+    macs = report(lodge, "two", "macs")["macs"]
+    assert {(m["mac"], m["vlan"]) for m in macs} == {("52:54:00:00:00:01", 5), ("52:54:00:00:00:02", 5)}
+    first = report(lodge, "two")["pid"]
+    os.kill(first, signal.SIGKILL)
+    out, err = asker.communicate(timeout=120)
+    assert asker.returncode == 33, out + err
+    assert b"switch two is back" in err and b" 200 replies" in out
+    pid = report(lodge, "two")["pid"]
+    assert pid != first
+    answerer.terminate()
+    time.sleep(0.2)
+    answerer.terminate()
+    answerer.wait(DEADLINE)
+    os.kill(pid, signal.SIGTERM)
+    wait_for("the switch does not end", lambda: not os.path.exists(f"/proc/{pid}"))
+
+
+def test_host_only(lodge, guests, no_switch_left):
+    """The host pings a guest over the switch's tap; without rights the error says what to do."""
+    if os.geteuid() or not os.path.exists("/dev/net/tun"):
+        pytest.skip("needs root and /dev/net/tun, for a tap in a network name space")
+    script = """set -e
+"$@" >"$OUT" 2>&1 &
+vm=$!
+for i in $(seq 300); do [ -e /sys/class/net/hx ] || ip link show hx >/dev/null 2>&1 && break; sleep 0.1; done
+ip addr add 10.9.0.1/24 dev hx
+ip link set hx up
+ping -c 5 -i 0.2 -W 10 10.9.0.2
+ping -c 1 -W 10 -s 1400 10.9.0.2
+wait $vm || status=$?
+cat "$OUT" >&2
+"$LODGE" switch hx ports
+kill "$("$LODGE" switch hx stats --json | sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p')"
+exit $status
+"""
+    args = netecho(guests, "host-only=hx", 2, "ip=10.9.0.2", "n=6")
+    env = dict(lodge.env, LODGE=str(lodge.path), OUT=str(lodge.home / "tmp" / "out"))
+    p = subprocess.run(["unshare", "-n", "sh", "-c", script, "sh", str(lodge.path), *map(str, args)], env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert p.returncode == 33, p.stdout + p.stderr
+    assert "5 received" in p.stdout and "1 received" in p.stdout and re.search(r" tap +- ", p.stdout), p.stdout
+    os.unlink(env["OUT"])
+    r = lodge("run", "--kernel", guests / "netecho", "--net", "host-only=0123456789abcdef")
+    assert r.status == 1 and "tap '0123456789abcdef': a name has 1 to 15 characters" in r.err
+    wait_for("the switch does not end", lambda: not os.path.exists(lodge.home / "run" / "lodge" / ".switch" / "hx"))
