@@ -605,11 +605,16 @@ static void do_thread_text(GdbStub *g, const char *p)
     reply(g, out->str);
 }
 
+static void look_at_mode(GdbStub *g)
+{
+    VcpuRegs r;
+    g->long_mode = g->t.regs_read(g->t.opaque, g->cpu, &r) && gdb_regs_long_mode(&r);
+}
+
 /* OFFSET,LENGTH of target.xml */
 static void do_description(GdbStub *g, const char *p)
 {
     uint64_t offset, len;
-    VcpuRegs r;
     if (!take_range(&p, &offset, &len) || *p) {
         reply(g, "E22");
         return;
@@ -617,7 +622,7 @@ static void do_description(GdbStub *g, const char *p)
     if (!offset) { /* the mode in which it is met stays that of the session */
         if (!halt(g))
             return;
-        g->long_mode = g->t.regs_read(g->t.opaque, g->cpu, &r) && gdb_regs_long_mode(&r);
+        look_at_mode(g);
     }
     g_autofree char *xml = gdb_regs_xml(g->long_mode);
     size_t size = strlen(xml);
@@ -727,6 +732,7 @@ static void handle(GdbStub *g)
     case '?':
         if (halt(g)) {
             g->running = false;
+            look_at_mode(g);
             reply_stop(g, SIGTRAP_GDB, "");
         }
         break;
