@@ -42,6 +42,7 @@ struct ConsoleLog {
     size_t written;
     uint64_t total; /* bytes ever appended */
     size_t tail_len;
+    bool cut; /* something was before the tail */
     uint8_t tail[2 * TAIL_BYTES]; /* the last bytes; halved when full */
 };
 
@@ -94,10 +95,13 @@ static void remember_locked(ConsoleLog *log, const uint8_t *data, size_t len)
     if (len > TAIL_BYTES) {
         data += len - TAIL_BYTES;
         len = TAIL_BYTES;
+        log->tail_len = 0; /* what is there does not lead up to it */
+        log->cut = true;
     }
     if (log->tail_len + len > sizeof log->tail) {
         memmove(log->tail, log->tail + log->tail_len - TAIL_BYTES, TAIL_BYTES);
         log->tail_len = TAIL_BYTES;
+        log->cut = true;
     }
     memcpy(log->tail + log->tail_len, data, len);
     log->tail_len += len;
@@ -180,17 +184,41 @@ static GString *clean(const uint8_t *p, size_t len)
     return s;
 }
 
-/* Text that cannot do anything to a terminal; transfer full. */
-static char *harmless(const char *text)
+/* Valid UTF-8 without C1 controls, which come as two bytes of it and can start sequences too. */
+static char *make_harmless(const char *text)
 {
     char *valid = g_utf8_make_valid(text, -1);
 
-    /* C1 controls come as two bytes of valid UTF-8 and can start sequences too. */
     for (char *c = valid; *c; c++) {
         if ((uint8_t)c[0] == C1_LEAD && (uint8_t)c[1] < C1_END)
             c[0] = c[1] = '?';
     }
     return valid;
+}
+
+char *console_log_clean(const void *data, size_t len)
+{
+    GString *s = clean(data, len);
+    char *text = make_harmless(s->str);
+
+    g_string_free(s, TRUE);
+    return text;
+}
+
+GString *console_log_recent(ConsoleLog *log)
+{
+    lodge_lock(&log->lock);
+    const uint8_t *from = log->tail;
+    size_t len = log->tail_len;
+    if (log->cut) { /* in the middle of a line, or of an escape sequence */
+        const uint8_t *end = memchr(from, '\n', len);
+        size_t skip = end ? (size_t)(end - from) + 1 : 0;
+        from += skip;
+        len -= skip;
+    }
+    GString *s = g_string_new_len((const char *)from, (gssize)len);
+    lodge_unlock(&log->lock);
+    return s;
 }
 
 char *console_log_tail(ConsoleLog *log, unsigned lines)
@@ -206,7 +234,7 @@ char *console_log_tail(ConsoleLog *log, unsigned lines)
         if (s->str[at - 1] == '\n' && ++seen == lines)
             break;
     }
-    char *from = harmless(lines ? s->str + at : "");
+    char *from = make_harmless(lines ? s->str + at : "");
     g_string_free(s, TRUE);
     return from;
 }
@@ -227,7 +255,7 @@ char *console_log_since(ConsoleLog *log, uint64_t from)
     GString *s = clean(log->tail + log->tail_len - len, len);
     lodge_unlock(&log->lock);
 
-    char *text = harmless(s->str);
+    char *text = make_harmless(s->str);
     g_string_free(s, TRUE);
     return text;
 }

@@ -40,6 +40,8 @@ struct BlkReq {
     BlkOp op;
     bool fua, may_unmap;
     bool compress;           /* WRITE: store it compressed, where the format can and it pays */
+    bool ordered;            /* WRITE: nothing refers to the data before it is on the disk, so that
+                              * a power cut leaves what was there */
     uint64_t offset, len;    /* bytes */
     const struct iovec *iov; /* borrowed until done; READ and WRITE only */
     unsigned niov;
@@ -47,6 +49,7 @@ struct BlkReq {
     void *opaque;
     /* Owned by the block layer until done: */
     BlkNode *node;
+    BlkNode *front;          /* the disk that it came to, where node is the image now on top of it */
     BlkReq *next;
     int status;              /* BLK_STATUS: a BlkStatus */
     uint64_t status_len;     /* BLK_STATUS: bytes from offset with that answer, at least 1 */
@@ -59,6 +62,7 @@ typedef struct BlkLimits {
     uint64_t size;        /* bytes, the guest's view; a multiple of align */
     uint64_t discard_max; /* bytes in one DISCARD or ZERO; 0: not supported */
     uint32_t align;       /* offset and len are multiples: 512 or 4096 */
+    uint32_t physical;    /* bytes that the host writes at once; a multiple of align; 0: align */
     uint32_t block;       /* preferred I/O size, bytes: a cluster, where that is at most 2 MiB */
     uint32_t max_iov;     /* entries in one request */
     bool read_only;
@@ -121,6 +125,15 @@ const char *blk_format(const BlkNode *n); /* driver's name: "raw", "umlcow", ...
 const char *blk_engine(const BlkNode *n); /* "io_uring", "libaio", "threads" */
 void blk_limits(BlkNode *n, BlkLimits *ret_limits);
 IoThread *blk_io_thread(BlkNode *n);
+
+/**
+ * blk_side() - Where requests to @n from the loop @io are to be submitted
+ * A raw disk has a node of its own there, so that they need no other thread; else it is @n itself.
+ * done of such a request runs on @io or on blk_io_thread(@n). A side lives as long as @n, which also
+ * drains it; nothing else is to be done with it.
+ * Context: main thread. Return: transfer none; NULL: LODGE_ERROR_HOST.
+ */
+BlkNode *blk_side(BlkNode *n, IoThread *io, GError **error);
 
 /**
  * blk_submit() - Start @req on @n

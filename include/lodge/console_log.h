@@ -20,6 +20,10 @@ void console_log_close(ConsoleLog *log); /* NULL is fine */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(ConsoleLog, console_log_close)
 /* Any thread, no device lock needed; has the shape of a ChanTapFn. */
 void console_log_append(void *log, const uint8_t *data, size_t len);
+/* What came last, as it came, from the beginning of a line; transfer full. Any thread. */
+GString *console_log_recent(ConsoleLog *log);
+/* Any bytes of a console, fit for a terminal in the same way as a tail; transfer full. */
+char *console_log_clean(const void *data, size_t len);
 /* The last @lines lines, fit for a terminal: no escape sequences or control characters. Transfer
  * full, "" if there was no output. Any thread. */
 char *console_log_tail(ConsoleLog *log, unsigned lines);

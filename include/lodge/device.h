@@ -69,6 +69,9 @@ typedef struct Board {
     BlkNode *(*blk)(struct Board *b, const char *name);
     NetPort *(*net)(struct Board *b, const char *name);
     Chan *(*chan)(struct Board *b, const char *name);
+    /* Further loop @i, from 0, for queues of disks, shared by all of them; NULL with @error. Main
+     * thread. NULL: there are none. */
+    IoThread *(*disk_loop)(struct Board *b, unsigned i, GError **error);
     /* Any thread, device locks may be held; returns at once. */
     void (*request)(struct Board *b, BoardRequest what, int arg);
     /* General registers of the vCPU whose access a handler serves: EAX, EBX, ECX, EDX, ESI, EDI.

@@ -62,6 +62,23 @@ void io_watch_set(IoWatch *w, uint32_t events);
  * lock; on the loop it may be called from the watch's own callback. NULL is fine. */
 void io_watch_free(IoWatch *w);
 
+/*
+ * Work that shows in memory, such as a ring. The loop looks at it between rounds, and while such work
+ * keeps coming for a bounded time before it sleeps, so that nobody need wake it.
+ */
+typedef struct IoPoll IoPoll;
+typedef struct IoPollOps {
+    /* Do what is there; whether there was anything. Context: the loop's thread, no lock held. */
+    bool (*look)(void *opaque);
+    /* The loop is about to sleep: have an event sent for what comes from now on. True: there is
+     * work already. Context likewise. NULL: events are always sent. */
+    bool (*arm)(void *opaque);
+} IoPollOps;
+/* @ops is borrowed. Transfer full. Context: any thread, no lock held. */
+IoPoll *io_poll_new(IoThread *t, const IoPollOps *ops, void *opaque);
+/* Neither function is called after it returned. Context: as io_watch_free(). NULL is fine. */
+void io_poll_free(IoPoll *p);
+
 /**
  * io_thread_add_idle() - Call @fn after each round of events, before the loop sleeps
  *

@@ -62,7 +62,10 @@ struct NetPort {
     void *opaque;          /* of the port's owner */
     IoThread *io;          /* where its callbacks run; constant while joined */
     uint16_t mtu;          /* bytes without Ethernet header; 0: 1500 */
-    uint32_t offloads;     /* what it takes now: a subset of ops->offloads */
+    uint32_t offloads;     /* what it takes now: a subset of ops->offloads; atomic */
+    bool down;             /* its link at the moment of joining; its IoThread only */
+    bool quick;            /* constant: its callbacks never take long, a card may share its loop */
+    struct NetWatch *watch; /* constant while joined, borrowed: who looks at what passes here */
     struct NetWire *wire;  /* owned by the pair; NULL: not joined */
 };
 
@@ -77,6 +80,11 @@ bool net_join(NetPort *a, NetPort *b, GError **error);
 static inline IoThread *net_card_loop(const NetPort *backend, IoThread *otherwise)
 {
     return backend && backend->io ? backend->io : otherwise;
+}
+/* Likewise for a card with queues of its own, which leaves a slow back end alone. */
+static inline IoThread *net_queue_loop(const NetPort *backend, IoThread *otherwise)
+{
+    return backend && backend->quick ? net_card_loop(backend, otherwise) : otherwise;
 }
 /* Take the wire away; no callback of either port starts afterwards. Main thread; NULL is fine. */
 void net_part(NetPort *p);
@@ -93,12 +101,26 @@ void net_rx_ready(NetPort *p);
 /* What frames @p may send: peer's offloads and the wire's abilities. */
 uint32_t net_peer_offloads(NetPort *p);
 uint16_t net_peer_mtu(NetPort *p);
-void net_set_link(NetPort *p, bool up); /* tell the peer; main thread */
+/* NET_OFF_* that the peer takes at this moment; what it does not take the wire finishes. */
+uint32_t net_peer_takes(NetPort *p);
+/* The peer's link; true when not joined. */
+bool net_peer_link(NetPort *p);
+/* Tell the peer. Context: main thread, or @p's IoThread. */
+void net_set_link(NetPort *p, bool up);
 
 typedef struct NetStats {
     uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_dropped, tx_dropped;
 } NetStats;
 void net_stats(NetPort *p, NetStats *ret_stats); /* as @p sees it; any thread */
+
+/* An address that a guest was seen to use. */
+typedef struct NetSeen {
+    uint8_t mac[6];
+    bool ip6;
+    uint8_t addr[16]; /* the first 4 bytes where it is IPv4 */
+    const char *how;  /* static: "arp", "dhcp", "nd" */
+} NetSeen;
+enum { NET_SEEN_MAX = 16 };
 
 /* ---- host back ends: rows of net_driver_table[] ---- */
 typedef struct NetBackend NetBackend;
@@ -110,20 +132,53 @@ typedef struct NetDriver {
     const char *name; /* "user", "none" */
     const char *help;
     const NetOptSpec *opts; /* NULL name ends it */
+    const char *target;     /* the option that VALUE of "NAME=VALUE" is; NULL: it takes none */
     /* @opts: name -> GPtrArray of strings, borrowed. Main thread. Transfer full. */
     NetBackend *(*open)(const char *id, GHashTable *opts, LodgeClock *clock, GError **error);
 } NetDriver;
 extern const NetDriver *const net_driver_table[]; /* NULL-terminated */
 
+enum { NET_DROPS_MAX = 12 };
+
+/* What there is to say of a back end. */
+typedef struct NetInfo {
+    bool link;        /* the back end's side */
+    char detail[160]; /* what it is joined to */
+    struct {
+        const char *reason; /* static */
+        uint64_t frames;
+    } drop[NET_DROPS_MAX]; /* reason NULL ends it */
+} NetInfo;
+
 struct NetBackend {
     const NetDriver *driver;
     NetPort *port; /* to be joined to the guest's; owned by the back end; NULL for "none" */
     void (*close)(NetBackend *be); /* parts, stops its thread, frees */
+    /* Fill @ret_info's detail, link and drops. Main thread. NULL: nothing to tell. */
+    void (*info)(NetBackend *be, NetInfo *ret_info);
+    /* A port of the host into the guest comes, as the option hostfwd has it, and goes, by
+     * "tcp|udp:[ADDR]:HOSTPORT". add answers which it became, transfer full. Main thread. NULL:
+     * has none. LODGE_ERROR_NOT_FOUND: there is no such forward. */
+    char *(*hostfwd_add)(NetBackend *be, const char *text, GError **error);
+    bool (*hostfwd_remove)(NetBackend *be, const char *text, GError **error);
+    /* Of net_backend_open(), which owns them: */
+    char *id;
+    struct NetWatch *watch;
+    struct NetShape *shape; /* between port and the driver's; NULL: none */
 };
 /* @driver: its name. LODGE_ERROR_CONFIG for an unknown one, or an unknown or ill-formed option. */
 NetBackend *net_backend_open(const char *driver, const char *id, GHashTable *opts,
                              LodgeClock *clock, GError **error);
 void net_backend_close(NetBackend *be); /* NULL is fine */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(NetBackend, net_backend_close)
+/* Options that every back end with a port takes; NULL name ends it. */
+extern const NetOptSpec net_common_opts[];
+/* Main thread. */
+void net_backend_info(NetBackend *be, NetInfo *ret_info);
+/* As the guest's side sees it. Any thread. */
+void net_backend_stats(NetBackend *be, NetStats *ret_stats);
+unsigned net_backend_seen(NetBackend *be, NetSeen *ret_seen, unsigned max);
+/* Write what passes to @fd, taken over, as pcap until its reader goes. Main thread. */
+bool net_backend_capture(NetBackend *be, int fd, GError **error);
 
 #endif

@@ -189,11 +189,19 @@ typedef struct BlkDriver {
     bool (*make_empty)(BlkNode *n, GError **error);
     /* Facts for info, by blk_fact_text() and blk_fact_number(). At rest. */
     void (*describe)(BlkNode *n, GPtrArray *facts);
+    /* Write back all that close() would, so that the file is whole and close() writes nothing. NULL:
+     * a flush does that. 0 or errno. At rest. */
+    int (*settle)(BlkNode *n);
+    /* From now on up to @until_s (since 1970) the base will be written, only where this image hides
+     * it: a base that has changed by then is the right one all the same. Called again to have more
+     * time; set_base() ends it. NULL: cannot be had. Main thread at rest, or the one who writes. */
+    bool (*base_changes)(BlkNode *n, int64_t until_s, GError **error);
     const BlkSnapOps *snap; /* NULL: the format has none */
 } BlkDriver;
 
 typedef struct BlkWorker BlkWorker;
 typedef struct BlkPolicy BlkPolicy;
+typedef struct BlkDirty BlkDirty;
 
 struct BlkNode {
     /* constant after open */
@@ -202,10 +210,14 @@ struct BlkNode {
     IoThread *io;      /* borrowed, outlives us */
     BlkEngine *engine; /* ref */
     BlkNode *file;     /* owned; what we are stored in, NULL for a protocol */
-    BlkNode *base;     /* owned; what lies under an overlay, or NULL */
+    BlkNode *base;     /* owned; what lies under an overlay, or NULL; changed at rest */
+    BlkNode *top;      /* owned; of a front the image on top, changed at rest; else NULL */
     BlkBaseRef ref;    /* owned; what the header says of it */
+    BlkNode *side_of;  /* borrowed; the disk that this is a side of (side.c), or NULL */
+    GPtrArray *sides;  /* owned; main thread; BlkNode, or NULL */
     BlkLimits limits;
     bool read_only;
+    bool guessed;      /* nobody said what the format is */
 
     /* any thread */
     _Atomic(BlkReq *) inbox; /* pushed by foreign threads, newest first */
@@ -214,9 +226,11 @@ struct BlkNode {
     /* IoThread only */
     unsigned in_flight;
     unsigned drained; /* depth of blk_drain_begin() */
+    bool detached;      /* a side that is used no more */
     unsigned in_submit; /* depth of driver submits on the stack */
     BlkWorker *worker;  /* owned; made at first use */
     BlkPolicy *policy;  /* owned; NULL: requests go as they come */
+    BlkDirty *dirty;    /* borrowed; of a front: where changes are noted, or NULL */
     BlkReq *parked_head, **parked_tail;
     BlkReq *late_head, **late_tail; /* done, to be told from the loop; error in scratch[0] */
 
@@ -230,6 +244,7 @@ struct BlkNode {
 #define BLK_REQ_THROUGH 1u /* not parked by a drain: of the one who drains */
 #define BLK_REQ_META 2u    /* format's metadata: through the page cache even with cache=none */
 #define BLK_REQ_ZEROED 4u  /* a WRITE that policy.c has made a ZERO */
+#define BLK_REQ_BYTES 8u   /* in bytes, not in sectors: of a format, to its remote file */
 
 /* ---- graph.c ---- */
 
@@ -246,6 +261,31 @@ void blk_complete(BlkReq *req, int err);
 
 /* Bytes of [@pos, @pos + @len) of @n's disk that its base has; the rest reads as zeros. */
 uint64_t blk_base_part(const BlkNode *n, uint64_t pos, uint64_t len);
+
+/* ---- front.c: what a device holds of a disk, while images come and go below it ---- */
+
+/* The image that @n's requests go to now; @n itself where it is no front. */
+static inline BlkNode *blk_top(BlkNode *n)
+{
+    return n->top ? n->top : n;
+}
+/* A front over @top, which is taken over; @o as for blk_open(). */
+BlkNode *blk_front_new(BlkNode *top, const BlkOptions *o);
+/* Before it is closed: ends what is done with its images. Other nodes are left alone. */
+void blk_front_end(BlkNode *n);
+
+/* dirty.c: pieces of a disk that were changed. */
+BlkDirty *blk_dirty_new(uint64_t size); /* all of it is */
+void blk_dirty_free(BlkDirty *d); /* NULL is fine */
+void blk_dirty_set(BlkDirty *d, uint64_t offset, uint64_t len); /* any thread */
+/**
+ * blk_dirty_take() - Take one stretch of changed pieces out of [*@at, end of the disk)
+ * @most: bytes of it at most, at least a piece is taken
+ * Return: false: there is none; else *@ret_from and *@ret_len, and *@at is behind it.
+ */
+bool blk_dirty_take(BlkDirty *d, uint64_t *at, uint64_t most, uint64_t *ret_from,
+                    uint64_t *ret_len);
+uint64_t blk_dirty_bytes(BlkDirty *d);
 
 /* ---- policy.c, limit.c: what an operator wants done with a disk's requests ---- */
 
@@ -278,10 +318,20 @@ bool blk_limit_admit(BlkLimit *l, BlkReq *req);
 void blk_limit_hold(BlkLimit *l, bool on);  /* nothing starts: the node drains */
 void blk_limit_hurry(BlkLimit *l, bool on); /* everything starts at once */
 
+/* ---- side.c: a disk as seen from further loops; blk_side() is in lodge/block.h ---- */
+
+/* Whether @req goes to the disk that @side belongs to. Context: @side's IoThread. */
+bool blk_side_passes_on(const BlkNode *side, const BlkReq *req);
+/* From now on everything goes to @n itself: for who puts an image on top of it, or wants to see each
+ * write. Main thread, drained. */
+void blk_sides_detach(BlkNode *n);
+void blk_sides_drain(BlkNode *n, bool on);
+void blk_sides_free(BlkNode *n);
+
 /* ---- driver_table.c ---- */
 
-extern const BlkDriver blk_driver_file, blk_driver_qcow2, blk_driver_raw, blk_driver_umlcow,
-    blk_driver_vdi, blk_driver_vhd, blk_driver_vmdk;
+extern const BlkDriver blk_driver_file, blk_driver_nbd, blk_driver_qcow2, blk_driver_raw,
+    blk_driver_umlcow, blk_driver_vdi, blk_driver_vhd, blk_driver_vmdk;
 
 /* Name of the image format that @p belongs to, read by this build or not; NULL: raw. */
 const char *blk_probe_format(const BlkProbe *p);
@@ -302,6 +352,7 @@ enum {
     BLK_OPEN_UNLOCKED = 1 << 2, /* read-only, though somebody may be writing */
     BLK_OPEN_QUIET = 1 << 3,    /* no notes, no name of a disk before errors: for tools */
     BLK_OPEN_BASE_RW = 1 << 4,  /* the first base is opened for writing, for commit */
+    BLK_OPEN_FRONT = 1 << 5,    /* for a device: the image may change while it runs */
 };
 
 /* blk_open() with BLK_OPEN_* flags. @name may be NULL with QUIET. */
@@ -450,6 +501,8 @@ bool blk_meta_dirty(BlkMeta *m);
  *          without locks: true, after a warning.
  */
 bool image_lock(int fd, const char *path, bool exclusive, const char *holder, GError **error);
+/* Give it back at once; others that refer to the open file (a child, io_uring) hold it no more. */
+void image_unlock(int fd);
 
 /* ---- proto_file.c ---- */
 
@@ -496,8 +549,11 @@ struct BlkFile {
     uint64_t size;   /* bytes at open, or after the last resize */
     uint64_t dev, ino;
     uint32_t mtime;  /* seconds, low 32 bits, as UML's COW header has it */
-    bool block_device, direct, read_only, unsafe;
+    bool block_device, direct, read_only, unsafe, locked;
     uint32_t align;  /* bytes; of offsets, lengths and memory where direct */
+    uint32_t physical; /* bytes: blocks of the device, or of the file system */
+    bool remote;     /* no descriptor, a size that stays: everything goes by requests */
+    uint32_t unit;   /* bytes; remote: of offsets and lengths, below align too */
     const BlkTap *tap; /* borrowed, outlives us; NULL but in tests */
     /* any thread: what the file system turned out not to do */
     atomic_bool no_punch, no_zero_range;
@@ -522,6 +578,9 @@ typedef struct BlkFileOpen {
  */
 BlkFile *blk_file_open(const char *name, const BlkFileOpen *o, int fd, IoThread *io,
                        BlkEngine *engine, GError **error);
+/* The same open file once more, for another loop: same lock, limits and flags. Transfer full, or NULL
+ * with LODGE_ERROR_HOST. */
+BlkFile *blk_file_again(const BlkFile *f, IoThread *io, BlkEngine *engine, GError **error);
 /* Switch on O_DIRECT, when nothing but the data path touches the file any more. */
 bool blk_file_set_direct(BlkFile *f, GError **error);
 /* Plain reads and writes while opening. Return: false with LODGE_ERROR_HOST; short reads are
@@ -538,6 +597,33 @@ int blk_file_truncate(BlkFile *f, uint64_t len);
 int blk_file_length(BlkFile *f, uint64_t *ret_len);
 /* Run the whole of @req with blocking calls. Context: pool thread. Return: 0 or errno. */
 int blk_file_run(BlkReq *req);
+
+/* ---- proto_nbd.c ---- */
+
+/**
+ * blk_nbd_open() - Reach the export that the URI @o->path names, as a node
+ * Blocks until the server answers, at most NBD_CONNECT_S.
+ * Context: main thread. Return: transfer full, or NULL: LODGE_ERROR_CONFIG (the URI, a read-only
+ *          export), LODGE_ERROR_UNSUPPORTED (no libnbd, TLS, large blocks), LODGE_ERROR_HOST.
+ */
+BlkFile *blk_nbd_open(const char *name, const BlkFileOpen *o, IoThread *io, BlkEngine *engine,
+                      GError **error);
+/* Whether @path names an export and no file. */
+bool blk_is_remote(const char *path);
+
+/* ---- file_remote.c: blk_file_*_at() where BlkFile.remote ---- */
+
+/* Context: as blk_file_*_at(), and not the node's IoThread. */
+int blk_remote_read(BlkFile *f, void *buf, size_t len, uint64_t offset);
+int blk_remote_write(BlkFile *f, const void *buf, size_t len, uint64_t offset);
+int blk_remote_zero(BlkFile *f, uint64_t offset, uint64_t len);
+/* It does not grow: 0 where @len is in it, else ENOSPC. */
+int blk_remote_truncate(BlkFile *f, uint64_t len);
+
+/* ---- graph.c ---- */
+
+/* blk_wait() for a request in bytes of BlkFile.unit, below the sectors of the limits. */
+int blk_wait_bytes(BlkNode *n, BlkReq *req);
 
 /* ---- xfer.c ---- */
 

@@ -86,6 +86,8 @@ void block_map_submit(BlkNode *n, BlkReq *req);
 void block_map_limits(BlkNode *n, BlkLimits *l);
 /* Writes back and frees what this part owns. */
 void block_map_close(BlkNode *n);
+/* BlkDriver.settle */
+int block_map_settle(BlkNode *n);
 /* Write everything back. Worker, or at rest. 0 or errno. */
 int block_map_flush(BlockMap *m);
 /* The driver has changed tables or the file: forget what is cached, find the end again. At rest,

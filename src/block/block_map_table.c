@@ -337,6 +337,13 @@ int block_map_rescan(BlockMap *m)
     return block_map_ready(m);
 }
 
+int block_map_settle(BlkNode *n)
+{
+    BlockMap *m = (BlockMap *)n;
+
+    return m->meta && (atomic_load(&m->moved) || blk_meta_dirty(m->meta)) ? block_map_flush(m) : 0;
+}
+
 void block_map_close(BlkNode *n)
 {
     BlockMap *m = (BlockMap *)n;

@@ -32,6 +32,7 @@
 struct BlkUring {
     IoThread *io;           /* borrowed */
     IoWatch *watch;         /* owned */
+    IoPoll *poll;           /* owned */
     struct io_uring ring;
     bool used[FILE_SLOTS];  /* main thread only */
     bool has_table;
@@ -182,11 +183,27 @@ static void reap(void *opaque, uint32_t events)
     }
 }
 
+/* Completions are in the ring, or the kernel waits for a system call to put them there. */
+static bool uring_look(void *opaque)
+{
+    BlkUring *u = opaque;
+
+    if (!u->in_flight || (!io_uring_cq_ready(&u->ring) &&
+                          !(__atomic_load_n(u->ring.sq.kflags, __ATOMIC_RELAXED) &
+                            IORING_SQ_TASKRUN)))
+        return false;
+    reap(u, 0);
+    return true;
+}
+
+static const IoPollOps uring_poll = {.look = uring_look};
+
 BlkUring *blk_uring_new(IoThread *io, int *ret_errno)
 {
     BlkUring *u = g_new0(BlkUring, 1);
     /* Completion work waits for the next system call instead of interrupting the thread. */
-    int r = io_uring_queue_init(RING_ENTRIES, &u->ring, IORING_SETUP_COOP_TASKRUN);
+    int r = io_uring_queue_init(RING_ENTRIES, &u->ring,
+                                IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG);
 
     if (r == -EINVAL)
         r = io_uring_queue_init(RING_ENTRIES, &u->ring, 0);
@@ -206,6 +223,7 @@ BlkUring *blk_uring_new(IoThread *io, int *ret_errno)
         g_free(u);
         return NULL;
     }
+    u->poll = io_poll_new(io, &uring_poll, u);
     return u;
 }
 
@@ -213,6 +231,7 @@ void blk_uring_free(BlkUring *u)
 {
     if (!u)
         return;
+    io_poll_free(u->poll);
     io_watch_free(u->watch); /* and lets a posted uring_flush() run first */
     io_uring_queue_exit(&u->ring);
     g_free(u);

@@ -198,6 +198,17 @@ static bool qcow_attach(BlkNode *n, const BlkBaseInfo *base, GError **error)
     return true;
 }
 
+/* And whatever becomes of it, as far as this image hides it. */
+static bool qcow_base_changes(BlkNode *n, int64_t until_s, GError **error)
+{
+    return true;
+}
+
+static int qcow_settle_slot(BlkNode *n)
+{
+    return qcow_settle((BlkQcow *)n);
+}
+
 static void qcow_limits(BlkNode *n, BlkLimits *l)
 {
     BlkQcow *q = (BlkQcow *)n;
@@ -263,5 +274,7 @@ const BlkDriver blk_driver_qcow2 = {
     .set_base = qcow_set_base,
     .make_empty = qcow_make_empty,
     .describe = qcow_describe,
+    .settle = qcow_settle_slot,
+    .base_changes = qcow_base_changes,
     .snap = &qcow_snap_ops,
 };

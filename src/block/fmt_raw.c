@@ -122,7 +122,8 @@ static bool raw_resize(BlkNode *n, uint64_t size, bool shrink, GError **error)
 
     if (f->block_device)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                          "'%s': is a block device, whose size is not ours to change", f->path);
+                          "'%s': is a %s, whose size is not ours to change", f->path,
+                          f->remote ? "network block device" : "block device");
     int err = blk_file_truncate(f, size);
     return !err || lodge_fail_errno(error, err, "'%s': cannot change its size", f->path);
 }

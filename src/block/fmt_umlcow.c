@@ -16,7 +16,8 @@
  * Safety: a write completes after its bits have reached the page cache, so that a killed VM loses
  * nothing that it was told is done, as with UML; data comes first, so that no bit speaks of data
  * that was not written. When the host loses power, what was written since the last flush may be
- * lost, and such a sector may read as the old data, the new, or zeros. A bitmap write that fails is
+ * lost, and such a sector may read as the old data, the new, or zeros; a rebase, which writes what no
+ * guest wrote, asks for data on the disk before its bits (BlkReq.ordered). A bitmap write that fails is
  * an error of the request, and is tried again at each flush, which fails until it is mended.
  *
  * Spec: Linux 6.1 arch/um/drivers/ubd_kern.c, cowify_bitmap(); bit i is byte i/8, mask 1 << i%8.
@@ -62,6 +63,7 @@ typedef struct CowState {
     uint32_t outstanding; /* children */
     int err;
     bool waiting;         /* in a list of a piece */
+    bool data_synced;     /* ordered: the flush between data and bits is under way or done */
     bool synced;          /* FUA: the last flush is under way or done */
 } CowState;
 
@@ -393,6 +395,12 @@ static void commit_step(BlkCow *c, BlkReq *req)
     CowState *s = state_of(req);
     uint64_t end = req->offset + req->len;
 
+    if (!s->err && req->ordered && !s->data_synced) {
+        s->data_synced = true;
+        if (child_start(c, req, BLK_FLUSH, c->node.file, 0, 0))
+            return;
+        s->err = ENOMEM;
+    }
     while (!s->err && s->pos < end) {
         Piece *p = piece_get(c, s->pos, req);
         if (!p)
@@ -571,4 +579,5 @@ const BlkDriver blk_driver_umlcow = {
     .set_base = cow_set_base,
     .make_empty = cow_make_empty,
     .describe = cow_describe,
+    .base_changes = cow_base_changes,
 };

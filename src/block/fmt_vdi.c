@@ -208,7 +208,8 @@ static bool vdi_attach(BlkNode *n, const BlkBaseInfo *base, GError **error)
         memcmp(want, p->head + AT_MODIFY_ID, ID_BYTES) != 0)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "'%s': parent modification id at offset %u: is not that of '%s', which "
-                          "was changed since: restore it, or start a new overlay",
+                          "was changed since: restore it, or start a new overlay (after a commit "
+                          "that was cut off: lodge image rebase --unsafe, and commit again)",
                           path, AT_PARENT_MODIFY_ID, base->full);
     if (base->size > v->map.size)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
@@ -558,4 +559,5 @@ const BlkDriver blk_driver_vdi = {
     .set_base = vdi_set_base,
     .make_empty = vdi_make_empty,
     .describe = vdi_describe,
+    .settle = block_map_settle,
 };

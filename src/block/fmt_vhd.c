@@ -209,7 +209,8 @@ static bool vhd_attach(BlkNode *n, const BlkBaseInfo *base, GError **error)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "'%s': parent time at offset %u: %u is not that of '%s', %u; the parent "
                           "was changed since: restore it, or start a new overlay (if only its "
-                          "time changed: touch -d @%u)",
+                          "time changed: touch -d @%u; after a commit that was cut off: lodge "
+                          "image rebase --unsafe, and commit again)",
                           path, VHD_HEADER_AT + HD_PARENT_TIME, want, base->full,
                           vhd_time_of(base->mtime), want + VHD_EPOCH);
     return true;
@@ -236,7 +237,9 @@ static bool read_footer(BlkVhd *v, GError **error)
                           "'%s': neither a footer at offset %" G_GUINT64_FORMAT
                           " nor a copy of it at 0 has cookie and checksum right",
                           f->path, f->size - VHD_FOOTER);
-    v->bad_copy = type != VHD_FIXED && memcmp(copy, v->footer, VHD_FOOTER) != 0;
+    bool differs = type != VHD_FIXED && memcmp(copy, v->footer, VHD_FOOTER) != 0;
+    v->old_copy = differs && footer_ok(copy);
+    v->bad_copy = differs && !v->old_copy;
     if (load_be32(v->footer + FT_VERSION) >> 16 != 1)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
                           "'%s': footer: version 0x%x at offset %u is not known", f->path,
@@ -350,7 +353,7 @@ static bool vhd_open(BlkNode *n, const BlkOpenHow *how, BlkBaseRef *ret_base, GE
     /* XenServer's tools keep a map of full blocks behind the table. */
     if (memcmp(v->footer + FT_CREATOR, "tap", 4) == 0)
         m->floor = MAX(m->floor, align_down(file_of(v)->size - VHD_FOOTER, BLK_SECTOR));
-    if (v->no_tail && !n->read_only && !how->for_check)
+    if ((v->no_tail || v->old_copy) && !n->read_only && !how->for_check)
         atomic_store(&m->moved, true); /* so that the next flush writes one */
     return load_be32(v->footer + FT_TYPE) != VHD_DIFFERENCING || read_locators(v, ret_base, error);
 }
@@ -361,6 +364,9 @@ int vhd_settle(BlockMap *m)
     int err = blk_file_write_at(file_of(v), v->footer, VHD_FOOTER, m->end);
 
     v->no_tail = v->no_tail && err;
+    if (!err && v->old_copy)
+        err = blk_file_write_at(file_of(v), v->footer, VHD_FOOTER, 0);
+    v->old_copy = v->old_copy && err;
     return err;
 }
 
@@ -381,4 +387,5 @@ const BlkDriver blk_driver_vhd = {
     .set_base = vhd_set_base,
     .make_empty = vhd_make_empty,
     .describe = vhd_describe,
+    .settle = block_map_settle,
 };

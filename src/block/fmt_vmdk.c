@@ -95,7 +95,8 @@ static bool vmdk_attach(BlkNode *n, const BlkBaseInfo *base, GError **error)
     return lodge_fail(error, LODGE_ERROR_CONFIG,
                       "'%s': parentCID %08x at offset %" G_GUINT64_FORMAT
                       ": is not the CID %08x of '%s'; it is another image or was changed since: "
-                      "restore it, or start a new overlay",
+                      "restore it, or start a new overlay (after a commit that was cut off: "
+                      "lodge image rebase --unsafe, and commit again)",
                       file_of(v)->path, v->text.parent_cid, v->text_at, p->text.cid, base->full);
 }
 
@@ -431,4 +432,5 @@ const BlkDriver blk_driver_vmdk = {
     .set_base = vmdk_set_base,
     .make_empty = vmdk_make_empty,
     .describe = vmdk_describe,
+    .settle = block_map_settle,
 };

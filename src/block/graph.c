@@ -11,6 +11,10 @@
  * the stack: a completion from inside one is put off to a posted call. (2) in_flight counts
  * requests from the driver's submit until their done has returned. (3) With drained > 0 no request
  * starts but those of the one who drains (BLK_REQ_THROUGH); they wait in order.
+ *
+ * What a device has is the front of a disk (front.c), a node that stays while images come and go
+ * below it. A request is in flight for the front and for the image on top; when the front is idle,
+ * so is the image, but for requests that were sent to it by itself.
  */
 #include <errno.h>
 #include <string.h>
@@ -43,6 +47,9 @@ BlkNode *blk_node_new(const BlkDriver *drv, const char *name, IoThread *io, BlkE
 void blk_node_ready(BlkNode *n)
 {
     n->drv->limits(n, &n->limits);
+    if (!n->limits.physical && n->file)
+        n->limits.physical = n->file->limits.physical;
+    n->limits.physical = MAX(n->limits.physical, n->limits.align);
 }
 
 void blk_node_free(BlkNode *n)
@@ -52,6 +59,7 @@ void blk_node_free(BlkNode *n)
     blk_worker_free(n->worker);
     blk_policy_free(n->policy);
     n->drv->close(n);
+    blk_node_free(n->top);
     blk_node_free(n->file);
     blk_node_free(n->base);
     blk_engine_unref(n->engine);
@@ -70,12 +78,14 @@ const char *blk_name(const BlkNode *n)
 
 const char *blk_format(const BlkNode *n)
 {
-    return n->drv->name;
+    return blk_top((BlkNode *)n)->drv->name;
 }
 
 const char *blk_engine(const BlkNode *n)
 {
-    return blk_engine_kind(n->engine);
+    while (n->file)
+        n = n->file;
+    return n->drv == &blk_driver_nbd ? n->drv->name : blk_engine_kind(n->engine);
 }
 
 void blk_limits(BlkNode *n, BlkLimits *ret_limits)
@@ -108,15 +118,30 @@ static void leave(BlkNode *n)
     }
 }
 
+/* @req is over for the disk @n and the image @image on top of it, which may be the same. */
+static void leave_both(BlkNode *n, BlkNode *image)
+{
+    if (image != n)
+        leave(image);
+    leave(n);
+}
+
+static bool is_change(const BlkReq *req)
+{
+    return req->op == BLK_WRITE || req->op == BLK_DISCARD || req->op == BLK_ZERO;
+}
+
 static void finish(BlkReq *req, int err)
 {
-    BlkNode *n = req->node;
+    BlkNode *image = req->node, *n = req->front ? req->front : image;
 
+    if (n->dirty && is_change(req) && !(req->flags & BLK_REQ_REFUSED))
+        blk_dirty_set(n->dirty, req->offset, req->len); /* failed ones may have written a part */
     if (req->flags & BLK_REQ_ZEROED)
         req->op = BLK_WRITE;
     if (err && n->policy && !(req->flags & (BLK_REQ_THROUGH | BLK_REQ_REFUSED)) &&
         blk_policy_keeps(n->policy, req, &err)) {
-        leave(n);
+        leave_both(n, image);
         return;
     }
     unsigned op = req->op;
@@ -128,7 +153,7 @@ static void finish(BlkReq *req, int err)
             atomic_fetch_add_explicit(&n->bytes[op], req->len, memory_order_relaxed);
     }
     req->done(req, err);
-    leave(n);
+    leave_both(n, image);
 }
 
 static void run_late(void *opaque)
@@ -178,9 +203,15 @@ void blk_start(BlkNode *n, BlkReq *req)
     n->in_submit--;
 }
 
+static void submit_any(BlkNode *n, BlkReq *req, uint8_t flags);
+
 /* Context: the IoThread. */
 static void enter(BlkNode *n, BlkReq *req)
 {
+    if (n->side_of && !(req->flags & BLK_REQ_REFUSED) && blk_side_passes_on(n, req)) {
+        submit_any(n->side_of, req, req->flags & BLK_REQ_THROUGH);
+        return;
+    }
     if (n->drained && !(req->flags & BLK_REQ_THROUGH)) {
         req->next = NULL;
         *n->parked_tail = req;
@@ -237,7 +268,7 @@ static bool iov_sum_is(const BlkReq *req)
 }
 
 /* Return: 0, or the errno of the breach. */
-static int check(const BlkNode *n, const BlkReq *req)
+static int check(const BlkNode *n, const BlkReq *req, uint8_t flags)
 {
     const BlkLimits *l = &n->limits;
 
@@ -261,7 +292,7 @@ static int check(const BlkNode *n, const BlkReq *req)
     default:
         return EINVAL;
     }
-    if ((req->offset | req->len) & (l->align - 1))
+    if ((req->offset | req->len) & (l->align - 1) && !(flags & BLK_REQ_BYTES))
         return EINVAL;
     if (!range_within(req->offset, req->len, l->size))
         return EIO;
@@ -272,9 +303,10 @@ static int check(const BlkNode *n, const BlkReq *req)
 
 static void submit_any(BlkNode *n, BlkReq *req, uint8_t flags)
 {
-    int err = check(n, req);
+    int err = check(n, req, flags);
 
     req->node = n;
+    req->front = NULL;
     req->flags = flags;
     if (err) {
         req->flags |= BLK_REQ_REFUSED;
@@ -318,7 +350,7 @@ static void wait_done(BlkReq *req, int err)
     g_mutex_unlock(&w->mutex);
 }
 
-int blk_wait(BlkNode *n, BlkReq *req)
+static int wait_with(BlkNode *n, BlkReq *req, uint8_t flags)
 {
     Waiter w = {0};
 
@@ -326,7 +358,7 @@ int blk_wait(BlkNode *n, BlkReq *req)
     g_cond_init(&w.cond);
     req->done = wait_done;
     req->opaque = &w;
-    submit_any(n, req, BLK_REQ_THROUGH);
+    submit_any(n, req, flags | BLK_REQ_THROUGH);
     g_mutex_lock(&w.mutex);
     while (!w.done)
         g_cond_wait(&w.cond, &w.mutex);
@@ -334,6 +366,16 @@ int blk_wait(BlkNode *n, BlkReq *req)
     g_mutex_clear(&w.mutex);
     g_cond_clear(&w.cond);
     return w.err;
+}
+
+int blk_wait(BlkNode *n, BlkReq *req)
+{
+    return wait_with(n, req, 0);
+}
+
+int blk_wait_bytes(BlkNode *n, BlkReq *req)
+{
+    return wait_with(n, req, BLK_REQ_BYTES);
 }
 
 static int transfer(BlkNode *n, BlkOp op, void *buf, uint64_t offset, size_t len)
@@ -375,6 +417,7 @@ static void drain_enter(void *opaque)
 
 void blk_drain_begin(BlkNode *n)
 {
+    blk_sides_drain(n, true);
     io_thread_call(n->io, drain_enter, n);
     g_mutex_lock(&n->idle_mutex);
     while (!n->idle)
@@ -403,6 +446,7 @@ static void drain_leave(void *opaque)
 void blk_drain_end(BlkNode *n)
 {
     io_thread_call(n->io, drain_leave, n);
+    blk_sides_drain(n, false);
 }
 
 /* ---- limits and errors ---- */
@@ -441,6 +485,8 @@ static void retry_here(void *opaque)
         BlkReq *next = req->next;
         if (o->on) {
             req->flags |= BLK_REQ_REFUSED; /* its error is in the slot, and is not kept again */
+            req->node = n;
+            req->front = NULL;
             n->in_flight++;
             complete_late(req, (int)req->scratch[ERROR_SLOT]);
         } else {
@@ -465,8 +511,10 @@ void blk_close(BlkNode *n)
 {
     if (!n)
         return;
+    blk_front_end(n);
     blk_hurry(n, true); /* what waits is done, with its error where it has one */
     blk_retry(n, true);
+    blk_sides_free(n);
     blk_drain_begin(n);
     io_thread_call(n->io, nothing, NULL); /* what was posted for the node has run after this */
     blk_node_free(n);
@@ -478,5 +526,14 @@ void blk_stats(BlkNode *n, BlkStats *ret_stats)
         ret_stats->ops[i] = atomic_load_explicit(&n->ops[i], memory_order_relaxed);
         ret_stats->bytes[i] = atomic_load_explicit(&n->bytes[i], memory_order_relaxed);
         ret_stats->errors[i] = atomic_load_explicit(&n->errors[i], memory_order_relaxed);
+    }
+    for (unsigned i = 0; n->sides && i < n->sides->len; i++) {
+        BlkStats s;
+        blk_stats(g_ptr_array_index(n->sides, i), &s);
+        for (unsigned op = 0; op < G_N_ELEMENTS(n->ops); op++) {
+            ret_stats->ops[op] += s.ops[op];
+            ret_stats->bytes[op] += s.bytes[op];
+            ret_stats->errors[op] += s.errors[op];
+        }
     }
 }

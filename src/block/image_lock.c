@@ -162,3 +162,10 @@ bool image_lock(int fd, const char *path, bool exclusive, const char *holder, GE
         return lodge_fail_errno(error, err, "'%s': cannot lock", path);
     }
 }
+
+void image_unlock(int fd)
+{
+    struct flock l = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+    (void)fcntl(fd, F_OFD_SETLK, &l); /* it goes with the file at the latest */
+}

@@ -256,6 +256,30 @@ static bool fill(const ConvertArgs *a, BlkNode *from, BlkNode *to, CopyResult *r
     return image_copy(&p, ret_result, error) && flush(to, error);
 }
 
+/* The target is on a server: it is written over, in place. */
+static bool fill_remote(const ConvertArgs *a, BlkNode *from, IoThread *io,
+                        CopyResult *ret_result, GError **error)
+{
+    BlkOptions o = {.file = a->to.file, .format = "raw"};
+    CopyPlan p = {.from = from, .progress = a->progress};
+
+    if (a->to.base || a->compress || (a->to.format && strcmp(a->to.format, "raw") != 0))
+        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                          "'%s': is on a server, where only a raw disk can be written", o.file);
+    if (!a->to.overwrite)
+        return lodge_fail(error, LODGE_ERROR_EXISTS,
+                          "'%s': is there already; --force writes over it", o.file);
+    g_autoptr(BlkNode) to = blk_open_flags(NULL, &o, BLK_OPEN_QUIET, io, error);
+    if (!to)
+        return false;
+    if (to->limits.size < from->limits.size)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "'%s': has %" G_GUINT64_FORMAT " bytes, less than the source's "
+                          "%" G_GUINT64_FORMAT, o.file, to->limits.size, from->limits.size);
+    p.to = to;
+    return image_copy(&p, ret_result, error) && flush(to, error);
+}
+
 bool image_convert(const ConvertArgs *a, IoThread *io_from, IoThread *io_to,
                    CopyResult *ret_result, GError **error)
 {
@@ -266,6 +290,8 @@ bool image_convert(const ConvertArgs *a, IoThread *io_from, IoThread *io_to,
 
     if (!from)
         return false;
+    if (blk_is_remote(make.file))
+        return fill_remote(a, from, io_to, ret_result, error);
     uint64_t size = blk_base_info(from, NULL, NULL).size; /* exact, for raw */
     if (!make.size && !make.base)
         make.size = size;
@@ -292,17 +318,17 @@ bool image_convert(const ConvertArgs *a, IoThread *io_from, IoThread *io_to,
 
 /* ---- commit ---- */
 
-/* The base was written: what the overlay records of it follows. */
-static bool follow_base(BlkNode *n, GError **error)
+bool image_follow_base(BlkNode *n, GError **error)
 {
     BlkFile *base = blk_file_under(n->base);
     struct stat st;
 
-    if (!n->drv->set_base)
+    if (!n->drv->set_base || !(n->drv->flags & BLK_DRV_CHECKS_BASE))
         return true;
-    if (stat(base->path, &st) < 0)
+    if (!base->remote && stat(base->path, &st) < 0)
         return lodge_fail_errno(error, errno, "'%s': cannot stat", base->path);
-    base->mtime = (uint32_t)st.st_mtime;
+    if (!base->remote)
+        base->mtime = (uint32_t)st.st_mtime;
     BlkBaseInfo info = blk_base_info(n->base, n->ref.path, base->path);
     blk_drain_begin(n);
     bool ok = n->drv->set_base(n, &info, error);
@@ -320,7 +346,7 @@ bool image_commit(BlkNode *n, bool keep, const ImageProgress *progress, CopyResu
     if (n->base->limits.size < n->limits.size &&
         !image_resize(n->base, n->limits.size, false, error))
         return false;
-    if (!image_copy(&p, ret_result, error) || !flush(n->base, error) || !follow_base(n, error))
+    if (!image_copy(&p, ret_result, error) || !flush(n->base, error) || !image_follow_base(n, error))
         return false;
     if (keep || !n->drv->make_empty)
         return flush(n, error);
@@ -362,12 +388,13 @@ static BlkNode *open_new_base(const RebaseArgs *a, IoThread *io, GError **error)
 
 bool image_rebase(const RebaseArgs *a, IoThread *io, CopyResult *ret_result, GError **error)
 {
-    BlkOptions o = {.file = a->file, .format = a->format, .base_format = a->old_base_format};
+    BlkOptions o = {.file = a->file, .format = a->format, .base_format = a->old_base_format,
+                    .tap = a->tap};
     unsigned flags = BLK_OPEN_QUIET | (a->unsafe ? BLK_OPEN_NO_BASE : 0);
     g_autoptr(BlkNode) base = NULL;
     BlkBaseInfo info = {0};
     struct stat st;
-    bool gone = a->base && a->unsafe && stat(a->base, &st) < 0;
+    bool gone = a->base && a->unsafe && !blk_is_remote(a->base) && stat(a->base, &st) < 0;
 
     if (a->base && !gone && !(base = open_new_base(a, io, error)))
         return false;
@@ -387,6 +414,7 @@ bool image_rebase(const RebaseArgs *a, IoThread *io, CopyResult *ret_result, GEr
         info = (BlkBaseInfo){.path = record, .full = a->base,
                              .format = a->base_format ? a->base_format : "raw"};
     CopyPlan p = {.from = n, .to = n, .unlike = base, .diff = true, .below_only = true,
+                  .ordered = true,
                   .progress = a->progress};
     if (!n->drv->set_base)
         return cannot(n, "record another base", error);

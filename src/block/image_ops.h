@@ -36,6 +36,7 @@ typedef struct CopyPlan {
     bool compress;
     bool top_only;       /* only what the top image of @from has itself */
     bool below_only;     /* only what it has not */
+    bool ordered;        /* see BlkReq */
     const ImageProgress *progress; /* or NULL */
 } CopyPlan;
 
@@ -70,12 +71,16 @@ bool image_convert(const ConvertArgs *a, IoThread *io_from, IoThread *io_to,
 bool image_commit(BlkNode *n, bool keep, const ImageProgress *progress, CopyResult *ret_result,
                   GError **error);
 
+/* The base was written: what the overlay @n records of it follows. */
+bool image_follow_base(BlkNode *n, GError **error);
+
 typedef struct RebaseArgs {
     const char *file, *format;
     const char *old_base_format; /* where the image does not say it */
     const char *base, *base_format; /* NULL: none from now on */
     bool unsafe; /* only the reference changes */
     const ImageProgress *progress;
+    const BlkTap *tap; /* for tests: see BlkOptions */
 } RebaseArgs;
 
 bool image_rebase(const RebaseArgs *a, IoThread *io, CopyResult *ret_result, GError **error);

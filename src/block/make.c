@@ -50,9 +50,9 @@ static char *relative_path(const char *from, const char *to)
 
 char *blk_record_path(const BlkDriver *drv, const char *image, const char *path)
 {
-    char *full = absolute_path(path);
+    char *full = blk_is_remote(path) ? g_strdup(path) : absolute_path(path);
 
-    if (drv->flags & BLK_DRV_ABSOLUTE_BASE || g_path_is_absolute(path))
+    if (blk_is_remote(path) || drv->flags & BLK_DRV_ABSOLUTE_BASE || g_path_is_absolute(path))
         return full;
     g_autofree char *self = absolute_path(image);
     char *relative = relative_path(self, full);
@@ -111,6 +111,7 @@ typedef struct Making {
     const char *path;
     const char *base_path; /* as the operator gave it */
     BlkNode *base;         /* taken over; NULL: none */
+    bool keep_base;        /* on failure the base stays the caller's */
     uint64_t size;
     GHashTable *options;
     const char *what;    /* for messages */
@@ -141,10 +142,12 @@ static BlkNode *make_open(BlkOpener *op, const Making *m, GPtrArray **ret_files,
             f = opener_file(op, m->path, ROLE_EMPTY_OK, fd, error);
     }
     if (!f) {
-        blk_node_free(m->base);
+        if (!m->keep_base)
+            blk_node_free(m->base);
         return NULL;
     }
-    OpenImage im = {.drv = m->drv, .cache = op->o->cache, .base = m->base};
+    OpenImage im = {.drv = m->drv, .cache = op->o->cache, .base = m->base,
+                    .keep_base = m->keep_base};
     op->making = files;
     BlkNode *n = opener_image(op, f, &im, error);
     op->making = NULL;
@@ -203,6 +206,12 @@ BlkNode *blk_make_begin(const BlkMake *m, BlkCache cache, IoThread *io, GPtrArra
     g_autoptr(GHashTable) options = drv ? create_options(drv, m->options, error) : NULL;
     if (!options)
         return NULL;
+    if (blk_is_remote(m->file)) {
+        lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                   "'%s': is on a server, where no image can be made; lodge image convert --force "
+                   "writes into one that is there", m->file);
+        return NULL;
+    }
     if (stat(m->file, &st) == 0 && (!m->overwrite || !S_ISREG(st.st_mode))) {
         lodge_fail(error, m->overwrite ? LODGE_ERROR_CONFIG : LODGE_ERROR_EXISTS, "'%s': %s",
                    m->file, m->overwrite ? "is no regular file" : "is there already");
@@ -272,6 +281,19 @@ BlkNode *opener_new_overlay(BlkOpener *op, bool *ret_exists, GError **error)
     if (n)
         lodge_note("disk %s: made '%s' as an overlay of '%s'", op->name, o->file, o->base);
     return n;
+}
+
+BlkNode *opener_live_overlay(BlkOpener *op, BlkNode *base, GPtrArray **ret_files, GError **error)
+{
+    const BlkDriver *drv = maker(op->o->format, true, error);
+    g_autoptr(GHashTable) none = g_hash_table_new(g_str_hash, g_str_equal);
+    g_autofree char *path = absolute_path(blk_file_under(base)->path);
+
+    if (!drv)
+        return NULL;
+    Making m = {.drv = drv, .path = op->o->file, .base_path = path, .base = base,
+                .keep_base = true, .options = none, .what = "overlay"};
+    return make_open(op, &m, ret_files, error);
 }
 
 BlkNode *opener_snapshot(BlkOpener *op, BlkNode *lower, GError **error)

@@ -42,11 +42,17 @@ BlkFile *opener_file(BlkOpener *op, const char *path, unsigned role, int fd, GEr
     return f;
 }
 
-/* What writes by sectors cannot be had where blocks are larger and the host's cache is not used. */
+/* What writes by sectors cannot be had where blocks are larger and no cache is in between. */
 static bool check_blocks(const BlkFile *f, const BlkDriver *drv, GError **error)
 {
-    return f->align == BLK_SECTOR || drv == &blk_driver_raw ||
-           lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+    if (f->align == BLK_SECTOR || drv == &blk_driver_raw)
+        return true;
+    if (f->remote)
+        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                          "'%s': its server takes blocks of %u bytes, and format %s writes by %u; "
+                          "let the server read the format, and use it as raw",
+                          f->path, f->align, drv->name, BLK_SECTOR);
+    return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
                       "'%s': its device has blocks of %u bytes, and format %s writes by %u; leave "
                       "cache=none out",
                       f->path, f->align, drv->name, BLK_SECTOR);
@@ -54,6 +60,8 @@ static bool check_blocks(const BlkFile *f, const BlkDriver *drv, GError **error)
 
 static bool go_direct(BlkOpener *op, BlkFile *f, const BlkDriver *drv, GError **error)
 {
+    if (f->remote)
+        return check_blocks(f, drv, error);
     return op->o->cache != BLK_CACHE_NONE || f->unsafe ||
            (blk_file_set_direct(f, error) && check_blocks(f, drv, error));
 }
@@ -76,7 +84,7 @@ BlkBaseInfo blk_base_info(BlkNode *n, const char *path, const char *full)
 
 char *blk_base_path(const char *image, const char *path)
 {
-    if (g_path_is_absolute(path))
+    if (g_path_is_absolute(path) || blk_is_remote(path))
         return g_strdup(path);
     g_autofree char *dir = g_path_get_dirname(image);
     return strcmp(dir, ".") == 0 ? g_strdup(path) : g_build_filename(dir, path, NULL);
@@ -90,6 +98,11 @@ BlkFile *blk_open_beside(BlkNode *n, const BlkOpenHow *how, const char *path, GE
     struct stat st;
     int fd = -1;
 
+    if (blk_is_remote(path)) {
+        lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': a part of an image cannot be elsewhere",
+                   path);
+        return NULL;
+    }
     for (guint i = 0; op->making && i < op->making->len; i++) {
         const BlkNewFile *nf = g_ptr_array_index(op->making, i);
         if (strcmp(nf->path, full) == 0)
@@ -197,7 +210,8 @@ BlkNode *opener_base(BlkOpener *op, const char *path, const char *said, GError *
         op->depth--;
         return NULL;
     }
-    OpenImage im = {.drv = drv, .cache = op->o->cache, .read_only = role & ROLE_READ};
+    OpenImage im = {.drv = drv, .cache = op->o->cache, .read_only = role & ROLE_READ,
+                    .guessed = !said && role & ROLE_READ};
     BlkNode *n = opener_image(op, f, &im, error);
     op->depth--;
     return n;
@@ -208,6 +222,13 @@ static bool check_recorded(const BlkNode *n, const char *full, GError **error)
 {
     struct stat st;
 
+    if (blk_is_remote(full))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "'%s': %s at offset %" G_GUINT64_FORMAT
+                          " names '%s', which is on another host or in another program; if that "
+                          "is meant, give base=%s",
+                          blk_file_under((BlkNode *)n)->path, n->ref.field, n->ref.offset, full,
+                          full);
     if (stat(full, &st) < 0 || S_ISREG(st.st_mode))
         return true; /* what is missing is told of by who opens it */
     return lodge_fail(error, LODGE_ERROR_CONFIG,
@@ -221,6 +242,8 @@ static bool same_file(const char *path, const BlkFile *f, bool *ret_there)
 {
     struct stat st;
 
+    if (blk_is_remote(path)) /* whether it is there still is not to be known */
+        return *ret_there = strcmp(path, f->path) == 0;
     *ret_there = stat(path, &st) == 0;
     return *ret_there && st.st_dev == f->dev && st.st_ino == f->ino;
 }
@@ -312,6 +335,7 @@ BlkNode *opener_image(BlkOpener *op, BlkFile *f, const OpenImage *im, GError **e
 
     n->file = &f->node;
     n->read_only = im->read_only;
+    n->guessed = im->guessed;
     ok = !im->drv->open || im->drv->open(n, &how, &n->ref, error);
     if (im->base) {
         n->base = im->base; /* before it is looked at: freed with @n */
@@ -321,6 +345,8 @@ BlkNode *opener_image(BlkOpener *op, BlkFile *f, const OpenImage *im, GError **e
     }
     ok = ok && go_direct(op, f, im->drv, error);
     if (!ok) {
+        if (im->keep_base)
+            n->base = NULL;
         blk_node_free(n);
         return NULL;
     }
@@ -375,7 +401,7 @@ static BlkNode *open_all(BlkOpener *op, GError **error)
     const BlkOptions *o = op->o;
     struct stat st;
     BlkNode *n = NULL;
-    bool missing = o->base && stat(o->file, &st) < 0 && errno == ENOENT;
+    bool missing = o->base && !blk_is_remote(o->file) && stat(o->file, &st) < 0 && errno == ENOENT;
     bool exists = false;
 
     if (missing && o->snapshot) { /* nothing to keep, so nothing is made */
@@ -402,6 +428,8 @@ BlkNode *blk_open_flags(const char *name, const BlkOptions *o, unsigned flags, I
         if (engine)
             n = open_all(&op, error);
     }
+    if (n && flags & BLK_OPEN_FRONT)
+        n = blk_front_new(n, o);
     if (n) {
         g_autoptr(GError) why = NULL;
         n->policy = blk_policy_new(n, o, &why);
@@ -418,5 +446,5 @@ BlkNode *blk_open_flags(const char *name, const BlkOptions *o, unsigned flags, I
 
 BlkNode *blk_open(const char *name, const BlkOptions *o, IoThread *io, GError **error)
 {
-    return blk_open_flags(name, o, 0, io, error);
+    return blk_open_flags(name, o, BLK_OPEN_FRONT, io, error);
 }

@@ -28,6 +28,7 @@ typedef struct OpenImage {
     bool read_only, guessed;
     BlkCache cache;
     BlkNode *base; /* taken over in every case: the base to use; NULL: the recorded one */
+    bool keep_base; /* on failure the base stays the caller's */
 } OpenImage;
 
 enum { ROLE_READ = 1 << 0, ROLE_BASE = 1 << 1, ROLE_EMPTY_OK = 1 << 2 };
@@ -45,6 +46,9 @@ BlkNode *opener_existing(BlkOpener *op, bool read_only, GError **error);
 /* The overlay that @op's file and base ask for. NULL with *ret_exists: it has come to be meanwhile,
  * and no error is set. */
 BlkNode *opener_new_overlay(BlkOpener *op, bool *ret_exists, GError **error);
+/* The overlay @op->o->file in the format given there, over the open @base, which it takes over only
+ * if all goes well; it gets its name by blk_make_finish(). */
+BlkNode *opener_live_overlay(BlkOpener *op, BlkNode *base, GPtrArray **ret_files, GError **error);
 /* A disk whose writes are forgotten: an overlay without a name. @lower is taken over. */
 BlkNode *opener_snapshot(BlkOpener *op, BlkNode *lower, GError **error);
 

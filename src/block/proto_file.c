@@ -33,6 +33,7 @@
 
 #define ZERO_CHUNK ((size_t)64 << 10) /* of the buffer when zeros are written by hand */
 #define DIRECT_PROBE_BYTES 4096u
+#define PHYSICAL_MAX 4096u
 
 static BlkFile *file_of(BlkNode *n)
 {
@@ -46,6 +47,7 @@ static void file_limits(BlkNode *n, BlkLimits *l)
     l->size = align_up(f->size, f->align);
     l->discard_max = f->read_only ? 0 : BLK_DISCARD_MAX;
     l->align = f->align;
+    l->physical = f->physical;
     l->block = 4096;
     l->max_iov = BLK_MAX_IOV;
     l->read_only = f->read_only;
@@ -84,6 +86,8 @@ static void file_close(BlkNode *n)
     }
     if (f->meta_fd >= 0 && f->meta_fd != f->fd)
         close(f->meta_fd);
+    if (f->locked)
+        image_unlock(f->fd); /* io_uring refers to the file for a while after it is closed */
     if (f->fd >= 0)
         close(f->fd);
     g_free(f->path);
@@ -355,8 +359,11 @@ static bool check_kind(BlkFile *f, bool empty_ok, GError **error)
     f->dev = st.st_dev;
     f->ino = st.st_ino;
     f->mtime = (uint32_t)st.st_mtime;
+    f->physical = (uint32_t)st.st_blksize;
     if (S_ISBLK(st.st_mode)) {
         f->block_device = true;
+        if (ioctl(f->fd, BLKPBSZGET, &f->physical) < 0)
+            f->physical = BLK_SECTOR;
         if (ioctl(f->fd, BLKGETSIZE64, &f->size) < 0)
             return lodge_fail_errno(error, errno, "'%s': cannot get the device's size", f->path);
     } else if (S_ISREG(st.st_mode)) {
@@ -369,6 +376,9 @@ static bool check_kind(BlkFile *f, bool empty_ok, GError **error)
                           : S_ISCHR(st.st_mode)  ? "character device"
                                                  : "socket");
     }
+    /* What would make no sense, or is a network's favourite, is a page. */
+    if (!is_power_of_two(f->physical) || f->physical < BLK_SECTOR || f->physical > PHYSICAL_MAX)
+        f->physical = PHYSICAL_MAX;
     if (f->size == 0 && !empty_ok)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "'%s': is empty; %s", f->path,
@@ -382,6 +392,8 @@ static bool check_kind(BlkFile *f, bool empty_ok, GError **error)
 BlkFile *blk_file_open(const char *name, const BlkFileOpen *o, int fd, IoThread *io,
                        BlkEngine *engine, GError **error)
 {
+    if (fd < 0 && blk_is_remote(o->path))
+        return blk_nbd_open(name, o, io, engine, error);
     BlkNode *n = blk_node_new(&blk_driver_file, name, io, engine);
     BlkFile *f = file_of(n);
     bool given = fd >= 0;
@@ -397,6 +409,7 @@ BlkFile *blk_file_open(const char *name, const BlkFileOpen *o, int fd, IoThread 
         blk_node_free(n);
         return NULL;
     }
+    f->locked = !o->no_lock && !given;
     if (!given) /* a plain file does not care, an engine might */
         (void)fcntl(f->fd, F_SETFL, fcntl(f->fd, F_GETFL) & ~O_NONBLOCK);
     if (engine->uring)
@@ -405,11 +418,46 @@ BlkFile *blk_file_open(const char *name, const BlkFileOpen *o, int fd, IoThread 
     return f;
 }
 
+BlkFile *blk_file_again(const BlkFile *f, IoThread *io, BlkEngine *engine, GError **error)
+{
+    BlkNode *n = blk_node_new(&blk_driver_file, f->node.name, io, engine);
+    BlkFile *g = file_of(n);
+
+    g->path = g_strdup(f->path);
+    g->fd_slot = g->meta_slot = -1;
+    g->size = f->size;
+    g->dev = f->dev;
+    g->ino = f->ino;
+    g->mtime = f->mtime;
+    g->block_device = f->block_device;
+    g->direct = f->direct;
+    g->read_only = f->read_only;
+    g->unsafe = f->unsafe;
+    g->align = f->align;
+    g->physical = f->physical;
+    g->fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
+    g->meta_fd = f->meta_fd == f->fd ? g->fd : fcntl(f->meta_fd, F_DUPFD_CLOEXEC, 0);
+    if (g->fd < 0 || g->meta_fd < 0) {
+        lodge_fail_errno(error, errno, "'%s': cannot have another descriptor of it", f->path);
+        blk_node_free(n);
+        return NULL;
+    }
+    if (engine->uring) {
+        g->fd_slot = blk_uring_add_file(engine->uring, g->fd);
+        g->meta_slot =
+            g->meta_fd == g->fd ? g->fd_slot : blk_uring_add_file(engine->uring, g->meta_fd);
+    }
+    blk_node_ready(n);
+    return g;
+}
+
 bool blk_file_set_direct(BlkFile *f, GError **error)
 {
     g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", f->fd);
     void *buf = NULL;
 
+    if (f->remote) /* what the other side caches is its own matter */
+        return true;
     f->meta_fd = open(self, (f->read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     if (f->meta_fd < 0)
         return lodge_fail_errno(error, errno, "'%s': cannot open it twice", f->path);
@@ -449,6 +497,8 @@ int blk_file_read_at(BlkFile *f, void *buf, size_t len, uint64_t offset)
 
     if (!range_within(offset, len, INT64_MAX))
         return EINVAL;
+    if (f->remote)
+        return blk_remote_read(f, buf, len, offset);
     int err = tap_before(f, BLK_TAP_READ, offset, len, &mark);
     if (err)
         return err;
@@ -474,6 +524,8 @@ int blk_file_write_at(BlkFile *f, const void *buf, size_t len, uint64_t offset)
 
     if (!range_within(offset, len, INT64_MAX))
         return EFBIG;
+    if (f->remote)
+        return blk_remote_write(f, buf, len, offset);
     int err = tap_before(f, BLK_TAP_WRITE, offset, len, &mark);
     if (err)
         return err;
@@ -497,6 +549,8 @@ int blk_file_zero_at(BlkFile *f, uint64_t offset, uint64_t len)
 
     if (err || !len)
         return err;
+    if (f->remote)
+        return blk_remote_zero(f, offset, len);
     if (offset + len > end) /* hole punching keeps the length */
         err = blk_file_truncate(f, offset + len);
     if (offset >= end || err)
@@ -514,6 +568,8 @@ int blk_file_sync(BlkFile *f)
 
     if (f->unsafe || f->read_only)
         return 0;
+    if (f->remote)
+        return blk_flush(&f->node);
     int err = tap_before(f, BLK_TAP_SYNC, 0, 0, &mark);
     if (!err && fdatasync(f->meta_fd) < 0)
         err = errno;
@@ -523,6 +579,8 @@ int blk_file_sync(BlkFile *f)
 int blk_file_truncate(BlkFile *f, uint64_t len)
 {
     uint64_t mark = 0;
+    if (f->remote)
+        return blk_remote_truncate(f, len);
     int err = tap_before(f, BLK_TAP_TRUNCATE, 0, len, &mark);
 
     if (!err && ftruncate(f->meta_fd, len) < 0)

@@ -42,6 +42,7 @@
 #define QCOW_SNAP_TABLE_MAX ((uint64_t)16 << 20)
 #define QCOW_SNAP_EXTRA_MAX 1024u
 #define QCOW_NAME_MAX 1023u
+#define QCOW_HEADER_PUT_MAX BLK_SECTOR /* bytes of fields that are changed at once */
 #define QCOW_BLOCK 4096u /* of tables kept in memory; smaller clusters: one cluster */
 
 /* incompatible_features */
@@ -152,6 +153,11 @@ typedef struct BlkQcow {
     uint64_t fresh_from; /* bytes: from here on the file was never written to */
     GArray *freed;      /* owned; QcowFreed */
     QcowPacker *packer; /* owned */
+    /* Header fields that are to be as they were, where a change of them failed: until that is
+     * written the disk may have either. */
+    uint8_t redo[QCOW_HEADER_PUT_MAX];
+    uint64_t redo_at;
+    size_t redo_len; /* 0: none */
 
     /* any thread: which requests may still use clusters that tables have let go of */
     atomic_uint_fast64_t epoch;
@@ -193,8 +199,16 @@ uint64_t qcow_l1_need(uint64_t size, unsigned cluster_bits, bool extended);
  * unknown extensions of @old (a first cluster, or NULL). Sets h->backing_*. */
 bool qcow_header_build(QcowHeader *h, const char *base, const char *format, const uint8_t *old,
                        uint8_t *buf, const char *path, GError **error);
-/* Write header fields, which lie in one sector, and sync. Return: 0 or errno. */
+/* Record @base under @format, or none with NULL, in the image whose first cluster is @old: a name in
+ * a place of its own, then one sector that refers to it. False: the header has no room for that.
+ * *ret_err: 0 or errno. Changes @h and @old. */
+bool qcow_header_patch(BlkQcow *q, QcowHeader *h, const char *base, const char *format,
+                       uint8_t *old, int *ret_err);
+/* Write header fields, which lie in one sector, and sync. Return: 0 or errno, and then they are, or
+ * will be before the next flush ends well, what they were. Worker. */
 int qcow_header_put(BlkQcow *q, uint64_t at, const void *buf, size_t len);
+/* Undo a change that failed and could not be undone yet. Return: 0 or errno. Worker. */
+int qcow_header_redo(BlkQcow *q);
 int qcow_set_incompatible(BlkQcow *q, uint64_t bits);
 
 /* ---- fmt_qcow2.c ---- */

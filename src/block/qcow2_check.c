@@ -341,16 +341,21 @@ static int rebuild(Check *c)
 
 static int check_flag(Check *c, const char *what, uint64_t at, uint64_t e)
 {
-    uint64_t host = e & QCOW_OFFSET_MASK, refs;
+    uint64_t host = e & QCOW_OFFSET_MASK, i = host >> c->q->h.cluster_bits, refs = 1;
+    bool set = e & QCOW_COPIED;
 
-    if (e & QCOW_COMPRESSED ? !(e & QCOW_COPIED) : !host)
+    if (e & QCOW_COMPRESSED ? !set : !host)
         return 0;
-    int err = e & QCOW_COMPRESSED ? 0 : file_count(c, host >> c->q->h.cluster_bits, &refs);
-    if (!err && (e & QCOW_COMPRESSED || (refs == 1) != !!(e & QCOW_COPIED)))
-        blk_report_add(c->r, BLK_FIND_ERROR, c->repair,
-                       "%s at %" G_GUINT64_FORMAT ": 0x%" PRIx64 " has the wrong COPIED flag", what,
-                       at, e);
-    return err;
+    int err = e & QCOW_COMPRESSED ? 0 : file_count(c, i, &refs);
+    if (err || (!(e & QCOW_COMPRESSED) && (refs == 1) == set))
+        return err;
+    /* A flag that is missing costs a copy. One that is there beside a count that is too high does
+     * no harm either: what is used once may be written in place. */
+    bool harmless = !(e & QCOW_COMPRESSED) && i < c->n && c->refs[i] == 1;
+    blk_report_add(c->r, harmless ? BLK_FIND_LEAK : BLK_FIND_ERROR, c->repair,
+                   "%s at %" G_GUINT64_FORMAT ": 0x%" PRIx64 " has the wrong COPIED flag", what, at,
+                   e);
+    return 0;
 }
 
 static int check_flags(Check *c)

@@ -387,11 +387,87 @@ bool qcow_header_build(QcowHeader *h, const char *base, const char *format, cons
     return true;
 }
 
-int qcow_header_put(BlkQcow *q, uint64_t at, const void *buf, size_t len)
+static int write_synced(BlkQcow *q, uint64_t at, const void *buf, size_t len)
 {
     int err = blk_file_write_at(qcow_file(q), buf, len, at);
 
     return err ? err : blk_file_sync(qcow_file(q));
+}
+
+/* The format's extension may be changed where it lies. */
+static bool patch_format(uint8_t *b, const Ext *e, const char *format)
+{
+    size_t len = strlen(format), room = align_up(e->len, 8);
+
+    if (len > room || e->at + room > BLK_SECTOR)
+        return false;
+    store_be32(b + e->at - 4, (uint32_t)len);
+    memset(b + e->at, 0, room);
+    memcpy(b + e->at, format, len);
+    return true;
+}
+
+bool qcow_header_patch(BlkQcow *q, QcowHeader *h, const char *base, const char *format,
+                       uint8_t *old, int *ret_err)
+{
+    uint64_t pos = h->length, at, old_end = h->backing_offset + h->backing_len;
+    size_t len = base ? strlen(base) : 0;
+    bool broken = false, found = false;
+    Ext e;
+
+    *ret_err = 0;
+    if (format && strcmp(format, "vhd") == 0)
+        format = "vpc"; /* its name for others */
+    for (unsigned i = 0; base && i < EXTENSIONS_MAX && next_ext(old, q->cs, &pos, &e, &broken); i++)
+        if (e.type == QCOW_EXT_FORMAT && !found) {
+            found = format && patch_format(old, &e, format);
+            if (!found)
+                return false;
+        }
+    at = pos + 8; /* behind the mark of the end */
+    if (h->backing_offset && ranges_overlap(at, len, h->backing_offset, h->backing_len))
+        at = old_end;
+    if (base && (!found || broken || len > QCOW_NAME_MAX || !range_within(at, len, q->cs)))
+        return false;
+    h->backing_offset = base ? at : 0;
+    h->backing_len = len;
+    put_fields(h, old);
+    if (base)
+        *ret_err = write_synced(q, at, base, len);
+    if (!*ret_err && base && at < BLK_SECTOR)
+        memcpy(old + at, base, MIN(len, BLK_SECTOR - at));
+    if (!*ret_err)
+        *ret_err = qcow_header_put(q, 0, old, BLK_SECTOR);
+    return true;
+}
+
+int qcow_header_redo(BlkQcow *q)
+{
+    int err = q->redo_len ? write_synced(q, q->redo_at, q->redo, q->redo_len) : 0;
+
+    if (!err)
+        q->redo_len = 0;
+    return err;
+}
+
+int qcow_header_put(BlkQcow *q, uint64_t at, const void *buf, size_t len)
+{
+    uint8_t old[QCOW_HEADER_PUT_MAX];
+    int err = qcow_header_redo(q);
+
+    g_assert(len <= sizeof old);
+    if (!err)
+        err = blk_file_read_at(qcow_file(q), old, len, at);
+    if (err)
+        return err;
+    err = write_synced(q, at, buf, len);
+    if (err) { /* nobody knows which of the two the disk has */
+        memcpy(q->redo, old, len);
+        q->redo_at = at;
+        q->redo_len = len;
+        (void)qcow_header_redo(q);
+    }
+    return err;
 }
 
 int qcow_set_incompatible(BlkQcow *q, uint64_t bits)

@@ -347,8 +347,17 @@ bool qcow_set_base(BlkNode *n, const BlkBaseInfo *base, GError **error)
     int err = qcow_settle(q);
     if (err)
         return failed(q, err, "write its tables", error);
-    if (!blk_file_pread(f, old, q->cs, 0, error) ||
-        !qcow_header_build(&h, base ? base->path : NULL, base ? base->format : NULL, old, new,
+    if (!blk_file_pread(f, old, q->cs, 0, error))
+        return false;
+    memcpy(new, old, q->cs);
+    if (q->cs > BLK_SECTOR && qcow_header_patch(q, &h, base ? base->path : NULL,
+                                                base ? base->format : NULL, new, &err)) {
+        if (!err)
+            q->h = h;
+        return !err || failed(q, err, "record its base", error);
+    }
+    h = q->h;
+    if (!qcow_header_build(&h, base ? base->path : NULL, base ? base->format : NULL, old, new,
                            f->path, error) ||
         !blk_file_pwrite(f, new, q->cs, 0, error))
         return false;

@@ -590,9 +590,11 @@ static void free_range(BlkQcow *q, const QcowFreed *f)
 
 int qcow_flush(BlkQcow *q)
 {
-    int err = blk_meta_flush(q->meta);
+    int err = qcow_header_redo(q);
     guint kept = 0;
 
+    if (!err)
+        err = blk_meta_flush(q->meta);
     if (err || !q->freed->len)
         return err;
     /* Lowering counts brings blocks in, which may flush, but adds nothing to the list. */

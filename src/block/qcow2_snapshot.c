@@ -480,6 +480,9 @@ static bool snap_create(BlkNode *n, const char *name, GError **error)
     s->l1_size = q->h.l1_size;
     err = add_all(q, q->l1, q->h.l1_size);
     bool added = !err;
+    /* Before the snapshot is there: nothing that it has is written in place from then on. */
+    if (!err)
+        err = qcow_fix_copied(q);
     if (!err)
         err = write_l1(q, q->l1, q->h.l1_size, &s->l1_offset);
     if (!err)

@@ -11,6 +11,9 @@ typedef struct BlkCow {
     BlkNode node;
     /* constant after open, but for set_base at rest */
     CowLayout layout;
+    bool base_changes; /* there is a note that the base was being written */
+    uint64_t change_ino;  /* the note's: inode of that base */
+    int64_t change_until; /* the note's: seconds since 1970 */
     uint64_t bitmap_bytes; /* that exist in the file */
     unsigned pieces_max;
     /* IoThread only */
@@ -32,6 +35,7 @@ bool cow_attach(BlkNode *n, const BlkBaseInfo *base, GError **error);
 bool cow_create(const BlkCreate *create, GError **error);
 bool cow_check(BlkNode *n, bool repair, BlkReport *r, GError **error);
 bool cow_set_base(BlkNode *n, const BlkBaseInfo *base, GError **error);
+bool cow_base_changes(BlkNode *n, int64_t until_s, GError **error);
 bool cow_make_empty(BlkNode *n, GError **error);
 void cow_describe(BlkNode *n, GPtrArray *facts);
 

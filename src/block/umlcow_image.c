@@ -7,6 +7,12 @@
  * that is cut off, and bits behind the last sector. Every bit below says "ours", so nothing can
  * point astray, and nothing leaks.
  *
+ * While an overlay is merged into its base as the machine runs (live_commit.c), the base's time
+ * moves. A note in the sector before the bitmap, which belongs to nobody, says which base that is
+ * and until when: a base whose time is not past that is the right one, should the machine be killed.
+ * It is opened then, and the header is mended. The note's bytes: "LodgeMrg", inode and seconds
+ * since 1970, both 64 bits little endian.
+ *
  * Spec: Linux 6.1 arch/um/drivers/cow_user.c, ubd_kern.c (open_ubd_file(), ubd_open_dev()).
  *
  * Threads: main thread only, but for the probe, which is pure.
@@ -15,11 +21,14 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "lodge/diag.h"
 #include "lodge/num.h"
 
 #include "umlcow.h"
 
 #define CHUNK ((size_t)64 << 10) /* of the bitmap, looked through at once */
+#define NOTE_MAGIC "LodgeMrg"
+#define NOTE_BYTES 24u /* inode at 8, time at 16 */
 
 bool cow_probe(const BlkProbe *p)
 {
@@ -54,6 +63,58 @@ static bool check_file(const BlkCow *c, const BlkOpenHow *how, GError **error)
     return true;
 }
 
+/* Where the note goes; 0: there is no room. */
+static uint64_t note_at(const BlkCow *c)
+{
+    uint64_t end = c->layout.bitmap_offset;
+
+    return end >= COW_HEADER_MAX + COW_SECTOR ? end - COW_SECTOR : 0;
+}
+
+static bool read_note(BlkCow *c, GError **error)
+{
+    uint8_t note[NOTE_BYTES];
+    uint64_t at = note_at(c);
+
+    if (!at)
+        return true;
+    if (!blk_file_pread(file_of(c), note, sizeof note, at, error))
+        return false;
+    c->base_changes = memcmp(note, NOTE_MAGIC, strlen(NOTE_MAGIC)) == 0;
+    c->change_ino = load_le64(note + 8);
+    c->change_until = (int64_t)load_le64(note + 16);
+    return true;
+}
+
+bool cow_base_changes(BlkNode *n, int64_t until_s, GError **error)
+{
+    BlkCow *c = (BlkCow *)n;
+    uint8_t note[NOTE_BYTES] = NOTE_MAGIC;
+    uint64_t at = note_at(c);
+
+    if (!at)
+        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                          "'%s': its bitmap follows the header at once, so a merge cannot be noted "
+                          "there; stop the machine, then use lodge image commit",
+                          file_of(c)->path);
+    store_le64(note + 8, blk_file_under(n->base)->ino);
+    store_le64(note + 16, (uint64_t)until_s);
+    if (!blk_file_pwrite(file_of(c), note, sizeof note, at, error))
+        return false;
+    c->base_changes = true;
+    int err = blk_file_sync(file_of(c));
+    return !err || lodge_fail_errno(error, err, "'%s': cannot write", file_of(c)->path);
+}
+
+/* The base's time is another one than recorded because a merge into it was cut short. */
+static bool is_noted(const BlkCow *c, const BlkBaseInfo *base)
+{
+    return c->base_changes && base->node &&
+           blk_file_under(base->node)->ino == c->change_ino &&
+           (int32_t)(base->mtime - c->layout.mtime) >= 0 &&
+           (int32_t)((uint32_t)c->change_until - base->mtime) >= 0;
+}
+
 bool cow_open(BlkNode *n, const BlkOpenHow *how, BlkBaseRef *ret_base, GError **error)
 {
     BlkCow *c = (BlkCow *)n;
@@ -69,13 +130,14 @@ bool cow_open(BlkNode *n, const BlkOpenHow *how, BlkBaseRef *ret_base, GError **
     ret_base->offset = cow_path_offset(c->layout.kind);
     ret_base->size = c->layout.size;
     cow_pieces_init(c, how->meta_bytes);
-    return true;
+    return read_note(c, error);
 }
 
 bool cow_attach(BlkNode *n, const BlkBaseInfo *base, GError **error)
 {
-    const CowLayout *l = &((BlkCow *)n)->layout;
-    const char *overlay = file_of((BlkCow *)n)->path;
+    BlkCow *c = (BlkCow *)n;
+    const CowLayout *l = &c->layout;
+    const char *overlay = file_of(c)->path;
 
     if (base->size != l->size)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
@@ -83,11 +145,17 @@ bool cow_attach(BlkNode *n, const BlkBaseInfo *base, GError **error)
                           ") of COW header vs backing file '%s'; give the base it was made with, "
                           "or start a new overlay",
                           overlay, l->size, base->size, base->full);
+    if (base->mtime != l->mtime && is_noted(c, base)) {
+        lodge_note("disk %s: '%s': was being merged into '%s' when that was cut short; nothing is "
+                   "lost, and the base's time is noted anew", n->name, overlay, base->full);
+        return n->read_only || cow_set_base(n, base, error);
+    }
     if (base->mtime != l->mtime)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "'%s': mtime mismatch (%u vs %u) of COW header vs backing file '%s'; "
                           "the base was changed since: restore it, or start a new overlay "
-                          "(if only its time changed: touch -d @%u)",
+                          "(if only its time changed: touch -d @%u; after a commit that was cut "
+                          "off: lodge image rebase --unsafe, and commit again)",
                           overlay, l->mtime, base->mtime, base->full, l->mtime);
     return true;
 }
@@ -106,6 +174,16 @@ bool cow_create(const BlkCreate *create, GError **error)
         return false;
     return blk_new_file_write(create->file, head, cow_header_build(l, head), 0, error) &&
            blk_new_file_size(create->file, l->data_offset + l->size, error);
+}
+
+static bool end_note(BlkCow *c, GError **error)
+{
+    static const uint8_t none[NOTE_BYTES];
+
+    if (!c->base_changes)
+        return true;
+    c->base_changes = false;
+    return blk_file_pwrite(file_of(c), none, sizeof none, note_at(c), error);
 }
 
 bool cow_set_base(BlkNode *n, const BlkBaseInfo *base, GError **error)
@@ -130,7 +208,7 @@ bool cow_set_base(BlkNode *n, const BlkBaseInfo *base, GError **error)
                           base->path);
     g_strlcpy(l->backing, base->path, sizeof l->backing);
     l->mtime = base->mtime;
-    return blk_file_pwrite(f, head, cow_header_build(l, head), 0, error);
+    return blk_file_pwrite(f, head, cow_header_build(l, head), 0, error) && end_note(c, error);
 }
 
 bool cow_make_empty(BlkNode *n, GError **error)

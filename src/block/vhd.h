@@ -47,7 +47,8 @@ typedef struct BlkVhd {
     BlockMap map;
     uint8_t footer[VHD_FOOTER], header[VHD_HEADER]; /* as in the file */
     bool no_tail;  /* the footer at the end is missing */
-    bool bad_copy; /* the one at the start is not the same */
+    bool bad_copy; /* the one at the start is damaged */
+    bool old_copy; /* the one at the start is right, but not the same */
 } BlkVhd;
 
 extern const BlkCreateOpt vhd_create_opts[];

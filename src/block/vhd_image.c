@@ -274,6 +274,7 @@ static int write_footers(BlkVhd *v)
     if (!err)
         err = block_map_flush(&v->map);
     v->bad_copy = err;
+    v->old_copy = v->old_copy && err;
     return err;
 }
 
@@ -408,13 +409,16 @@ bool vhd_set_base(BlkNode *n, const BlkBaseInfo *base, GError **error)
     m->end = align_up(MAX(m->end, m->floor), BLK_SECTOR);
     if (!err)
         err = blk_file_sync(file_of(v));
+    /* A parent is named in the header as long as the footer says that there is one. */
+    store_be32(v->footer + FT_TYPE, base ? VHD_DIFFERENCING : VHD_DYNAMIC);
+    seal_footer(v->footer);
+    if (!err && !base)
+        err = write_footers(v);
     if (!err) {
         memcpy(v->header, header, sizeof header);
         err = write_header(v);
     }
-    store_be32(v->footer + FT_TYPE, base ? VHD_DIFFERENCING : VHD_DYNAMIC);
-    seal_footer(v->footer);
-    if (!err)
+    if (!err && base)
         err = write_footers(v);
     return fail(v, err, "record its base", error);
 }
@@ -440,6 +444,10 @@ bool vhd_check(BlkNode *n, bool repair, BlkReport *r, GError **error)
         blk_report_add(r, BLK_FIND_LEAK, repair,
                        "footer at %" G_GUINT64_FORMAT ": is missing; its copy at 0 serves",
                        v->map.end);
+    else if (v->old_copy) /* a change of size was cut off between the two */
+        blk_report_add(r, BLK_FIND_LEAK, repair,
+                       "footer at 0: is older than that at %" G_GUINT64_FORMAT ", which counts",
+                       v->map.eof - VHD_FOOTER);
     else if (v->bad_copy)
         blk_report_add(r, BLK_FIND_ERROR, repair,
                        "footer at 0: is not the same as that at %" G_GUINT64_FORMAT,

@@ -74,18 +74,54 @@ void help_print(const Verb *v);
 /* --json, as every verb that prints takes it. */
 #define OPT_JSON {"json", 0, NULL, "Print JSON (an object with \"schema\": 1)."}
 
-extern const OptSpec doctor_options_table[], gdb_options_table[], help_options_table[], json_options_table[],
-    no_options_table[], screen_options_table[], type_options_table[], view_options_table[];
+/* The options and functions of verbs, for verb_table.c. */
+extern const OptSpec capture_options_table[];
+extern const OptSpec console_options_table[];
+extern const OptSpec doctor_options_table[];
+extern const OptSpec events_options_table[];
+extern const OptSpec gdb_options_table[];
+extern const OptSpec help_options_table[];
+extern const OptSpec json_options_table[];
+extern const OptSpec list_options_table[];
+extern const OptSpec log_options_table[];
+extern const OptSpec names_options_table[];
+extern const OptSpec net_options_table[];
+extern const OptSpec no_options_table[];
+extern const OptSpec screen_options_table[];
+extern const OptSpec stats_options_table[];
+extern const OptSpec stop_options_table[];
+extern const OptSpec switch_options_table[];
+extern const OptSpec type_options_table[];
+extern const OptSpec view_options_table[];
+extern const OptSpec wait_options_table[];
 extern const Verb image_verbs[];
-int verb_run(const Verb *self, int argc, char **argv);
-int verb_gdb(const Verb *self, int argc, char **argv);
-int verb_doctor(const Verb *self, int argc, char **argv);
-int verb_devices(const Verb *self, int argc, char **argv);
-int verb_screen(const Verb *self, int argc, char **argv);
-int verb_type(const Verb *self, int argc, char **argv);
-int verb_view(const Verb *self, int argc, char **argv);
-int verb_version(const Verb *self, int argc, char **argv);
+int verb_capture(const Verb *self, int argc, char **argv);
 int verb_completion(const Verb *self, int argc, char **argv);
+int verb_console(const Verb *self, int argc, char **argv);
+int verb_define(const Verb *self, int argc, char **argv);
+int verb_devices(const Verb *self, int argc, char **argv);
+int verb_doctor(const Verb *self, int argc, char **argv);
+int verb_events(const Verb *self, int argc, char **argv);
+int verb_gdb(const Verb *self, int argc, char **argv);
 int verb_help(const Verb *self, int argc, char **argv);
+int verb_kill(const Verb *self, int argc, char **argv);
+int verb_list(const Verb *self, int argc, char **argv);
+int verb_log(const Verb *self, int argc, char **argv);
+int verb_net(const Verb *self, int argc, char **argv);
+int verb_pause(const Verb *self, int argc, char **argv);
+int verb_qmp(const Verb *self, int argc, char **argv);
+int verb_rename(const Verb *self, int argc, char **argv);
+int verb_reset(const Verb *self, int argc, char **argv);
+int verb_resume(const Verb *self, int argc, char **argv);
+int verb_rm(const Verb *self, int argc, char **argv);
+int verb_run(const Verb *self, int argc, char **argv);
+int verb_screen(const Verb *self, int argc, char **argv);
+int verb_stats(const Verb *self, int argc, char **argv);
+int verb_stop(const Verb *self, int argc, char **argv);
+int verb_switch(const Verb *self, int argc, char **argv);
+int verb_type(const Verb *self, int argc, char **argv);
+int verb_version(const Verb *self, int argc, char **argv);
+int verb_view(const Verb *self, int argc, char **argv);
+int verb_wait(const Verb *self, int argc, char **argv);
 
 #endif

@@ -201,7 +201,7 @@ void check_io_uring(DoctorHost *h, CheckResult *ret)
 
     if (fd >= 0) {
         close(fd);
-        check_set(ret, CHECK_OK, NULL, "io_uring can be used (features 0x%x)", p.features);
+        check_set(ret, CHECK_OK, NULL, "disks use io_uring (features 0x%x)", p.features);
     } else if (errno == EPERM) {
         check_set(ret, CHECK_WARNING, "sudo sysctl kernel.io_uring_disabled=0",
                   "io_uring is forbidden; disks use threads");

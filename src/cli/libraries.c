@@ -16,6 +16,7 @@ const OptionalLibrary optional_libraries[] = {
      "disassembly of what a stopped CPU could not run"},
     {"json-glib", "libjson-glib-1.0.so.0", "libjson-glib-1.0-0",
      "the control socket of a machine, and the verbs that use it"},
+    {"libnbd", "libnbd.so.0", "libnbd0", "network block devices: disks and images at nbd://"},
     {"libpng", "libpng16.so.16", "libpng16-16", "pictures of the screen"},
     {"libvncserver", "libvncserver.so.1", "libvncserver1", "screens for VNC viewers"},
     {NULL},

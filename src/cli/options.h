@@ -24,6 +24,7 @@ enum {
     OPT_REPEAT = 1 << 0,  /* may be given several times */
     OPT_OPEN = 1 << 1,    /* keys beyond subs are taken; the verb checks them */
     OPT_MAYBE = 1 << 3,   /* the value may be left out; it stands behind "=" only */
+    OPT_RUN = 1 << 4,     /* about one run of a machine, no part of its definition */
     OPT_REFUSED = 1 << 2, /* part of the grammar, not of this version: an error, not in help */
 };
 

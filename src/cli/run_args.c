@@ -18,7 +18,6 @@
 #include "run_compile.h"
 #include "verb_run.h"
 
-#define RUN_MEMORY_DEFAULT (512 * MIB)
 #define RUN_MEMORY_MIN MIB
 #define RUN_MEMORY_MAX (1024 * GIB)
 #define RUN_PAGE ((uint64_t)4096)
@@ -37,6 +36,7 @@ void run_options_clear(RunOptions *o)
     g_clear_pointer(&o->name, g_free);
     g_clear_pointer(&o->display, g_free);
     g_clear_pointer(&o->display_password, g_free);
+    g_clear_pointer(&o->define, definition_free);
     g_clear_pointer(&o->gdb, g_free);
     g_clear_pointer(&o->mconsole_path, g_free);
     g_clear_pointer(&o->umid, g_free);
@@ -398,6 +398,7 @@ static bool compile_flags(Tree *t, const Options *o, RunOptions *r, GError **err
     if (trace && strcmp(trace, "boot"))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--trace: \"%s\": write --trace boot", trace);
     r->detach = options_has(o, "detach");
+    r->ephemeral = options_has(o, "ephemeral");
     r->dry_run = options_has(o, "dry-run");
     r->debug_exit = options_has(o, "debug-exit");
     r->verbose = options_has(o, "verbose");
@@ -410,6 +411,20 @@ static bool compile_flags(Tree *t, const Options *o, RunOptions *r, GError **err
     tree_set_bool(t, "/options", "debug-exit", r->debug_exit);
     tree_set_bool(t, "/options", "no-reboot", options_has(o, "no-reboot"));
     return compile_timeout(o, r, error);
+}
+
+/* Whatever is written to a disk goes with the machine. */
+static void forget_writes(Tree *t)
+{
+    g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
+
+    for (guint i = 0; i < ids->len; i++) {
+        g_autofree char *path =
+            g_strdup_printf("/backends/block/%s", (char *)g_ptr_array_index(ids, i));
+
+        if (!tree_has(t, path, "read-only"))
+            tree_set_bool(t, path, "snapshot", true);
+    }
 }
 
 Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error)
@@ -431,6 +446,8 @@ Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error)
         run_options_clear(&r);
         return NULL;
     }
+    if (r.ephemeral)
+        forget_writes(t);
     *ret = r;
     return g_steal_pointer(&t);
 }

@@ -13,6 +13,8 @@
 #define CLASS_CDROM "ide-cd"
 #define CLASS_FLOPPY "floppy"
 
+enum { DISKS_MAX = 24 }; /* leaves slots of the one PCI bus for networks and others */
+
 static bool disk_file_used(const Tree *t, const char *file)
 {
     g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
@@ -117,6 +119,11 @@ bool compile_disks(Tree *t, const Options *o, GError **error)
         const char *bus = opt_sub(v, "bus");
         BlkOptions checked;
 
+        if (n == DISKS_MAX)
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "--disk: \"%s\": one more than the limit of %u disks; put what is on "
+                              "it into another image",
+                              file ? file : "", (unsigned)DISKS_MAX);
         if (!file || !file[0])
             return lodge_fail(error, LODGE_ERROR_CONFIG, "--disk: no file; write --disk FILE");
         if (disk_file_used(t, file))

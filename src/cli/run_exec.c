@@ -27,22 +27,30 @@
 
 #include "cli.h"
 #include "console.h"
+#include "consoles.h"
 #include "control.h"
 #include "machine.h"
 #include "mconsole.h"
+#include "notify.h"
 #include "registry.h"
 #include "verb_run.h"
+#include "vm_log.h"
 #include "vnc.h"
 
 #define CONSOLE_LOG_BYTES (1 * MIB)
 #define TAIL_LINES 100 /* a panic with its call trace, whose first line says why */
+#define LOG_TAIL_LINES 30
 
 typedef struct Run {
     const RunOptions *options; /* borrowed */
     GMainLoop *loop;
     Registry *registry;
     ConsoleLog *log;
+    VmLog *vm_log;
+    MachineStatus *status_told;
+    Notify *notify; /* NULL: no service manager */
     Console *console;
+    Consoles *consoles;
     Machine *machine;
     Control *control;
     Mconsole *mconsole;
@@ -65,6 +73,25 @@ static void print_tail(Run *r)
     if (tail[0])
         fprintf(stderr, "lodge: the last lines of the console:\n%s%s", tail,
                 g_str_has_suffix(tail, "\n") ? "" : "\n");
+}
+
+/* For lodge log, after what was said on the way. */
+static void log_end(Run *r, const MachineResult *result, bool badly)
+{
+    static const char *const why[] = {
+        [MACHINE_END_POWER_OFF] = "powered off", [MACHINE_END_RESET] = "reset",
+        [MACHINE_END_EXIT] = "exit by the guest", [MACHINE_END_PANIC] = "panic",
+        [MACHINE_END_CPU] = "a CPU stopped",      [MACHINE_END_KILLED] = "the plug was pulled",
+        [MACHINE_END_ERROR] = "failed",
+    };
+    g_autoptr(GString) text = g_string_new(NULL);
+    g_autofree char *tail = console_log_tail(r->log, LOG_TAIL_LINES);
+    g_string_printf(text, "ended: %s, status %d\n", why[result->why], r->status);
+    if (badly && result->report)
+        g_string_append_printf(text, "%s\n", result->report);
+    if (badly && tail[0])
+        g_string_append_printf(text, "the last lines of the console:\n%s", tail);
+    vm_log_append(r->vm_log, text->str);
 }
 
 static void on_ended(void *opaque, const MachineResult *result)
@@ -102,6 +129,7 @@ static void on_ended(void *opaque, const MachineResult *result)
         r->status = around ? STATUS_LODGE : STATUS_FAILURE;
         break;
     }
+    log_end(r, result, badly);
     if (badly)
         print_tail(r);
     g_main_loop_quit(r->loop);
@@ -148,6 +176,7 @@ static gboolean on_signal(Run *r, int sig)
 {
     if (!r->signals++) {
         lodge_note("%s: power button pressed; a second signal pulls the plug", r->options->name);
+        notify_stopping(r->notify);
         machine_power_button(r->machine);
     } else {
         r->killed_by = sig;
@@ -221,6 +250,17 @@ static bool add_viewer(void *opaque, int fd, bool skip_auth, GError **error)
     return vnc_add_client(r->vnc, fd, skip_auth, error);
 }
 
+static bool add_console(void *opaque, int fd, bool write, unsigned *ret_id, bool *ret_writes,
+                        GError **error)
+{
+    return consoles_add(((Run *)opaque)->consoles, fd, write, ret_id, ret_writes, error);
+}
+
+static bool take_console(void *opaque, unsigned id, GError **error)
+{
+    return consoles_take(((Run *)opaque)->consoles, id, error);
+}
+
 static bool open_control(Run *r, const Tree *tree, GError **error)
 {
     Board *b = machine_board(r->machine);
@@ -229,10 +269,13 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
         .uuid = tree_str(tree, "/", "uuid"),
         .machine = r->machine,
         .registry = r->registry,
+        .status = r->status_told,
         .display = b->display,
         .input = b->input,
         .console_log = r->log,
         .add_viewer = add_viewer,
+        .add_console = add_console,
+        .take_console = take_console,
         .opaque = r,
         .waits_for_gdb = r->options->gdb_wait,
     };
@@ -284,6 +327,55 @@ static bool open_display(Run *r, GError **error)
     return true;
 }
 
+/* "tcp:ADDR:HOST-:GUEST" as "ADDR:HOST->GUEST/tcp"; transfer full. */
+static char *forward_text(const char *rule)
+{
+    const char *colon = strchr(rule, ':'), *arrow = strstr(rule, "-:");
+    if (!colon || !arrow || arrow < colon)
+        return g_strdup(rule);
+    return g_strdup_printf("%.*s->%s/%.*s", (int)(arrow - colon - 1), colon + 1, arrow + 2,
+                           (int)(colon - rule), rule);
+}
+
+static GStrv list_forwards(const Tree *t)
+{
+    g_autoptr(GPtrArray) nets = tree_children(t, "/backends/net");
+    GPtrArray *list = g_ptr_array_new();
+    for (unsigned i = 0; i < nets->len; i++) {
+        g_autofree char *path =
+            g_strdup_printf("/backends/net/%s", (char *)g_ptr_array_index(nets, i));
+        g_auto(GStrv) rules = NULL;
+        guint n = tree_strv(t, path, "hostfwd", &rules);
+        for (guint k = 0; k < n; k++)
+            g_ptr_array_add(list, forward_text(rules[k]));
+    }
+    g_ptr_array_add(list, NULL);
+    return (GStrv)g_ptr_array_free(list, FALSE);
+}
+
+/* What those who list machines are told. */
+static MachineStatus *describe(const Tree *t, const char *log)
+{
+    MachineStatus *s = g_new0(MachineStatus, 1);
+    s->pid = (long)getpid();
+    s->since = g_get_real_time() / G_USEC_PER_SEC;
+    (void)tree_u64(t, "/cpus", "count", &s->cpus); /* the compiler of the line has put them there */
+    (void)tree_u64(t, "/memory", "size", &s->memory);
+    s->log = g_strdup(log);
+    s->forwards = list_forwards(t);
+    return s;
+}
+
+/* A machine that was tried under its name and runs is what the name stands for from now on. */
+static void keep_definition(const Run *r)
+{
+    const RunOptions *o = r->options;
+    const char *dir = registry_lasting_dir(r->registry);
+    g_autoptr(GError) why = NULL;
+    if (o->define && dir && !definition_save(o->define, dir, &why))
+        lodge_warn("%s: its definition is not kept: %s", o->name, why->message);
+}
+
 static bool set_up(Run *r, const Tree *tree, GError **error)
 {
     const RunOptions *o = r->options;
@@ -292,9 +384,17 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
     MachineConfig config = {
         .name = o->name, .cache_dir = cache, .ended = on_ended, .opaque = r,
         .paused = o->gdb_wait};
-    r->registry = registry_claim(o->name, o->name_given, error);
+    r->registry = registry_claim(o->name,
+                                 o->ephemeral    ? REGISTRY_NOTHING
+                                 : o->name_given ? REGISTRY_LASTING
+                                                 : REGISTRY_SHARED,
+                                 error);
     if (!r->registry)
         return false;
+    r->vm_log = vm_log_new(registry_lasting_dir(r->registry));
+    lodge_set_log(vm_log_append, r->vm_log);
+    r->notify = notify_new();
+    r->status_told = describe(tree, registry_console_log(r->registry));
     blk_set_holder_lookup(find_holder, NULL);
     r->machine = machine_build(tree, &config, error);
     if (!r->machine)
@@ -308,24 +408,29 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
             return false;
     }
     Chan *c = machine_chan(r->machine, "con0");
-    if (c) {
-        chan_set_tap(c, console_log_append, r->log);
-        if (chan_is_terminal(c)) {
-            lodge_note("%s: " CONSOLE_HINT, o->name);
-            r->console = console_new(c, &console_ops, r);
-        }
+    r->consoles = consoles_new(c, r->log);
+    if (c && chan_is_terminal(c)) {
+        lodge_note("%s: " CONSOLE_HINT, o->name);
+        r->console = console_new(c, &console_ops, r);
     }
     if (!open_control(r, tree, error) || !open_mconsole(r, error) || !open_display(r, error))
         return false;
     /* Before the guest's first word; until here a signal ends the process at once. */
     r->signal_sources[0] = g_unix_signal_add(SIGINT, on_sigint, r);
     r->signal_sources[1] = g_unix_signal_add(SIGTERM, on_sigterm, r);
-    r->signal_sources[2] = g_unix_signal_add(SIGHUP, on_sighup, r);
+    if (o->detach)
+        signal(SIGHUP, SIG_IGN); /* it has no terminal that could go away */
+    else
+        r->signal_sources[2] = g_unix_signal_add(SIGHUP, on_sighup, r);
     if (!machine_start(r->machine, error))
         return false;
     if (machine_board(r->machine)->display && !r->vnc && !o->quiet)
         lodge_note("%s: nobody sees its screen: lodge screen %s prints it, lodge view %s shows it",
                    o->name, o->name, o->name);
+    control_tell_status(r->control);
+    keep_definition(r);
+    vm_log_append(r->vm_log, "started");
+    notify_ready(r->notify);
     if (o->trace_boot || o->verbose)
         report_times(r, begin_ns);
     return true;
@@ -341,8 +446,14 @@ static void tear_down(Run *r)
     control_close(r->control);
     vnc_close(r->vnc);
     console_free(r->console);
+    consoles_stop(r->consoles);
     machine_free(r->machine);
+    consoles_free(r->consoles);
     console_log_close(r->log);
+    lodge_set_log(NULL, NULL);
+    vm_log_free(r->vm_log);
+    notify_free(r->notify);
+    machine_status_free(r->status_told);
     registry_release(r->registry);
     g_main_loop_unref(r->loop);
 }
@@ -364,7 +475,7 @@ static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
     Run r = {.options = o, .loop = g_main_loop_new(NULL, FALSE)};
     signal(SIGPIPE, SIG_IGN);
     if (!set_up(&r, tree, &error)) {
-        r.status = cli_fail("run", error, o->debug_exit);
+        r.status = cli_fail("run", error, o->debug_exit); /* in the log, too */
         tear_down(&r);
         return r.status;
     }

@@ -9,6 +9,7 @@
 #include "run_compile.h"
 
 #define RUN_PORT_MAX 65535
+#define RUN_NETS_MAX 16
 #define CLASS_NET "virtio-net-pci"
 
 static const NetDriver *net_driver_for(const char *name, GError **error)
@@ -28,6 +29,10 @@ static const NetDriver *net_driver_for(const char *name, GError **error)
 static const NetOptSpec *net_opt_named(const NetDriver *d, const char *name)
 {
     for (const NetOptSpec *s = d->opts; s && s->name; s++) {
+        if (!strcmp(s->name, name))
+            return s;
+    }
+    for (const NetOptSpec *s = net_common_opts; s->name; s++) {
         if (!strcmp(s->name, name))
             return s;
     }
@@ -72,6 +77,8 @@ static bool compile_net_pair(Tree *t, const NetDriver *d, const DeviceClass *cls
 
         for (const NetOptSpec *s = d->opts; s && s->name; s++)
             g_string_append_printf(list, "%s%s", list->len ? ", " : "", s->name);
+        for (const NetOptSpec *s = net_common_opts; s->name; s++)
+            g_string_append_printf(list, ", %s", s->name);
         props_list(list, cls);
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "--net: \"%s\": unknown sub-option; valid ones for %s are %s", pair->key,
@@ -104,10 +111,30 @@ static bool net_set_mac(Tree *t, const DeviceClass *cls, const char *device, uns
            put(t, device, "mac", mac, error);
 }
 
-static bool compile_net(Tree *t, const Options *o, const OptValue *v, unsigned n, GError **error)
+/* The back end that @v names: "NAME", or "NAME=VALUE" for one that has a target; *ret_target then
+ * is its pair. NULL with the error. */
+static const NetDriver *net_driver_of(const OptValue *v, const OptPair **ret_target,
+                                      GError **error)
 {
     const char *name = v ? opt_sub(v, "driver") : "user";
-    const NetDriver *d = net_driver_for(name ? name : "user", error);
+
+    *ret_target = NULL;
+    if (!name) {
+        const OptPair *first = g_ptr_array_index(v->pairs, 0);
+        for (const NetDriver *const *d = net_driver_table; *d; d++) {
+            if ((*d)->target && !strcmp((*d)->name, first->key)) {
+                *ret_target = first;
+                return *d;
+            }
+        }
+    }
+    return net_driver_for(name ? name : "user", error);
+}
+
+static bool compile_net(Tree *t, const Options *o, const OptValue *v, unsigned n, GError **error)
+{
+    const OptPair *target;
+    const NetDriver *d = net_driver_of(v, &target, error);
     const DeviceClass *cls = d ? net_model_for(v ? opt_sub(v, "model") : NULL, error) : NULL;
     g_autofree char *id = g_strdup_printf("net%u", n);
     g_autofree char *backend = g_strdup_printf("/backends/net/%s", id);
@@ -123,6 +150,10 @@ static bool compile_net(Tree *t, const Options *o, const OptValue *v, unsigned n
     for (guint i = 0; v && i < v->pairs->len; i++) {
         const OptPair *pair = g_ptr_array_index(v->pairs, i);
 
+        if (pair == target) {
+            tree_add_str(t, backend, d->target, pair->value);
+            continue;
+        }
         if (strcmp(pair->key, "driver") && strcmp(pair->key, "model") &&
             !compile_net_pair(t, d, cls, backend, device, pair, error))
             return false;
@@ -140,8 +171,7 @@ static bool port_ok(const char *text, uint64_t least)
     return parse_u64(text, &port) && port >= least && port <= RUN_PORT_MAX;
 }
 
-/* [ADDR:]HOST:GUEST[/udp] to the user network's own form. Transfer full. */
-static char *publish_rule(const char *text, GError **error)
+char *publish_rule(const char *text, GError **error)
 {
     g_autofree char *copy = g_strdup(text);
     g_auto(GStrv) part = NULL;
@@ -206,6 +236,9 @@ bool compile_nets(Tree *t, const Options *o, GError **error)
             if (v->pairs->len > 1)
                 return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: none: takes no sub-options");
             none = true;
+        } else if (n == RUN_NETS_MAX) {
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: a machine has at most %d",
+                              RUN_NETS_MAX);
         } else if (!compile_net(t, o, v, n++, error)) {
             return false;
         }

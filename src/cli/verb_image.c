@@ -148,6 +148,27 @@ static const OptSpec bench_options[] = {
     {NULL},
 };
 
+static const OptSpec serve_options[] = {
+    OPT_FORMAT,
+    OPT_BASE_FORMAT,
+    {"export", 0, "NAME", "The export's name; who asks for none gets it too."},
+    {"listen", 0, "ADDR[:PORT]", "Serve on TCP, on a number as address (127.0.0.1:10809); port 0: one that is free."},
+    {"socket", 0, "PATH", "Serve on a Unix socket instead."},
+    {"writable", 0, NULL, "Clients may write; else they can only read."},
+    {"read-only", 0, NULL, "Clients can only read, as they do unless said."},
+    {"shared", 0, "N", "So many clients at once, 1 to 64 (8); more wait."},
+    {"once", 0, NULL, "End when the last client has left."},
+    OPT_JSON,
+    {NULL},
+};
+
+static const VerbExample serve_examples[] = {
+    {"lodge image serve web.cow", "Others read nbd://127.0.0.1:10809/."},
+    {"lodge image serve --writable --socket /tmp/web.sock --export web web.qcow2",
+     "At nbd+unix:///web?socket=/tmp/web.sock, for this user's programs only."},
+    {NULL},
+};
+
 const Verb image_verbs[] = {
     {"image create", "[OPTION]... FILE", "make an image",
      "Makes FILE. Without a base it reads as zeros and needs a size; with one it reads as the "
@@ -191,6 +212,17 @@ const Verb image_verbs[] = {
     {"image bench", "[OPTION]... FILE", "measure how fast an image is",
      "Reads or writes FILE as a machine's disk would, and tells requests and bytes a second.",
      bench_options, NULL, NULL, verb_image_bench},
+    {"image serve", "[OPTION]... FILE", "offer a disk to other programs over NBD",
+     "Serves the disk that FILE and its bases make up, whatever their format, as a network block "
+     "device, and prints its address when clients may come: for qemu-img, nbd-client, nbdcopy, "
+     "nbdkit, or --disk of lodge run. It runs until Ctrl-C or SIGTERM, or with --once until the "
+     "last client has left; then all that was written is on the disk. FILE is locked meanwhile as "
+     "a machine would lock it.\n\n"
+     "There is no password and no encryption: who can connect can read the disk, and with "
+     "--writable change it. A socket of --socket can be opened by its owner only. Started by "
+     "systemd, or another program that passes a listening socket that way (LISTEN_FDS), it serves "
+     "on that, and prints nothing.",
+     serve_options, serve_examples, NULL, verb_image_serve},
     {NULL},
 };
 

@@ -69,5 +69,6 @@ int verb_image_map(const Verb *self, int argc, char **argv);
 int verb_image_snapshot(const Verb *self, int argc, char **argv);
 int verb_image_compare(const Verb *self, int argc, char **argv);
 int verb_image_bench(const Verb *self, int argc, char **argv);
+int verb_image_serve(const Verb *self, int argc, char **argv);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "cli.h"
 #include "pc.h"
+#include "run_define.h"
 #include "verb_run.h"
 
 int verb_run(const Verb *self, int argc, char **argv)
@@ -14,7 +15,7 @@ int verb_run(const Verb *self, int argc, char **argv)
     bool around_guest = options_have_flag(self->opts, argc, argv, "debug-exit");
     g_autoptr(GError) error = NULL;
     RunOptions o = {0};
-    g_autoptr(Tree) tree = run_compile(argc, argv, &o, &error);
+    g_autoptr(Tree) tree = run_resolve(argc, argv, &o, &error);
     int status;
 
     if (!tree)

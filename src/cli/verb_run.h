@@ -7,14 +7,18 @@
 
 #include <glib.h>
 
+#include "definition.h"
 #include "options.h"
 #include "tree.h"
+
+#define RUN_MEMORY_DEFAULT ((uint64_t)512 << 20)
 
 /* What of a run's command line is no part of the machine. */
 typedef struct RunOptions {
     char *name;        /* owned; given, or "vm-PID" */
     bool name_given;
     bool detach;       /* -d: leave the terminal once the guest runs */
+    bool ephemeral;    /* leave nothing, not even what is written to disks */
     bool dry_run;      /* print the description, start nothing */
     bool debug_exit;   /* the guest's own status; Lodge's failures are 125 */
     bool verbose, quiet;
@@ -22,6 +26,7 @@ typedef struct RunOptions {
     uint64_t timeout_ns; /* 0: none */
     char *display;       /* owned; where the screen is shown, as vnc_open() takes it; NULL: nowhere */
     char *display_password; /* owned; file with the viewers' password; NULL: none */
+    Definition *define;  /* owned; to be kept under the name once the guest runs; NULL: nothing */
     char *gdb;     /* owned; where a debugger is let in; NULL: nowhere */
     bool gdb_wait; /* until it lets the machine go on */
     bool mconsole;           /* a management console: */

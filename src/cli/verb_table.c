@@ -21,6 +21,43 @@ static const VerbExample run_examples[] = {
     {NULL},
 };
 
+static const VerbExample list_examples[] = {
+    {"lodge list", "All of them, those that do not run too."},
+    {"lodge list -q", "For scripts: names alone."},
+    {NULL},
+};
+
+static const VerbExample stop_examples[] = {
+    {"lodge stop web db", "Both at the same time."},
+    {"lodge stop --all --timeout 10", "All that run, and hastily."},
+    {NULL},
+};
+
+static const VerbExample wait_examples[] = {
+    {"lodge wait web --log 'login:' --timeout 60", "Until it asks for a name."},
+    {"lodge run web -d && lodge wait web", "Until it is over."},
+    {NULL},
+};
+
+static const VerbExample log_examples[] = {
+    {"lodge log -f web", "As it grows."},
+    {"lodge log --machine web", "How it ended, and why."},
+    {NULL},
+};
+
+static const VerbExample qmp_examples[] = {
+    {"lodge qmp web query-status", "Whether it runs."},
+    {"lodge qmp web blockdev-change-medium id=cd0 filename=/srv/two.iso force:=true",
+     "Another CD, whatever the guest thinks of it."},
+    {NULL},
+};
+
+static const VerbExample define_examples[] = {
+    {"lodge define web --kernel vmlinuz --disk web.cow,base=debian.img -p 8080:80",
+     "Make the machine web, to be started by lodge run web."},
+    {NULL},
+};
+
 static const VerbExample screen_examples[] = {
     {"lodge screen web", "The text screen of machine web."},
     {"lodge screen web --png - | display", "A picture of it, seen at once."},
@@ -48,10 +85,38 @@ static const VerbExample gdb_examples[] = {
     {NULL},
 };
 
+static const VerbExample net_examples[] = {
+    {"lodge net web", "The networks of machine web."},
+    {"lodge net web --publish 8443:443", "Lead port 8443 of the host to the guest's web server."},
+    {NULL},
+};
+
+static const VerbExample capture_examples[] = {
+    {"lodge capture web | tcpdump -r -", "What passes the first card of machine web."},
+    {"lodge capture web:1 -w trouble.pcap", "The second one's frames into a file, until Ctrl-C."},
+    {NULL},
+};
+
+static const VerbExample switch_examples[] = {
+    {"lodge run a --net switch=lab --kernel vmlinuz --disk a.img",
+     "A machine on switch lab, which is made if it does not run."},
+    {"lodge switch lab ports", "What is plugged in, with counters."},
+    {"lodge switch lab --listen vde:/tmp/lab --vlan 1=10 --vlan 2=trunk --detach",
+     "A switch in the background that vde_plug, slirpvde and QEMU's vde back end can join."},
+    {"lodge switch lab --listen uml:/tmp/lab.ctl --hub",
+     "A hub for User-Mode Linux: eth0=daemon,,,/tmp/lab.ctl"},
+    {"lodge switch lab plug tap:tap0 --vlan 10", "The host's tap0 in VLAN 10."},
+    {NULL},
+};
+
 const Verb verb_table[] = {
     {"run", "[NAME] [OPTION]...", "start a virtual machine",
      "Builds a machine and runs it in this process. NAME is 1 to 63 letters, digits, dots, dashes "
      "and underscores; without one the machine is vm-PID, with the number of its process.\n\n"
+     "A NAME with options is defined by them once it runs: lodge run NAME alone then starts it "
+     "again, with its files looked up where it was defined. Options about the run (--detach, "
+     "--ephemeral, --quiet, --timeout, --trace, --verbose) may stand beside such a NAME and are not "
+     "kept.\n\n"
      "With --kernel FILE it starts that; without, firmware (SeaBIOS) looks for something to boot on "
      "the drives and the network, with a screen that lodge screen shows.\n\n"
      "What else is there unless said otherwise: 512 MiB, one CPU, the terminal as serial console, a network card on "
@@ -64,6 +129,68 @@ const Verb verb_table[] = {
      "Sub-options stand behind commas as KEY=VALUE; a comma that belongs to a value is doubled. "
      "Sizes take K, M, G and T, powers of 1024.",
      run_options_table, run_examples, NULL, verb_run},
+    {"define", "NAME [OPTION]...", "define a machine without starting it",
+     "The options are those of lodge run that tell what the machine is. What was defined under the "
+     "name before is replaced; a machine of that name that runs is not touched.",
+     run_options_table, define_examples, NULL, verb_define},
+    {"list", "[OPTION]... [NAME]...", "list machines that run or are defined",
+     "One line each: name, state (running, paused, io-error, starting or stopped), CPUs, how much of "
+     "its memory it has from the host, since when it runs, and the ports of the host that lead to "
+     "it.",
+     list_options_table, list_examples, NULL, verb_list},
+    {"stop", "[--timeout SECONDS] NAME...|--all", "have machines power off",
+     "Presses the power button, as ACPI tells it to the guest, and waits until the machine has "
+     "ended. One that is paused is resumed first. One that has not ended in time has its plug "
+     "pulled, and that is said.",
+     stop_options_table, stop_examples, NULL, verb_stop},
+    {"kill", "NAME...|--all", "pull the plug of machines",
+     "The machine ends at once; what its guest had not yet written to its disks is lost. A process "
+     "that does not answer is killed.",
+     names_options_table, NULL, NULL, verb_kill},
+    {"pause", "NAME...|--all", "have machines stand still",
+     "CPUs, devices and the guest's clock stand still until lodge resume.", names_options_table,
+     NULL, NULL, verb_pause},
+    {"resume", "NAME...|--all", "let machines go on",
+     "After lodge pause, or when a disk with on-error=stop has failed: its requests are tried "
+     "again.",
+     names_options_table, NULL, NULL, verb_resume},
+    {"reset", "NAME...|--all", "press the reset button of machines",
+     "The machine starts again from its kernel or firmware, and this returns when it does. One that "
+     "is paused does so when it goes on.",
+     names_options_table, NULL, NULL, verb_reset},
+    {"wait", "[--exit|--running|--paused|--log REGEX] [--timeout SECONDS] NAME",
+     "wait for something that a machine does",
+     "The status is 0 when it came, 124 when the time ran out, 7 when the machine does not run or "
+     "ended before.",
+     wait_options_table, wait_examples, NULL, verb_wait},
+    {"log", "[-f|--previous|--machine] NAME", "show what a machine has said on its console",
+     "Of the run that goes on, or of the last one. On a terminal the guest's escape sequences are "
+     "left out. The file has at most 1 MiB; what was before is shown by --previous.\n\n"
+     "Of a machine that ended badly, one line on standard error says so.",
+     log_options_table, log_examples, NULL, verb_log},
+    {"console", "[--read-only] NAME", "look at a machine's console, and type there",
+     "Shows what was said last, and what is said from now on, until the machine ends. Several may "
+     "look; the first of them types. On a terminal all keys go to the guest, Ctrl-C too: Ctrl-] then "
+     "q leaves, Ctrl-] then w types here and no longer elsewhere, Ctrl-] then ? lists the keys.",
+     console_options_table, NULL, NULL, verb_console},
+    {"events", "[--json] NAME", "print what happens to a running machine",
+     "One line for each event of its control socket, until it has ended.", events_options_table,
+     NULL, NULL, verb_events},
+    {"stats", "[-w] [--json] NAME...|--all", "show what running machines use of the host",
+     "CPU time of the process and of its virtual CPUs, memory, and bytes that went from and to "
+     "disks, since the start. With --watch, of each second, CPUs in percent of one.",
+     stats_options_table, NULL, NULL, verb_stats},
+    {"qmp", "NAME COMMAND [KEY=TEXT|KEY:=JSON|{...}]...",
+     "give a running machine a command of its control socket",
+     "The protocol is QMP. Arguments are texts (KEY=TEXT), other values (KEY:=JSON), or one object "
+     "with all of them. Prints what the command returns, as JSON.",
+     no_options_table, qmp_examples, NULL, verb_qmp},
+    {"rename", "NAME NEW", "give a machine another name",
+     "Its definition and logs move along; its disks stay where they are. It must not run.",
+     no_options_table, NULL, NULL, verb_rename},
+    {"rm", "NAME...", "remove definitions and logs of machines",
+     "Disks are not touched. A machine that runs is not removed.", no_options_table, NULL, NULL,
+     verb_rm},
     {"doctor", "[--json]", "see whether this host can run machines, and what to do if not",
      "Looks at what Lodge needs of the host, one line a check: ok, warning (something works less "
      "well or not at all) or fail (machines cannot run), with what to do about it. The check named "
@@ -74,6 +201,20 @@ const Verb verb_table[] = {
      "Prints the text that is on the screen of machine NAME, without the blanks at the ends of "
      "lines. In a graphics mode there is no text: take a picture with --png.",
      screen_options_table, screen_examples, NULL, verb_screen},
+    {"switch", "[OPTION]... NAME [ports|macs|stats|plug WHAT|unplug PORT]",
+     "run a network switch, or look at one",
+     "With NAME alone, is switch NAME until Ctrl-C or SIGTERM: machines plug in with --net "
+     "switch=NAME, other programs where --listen says. A machine makes a switch that does not run "
+     "(as --detach --until-unused does); this verb is for one that has options, or stays.\n\n"
+     "Of one that runs, ports lists what is plugged in, macs the addresses that it knows and where, "
+     "stats all counters and what happened lately. plug adds tap:NAME, a tap of the host, or "
+     "switch:NAME, a cable to another switch; unplug takes out what is in a port.\n\n"
+     "A port without --vlan carries frames as they are, tagged or not. Ports with one are a network "
+     "of their own with the other ports of that VLAN.\n\n"
+     "There is no spanning tree. A loop is noticed when an address comes from two ports in turn; it "
+     "is reported, and these ports' broadcasts are held to 100 a second while it lasts. A reader that "
+     "is too slow loses frames, which are counted, and does not slow others.",
+     switch_options_table, switch_examples, NULL, verb_switch},
     {"type", "[OPTION]... NAME [TEXT]...", "type on the keyboard of a running machine",
      "Presses the keys of a US keyboard that type TEXT, at a pace that a guest can follow, and "
      "returns when they are typed. Several words are typed with a blank between them. In TEXT, \\n "
@@ -114,6 +255,19 @@ const Verb verb_table[] = {
      "With CLASS, only that one. With the NAME of a running machine, its devices: class, bus, "
      "address, and the values of the properties.",
      json_options_table, NULL, NULL, verb_devices},
+    {"net", "[OPTION]... NAME", "show the networks of a running machine",
+     "Prints for each network of machine NAME its card, what it is joined to, whether the link is "
+     "up, what passed and what was dropped and why, and the addresses that the guest was seen to "
+     "use (by ARP, DHCP and neighbour discovery).\n\n"
+     "With --publish and --unpublish, ports of the host that lead to the guest through its first "
+     "user network come and go while it runs; see --publish of lodge run.",
+     net_options_table, net_examples, NULL, verb_net},
+    {"capture", "[-w FILE] [-c N] NAME[:N]", "see the frames of a running machine's network",
+     "Writes the frames that pass card N (0 unless said) of machine NAME in the pcap format, from "
+     "now until Ctrl-C or the machine's end. The guest sees nothing of it. A reader that is too slow "
+     "misses frames; the machine does not wait for it. Checksums that the guest leaves to its card "
+     "are not in the frames yet.",
+     capture_options_table, capture_examples, NULL, verb_capture},
     {"version", "[--json]", "print the version and what libraries are there",
      "A library that is loaded at first use may be missing; then what it is for does not work, and "
      "says so.",

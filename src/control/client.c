@@ -25,6 +25,7 @@
 struct Client {
     char *name; /* owned */
     int fd;
+    bool talked; /* it has answered once */
     Json *json;
     JsonScan *scan;
     GByteArray *input;
@@ -65,7 +66,9 @@ static bool wait_for(Client *c, short events, int64_t deadline, GError **error)
 
 static bool gone(Client *c, GError **error)
 {
-    return lodge_fail(error, LODGE_ERROR_HOST, "%s: the machine ended, or refused to talk",
+    return lodge_fail(error, c->talked ? LODGE_ERROR_STATE : LODGE_ERROR_HOST,
+                      c->talked ? "%s: the machine ended"
+                                : "%s: the machine ended, or refused to talk",
                       c->name);
 }
 
@@ -200,6 +203,21 @@ Jv client_call_fd(Client *c, JsonOut *request, int fd, int64_t deadline, GError 
     }
 }
 
+Jv client_event(Client *c, int64_t deadline, GError **error)
+{
+    Jv none = {NULL, NULL};
+    do {
+        if (!next_value(c, deadline, error))
+            return none;
+    } while (!jv_get(c->last, "event").node);
+    return c->last;
+}
+
+const Json *client_json(const Client *c)
+{
+    return c->json;
+}
+
 /* A socket connected to @dir's machine, or -1. */
 static int reach(const char *name, const char *dir, GError **error)
 {
@@ -246,5 +264,6 @@ Client *client_connect(const char *name, int64_t deadline, GError **error)
         return NULL;
     }
     Jv answer = client_call(c, client_begin("qmp_capabilities"), deadline, error);
+    c->talked = true;
     return answer.node ? g_steal_pointer(&c) : NULL;
 }

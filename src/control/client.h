@@ -43,6 +43,12 @@ Jv client_call(Client *c, JsonOut *request, int64_t deadline, GError **error);
 /* Likewise, and pass a descriptor along. @fd: borrowed. */
 Jv client_call_fd(Client *c, JsonOut *request, int fd, int64_t deadline, GError **error);
 
+/* Wait for the next event, and drop answers; valid until the next call. Node NULL:
+ * LODGE_ERROR_STATE: the machine ended; LODGE_ERROR_HOST. */
+Jv client_event(Client *c, int64_t deadline, GError **error);
+/* The library that its values are of; borrowed. */
+const Json *client_json(const Client *c);
+
 /* What to wait at for something from the machine, or its end, between calls. Owned by @c. */
 int client_fd(const Client *c);
 /* Throw away what came between calls, without waiting. Return: false: the machine ended. */

@@ -70,6 +70,15 @@ static const CommandArg add_client_args[] = {
     {NULL},
 };
 
+static const CommandArg console_args[] = {
+    {"fdname", ARG_STRING, .help = "the connection, named by getfd"},
+    {"write", ARG_BOOL, true, .help = "whether what it says is typed, if nobody else types"},
+    {NULL},
+};
+static const CommandArg console_take_args[] = {
+    {"id", ARG_INT, .help = "as x-lodge-console has returned it"},
+    {NULL},
+};
 static const CommandArg device_add_args[] = {
     {"driver", ARG_STRING, .help = "class of the device"},
     {"id", ARG_STRING, true, .help = "its name"},
@@ -79,6 +88,17 @@ static const CommandArg device_add_args[] = {
 };
 static const CommandArg device_del_args[] = {
     {"id", ARG_STRING, .help = "the device"},
+    {NULL},
+};
+
+static const CommandArg capture_args[] = {
+    {"netdev", ARG_STRING, .help = "the network"},
+    {"fdname", ARG_STRING, .help = "where the frames go, named by getfd"},
+    {NULL},
+};
+static const CommandArg hostfwd_args[] = {
+    {"netdev", ARG_STRING, true, .help = "the network; the first that has forwards unless said"},
+    {"rule", ARG_STRING, .help = "tcp|udp:[ADDR]:HOSTPORT, to be added with -[GUESTADDR]:GUESTPORT"},
     {NULL},
 };
 
@@ -107,8 +127,18 @@ const Command command_table[] = {
     {"stop", NULL, "pause the machine", cmd_stop},
     {"system_powerdown", NULL, "press the power button", cmd_powerdown},
     {"system_reset", NULL, "press the reset button", cmd_reset},
+    {"x-lodge-capture", capture_args, "write a network's frames as pcap until nobody reads",
+     cmd_capture},
+    {"x-lodge-console", console_args, "serve the first serial port to a connection that was passed",
+     cmd_console},
+    {"x-lodge-console-take", console_take_args, "have that one type, and no other",
+     cmd_console_take},
     {"x-lodge-devices", NULL, "list devices with their properties", cmd_devices},
     {"x-lodge-gdb", NULL, "let a debugger in, and tell where", cmd_gdb},
+    {"x-lodge-hostfwd-add", hostfwd_args, "lead a port of the host into the guest",
+     cmd_hostfwd_add},
+    {"x-lodge-hostfwd-remove", hostfwd_args, "let go of a port of the host", cmd_hostfwd_remove},
+    {"x-lodge-net", NULL, "list networks with their counters and addresses", cmd_net},
     {"x-lodge-screen-text", NULL, "the text screen as text", cmd_screen_text},
     {"x-lodge-type", type_args, "type a text; answers when it is typed", cmd_type},
     {NULL},

@@ -77,8 +77,8 @@ bool arg_unexpected(GError **error, const char *name);
 bool arg_type(GError **error, const char *name, const char *expected);
 bool arg_value(GError **error, const char *name, const char *value);
 
-/* ---- functions of the table: commands.c, commands_devices.c, commands_fd.c, commands_input.c,
- * commands_plug.c, commands_screen.c, gdb.c, hmp.c ---- */
+/* ---- functions of the table: commands.c, commands_console.c, commands_devices.c, commands_fd.c,
+ * commands_input.c, commands_plug.c, commands_screen.c, gdb.c, hmp.c ---- */
 #define COMMAND_FN(fn) bool fn(Control *c, Jv args, ControlReply *r, GError **error)
 COMMAND_FN(cmd_query_version);
 COMMAND_FN(cmd_query_commands);
@@ -100,6 +100,8 @@ COMMAND_FN(cmd_type);
 COMMAND_FN(cmd_device_add);
 COMMAND_FN(cmd_device_del);
 COMMAND_FN(cmd_devices);
+COMMAND_FN(cmd_console);
+COMMAND_FN(cmd_console_take);
 COMMAND_FN(cmd_getfd);
 COMMAND_FN(cmd_closefd);
 COMMAND_FN(cmd_add_client);
@@ -107,5 +109,9 @@ COMMAND_FN(cmd_query_block);
 COMMAND_FN(cmd_change_medium);
 COMMAND_FN(cmd_eject);
 COMMAND_FN(cmd_gdb);
+COMMAND_FN(cmd_net);
+COMMAND_FN(cmd_capture);
+COMMAND_FN(cmd_hostfwd_add);
+COMMAND_FN(cmd_hostfwd_remove);
 
 #endif

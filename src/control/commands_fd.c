@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Descriptors that a client passes (SCM_RIGHTS), and the one use that there is for them: a
+ * Descriptors that a client passes (SCM_RIGHTS), and one use that there is for them: a
  * connection to which the screen is served. A name belongs to the client that gave it and ends
  * with it.
  */
@@ -97,25 +97,42 @@ static bool is_connection(int fd)
            getpeername(fd, (struct sockaddr *)&peer, &len) == 0;
 }
 
+int control_fds_take(ControlFds *f, const char *name, GError **error)
+{
+    gpointer key, fd;
+    if (!f || !g_hash_table_steal_extended(f->named, name, &key, &fd)) {
+        not_found(name, error);
+        return -1;
+    }
+    g_free(key);
+    return GPOINTER_TO_INT(fd);
+}
+
+int control_fds_take_connection(ControlFds *f, const char *name, GError **error)
+{
+    int fd = control_fds_take(f, name, error);
+
+    if (fd < 0 || is_connection(fd))
+        return fd;
+    close(fd);
+    lodge_fail(error, LODGE_ERROR_CONFIG, "'%s' is no connected stream socket", name);
+    return -1;
+}
+
 COMMAND_FN(cmd_add_client)
 {
-    const char *name = jv_text(jv_get(args, "fdname"));
     const char *protocol = jv_text(jv_get(args, "protocol"));
-    gpointer key, fd;
-    if (!r->fds || !g_hash_table_steal_extended(r->fds->named, name, &key, &fd))
-        return not_found(name, error);
-    g_free(key);
+    int fd = control_fds_take_connection(r->fds, jv_text(jv_get(args, "fdname")), error);
+    if (fd < 0)
+        return false;
     bool ok = true;
     if (strcmp(protocol, "vnc"))
         ok = lodge_fail(error, LODGE_ERROR_CONFIG, "protocol '%s' is invalid", protocol);
-    else if (!is_connection(GPOINTER_TO_INT(fd)))
-        ok = lodge_fail(error, LODGE_ERROR_CONFIG, "'%s' is no connected stream socket", name);
     else if (!c->config.add_viewer)
         ok = lodge_fail(error, LODGE_ERROR_STATE, "there is no screen");
     if (!ok) {
-        close(GPOINTER_TO_INT(fd));
+        close(fd);
         return false;
     }
-    return c->config.add_viewer(c->config.opaque, GPOINTER_TO_INT(fd),
-                                jv_bool(jv_get(args, "skipauth")), error);
+    return c->config.add_viewer(c->config.opaque, fd, jv_bool(jv_get(args, "skipauth")), error);
 }

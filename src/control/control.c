@@ -20,6 +20,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "lodge/diag.h"
 #include "lodge/error.h"
 
 #include "control_internal.h"
@@ -126,6 +127,24 @@ static void answer_resets(Control *c)
         control_reply_done(g_ptr_array_steal_index(c->resets, 0), NULL);
 }
 
+void control_tell_status(Control *c)
+{
+    static const MachineStatusState states[] = {
+        [MACHINE_BUILT] = MACHINE_STATUS_STARTING,
+        [MACHINE_RUNNING] = MACHINE_STATUS_RUNNING,
+        [MACHINE_PAUSED] = MACHINE_STATUS_PAUSED,
+        [MACHINE_ENDED] = MACHINE_STATUS_RUNNING, /* until its name is given back */
+    };
+    if (!c->config.status || !c->config.registry || !c->config.machine)
+        return;
+    MachineStatus s = *c->config.status;
+    s.state = machine_stalled(c->config.machine) ? MACHINE_STATUS_IO_ERROR
+                                                 : states[machine_state(c->config.machine)];
+    g_autoptr(GError) error = NULL;
+    if (!registry_set_status(c->config.registry, &s, &error))
+        lodge_warn("%s; lodge list shows an old state", error->message);
+}
+
 /* Context: see machine_listen(). */
 static void on_machine(void *opaque, const MachineNews *news)
 {
@@ -136,9 +155,11 @@ static void on_machine(void *opaque, const MachineNews *news)
         gdb_server_news(c->gdb, news);
     switch (news->what) {
     case MACHINE_EVENT_PAUSED:
+        control_tell_status(c);
         control_event(c, "STOP");
         break;
     case MACHINE_EVENT_RESUMED:
+        control_tell_status(c);
         control_event(c, "RESUME");
         break;
     case MACHINE_EVENT_POWER_BUTTON:

@@ -27,13 +27,19 @@ typedef struct ControlConfig {
     const char *uuid;   /* NULL: none was asked for */
     Machine *machine;
     Registry *registry; /* where the socket goes; NULL: no socket */
+    /* What those who look are told, the state filled in; NULL: nothing. */
+    const MachineStatus *status;
     Display *display;
     Input *input;
     ConsoleLog *console_log;
     /* Show the screen to the VNC client at the other end of @fd, a stream socket that is taken
      * over, also on failure. @skip_auth: it is asked for no password. */
     bool (*add_viewer)(void *opaque, int fd, bool skip_auth, GError **error);
-    void *opaque; /* of add_viewer */
+    /* Serve the first serial port to @fd, which is taken over, also on failure; see consoles.h. */
+    bool (*add_console)(void *opaque, int fd, bool write, unsigned *ret_id, bool *ret_writes,
+                        GError **error);
+    bool (*take_console)(void *opaque, unsigned id, GError **error);
+    void *opaque; /* of these */
     bool waits_for_gdb; /* the machine starts paused, until its debugger lets it go on */
 } ControlConfig;
 
@@ -46,6 +52,9 @@ Control *control_open(const ControlConfig *config, GError **error);
  * are down are let go. NULL is fine. */
 void control_close(Control *c);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Control, control_close)
+
+/* Tell those who look how the machine is now; pauses and resumes are told without it. */
+void control_tell_status(Control *c);
 
 /**
  * control_event_begin() - Start an event: an open object, into which the caller may put "data"

@@ -37,8 +37,13 @@ const Json *control_json(Control *c, GError **error);
 /* A client's descriptors: those that it passed to us and not yet on to a command. */
 ControlFds *control_fds_new(void);
 void control_fds_free(ControlFds *f); /* closes them; NULL is fine */
+/* The descriptor of that name, transfer full; -1 with the error. */
+int control_fds_take(ControlFds *f, const char *name, GError **error);
+/* Likewise, where it has to be a connected stream socket. */
+int control_fds_take_connection(ControlFds *f, const char *name, GError **error);
 /* The client passed @fd, which is taken over: it waits to be named. One at a time does. */
 void control_fds_received(ControlFds *f, int fd);
+
 
 /* ---- key_queue.c ---- */
 
@@ -59,6 +64,12 @@ void key_queue_free(KeyQueue *q); /* lets go of what it holds down; NULL is fine
  */
 bool key_queue_add(KeyQueue *q, Input *in, const KeyStep *steps, size_t n, ControlReply *r,
                    GError **error);
+
+/* ---- commands_net.c ---- */
+
+/* As the commands; @netdev: NULL: the first that has forwards. What add makes is transfer full. */
+char *control_hostfwd_add(Control *c, const char *netdev, const char *rule, GError **error);
+bool control_hostfwd_remove(Control *c, const char *netdev, const char *rule, GError **error);
 
 /* ---- commands_input.c ---- */
 

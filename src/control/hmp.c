@@ -106,9 +106,33 @@ static bool hmp_info_version(Control *c, char **args, GString *out, GError **err
     return true;
 }
 
+/* hostfwd_add [NETDEV] RULE, and the same with remove. */
+static bool hmp_hostfwd_add(Control *c, char **args, GString *out, GError **error)
+{
+    g_autofree char *made =
+        control_hostfwd_add(c, args[1] ? args[0] : NULL, args[1] ? args[1] : args[0], error);
+    return made != NULL;
+}
+
+static bool hmp_hostfwd_remove(Control *c, char **args, GString *out, GError **error)
+{
+    const char *rule = args[1] ? args[1] : args[0];
+    g_autoptr(GError) why = NULL;
+    bool ok = control_hostfwd_remove(c, args[1] ? args[0] : NULL, rule, &why);
+    if (!ok && !g_error_matches(why, LODGE_ERROR, LODGE_ERROR_NOT_FOUND)) {
+        g_propagate_error(error, g_steal_pointer(&why));
+        return false;
+    }
+    g_string_append_printf(out, "host forwarding rule for %s %s\r\n", rule,
+                           ok ? "removed" : "not found");
+    return true;
+}
+
 static const HmpCommand commands[] = {
     {"c", NULL, 0, 0, hmp_cont},
     {"cont", NULL, 0, 0, hmp_cont},
+    {"hostfwd_add", "arg1", 1, 2, hmp_hostfwd_add},
+    {"hostfwd_remove", "arg1", 1, 2, hmp_hostfwd_remove},
     {"info name", NULL, 0, 0, hmp_info_name},
     {"info status", NULL, 0, 0, hmp_info_status},
     {"info version", NULL, 0, 0, hmp_info_version},

@@ -3,7 +3,8 @@
  * Names, folders, locks.
  *
  * A running machine holds a lock on RUN/lodge/NAME/lock; the kernel drops it with the process, so
- * a machine that was killed leaves nothing that hinders the next one of its name.
+ * a machine that was killed leaves nothing that hinders the next one of its name. It is a lock of an
+ * open file description (fcntl(2), F_OFD_SETLK): others can see that it is held without taking it.
  *
  * Invariant: who has the lock and finds that the path still leads to the locked file owns the
  * folder; a releaser removes the file before it drops the lock.
@@ -13,23 +14,25 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <glib/gstdio.h>
 
 #include "lodge/error.h"
+#include "lodge/run_root.h"
 
 #include "registry.h"
 
 #define NAME_MAX_BYTES 63
 #define CLAIM_TRIES 16
+#define SHARED_DIR ".unnamed" /* no machine can have that name */
 #define SHARED_LOGS 10 /* console logs kept of machines without a name */
 #define HOLDER_FDS 1024 /* descriptors looked at for each machine */
 
 struct Registry {
-    char *name, *run_root, *run_dir, *lock_path, *pid_path; /* owned */
+    char *name, *run_root, *run_dir, *lock_path, *pid_path, *status_path; /* owned */
+    char *state_dir;                                        /* owned; NULL: nothing lasts */
     char *console_log;                                      /* owned; NULL: none */
     int lock_fd;
     bool folders_ours; /* the folders are there and this user's */
@@ -47,30 +50,13 @@ bool registry_name_ok(const char *name)
     return true;
 }
 
-/* The folder of all running machines. Without XDG_RUNTIME_DIR: /run for root, else a folder under
- * /tmp, which must be ours alone. */
-static char *run_root(void)
-{
-    const char *xdg = g_getenv("XDG_RUNTIME_DIR");
-    if (xdg && g_path_is_absolute(xdg))
-        return g_build_filename(xdg, "lodge", NULL);
-    if (geteuid() == 0)
-        return g_strdup("/run/lodge");
-    return g_strdup_printf("/tmp/lodge-%u", (unsigned)geteuid());
-}
-
-static bool make_private_dir(const char *path, GError **error)
+/* Whether the folder of running machines and @dir in it are this user's, where they are there: else
+ * somebody could have us talk to his own socket. */
+static bool are_trusted(const char *root, const char *dir, GError **error)
 {
     struct stat st;
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
-        return lodge_fail_errno(error, errno, "%s: cannot make the folder of running machines",
-                                path);
-    if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() ||
-        (st.st_mode & 0022))
-        return lodge_fail(error, LODGE_ERROR_HOST,
-                          "%s: is not a folder of this user alone; remove it or set "
-                          "XDG_RUNTIME_DIR", path);
-    return true;
+    return (lstat(root, &st) < 0 || run_root_check(root, error)) &&
+           (lstat(dir, &st) < 0 || run_root_check(dir, error));
 }
 
 static long read_pid(const char *path)
@@ -79,14 +65,14 @@ static long read_pid(const char *path)
     return g_file_get_contents(path, &text, NULL, NULL) ? strtol(text, NULL, 10) : 0;
 }
 
-/* Take the lock; EWOULDBLOCK in errno when another has it, EAGAIN when the folder went away. */
+/* Take the lock; EAGAIN in errno when another has it, or when the folder went away. */
 static int try_lock(const char *path)
 {
     struct stat mine, now;
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (fd < 0)
         return -1;
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
+    if (fcntl(fd, F_OFD_SETLK, &(struct flock){.l_type = F_WRLCK}) < 0) {
         int err = errno;
         close(fd);
         errno = err;
@@ -103,13 +89,13 @@ static int try_lock(const char *path)
 static bool lock_name(Registry *r, GError **error)
 {
     for (unsigned i = 0; i < CLAIM_TRIES; i++) {
-        if (!make_private_dir(r->run_root, error) || !make_private_dir(r->run_dir, error))
+        if (!run_root_make(r->run_root, error) || !run_root_make(r->run_dir, error))
             return false;
         r->folders_ours = true;
         r->lock_fd = try_lock(r->lock_path);
         if (r->lock_fd >= 0)
             return true;
-        if (errno == EWOULDBLOCK) {
+        if (errno == EAGAIN) {
             struct stat st;
             long pid = read_pid(r->pid_path);
             if (pid > 0)
@@ -120,7 +106,7 @@ static bool lock_name(Registry *r, GError **error)
                 return lodge_fail(error, LODGE_ERROR_EXISTS,
                                   "%s: a machine of that name is starting; choose another name",
                                   r->name);
-        } else if (errno != ENOENT && errno != EAGAIN) {
+        } else if (errno != ENOENT) {
             break;
         }
     }
@@ -155,7 +141,7 @@ static void prune_logs(const char *dir)
     }
 }
 
-/* $XDG_STATE_HOME/lodge/@sub; transfer full. */
+/* $XDG_STATE_HOME/lodge/@sub, or without @sub the folder of them all; transfer full. */
 static char *state_dir(const char *sub)
 {
     const char *xdg = g_getenv("XDG_STATE_HOME");
@@ -166,19 +152,35 @@ static char *state_dir(const char *sub)
 }
 
 /* Where the console log goes; a home that cannot be written is no reason not to run. */
-static void find_log(Registry *r, bool lasting)
+static void find_log(Registry *r, RegistryKeep keep)
 {
-    g_autofree char *dir = state_dir(lasting ? r->name : "unnamed");
+    if (keep == REGISTRY_NOTHING)
+        return;
+    bool lasting = keep == REGISTRY_LASTING;
+    g_autofree char *dir = state_dir(lasting ? r->name : SHARED_DIR);
     if (g_mkdir_with_parents(dir, 0700) < 0)
         return;
     if (!lasting)
         prune_logs(dir);
-    g_autofree char *file =
-        lasting ? g_strdup("console.log") : g_strdup_printf("console-%s.log", r->name);
-    r->console_log = g_build_filename(dir, file, NULL);
+    r->console_log = registry_log_path(r->name, lasting);
+    if (lasting)
+        r->state_dir = g_steal_pointer(&dir);
 }
 
-static bool check_name(const char *name, GError **error)
+char *registry_state_dir(const char *name)
+{
+    return state_dir(name);
+}
+
+char *registry_log_path(const char *name, bool lasting)
+{
+    g_autofree char *dir = state_dir(lasting ? name : SHARED_DIR);
+    g_autofree char *file =
+        lasting ? g_strdup("console.log") : g_strdup_printf("console-%s.log", name);
+    return g_build_filename(dir, file, NULL);
+}
+
+bool registry_check_name(const char *name, GError **error)
 {
     return registry_name_ok(name) ||
            lodge_fail(error, LODGE_ERROR_CONFIG,
@@ -186,22 +188,24 @@ static bool check_name(const char *name, GError **error)
                       "'-', a letter or digit first", name);
 }
 
-Registry *registry_claim(const char *name, bool lasting, GError **error)
+Registry *registry_claim(const char *name, RegistryKeep keep, GError **error)
 {
-    if (!check_name(name, error))
+    if (!registry_check_name(name, error))
         return NULL;
     Registry *r = g_new0(Registry, 1);
     r->lock_fd = -1;
     r->name = g_strdup(name);
-    r->run_root = run_root();
+    r->run_root = run_root_path();
     r->run_dir = g_build_filename(r->run_root, name, NULL);
     r->lock_path = g_build_filename(r->run_dir, "lock", NULL);
     r->pid_path = g_build_filename(r->run_dir, "pid", NULL);
+    r->status_path = g_build_filename(r->run_dir, STATUS_FILE, NULL);
     if (!lock_name(r, error) || !registry_set_pid(r, error)) {
         registry_release(r);
         return NULL;
     }
-    find_log(r, lasting);
+    (void)unlink(r->status_path); /* of one that was killed */
+    find_log(r, keep);
     return r;
 }
 
@@ -220,6 +224,7 @@ void registry_release(Registry *r)
         return;
     if (r->lock_fd >= 0) {
         (void)unlink(r->pid_path);
+        (void)unlink(r->status_path);
         (void)unlink(r->lock_path);
         close(r->lock_fd);
     }
@@ -232,17 +237,22 @@ void registry_release(Registry *r)
     g_free(r->run_dir);
     g_free(r->lock_path);
     g_free(r->pid_path);
+    g_free(r->status_path);
+    g_free(r->state_dir);
     g_free(r->console_log);
     g_free(r);
 }
 
 char *registry_locate(const char *name, GError **error)
 {
-    if (!check_name(name, error))
+    if (!registry_check_name(name, error))
         return NULL;
-    g_autofree char *root = run_root(), *lasting = state_dir(name);
+    g_autofree char *root = run_root_path(), *lasting = state_dir(name);
     g_autofree char *dir = g_build_filename(root, name, NULL);
-    if (g_file_test(dir, G_FILE_TEST_IS_DIR))
+    struct stat st;
+    if (!are_trusted(root, dir, error))
+        return NULL;
+    if (lstat(dir, &st) == 0)
         return g_steal_pointer(&dir);
     if (g_file_test(lasting, G_FILE_TEST_IS_DIR))
         lodge_fail(error, LODGE_ERROR_STATE, "%s: is not running", name);
@@ -259,6 +269,128 @@ const char *registry_run_dir(const Registry *r)
 const char *registry_console_log(const Registry *r)
 {
     return r->console_log;
+}
+
+const char *registry_lasting_dir(const Registry *r)
+{
+    return r->state_dir;
+}
+
+bool registry_set_status(Registry *r, const MachineStatus *s, GError **error)
+{
+    g_autofree char *text = machine_status_format(s);
+    g_autoptr(GError) why = NULL;
+    if (!g_file_set_contents_full(r->status_path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600,
+                                  &why))
+        return lodge_fail(error, LODGE_ERROR_HOST, "%s", why->message);
+    return true;
+}
+
+/* ---- looking at others ---- */
+
+/* Whether a process holds the lock of running folder @dir. */
+static bool lock_is_held(const char *dir)
+{
+    g_autofree char *path = g_build_filename(dir, "lock", NULL);
+    struct flock lock = {.l_type = F_WRLCK};
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return false;
+    bool held = fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    close(fd);
+    return held;
+}
+
+void machine_look_free(MachineLook *l)
+{
+    if (!l)
+        return;
+    machine_status_free(l->status);
+    g_free(l->name);
+    g_free(l);
+}
+
+/* What is known of @name; NULL: nothing. */
+static MachineLook *look_at(const char *root, const char *name)
+{
+    g_autoptr(MachineLook) l = g_new0(MachineLook, 1);
+    g_autofree char *run = g_build_filename(root, name, NULL), *state = state_dir(name);
+    g_autofree char *definition = g_build_filename(state, DEFINITION_FILE, NULL);
+    g_autofree char *status = g_build_filename(run, STATUS_FILE, NULL), *text = NULL;
+    l->name = g_strdup(name);
+    l->defined = g_file_test(definition, G_FILE_TEST_IS_REGULAR);
+    l->running = lock_is_held(run);
+    if (!l->running)
+        return l->defined ? g_steal_pointer(&l) : NULL;
+    if (g_file_get_contents(status, &text, NULL, NULL))
+        l->status = machine_status_parse(text);
+    if (!l->status) {
+        g_autofree char *pid = g_build_filename(run, "pid", NULL);
+        l->status = g_new0(MachineStatus, 1);
+        l->status->state = MACHINE_STATUS_STARTING;
+        l->status->pid = read_pid(pid);
+    }
+    return g_steal_pointer(&l);
+}
+
+MachineLook *registry_look(const char *name, GError **error)
+{
+    if (!registry_check_name(name, error))
+        return NULL;
+    g_autofree char *root = run_root_path();
+    g_autofree char *dir = g_build_filename(root, name, NULL), *lasting = state_dir(name);
+    if (!are_trusted(root, dir, error))
+        return NULL;
+    MachineLook *l = look_at(root, name);
+    g_autofree char *log = registry_log_path(name, false);
+    if (!l && (g_file_test(lasting, G_FILE_TEST_IS_DIR) || g_file_test(log, G_FILE_TEST_EXISTS))) {
+        /* logs, and no definition */
+        l = g_new0(MachineLook, 1);
+        l->name = g_strdup(name);
+    }
+    if (!l)
+        lodge_fail(error, LODGE_ERROR_NOT_FOUND, "%s: no machine of that name", name);
+    return l;
+}
+
+static void add_names(GHashTable *names, const char *dir)
+{
+    g_autoptr(GDir) d = g_dir_open(dir, 0, NULL);
+    const char *name;
+    while (d && (name = g_dir_read_name(d))) {
+        if (registry_name_ok(name))
+            g_hash_table_add(names, g_strdup(name));
+    }
+}
+
+static gint by_name(gconstpointer a, gconstpointer b)
+{
+    const MachineLook *const *x = a, *const *y = b;
+    return strcmp((*x)->name, (*y)->name);
+}
+
+GPtrArray *registry_list(GError **error)
+{
+    g_autofree char *root = run_root_path(), *states = state_dir(NULL);
+    g_autoptr(GHashTable) names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    g_autoptr(GPtrArray) list = g_ptr_array_new_with_free_func((GDestroyNotify)machine_look_free);
+    GHashTableIter it;
+    gpointer name;
+    struct stat st;
+    if (lstat(root, &st) == 0) {
+        if (!run_root_check(root, error))
+            return NULL;
+        add_names(names, root);
+    }
+    add_names(names, states);
+    g_hash_table_iter_init(&it, names);
+    while (g_hash_table_iter_next(&it, &name, NULL)) {
+        MachineLook *l = look_at(root, name);
+        if (l)
+            g_ptr_array_add(list, l);
+    }
+    g_ptr_array_sort(list, by_name);
+    return g_steal_pointer(&list);
 }
 
 /* Whether process @pid has the file open. */
@@ -278,7 +410,7 @@ static bool process_has(long pid, dev_t dev, ino_t ino)
 
 char *registry_find_holder(dev_t dev, ino_t ino)
 {
-    g_autofree char *root = run_root();
+    g_autofree char *root = run_root_path();
     g_autoptr(GDir) d = g_dir_open(root, 0, NULL);
     const char *name;
     while (d && (name = g_dir_read_name(d))) {

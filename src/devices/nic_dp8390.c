@@ -20,11 +20,11 @@
  *
  * The wire has flow control, which a cable lacks: a frame that finds a sound ring full stays in the
  * wire and comes in when the boundary moves, so a guest that is slow loses nothing and sees no
- * overflow; until then PRX stays set. A frame that could not fit that ring if it were empty, or meets a ring that is set up
- * wrongly (pointers outside of it) and is stopped by the boundary, overflows as NIC 7.0 says: OVW,
- * RST until the boundary moves, and the missed-packet tally. Frames from the wire are padded to 60
- * bytes; those over 1518 (with a VLAN tag, without the check sequence) are on no Ethernet and are
- * lost. A stopped part (STP) hears nothing; in monitor mode each frame counts as missed.
+ * overflow; until then PRX stays set. A frame that could not fit that ring if it were empty, or
+ * meets a ring that is set up wrongly (pointers outside of it) and is stopped by the boundary,
+ * overflows as NIC 7.0 says: OVW, RST until the boundary moves, and the missed-packet tally. Frames
+ * from the wire are padded to 60 bytes; those over 1518 (with a VLAN tag, without the check
+ * sequence) are on no Ethernet and are lost. A stopped part (STP) hears nothing; in monitor mode each frame counts as missed.
  *
  * A frame is sent when the queue to the loop took it: 64 of them, then TXP stays 1 until there is
  * room. Lengths that no Ethernet carries (under 14, over 1518 bytes) are a guest fault and sent

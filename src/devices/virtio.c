@@ -7,12 +7,13 @@
  * is no legacy interface. Left out: packed rings, queue reset, ACCESS_PLATFORM, suspend.
  *
  * Threads: a vCPU writes the status register and holds no lock while the loop thread starts or
- * stops the rings on its behalf; main quiesces and resumes; the loop thread handles kicks.
+ * stops the rings on its behalf; main quiesces and resumes; the loop thread handles kicks. Where a
+ * device has several lanes, each of these is done lane by lane, on its loop, and over when all are.
  *
  * Invariants:
- * (1) Rings are used by the loop thread only, between start_rings() and stop_rings(); both run on
+ * (1) Rings are used by their lane's loop only, between start_lane() and stop_lane(); both run on
  *     the loop, or where it cannot be (quiet device, no loop) under the device's lock.
- * (2) start_rings() and stop_rings() look at the registers under the lock at the moment that they
+ * (2) start_lane() and stop_on_lane() look at the registers under the lock at the moment that they
  *     run, so vCPUs that race on the status register end in the state of the last write.
  * (3) The status register reads 0 after a reset only when no request holds guest memory.
  * (4) A broken device touches no ring until it is reset.
@@ -77,16 +78,29 @@ static bool features_acceptable(VirtioDev *vd, uint64_t features)
 
 bool virtio_may_run(VirtioDev *vd)
 {
-    return __atomic_load_n(&vd->live, __ATOMIC_RELAXED) && !vd->broken &&
-           !__atomic_load_n(&vd->quiet, __ATOMIC_RELAXED);
+    return __atomic_load_n(&vd->live, __ATOMIC_RELAXED) &&
+           !__atomic_load_n(&vd->broken, __ATOMIC_RELAXED) &&
+           !__atomic_load_n(&vd->lane[0].quiet, __ATOMIC_RELAXED);
+}
+
+/* Rings run only while the device is started. */
+static bool queue_may_run(VirtioDev *vd, unsigned q)
+{
+    return virtqueue_running(&vd->q[q].vq) && !__atomic_load_n(&vd->broken, __ATOMIC_RELAXED) &&
+           !__atomic_load_n(&virtio_lane(vd, q)->quiet, __ATOMIC_RELAXED);
+}
+
+bool virtio_here(VirtioDev *vd, unsigned q)
+{
+    IoThread *io = virtio_lane(vd, q)->io;
+
+    return !io || io_thread_is_current(io);
 }
 
 static void handle_kick(VirtioQ *q)
 {
-    VirtioDev *vd = q->vd;
-
-    if (virtio_may_run(vd) && virtqueue_running(&q->vq))
-        vd->vc->kick(vd, q->index);
+    if (queue_may_run(q->vd, q->index))
+        q->vd->vc->kick(q->vd, q->index);
 }
 
 static void on_kick(void *opaque, uint32_t events)
@@ -94,6 +108,52 @@ static void on_kick(void *opaque, uint32_t events)
     /* Edge-triggered: each write of the eventfd is an event, so its counter need not be read. */
     handle_kick(opaque);
 }
+
+void virtio_notify_off(VirtioDev *vd, unsigned q)
+{
+    vd->q[q].armed = false;
+    virtqueue_notify_off(&vd->q[q].vq);
+}
+
+bool virtio_notify_on(VirtioDev *vd, unsigned q)
+{
+    return !virtio_lane(vd, q)->poll && virtqueue_notify_on(&vd->q[q].vq);
+}
+
+static bool poll_look(void *opaque)
+{
+    VirtioLane *l = opaque;
+    VirtioDev *vd = l->vd;
+    bool found = false;
+
+    for (unsigned i = l->index; i < vd->queues; i += vd->lanes) {
+        if (!virtqueue_has_more(&vd->q[i].vq) || !queue_may_run(vd, i))
+            continue;
+        vd->vc->kick(vd, i);
+        found = true;
+    }
+    return found;
+}
+
+/* The loop is about to sleep. */
+static bool poll_arm(void *opaque)
+{
+    VirtioLane *l = opaque;
+    VirtioDev *vd = l->vd;
+    bool found = false;
+
+    for (unsigned i = l->index; i < vd->queues; i += vd->lanes) {
+        VirtioQ *q = &vd->q[i];
+
+        if (q->armed || !queue_may_run(vd, i))
+            continue;
+        q->armed = !virtqueue_notify_on(&q->vq);
+        found |= !q->armed;
+    }
+    return found;
+}
+
+static const IoPollOps poll_ops = {.look = poll_look, .arm = poll_arm};
 
 /* Without a loop: handle what is pending, here. Handlers may kick again, which nests no deeper. */
 static void pump(VirtioDev *vd)
@@ -131,9 +191,11 @@ void virtio_kick_again(VirtioDev *vd, unsigned q)
         vd->pending |= VIRTIO_BIT(q);
 }
 
-static void kick_all(VirtioDev *vd)
+static void kick_all(VirtioLane *l)
 {
-    for (unsigned i = 0; i < vd->queues; i++) {
+    VirtioDev *vd = l->vd;
+
+    for (unsigned i = l->index; i < vd->queues; i += vd->lanes) {
         if (virtqueue_running(&vd->q[i].vq))
             virtio_kick_again(vd, i);
     }
@@ -159,11 +221,14 @@ static VirtQueueSetup ring_setup(const VirtioDev *vd, const VirtioQueueRegs *r)
     };
 }
 
-/* Bring up every enabled ring that is not up. Device lock held. NULL, or what is wrong. */
-static const char *start_rings_locked(VirtioDev *vd)
+/* Bring up every enabled ring of the lane that is not up. Device lock held. NULL, or what is wrong. */
+static const char *start_rings_locked(VirtioLane *l)
 {
-    vd->features = vd->regs.driver_features;
-    for (unsigned i = 0; i < vd->queues; i++) {
+    VirtioDev *vd = l->vd;
+
+    if (!l->index) /* the first one starts first */
+        vd->features = vd->regs.driver_features;
+    for (unsigned i = l->index; i < vd->queues; i += vd->lanes) {
         VirtioQueueRegs *r = &vd->regs.q[i];
         VirtQueueSetup s = ring_setup(vd, r);
         const char *why;
@@ -173,23 +238,25 @@ static const char *start_rings_locked(VirtioDev *vd)
         if (!virtqueue_start(&vd->q[i].vq, vd->pci.dev.board->mem, &s, &why))
             return why;
     }
-    __atomic_store_n(&vd->live, true, __ATOMIC_RELAXED);
+    if (!l->index)
+        __atomic_store_n(&vd->live, true, __ATOMIC_RELAXED);
     return NULL;
 }
 
 /* On the loop; keeps (2). */
-static void start_rings(void *opaque)
+static void start_lane(void *opaque)
 {
-    VirtioDev *vd = opaque;
+    VirtioLane *l = opaque;
+    VirtioDev *vd = l->vd;
     const char *why = NULL;
     bool go, first;
 
     lodge_lock(&vd->pci.dev.lock);
     go = (vd->regs.status & VIRTIO_CONFIG_S_DRIVER_OK) &&
          !(vd->regs.status & VIRTIO_CONFIG_S_NEEDS_RESET) && !vd->regs.resetting;
-    first = !vd->live;
+    first = !l->index && !vd->live;
     if (go)
-        why = start_rings_locked(vd);
+        why = start_rings_locked(l);
     lodge_unlock(&vd->pci.dev.lock);
     if (!go)
         return;
@@ -199,20 +266,34 @@ static void start_rings(void *opaque)
     }
     if (first && vd->vc->started)
         vd->vc->started(vd);
-    kick_all(vd);
+    kick_all(l);
 }
 
-static void run_on_loop(VirtioDev *vd, IoCallFn fn)
+/* Call @fn(lane) where each lane's queues are served, and wait. */
+static void run_on_lanes(VirtioDev *vd, IoCallFn fn)
 {
-    if (vd->io)
-        io_thread_call(vd->io, fn, vd);
-    else
-        fn(vd);
+    for (unsigned i = 0; i < vd->lanes; i++) {
+        if (vd->io)
+            io_thread_call(vd->lane[i].io, fn, &vd->lane[i]);
+        else
+            fn(&vd->lane[i]);
+    }
+}
+
+/* The same without waiting; a board without threads has no other place. */
+static void post_to_lanes(VirtioDev *vd, IoCallFn fn)
+{
+    for (unsigned i = 0; i < vd->lanes; i++) {
+        if (vd->io)
+            io_thread_post(vd->lane[i].io, fn, &vd->lane[i]);
+        else
+            fn(&vd->lane[i]);
+    }
 }
 
 void virtio_sync_rings(VirtioDev *vd)
 {
-    run_on_loop(vd, start_rings);
+    run_on_lanes(vd, start_lane);
     lodge_lock(&vd->pci.dev.lock);
     virtio_pci_eventfds_locked(vd, vd->live && !vd->regs.resetting);
     lodge_unlock(&vd->pci.dev.lock);
@@ -220,19 +301,22 @@ void virtio_sync_rings(VirtioDev *vd)
 
 /* ---- reset ---- */
 
-/* Take the rings away; the device forgets what it holds, but for requests under way. */
-static void stop_rings(VirtioDev *vd)
+/* Take the lane's rings away; the device forgets what it holds, but for requests under way. */
+static void stop_lane(VirtioLane *l)
 {
-    __atomic_store_n(&vd->live, false, __ATOMIC_RELAXED);
-    vd->broken = false;
-    vd->pending = 0;
-    for (unsigned i = 0; i < vd->queues; i++) {
+    VirtioDev *vd = l->vd;
+
+    if (!l->index) {
+        __atomic_store_n(&vd->live, false, __ATOMIC_RELAXED);
+        vd->pending = 0;
+    }
+    for (unsigned i = l->index; i < vd->queues; i += vd->lanes) {
         virtqueue_stop(&vd->q[i].vq);
         vd->q[i].vq.broken = false;
+        vd->q[i].armed = false;
     }
-    if (vd->vc->stopped)
+    if (!l->index && vd->vc->stopped)
         vd->vc->stopped(vd);
-    vd->features = 0;
 }
 
 /* Registers to their values after reset. */
@@ -240,6 +324,8 @@ static void regs_reset_locked(VirtioDev *vd)
 {
     lock_assert_held(&vd->pci.dev.lock);
     memset(&vd->regs, 0, sizeof vd->regs);
+    __atomic_store_n(&vd->broken, false, __ATOMIC_RELAXED);
+    vd->features = 0;
     vd->regs.config_vector = VIRTIO_MSI_NO_VECTOR;
     for (unsigned i = 0; i < VIRTIO_QUEUES_MAX; i++) {
         vd->regs.q[i].vector = VIRTIO_MSI_NO_VECTOR;
@@ -248,29 +334,42 @@ static void regs_reset_locked(VirtioDev *vd)
     virtio_pci_reset_locked(vd);
 }
 
-static void finish_reset(VirtioDev *vd)
+/* No request of a lane that was stopped holds guest memory; the last one ends the reset. */
+static void lane_settled(VirtioDev *vd)
 {
     lodge_lock(&vd->pci.dev.lock);
-    if (vd->regs.resetting)
+    if (--vd->unsettled == 0)
         regs_reset_locked(vd);
     lodge_unlock(&vd->pci.dev.lock);
 }
 
 /* On the loop; keeps (2) and (3). */
-static void stop_on_loop(void *opaque)
+static void stop_on_lane(void *opaque)
 {
-    VirtioDev *vd = opaque;
+    VirtioLane *l = opaque;
+    VirtioDev *vd = l->vd;
     bool go;
 
     lodge_lock(&vd->pci.dev.lock);
-    go = vd->regs.resetting;
+    go = l->reset_due;
+    l->reset_due = false;
     lodge_unlock(&vd->pci.dev.lock);
     if (!go)
         return;
-    stop_rings(vd);
-    vd->stopping = vd->inflight > 0;
-    if (!vd->stopping)
-        finish_reset(vd);
+    stop_lane(l);
+    l->stopping = l->inflight > 0;
+    if (!l->stopping)
+        lane_settled(vd);
+}
+
+/* The registers stay as they are until every lane has stopped. */
+static void begin_reset_locked(VirtioDev *vd)
+{
+    lock_assert_held(&vd->pci.dev.lock);
+    vd->regs.resetting = true;
+    vd->unsettled = vd->lanes;
+    for (unsigned i = 0; i < vd->lanes; i++)
+        vd->lane[i].reset_due = true;
 }
 
 static void driver_reset(VirtioDev *vd)
@@ -283,12 +382,21 @@ static void driver_reset(VirtioDev *vd)
         regs_reset_locked(vd);
         first = false;
     } else if (first) {
-        vd->regs.resetting = true;
+        begin_reset_locked(vd);
         virtio_pci_eventfds_locked(vd, false);
     }
     lodge_unlock(&vd->pci.dev.lock);
     if (first)
-        run_on_loop(vd, stop_on_loop);
+        run_on_lanes(vd, stop_on_lane);
+}
+
+static bool all_quiet(const VirtioDev *vd)
+{
+    for (unsigned i = 0; i < vd->lanes; i++) {
+        if (!__atomic_load_n(&vd->lane[i].quiet, __ATOMIC_ACQUIRE))
+            return false;
+    }
+    return true;
 }
 
 void virtio_reset(Device *d, ResetKind kind)
@@ -297,16 +405,26 @@ void virtio_reset(Device *d, ResetKind kind)
 
     pci_reset(&vd->pci);
     virtio_pci_eventfds_locked(vd, false);
-    if (vd->io && vd->live && !__atomic_load_n(&vd->quiet, __ATOMIC_ACQUIRE)) {
-        /* The loop may be in a handler now: it stops the rings itself. */
-        vd->regs.resetting = true;
+    if (vd->regs.resetting) { /* one is under way, and ends as this one would */
         virtio_pci_msix_sync_locked(vd);
-        io_thread_post(vd->io, stop_on_loop, vd);
         return;
     }
-    stop_rings(vd);
-    if (vd->inflight) {
-        vd->stopping = true;
+    if (vd->io && vd->live && !all_quiet(vd)) {
+        /* The loops may be in a handler now: they stop the rings themselves. */
+        begin_reset_locked(vd);
+        virtio_pci_msix_sync_locked(vd);
+        post_to_lanes(vd, stop_on_lane);
+        return;
+    }
+    vd->unsettled = 0;
+    for (unsigned i = 0; i < vd->lanes; i++) {
+        VirtioLane *l = &vd->lane[i];
+
+        stop_lane(l);
+        l->stopping = l->inflight > 0;
+        vd->unsettled += l->stopping;
+    }
+    if (vd->unsettled) {
         vd->regs.resetting = true;
         virtio_pci_msix_sync_locked(vd);
         return;
@@ -315,31 +433,34 @@ void virtio_reset(Device *d, ResetKind kind)
 }
 
 /* Keeps (3), and lets a quiesce end. */
-static void settle(VirtioDev *vd)
+static void settle(VirtioLane *l)
 {
-    if (vd->inflight)
+    VirtioDev *vd = l->vd;
+
+    if (l->inflight)
         return;
-    if (vd->stopping) {
-        vd->stopping = false;
-        finish_reset(vd);
+    if (l->stopping) {
+        l->stopping = false;
+        lane_settled(vd);
     }
-    if (vd->quieting) {
-        vd->quieting = false;
-        device_quiesced(&vd->pci.dev);
+    if (l->quieting) {
+        l->quieting = false;
+        if (__atomic_sub_fetch(&vd->unquiet, 1, __ATOMIC_ACQ_REL) == 0)
+            device_quiesced(&vd->pci.dev);
     }
 }
 
-void virtio_get(VirtioDev *vd)
+void virtio_lane_get(VirtioLane *l)
 {
-    vd->inflight++;
+    l->inflight++;
 }
 
-void virtio_put(VirtioDev *vd)
+void virtio_lane_put(VirtioLane *l)
 {
-    g_assert(vd->inflight);
-    vd->inflight--;
-    if (!vd->inflight && (vd->stopping || vd->quieting))
-        settle(vd);
+    g_assert(l->inflight);
+    l->inflight--;
+    if (!l->inflight && (l->stopping || l->quieting))
+        settle(l);
 }
 
 /* ---- the status register ---- */
@@ -387,7 +508,7 @@ void virtio_break_locked(VirtioDev *vd, const char *why)
 
 void virtio_break(VirtioDev *vd, const char *why)
 {
-    vd->broken = true;
+    __atomic_store_n(&vd->broken, true, __ATOMIC_RELAXED);
     lodge_lock(&vd->pci.dev.lock);
     virtio_break_locked(vd, why);
     lodge_unlock(&vd->pci.dev.lock);
@@ -399,7 +520,7 @@ bool virtio_pop(VirtioDev *vd, unsigned q, VirtChain *c)
 {
     VirtQueue *vq = &vd->q[q].vq;
 
-    if (vd->broken)
+    if (__atomic_load_n(&vd->broken, __ATOMIC_RELAXED))
         return false;
     switch (virtqueue_pop(vq, c)) {
     case VIRTQ_CHAIN:
@@ -434,45 +555,41 @@ void virtio_config_set(VirtioDev *vd, unsigned off, const void *from, unsigned l
 
 /* ---- quiesce and resume ---- */
 
-/* Call @fn(@vd) where its queues are served; a board without threads has no other place. */
-static void post_to_loop(VirtioDev *vd, IoCallFn fn)
+static void quiet_on_lane(void *opaque)
 {
-    if (vd->io)
-        io_thread_post(vd->io, fn, vd);
-    else
-        fn(vd);
-}
+    VirtioLane *l = opaque;
+    VirtioDev *vd = l->vd;
 
-static void quiet_on_loop(void *opaque)
-{
-    VirtioDev *vd = opaque;
-
-    __atomic_store_n(&vd->quiet, true, __ATOMIC_RELEASE);
-    if (vd->live && vd->vc->quieted)
+    __atomic_store_n(&l->quiet, true, __ATOMIC_RELEASE);
+    if (__atomic_load_n(&vd->live, __ATOMIC_RELAXED) && vd->vc->quieted)
         vd->vc->quieted(vd);
-    vd->quieting = true;
-    settle(vd);
+    l->quieting = true;
+    settle(l);
 }
 
 void virtio_quiesce(Device *d)
 {
-    post_to_loop((VirtioDev *)d, quiet_on_loop);
+    VirtioDev *vd = (VirtioDev *)d;
+
+    __atomic_store_n(&vd->unquiet, vd->lanes, __ATOMIC_RELEASE);
+    post_to_lanes(vd, quiet_on_lane);
 }
 
-static void resume_on_loop(void *opaque)
+static void resume_on_lane(void *opaque)
 {
-    VirtioDev *vd = opaque;
+    VirtioLane *l = opaque;
+    VirtioDev *vd = l->vd;
 
-    __atomic_store_n(&vd->quiet, false, __ATOMIC_RELEASE);
-    vd->quieting = false;
-    if (vd->live && vd->vc->started)
+    __atomic_store_n(&l->quiet, false, __ATOMIC_RELEASE);
+    l->quieting = false;
+    if (!l->index && vd->live && vd->vc->started)
         vd->vc->started(vd);
-    kick_all(vd);
+    kick_all(l);
 }
 
 void virtio_resume(Device *d)
 {
-    post_to_loop((VirtioDev *)d, resume_on_loop);
+    post_to_lanes((VirtioDev *)d, resume_on_lane);
 }
 
 /* ---- realize ---- */
@@ -488,14 +605,26 @@ static bool make_queues(VirtioDev *vd, GError **error)
     for (unsigned i = 0; vd->io && i < vd->queues; i++) {
         VirtioQ *q = &vd->q[i];
 
+        IoThread *io = virtio_lane(vd, i)->io;
+
         q->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (q->fd < 0)
             return lodge_fail_errno(error, errno, "%s: cannot make an eventfd", vd->pci.dev.id);
-        q->watch = io_watch_new(vd->io, q->fd, EPOLLIN | EPOLLET, on_kick, q, error);
+        q->watch = io_watch_new(io, q->fd, EPOLLIN | EPOLLET, on_kick, q, error);
         if (!q->watch)
             return false;
     }
+    for (unsigned i = 0; vd->io && vd->vc->polled && i < vd->lanes; i++)
+        vd->lane[i].poll = io_poll_new(vd->lane[i].io, &poll_ops, &vd->lane[i]);
     return true;
+}
+
+void virtio_set_lanes(VirtioDev *vd, IoThread *const *io, unsigned n)
+{
+    g_assert(n && n <= VIRTIO_LANES_MAX);
+    vd->lanes = n;
+    for (unsigned i = 0; i < n; i++)
+        vd->lane[i].io = io[i];
 }
 
 bool virtio_realize(VirtioDev *vd, const VirtioClass *vc, IoThread *io, uint64_t offered,
@@ -506,6 +635,13 @@ bool virtio_realize(VirtioDev *vd, const VirtioClass *vc, IoThread *io, uint64_t
     g_assert(config_len <= VIRTIO_CONFIG_MAX);
     vd->vc = vc;
     vd->io = io;
+    if (!io || !vd->lanes)
+        virtio_set_lanes(vd, &io, 1);
+    g_assert(vd->lane[0].io == io);
+    for (unsigned i = 0; i < vd->lanes; i++) {
+        vd->lane[i].vd = vd;
+        vd->lane[i].index = i;
+    }
     vd->offered = offered;
     for (const VirtioFeature *f = ring_features; f->name; f++)
         vd->offered |= VIRTIO_BIT(f->bit);
@@ -529,6 +665,8 @@ void virtio_unrealize(VirtioDev *vd)
         virtio_pci_eventfds_locked(vd, false);
         lodge_unlock(&vd->pci.dev.lock);
     }
+    for (unsigned i = 0; i < vd->lanes; i++)
+        io_poll_free(g_steal_pointer(&vd->lane[i].poll));
     for (unsigned i = 0; vd->q && i < vd->queues; i++) {
         io_watch_free(vd->q[i].watch);
         if (vd->q[i].fd >= 0)
@@ -652,7 +790,8 @@ bool virtio_post_load(VirtioDev *vd, const VirtioSaved *s, GError **error)
         virtio_pci_msix_sync_locked(vd);
         vd->broken = vd->regs.status & VIRTIO_CONFIG_S_NEEDS_RESET;
         if (!vd->broken && (vd->regs.status & VIRTIO_CONFIG_S_DRIVER_OK)) {
-            why = start_rings_locked(vd);
+            for (unsigned i = 0; !why && i < vd->lanes; i++)
+                why = start_rings_locked(&vd->lane[i]);
             virtio_pci_eventfds_locked(vd, !why);
         }
     }

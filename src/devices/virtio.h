@@ -8,7 +8,9 @@
  * (features, start, reset, quiesce, state), virtio_pci.c its registers on the bus.
  *
  * Registers are the vCPUs', under the device's lock. Queues are the loop thread's, without a
- * lock: `io`, or in a test without threads (io NULL) whoever kicks.
+ * lock: `io`, or in a test without threads (io NULL) whoever kicks. A device whose queues do not know
+ * of each other can spread them over several loops: each is a lane, which starts, stops and comes to
+ * rest by itself; "the loop" is then the queue's lane's.
  */
 
 #include "lodge/device.h"
@@ -16,10 +18,12 @@
 #include "virtqueue.h"
 
 #define VIRTIO_QUEUES_MAX 36
+#define VIRTIO_LANES_MAX 8
 #define VIRTIO_CONFIG_MAX 64 /* bytes of device-specific configuration */
 #define VIRTIO_QUEUE_SIZE 256 /* entries, unless a device says otherwise */
 
 typedef struct VirtioDev VirtioDev;
+typedef struct IoPoll IoPoll;
 typedef struct IoWatch IoWatch;
 
 /* One row for each feature bit that a device can offer; name NULL ends the table. */
@@ -39,13 +43,17 @@ typedef struct VirtioClass {
     /* Queue @q was kicked, or may have work after a start or resume. Context: loop thread, no
      * lock; the device is live. */
     void (*kick)(VirtioDev *vd, unsigned q);
+    /* The loop looks at the rings before it sleeps: kick() ends with virtio_notify_on(), which
+     * leaves the kicks off until then. */
+    bool polled;
     /* The driver is ready, or the device goes on after a pause; features are in force. Context as
      * kick. NULL: not interested. */
     void (*started)(VirtioDev *vd);
     /* Rings are gone, forget everything that came from them. Context as kick, or under the
      * device's lock when the device is quiet: must not take it. */
     void (*stopped)(VirtioDev *vd);
-    /* Start no new host I/O. Context as kick. NULL: not interested. */
+    /* Start no new host I/O. On each lane's loop: virtio_here() says for which queues. NULL: not
+     * interested. */
     void (*quieted)(VirtioDev *vd);
     /* The driver wrote configuration bytes. Context: vCPU thread, device lock held. */
     void (*config_written)(VirtioDev *vd, unsigned off, unsigned len, uint32_t val);
@@ -76,13 +84,31 @@ typedef struct VirtioQ {
     int fd;          /* constant, owned: eventfd of the kicks, -1 without a loop */
     IoWatch *watch;  /* constant, owned */
     uint16_t vector; /* atomic copy of the register */
+    bool armed;      /* loop thread: the driver was told to kick */
 } VirtioQ;
+
+/* The share of a device that one loop serves: each VirtioDev.lanes-th queue. */
+typedef struct VirtioLane {
+    VirtioDev *vd; /* constant, borrowed: contains us */
+    IoThread *io;  /* constant, borrowed; NULL: kicks are handled by the kicking thread */
+    IoPoll *poll;  /* constant, owned; NULL: the rings are not polled */
+    unsigned index; /* constant */
+    /* Loop thread only: */
+    unsigned inflight; /* requests that hold guest memory */
+    bool stopping;     /* a stop waits for inflight 0 */
+    bool quieting;     /* a quiesce waits for inflight 0 */
+    /* Atomic: */
+    bool quiet;        /* no new host I/O */
+    /* Guarded by dev.lock: */
+    bool reset_due;    /* a reset waits for this lane to stop */
+} VirtioLane;
 
 struct VirtioDev {
     PciDev pci;
     /* Constant after realize: */
     const VirtioClass *vc;
-    IoThread *io; /* borrowed; NULL: kicks are handled by the kicking thread */
+    IoThread *io; /* of the first lane */
+    unsigned lanes;
     uint64_t offered; /* feature bits */
     unsigned queues;
     uint16_t queue_max; /* entries */
@@ -93,17 +119,17 @@ struct VirtioDev {
     VirtioRegs regs;
     uint8_t config[VIRTIO_CONFIG_MAX];
     gpa_t notify_gpa; /* where the eventfds are registered; UINT64_MAX: nowhere */
-    /* Loop thread only: */
+    unsigned unsettled; /* lanes that a reset waits for */
+    /* Changed only while no lane runs: */
     uint64_t features; /* in force */
-    unsigned inflight; /* requests that hold guest memory */
-    bool stopping;     /* a stop waits for inflight 0 */
-    bool quieting;     /* a quiesce waits for inflight 0 */
-    bool broken;       /* needs reset: rings are left alone */
-    uint64_t pending;  /* kicked queues, without a loop */
+    VirtioLane lane[VIRTIO_LANES_MAX];
+    /* Without a loop: */
+    uint64_t pending;  /* kicked queues */
     bool pumping;
     /* Atomic: */
-    bool live;           /* started, not stopped; written by the loop thread */
-    bool quiet;          /* no new host I/O */
+    bool broken;         /* needs reset: rings are left alone */
+    bool live;           /* started, not stopped; written by the first lane */
+    unsigned unquiet;    /* lanes that a quiesce waits for */
     bool msix_on;        /* of the MSI-X control word; written under the lock */
 };
 
@@ -127,6 +153,9 @@ extern const StateDesc virtio_saved_state; /* a sub-table */
  */
 bool virtio_realize(VirtioDev *vd, const VirtioClass *vc, IoThread *io, uint64_t offered,
                     unsigned queues, uint16_t entries, unsigned config_len, GError **error);
+/* Spread the queues over @n <= VIRTIO_LANES_MAX loops, the first one is virtio_realize()'s @io. Before
+ * that; unused where that is NULL. */
+void virtio_set_lanes(VirtioDev *vd, IoThread *const *io, unsigned n);
 void virtio_unrealize(VirtioDev *vd); /* main thread, quiesced; half-realized is fine */
 
 /* Slots of a DeviceClass. */
@@ -140,6 +169,13 @@ bool virtio_post_load(VirtioDev *vd, const VirtioSaved *s, GError **error);
 
 /* ---- for devices, loop thread ---- */
 
+static inline VirtioLane *virtio_lane(VirtioDev *vd, unsigned q)
+{
+    return &vd->lane[q % vd->lanes];
+}
+/* Whether this thread serves queue @q. */
+bool virtio_here(VirtioDev *vd, unsigned q);
+
 static inline bool virtio_has(const VirtioDev *vd, unsigned bit)
 {
     return vd->features & VIRTIO_BIT(bit);
@@ -148,6 +184,10 @@ static inline bool virtio_has(const VirtioDev *vd, unsigned bit)
 bool virtio_may_run(VirtioDev *vd);
 /* As virtqueue_pop(); a breach breaks the device. */
 bool virtio_pop(VirtioDev *vd, unsigned q, VirtChain *c);
+/* What kick() does with queue @q first and last: no kicks, please; and kicks again, true if there is
+ * more already. */
+void virtio_notify_off(VirtioDev *vd, unsigned q);
+bool virtio_notify_on(VirtioDev *vd, unsigned q);
 /* Publish and interrupt as the driver wishes. */
 void virtio_publish(VirtioDev *vd, unsigned q);
 /* Have queue @q's kick handler run again later, so that one queue does not hog the loop. */
@@ -155,8 +195,8 @@ void virtio_kick_again(VirtioDev *vd, unsigned q);
 /* The driver broke the rules: DEVICE_NEEDS_RESET. Context: device lock not held. */
 void virtio_break(VirtioDev *vd, const char *why);
 /* Count requests that hold guest memory; the last put ends a stop or quiesce that waits. */
-void virtio_get(VirtioDev *vd);
-void virtio_put(VirtioDev *vd);
+void virtio_lane_get(VirtioLane *l);
+void virtio_lane_put(VirtioLane *l);
 /* Change @len configuration bytes and tell the driver. Any thread, device lock not held. */
 void virtio_config_set(VirtioDev *vd, unsigned off, const void *from, unsigned len);
 

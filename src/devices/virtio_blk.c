@@ -7,19 +7,24 @@
  * cache toggling (the cache is write-back while the driver accepted FLUSH, and else each write is
  * forced to the medium), geometry, secure erase, zones, lifetime.
  *
- * Threads: all queues belong to the node's loop thread, where completions come too. No lock and no
- * allocation between a kick and the submission: each queue has as many requests as entries.
+ * Threads: the queues belong to the node's loop thread, where completions come too; or with
+ * iothreads=N they take turns on that and N - 1 more. What a queue on another loop submits goes
+ * straight to the file where the image can have a side there (blk_side()), else by the node's own
+ * loop; then its completion comes there too, and is handed back to the queue's loop by a list. No lock
+ * and no allocation between a kick and the submission: each queue has as many requests as entries.
  *
  * Invariants:
  * (1) A chain that was popped is pushed exactly once: at once if it is malformed, else in done.
  * (2) The data iovecs given to the block layer point into guest memory and are not trimmed after
  *     the submission.
- * (3) Requests in the free list are not in flight; a pop succeeds only if one is free, since a ring
+ * (3) Requests of a queue, its used ring and its free list are touched on its loop only.
+ * (4) Requests in the free list are not in flight; a pop succeeds only if one is free, since a ring
  *     gives out no more chains than it has entries.
  */
 #include "virtio.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include <linux/virtio_blk.h>
@@ -54,7 +59,8 @@ struct VirtioBlkReq {
     BlkReq req;
     VirtioBlk *blk; /* constant */
     unsigned queue; /* constant */
-    VirtioBlkReq *next_free;
+    int err;        /* of one that is handed back */
+    VirtioBlkReq *next; /* in the free list, or among those handed back */
     VirtChain chain; /* arrays are slices of the queue's arenas */
     uint8_t *status; /* in guest memory */
     uint32_t data_len; /* bytes that a successful read writes */
@@ -64,7 +70,14 @@ typedef struct VirtioBlkQueue {
     VirtioBlkReq *reqs; /* owned array */
     struct iovec *iovs; /* owned: SEG_ROOM a request */
     MemPin *pins;       /* likewise */
-    VirtioBlkReq *free; /* loop thread */
+    VirtioBlk *blk;     /* constant */
+    BlkNode *node;      /* constant, borrowed: where its requests go */
+    /* Its loop's thread: */
+    VirtioBlkReq *free;
+    bool done;          /* used entries are to be published */
+    bool flush_posted;
+    /* Any thread: requests handed back from the node's loop, the newest first */
+    _Atomic(VirtioBlkReq *) back;
 } VirtioBlkQueue;
 
 struct VirtioBlk {
@@ -72,13 +85,10 @@ struct VirtioBlk {
     /* Properties: */
     BlkNode *drive; /* borrowed from the board */
     char *serial;
-    uint32_t queues;
+    uint32_t queues, iothreads;
     /* Constant after realize: */
     BlkLimits limits;
     VirtioBlkQueue queue[BLK_QUEUES_MAX];
-    /* Loop thread only: */
-    uint32_t done_queues; /* bits of the queues that have used entries to publish */
-    bool flush_posted;
     /* Main thread, quiesced: */
     VirtioSaved saved;
 };
@@ -98,15 +108,19 @@ static const VirtioFeature blk_features[] = {
 
 /* ---- completion ---- */
 
-static void flush_used(void *opaque)
+static void flush_used(VirtioBlkQueue *q)
 {
-    VirtioBlk *b = opaque;
-    uint32_t queues = b->done_queues;
+    if (q->done)
+        virtio_publish(&q->blk->v, (unsigned)(q - q->blk->queue));
+    q->done = false;
+}
 
-    b->flush_posted = false;
-    b->done_queues = 0;
-    for (; queues; queues &= queues - 1)
-        virtio_publish(&b->v, (unsigned)__builtin_ctz(queues));
+static void flush_posted(void *opaque)
+{
+    VirtioBlkQueue *q = opaque;
+
+    q->flush_posted = false;
+    flush_used(q);
 }
 
 /* Keeps (1). @len: bytes written from the start of the writable part. */
@@ -117,8 +131,8 @@ static void finish(VirtioBlkReq *r, uint8_t status, uint32_t len)
 
     *r->status = status;
     virtqueue_push_chain(&b->v.q[r->queue].vq, &r->chain, len);
-    b->done_queues |= 1u << r->queue;
-    r->next_free = q->free;
+    q->done = true;
+    r->next = q->free;
     q->free = r;
 }
 
@@ -136,22 +150,69 @@ static void finish_request(VirtioBlkReq *r, uint8_t status)
     finish(r, status, r->chain.writable_len == data + 1 ? data + 1 : data);
 }
 
-/* Block layer: @req is done. Context: the node's loop. One publication for a round of these. */
+/* @r is over; on its queue's loop. One publication for a round of these. */
+static void complete(VirtioBlkReq *r, int err)
+{
+    VirtioBlk *b = r->blk;
+    VirtioBlkQueue *q = &b->queue[r->queue];
+    VirtioLane *lane = virtio_lane(&b->v, r->queue);
+
+    finish_request(r, status_of(err));
+    if (!lane->io || lane->stopping || lane->quieting) {
+        flush_used(q);
+    } else if (!q->flush_posted) {
+        q->flush_posted = true;
+        io_thread_post(lane->io, flush_posted, q);
+    }
+    virtio_lane_put(lane);
+}
+
+static void take_back(void *opaque)
+{
+    VirtioBlkQueue *q = opaque;
+    /* Pairs with the push in hand_back(). */
+    VirtioBlkReq *newest = atomic_exchange_explicit(&q->back, NULL, memory_order_acquire);
+    VirtioBlkReq *oldest = NULL;
+
+    while (newest) {
+        VirtioBlkReq *next = newest->next;
+
+        newest->next = oldest;
+        oldest = newest;
+        newest = next;
+    }
+    while (oldest) {
+        VirtioBlkReq *next = oldest->next;
+
+        complete(oldest, oldest->err);
+        oldest = next;
+    }
+}
+
+/* Keeps (3). The push that finds the list empty posts; the device stays while a request is out. */
+static void hand_back(VirtioBlkReq *r, int err)
+{
+    VirtioBlkQueue *q = &r->blk->queue[r->queue];
+    VirtioBlkReq *head = atomic_load_explicit(&q->back, memory_order_relaxed);
+
+    r->err = err;
+    do
+        r->next = head;
+    while (!atomic_compare_exchange_weak_explicit(&q->back, &head, r, memory_order_release,
+                                                  memory_order_relaxed));
+    if (!head)
+        io_thread_post(virtio_lane(&r->blk->v, r->queue)->io, take_back, q);
+}
+
+/* Block layer: @req is done. Context: the queue's loop, or the node's. */
 static void blk_done(BlkReq *req, int err)
 {
     VirtioBlkReq *r = req->opaque;
-    VirtioBlk *b = r->blk;
 
-    finish_request(r, status_of(err));
-    if (!b->v.io) {
-        flush_used(b);
-    } else if (!b->flush_posted) {
-        b->flush_posted = true;
-        io_thread_post(b->v.io, flush_used, b);
-    }
-    if (b->v.stopping || b->v.quieting)
-        flush_used(b);
-    virtio_put(&b->v);
+    if (virtio_here(&r->blk->v, r->queue))
+        complete(r, err);
+    else
+        hand_back(r, err);
 }
 
 /* ---- requests ---- */
@@ -165,8 +226,8 @@ static void submit(VirtioBlkReq *r, BlkOp op, uint64_t offset, uint64_t len)
     r->req.len = len;
     r->req.done = blk_done;
     r->req.opaque = r;
-    virtio_get(&b->v);
-    blk_submit(b->drive, &r->req);
+    virtio_lane_get(virtio_lane(&b->v, r->queue));
+    blk_submit(b->queue[r->queue].node, &r->req);
 }
 
 /* Whether sectors from @sector on are on the disk; their place in bytes. */
@@ -288,7 +349,7 @@ static bool take_one(VirtioBlk *b, unsigned qi)
     VirtioBlkQueue *q = &b->queue[qi];
     VirtioBlkReq *r = q->free;
 
-    if (!r) { /* every entry is out, see (3) */
+    if (!r) { /* every entry is out, see (4) */
         if (virtqueue_has_more(&b->v.q[qi].vq))
             virtio_break(&b->v, "more requests offered than the ring has entries");
         return false;
@@ -297,11 +358,11 @@ static bool take_one(VirtioBlk *b, unsigned qi)
         return false;
     if (r->chain.readable_len < HDR_LEN || !r->chain.writable_len) {
         virtqueue_push_chain(&b->v.q[qi].vq, &r->chain, 0);
-        b->done_queues |= 1u << qi;
+        q->done = true;
         virtio_break(&b->v, "block request without header or status");
         return false;
     }
-    q->free = r->next_free;
+    q->free = r->next;
     start_request(r);
     return true;
 }
@@ -309,30 +370,28 @@ static bool take_one(VirtioBlk *b, unsigned qi)
 static void blk_kick(VirtioDev *vd, unsigned qi)
 {
     VirtioBlk *b = (VirtioBlk *)vd;
-    VirtQueue *vq = &vd->q[qi].vq;
     unsigned n = 0;
 
     do {
-        virtqueue_notify_off(vq);
+        virtio_notify_off(vd, qi);
         while (n < KICK_BATCH && take_one(b, qi))
             n++;
-    } while (n < KICK_BATCH && !vd->broken && virtqueue_notify_on(vq));
-    if (n == KICK_BATCH)
+    } while (n < KICK_BATCH && !vd->broken && virtio_notify_on(vd, qi));
+    if (n == KICK_BATCH && !virtio_lane(vd, qi)->poll)
         virtio_kick_again(vd, qi);
-    if (b->done_queues)
-        flush_used(b);
+    flush_used(&b->queue[qi]);
 }
 
 /* Used entries are published before the main thread hears that the device is quiet: it may take
  * the rings away then, and a snapshot saves their indices. */
 static void blk_quieted(VirtioDev *vd)
 {
-    flush_used(vd);
-}
+    VirtioBlk *b = (VirtioBlk *)vd;
 
-static void blk_stopped(VirtioDev *vd)
-{
-    ((VirtioBlk *)vd)->done_queues = 0;
+    for (unsigned i = 0; i < vd->queues; i++) {
+        if (virtio_here(vd, i))
+            flush_used(&b->queue[i]);
+    }
 }
 
 static const VirtioClass blk_virtio = {
@@ -341,8 +400,8 @@ static const VirtioClass blk_virtio = {
     .class_code = CLASS_SCSI_STORAGE,
     .features = blk_features,
     .kick = blk_kick,
+    .polled = true,
     .quieted = blk_quieted,
-    .stopped = blk_stopped,
 };
 
 /* ---- device ---- */
@@ -362,6 +421,7 @@ static void blk_make_queue(VirtioBlk *b, unsigned qi)
 {
     VirtioBlkQueue *q = &b->queue[qi];
 
+    q->blk = b;
     q->reqs = g_new0(VirtioBlkReq, VIRTIO_QUEUE_SIZE);
     q->iovs = g_new(struct iovec, (size_t)VIRTIO_QUEUE_SIZE * SEG_ROOM);
     q->pins = g_new(MemPin, (size_t)VIRTIO_QUEUE_SIZE * SEG_ROOM);
@@ -373,9 +433,30 @@ static void blk_make_queue(VirtioBlk *b, unsigned qi)
         r->chain.iov = q->iovs + (size_t)i * SEG_ROOM;
         r->chain.pins = q->pins + (size_t)i * SEG_ROOM;
         r->chain.max = SEG_ROOM;
-        r->next_free = q->free;
+        r->next = q->free;
         q->free = r;
     }
+}
+
+/* Give each queue its loop, and the node that takes its requests there. */
+static bool blk_make_lanes(VirtioBlk *b, IoThread *io, GError **error)
+{
+    Board *board = b->v.pci.dev.board;
+    IoThread *loops[BLK_QUEUES_MAX] = {io};
+    unsigned n = io && board->disk_loop ? b->iothreads : 1;
+
+    for (unsigned i = 1; i < n; i++) {
+        loops[i] = board->disk_loop(board, i - 1, error);
+        if (!loops[i])
+            return false;
+    }
+    virtio_set_lanes(&b->v, loops, n);
+    for (unsigned i = 0; i < b->queues; i++) {
+        b->queue[i].node = i % n ? blk_side(b->drive, loops[i % n], error) : b->drive;
+        if (!b->queue[i].node)
+            return false;
+    }
+    return true;
 }
 
 static uint64_t blk_configure(VirtioBlk *b)
@@ -385,12 +466,14 @@ static uint64_t blk_configure(VirtioBlk *b)
     uint64_t f = VIRTIO_BIT(VIRTIO_BLK_F_SIZE_MAX) | VIRTIO_BIT(VIRTIO_BLK_F_SEG_MAX) |
                  VIRTIO_BIT(VIRTIO_BLK_F_BLK_SIZE) | VIRTIO_BIT(VIRTIO_BLK_F_FLUSH) |
                  VIRTIO_BIT(VIRTIO_BLK_F_TOPOLOGY);
+    uint32_t physical = MAX(l->physical, l->align);
     struct virtio_blk_config c = {
         .capacity = l->size / SECTOR,
         .size_max = SIZE_MAX_BYTES,
         .seg_max = l->max_iov ? MIN(l->max_iov, SEG_MAX) : SEG_MAX,
         .blk_size = l->align,
-        .min_io_size = 1,
+        .physical_block_exp = (uint8_t)__builtin_ctz(physical / l->align),
+        .min_io_size = (uint16_t)(physical / l->align),
         .opt_io_size = l->block > l->align ? l->block / l->align : 0,
         .num_queues = (uint16_t)b->queues,
     };
@@ -418,13 +501,20 @@ static bool blk_realize(Device *d, GError **error)
     if (!b->drive)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: needs drive=NAME", d->id);
     if (!b->queues)
-        b->queues = CLAMP(d->board->cpus, 1, BLK_QUEUES_MAX);
+        b->queues = CLAMP(MAX(d->board->cpus, b->iothreads), 1, BLK_QUEUES_MAX);
+    if (b->iothreads > b->queues)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "%s: iothreads=%u: more than its %u queues; a queue has one loop", d->id,
+                          b->iothreads, b->queues);
     blk_limits(b->drive, &b->limits);
     io = blk_io_thread(b->drive);
+    if (!io)
+        io = d->board->io;
     for (unsigned i = 0; i < b->queues; i++)
         blk_make_queue(b, i);
-    if (virtio_realize(&b->v, &blk_virtio, io ? io : d->board->io, blk_configure(b), b->queues,
-                       VIRTIO_QUEUE_SIZE, CONFIG_LEN, error))
+    if (blk_make_lanes(b, io, error) &&
+        virtio_realize(&b->v, &blk_virtio, io, blk_configure(b), b->queues, VIRTIO_QUEUE_SIZE,
+                       CONFIG_LEN, error))
         return true;
     blk_free_queues(b);
     return false;
@@ -473,6 +563,8 @@ static const PropSpec blk_props[] = {
      VIRTIO_BLK_ID_BYTES, NULL},
     {"queues", "request queues; 0: one a CPU, at most 8", PROP_U32, offsetof(VirtioBlk, queues), 0,
      BLK_QUEUES_MAX, "0"},
+    {"iothreads", "host threads that serve its queues, at most one a queue",
+     PROP_U32, offsetof(VirtioBlk, iothreads), 1, VIRTIO_LANES_MAX, "1"},
     {0},
 };
 

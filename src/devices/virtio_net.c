@@ -7,7 +7,8 @@
  * as the wire's other end has them, MAC, link status, MTU, receive filter by MAC. Left out: more
  * pairs, VLAN filter, guest announcements, UFO, hash reports, offloads changed at run time.
  *
- * Threads: the queues and the port belong to one loop thread. The link callback takes the device's
+ * Threads: the queues and the port belong to one loop thread, the back end's own where that is
+ * quick, so that a frame goes from the ring to the host in one call. The link callback takes the device's
  * lock for the status field.
  *
  * Invariants:
@@ -27,6 +28,7 @@
 #include <linux/virtio_net.h>
 
 #include "lodge/error.h"
+#include "lodge/iothread.h"
 #include "lodge/net.h"
 #include "lodge/num.h"
 
@@ -73,6 +75,7 @@ typedef struct VirtioNet {
     /* Constant after realize: */
     NetPort port; /* ours, joined to netdev */
     bool joined;
+    bool ready; /* loop thread: the transport is there, link changes can be told */
     /* Loop thread only: */
     NetRegs regs;
     bool rx_blocked, tx_waiting;
@@ -378,8 +381,20 @@ static void net_link(NetPort *port, bool up)
     VirtioNet *n = port->opaque;
     uint8_t status[sizeof(uint16_t)];
 
+    if (!n->ready)
+        return;
     store_le16(status, up ? VIRTIO_NET_S_LINK_UP : 0);
     virtio_config_set(&n->v, offsetof(struct virtio_net_config, status), status, sizeof status);
+}
+
+/* The link may have changed between joining and now; what changes from here on is told. */
+static void net_link_now(void *opaque)
+{
+    VirtioNet *n = opaque;
+
+    n->ready = true;
+    if (!net_peer_link(&n->port))
+        net_link(&n->port, false);
 }
 
 static const NetPortOps net_port_ops = {
@@ -474,7 +489,7 @@ static void net_started(VirtioDev *vd)
         off |= NET_OFF_TSO4;
     if (virtio_has(vd, VIRTIO_NET_F_GUEST_TSO6))
         off |= NET_OFF_TSO6;
-    n->port.offloads = off;
+    __atomic_store_n(&n->port.offloads, off, __ATOMIC_RELAXED);
 }
 
 static void net_stopped(VirtioDev *vd)
@@ -484,7 +499,7 @@ static void net_stopped(VirtioDev *vd)
     n->tx_first = n->tx_last = n->tx_iovs = 0;
     n->tx_waiting = false; /* rx_blocked stays: the wire still holds a frame */
     net_filter_reset(&n->regs.filter, n->mac);
-    n->port.offloads = 0;
+    __atomic_store_n(&n->port.offloads, 0, __ATOMIC_RELAXED);
     memcpy(vd->config + offsetof(struct virtio_net_config, mac), n->mac, NET_MAC_LEN);
 }
 
@@ -538,7 +553,7 @@ static void net_free(VirtioNet *n)
 {
     if (n->joined)
         net_part(&n->port);
-    n->joined = false;
+    n->joined = n->ready = false;
     g_clear_pointer(&n->tx_iov, g_free);
     g_clear_pointer(&n->tx_pins, g_free);
     g_clear_pointer(&n->rx_iov, g_free);
@@ -559,17 +574,22 @@ static bool net_realize(Device *d, GError **error)
     n->port = (NetPort){.ops = &net_port_ops,
                         .name = d->id,
                         .opaque = n,
-                        .io = d->board->io,
+                        .io = net_queue_loop(n->netdev, d->board->io),
                         .mtu = (uint16_t)n->mtu};
     n->tx_iov = g_new(struct iovec, TX_ROOM);
     n->tx_pins = g_new(MemPin, VIRTQ_SEGMENTS_MAX);
     n->rx_iov = g_new(struct iovec, 2 * RX_ROOM);
     n->rx_pins = g_new(MemPin, 2 * RX_ROOM);
     n->joined = net_join(&n->port, n->netdev, error);
-    if (n->joined && virtio_realize(&n->v, &net_virtio, d->board->io, net_configure(n), QUEUES,
+    if (n->joined && virtio_realize(&n->v, &net_virtio, n->port.io, net_configure(n), QUEUES,
                                     VIRTIO_QUEUE_SIZE, CONFIG_LEN, error)) {
-        if (!n->netboot || pci_add_rom(&n->v.pci, n->romfile, error))
+        if (!n->netboot || pci_add_rom(&n->v.pci, n->romfile, error)) {
+            if (n->port.io)
+                io_thread_call(n->port.io, net_link_now, n);
+            else
+                net_link_now(n);
             return true;
+        }
         virtio_unrealize(&n->v);
     }
     net_free(n);

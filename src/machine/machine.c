@@ -573,6 +573,11 @@ Board *machine_board(Machine *m)
     return &m->board;
 }
 
+const GPtrArray *machine_nets(Machine *m)
+{
+    return m->net_order;
+}
+
 const GPtrArray *machine_devices(Machine *m)
 {
     return m->devices;
@@ -628,6 +633,8 @@ void machine_free(Machine *m)
     g_clear_pointer(&m->nets, g_hash_table_destroy);
     g_clear_pointer(&m->blks, g_hash_table_destroy);
     g_clear_pointer(&m->chans, g_hash_table_destroy);
+    for (unsigned i = 0; i < MACHINE_DISK_LOOPS; i++)
+        io_thread_free(m->disk_io[i]);
     io_thread_free(m->io);
     boot_free(m->boot);
     kvm_free(m->kvm);

@@ -124,6 +124,8 @@ bool machine_change_medium(Machine *m, Device *d, const BlkOptions *o, bool forc
 /* Back ends by their name in the description; NULL: none. Transfer none. */
 Chan *machine_chan(Machine *m, const char *name);
 Board *machine_board(Machine *m);
+/* Back ends of networks (NetBackend) in order of making; transfer none. */
+const GPtrArray *machine_nets(Machine *m);
 /* Devices in order of making; transfer none. */
 const GPtrArray *machine_devices(Machine *m);
 /* The device of that name; NULL: none. Transfer none. */

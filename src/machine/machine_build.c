@@ -340,6 +340,7 @@ Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)
     m->board.blk = find_blk;
     m->board.net = find_net;
     m->board.chan = find_chan;
+    m->board.disk_loop = machine_disk_loop;
     m->board.request = machine_on_request;
     m->board.cpu_regs = cpu_set_io_regs;
     if (!build(m, t, error))

@@ -103,6 +103,23 @@ bool machine_disk_options(const Tree *t, const char *id, BlkOptions *ret, GError
     return ret->file || lodge_fail(error, LODGE_ERROR_CONFIG, "%s: no file", path);
 }
 
+/* ---- loops ---- */
+
+IoThread *machine_disk_loop(Board *b, unsigned i, GError **error)
+{
+    Machine *m = b->opaque;
+    g_autofree char *name = g_strdup_printf("io%u", i + 1);
+
+    if (i >= MACHINE_DISK_LOOPS) {
+        lodge_fail(error, LODGE_ERROR_LIMIT, "a machine has %u loops for disks at most",
+                   MACHINE_DISK_LOOPS + 1);
+        return NULL;
+    }
+    if (!m->disk_io[i])
+        m->disk_io[i] = io_thread_new(name, b->clock, error);
+    return m->disk_io[i];
+}
+
 /* ---- errors ---- */
 
 /* Context: the disk's IoThread. */

@@ -22,12 +22,15 @@ typedef struct Loader {
     GError *error;   /* owned; set where it failed */
 } Loader;
 
+#define MACHINE_DISK_LOOPS 7u /* beside the machine's own */
+
 struct Machine {
     /* Constant after machine_build(): */
     MachineConfig config;
     GMainContext *context; /* ref */
     Board board;
     IoThread *io;          /* owned */
+    IoThread *disk_io[MACHINE_DISK_LOOPS]; /* owned; made when a disk wants them */
     Kvm *kvm;              /* owned */
     CpuSet *cpus;          /* owned */
     PcBoard pc;
@@ -73,6 +76,7 @@ struct Machine {
 void machine_request(Machine *m, unsigned bits);
 
 /* machine_disks.c: open /backends/block/@id; see blk_hurry() and blk_retry() for the others. */
+IoThread *machine_disk_loop(Board *b, unsigned i, GError **error);
 bool machine_open_disk(Machine *m, const Tree *t, const char *id, GError **error);
 void machine_disks_hurry(Machine *m, bool on);
 void machine_disks_retry(Machine *m, bool fail);

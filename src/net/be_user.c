@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * "user": a network without privileges, by libslirp 4.7. The guest sees 10.0.2.0/24 with the
- * gateway (and the host) at .2, a name server at .3, DHCP leases from .15, and fec0::/64.
+ * "user": a network without privileges, by libslirp 4.7. Unless told, the guest sees 10.0.2.0/24
+ * with the gateway (and the host) at .2, a name server at .3, DHCP leases from .15, and fec0::/64.
  *
  * Everything of libslirp happens on one IoThread named "net" (it is not thread-safe). Its
  * descriptors live in an epoll set of our own, which the IoThread watches as one descriptor: sets
@@ -18,7 +18,7 @@
  * Host to guest: send_packet copies into the wire's ring; when that is full the frame is dropped
  * and counted, as on any network, and TCP slows down.
  *
- * Left out: guestfwd, IPv6 forwards. A reset of the guest changes nothing here.
+ * Left out: IPv6 forwards. A reset of the guest changes nothing here.
  */
 #include "driver_table.h"
 
@@ -35,6 +35,7 @@
 #include "lodge/error.h"
 #include "lodge/iothread.h"
 #include "hostfwd.h"
+#include "opts.h"
 #include "pkt.h"
 #include "tftp.h"
 #include "wire.h"
@@ -50,6 +51,11 @@ enum {
     HOSTNAME_MAX = 64,
     SLIRP_CONFIG_VERSION = 4,
     IP6_PREFIX_LEN = 64,
+    NET_BITS_MIN = 8,
+    NET_BITS_MAX = 27, /* leases have sixteen addresses */
+    HOST_ADDRESS = 2,  /* in the guest's network */
+    DNS_ADDRESS = 3,
+    LEASE_ADDRESS = 15,
 };
 
 #define NS_PER_MS INT64_C(1000000)
@@ -65,8 +71,10 @@ typedef struct UserOpts {
     bool restricted, host_loopback, ip6;
     uint16_t mtu;
     const char *hostname, *tftp, *bootfile; /* borrowed from the options */
-    struct in_addr dns;
-    GArray *forwards; /* owned; HostFwd */
+    struct in_addr net, mask, dns;
+    struct in6_addr prefix6; /* of 64 bits */
+    GArray *forwards;        /* owned; HostFwd */
+    GPtrArray *guest_forwards; /* borrowed from the options; texts, or NULL */
 } UserOpts;
 
 typedef struct UserNet {
@@ -357,41 +365,25 @@ static const NetPortOps user_port_ops = {
 static const NetOptSpec user_opts[] = {
     {"hostfwd", "tcp|udp:[ADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT: a host port into the guest; ADDR "
                 "is 127.0.0.1 when empty, HOSTPORT 0 takes a free one", true},
+    {"guestfwd", "tcp:ADDR:PORT-unix:PATH or tcp:ADDR:PORT-cmd:COMMAND: what the guest reaches there, "
+                 "an address of its network: a socket, or a program's input and output", true},
     {"restrict", "on|off: keep the guest from reaching anything outside (off)"},
     {"host-loopback", "on|off: the guest reaches the host's 127.0.0.1 as 10.0.2.2 (on)"},
+    {"net", "the guest's network, ADDR/BITS with 8 to 27 bits (10.0.2.0/24): the host is its second "
+            "address, the name server the third, leases begin at the fifteenth"},
     {"ipv6", "on|off (on)"},
+    {"ipv6-net", "the guest's IPv6 network, ADDR/64 (fec0::/64)"},
     {"mtu", "bytes, 576 to 65520 (1500)"},
     {"hostname", "name that DHCP gives the guest"},
-    {"dns", "address of the name server that the guest is told, in 10.0.2.0/24 (10.0.2.3)"},
+    {"dns", "address of the name server that the guest is told, in its network (the third)"},
     {"tftp", "folder served to the guest by TFTP, read-only"},
     {"bootfile", "file name that DHCP gives for network boot"},
     {NULL},
 };
 
-static const char *opt_get(GHashTable *opts, const char *name)
-{
-    GPtrArray *values = g_hash_table_lookup(opts, name);
-
-    return values && values->len ? g_ptr_array_index(values, values->len - 1) : NULL;
-}
-
-static bool opt_switch(GHashTable *opts, const char *name, bool preset, bool *ret_on,
-                       GError **error)
-{
-    const char *text = opt_get(opts, name);
-
-    *ret_on = preset;
-    if (!text)
-        return true;
-    if (strcmp(text, "on") && strcmp(text, "off"))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s '%s' is neither on nor off", name, text);
-    *ret_on = !strcmp(text, "on");
-    return true;
-}
-
 static bool opt_mtu(GHashTable *opts, UserOpts *o, GError **error)
 {
-    const char *text = opt_get(opts, "mtu");
+    const char *text = net_opt(opts, "mtu");
     guint64 v = MTU_DEFAULT;
 
     if (text && !g_ascii_string_to_unsigned(text, 10, MTU_MIN, MTU_MAX, &v, NULL))
@@ -404,26 +396,57 @@ static bool opt_mtu(GHashTable *opts, UserOpts *o, GError **error)
     return true;
 }
 
+/* The @n-th address of the guest's network. */
+static struct in_addr address_at(const UserOpts *o, uint32_t n)
+{
+    return (struct in_addr){htonl(ntohl(o->net.s_addr) + n)};
+}
+
+static bool in_network(const UserOpts *o, struct in_addr a)
+{
+    return (a.s_addr & o->mask.s_addr) == o->net.s_addr;
+}
+
 static bool opt_names(GHashTable *opts, UserOpts *o, GError **error)
 {
-    const char *dns = opt_get(opts, "dns");
+    const char *dns = net_opt(opts, "dns");
 
-    o->hostname = opt_get(opts, "hostname");
-    o->tftp = opt_get(opts, "tftp");
-    o->bootfile = opt_get(opts, "bootfile");
+    o->hostname = net_opt(opts, "hostname");
+    o->tftp = net_opt(opts, "tftp");
+    o->bootfile = net_opt(opts, "bootfile");
     if (o->hostname && (!*o->hostname || strlen(o->hostname) > HOSTNAME_MAX))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "hostname '%s' is not 1 to %d characters long",
                           o->hostname, HOSTNAME_MAX);
     if (o->tftp && !g_file_test(o->tftp, G_FILE_TEST_IS_DIR))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "tftp '%s' is not a folder", o->tftp);
-    o->dns.s_addr = inet_addr("10.0.2.3");
+    o->dns = address_at(o, DNS_ADDRESS);
     if (!dns)
         return true;
-    const in_addr_t net = inet_addr("10.0.2.0"), mask = inet_addr("255.255.255.0");
-    if (inet_pton(AF_INET, dns, &o->dns) != 1 || (o->dns.s_addr & mask) != net ||
-        o->dns.s_addr == inet_addr("10.0.2.2"))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "dns '%s' is not an address in 10.0.2.0/24 "
-                          "other than 10.0.2.2", dns);
+    if (inet_pton(AF_INET, dns, &o->dns) != 1 || !in_network(o, o->dns) ||
+        o->dns.s_addr == address_at(o, HOST_ADDRESS).s_addr)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "dns '%s' is not an address of the guest's "
+                          "network other than the host's", dns);
+    return true;
+}
+
+static bool opt_networks(GHashTable *opts, UserOpts *o, GError **error)
+{
+    const char *net = net_opt(opts, "net"), *net6 = net_opt(opts, "ipv6-net");
+    g_auto(GStrv) part = g_strsplit(net ? net : "10.0.2.0/24", "/", 2);
+    g_auto(GStrv) part6 = g_strsplit(net6 ? net6 : "fec0::/64", "/", 2);
+    guint64 bits;
+
+    if (inet_pton(AF_INET, part[0], &o->net) != 1 || !part[1] ||
+        !g_ascii_string_to_unsigned(part[1], 10, NET_BITS_MIN, NET_BITS_MAX, &bits, NULL))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "net '%s' is not ADDR/BITS with %d to %d bits",
+                          net, NET_BITS_MIN, NET_BITS_MAX);
+    o->mask.s_addr = htonl(UINT32_MAX << (32 - bits));
+    if (o->net.s_addr & ~o->mask.s_addr)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "net '%s' has bits behind its %d", net,
+                          (int)bits);
+    if (inet_pton(AF_INET6, part6[0], &o->prefix6) != 1 || g_strcmp0(part6[1], "64") ||
+        o->prefix6.s6_addr32[2] || o->prefix6.s6_addr32[3])
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "ipv6-net '%s' is not ADDR/64", net6);
     return true;
 }
 
@@ -431,6 +454,7 @@ static bool opt_forwards(GHashTable *opts, UserOpts *o, GError **error)
 {
     GPtrArray *texts = g_hash_table_lookup(opts, "hostfwd");
 
+    o->guest_forwards = g_hash_table_lookup(opts, "guestfwd");
     for (guint i = 0; texts && i < texts->len; i++) {
         HostFwd f;
         if (!hostfwd_parse(g_ptr_array_index(texts, i), &f, error))
@@ -442,10 +466,10 @@ static bool opt_forwards(GHashTable *opts, UserOpts *o, GError **error)
 
 static bool user_parse(GHashTable *opts, UserOpts *o, GError **error)
 {
-    return opt_switch(opts, "restrict", false, &o->restricted, error) &&
-           opt_switch(opts, "host-loopback", true, &o->host_loopback, error) &&
-           opt_switch(opts, "ipv6", true, &o->ip6, error) && opt_mtu(opts, o, error) &&
-           opt_names(opts, o, error) && opt_forwards(opts, o, error);
+    return net_opt_switch(opts, "restrict", false, &o->restricted, error) &&
+           net_opt_switch(opts, "host-loopback", true, &o->host_loopback, error) &&
+           net_opt_switch(opts, "ipv6", true, &o->ip6, error) && opt_mtu(opts, o, error) &&
+           opt_networks(opts, o, error) && opt_names(opts, o, error) && opt_forwards(opts, o, error);
 }
 
 /* ---- life ---- */
@@ -457,7 +481,8 @@ typedef struct UserStart {
     bool ok;
 } UserStart;
 
-static bool add_forward(UserNet *u, HostFwd f, GError **error)
+/* *@ret_made: as it became. */
+static bool add_forward(UserNet *u, HostFwd f, HostFwd *ret_made, GError **error)
 {
     bool any = !f.host_port;
 
@@ -478,6 +503,7 @@ static bool add_forward(UserNet *u, HostFwd f, GError **error)
                 lodge_note("forwarding %s:%u to guest port %u%s", addr, f.host_port, f.guest_port,
                            f.udp ? " (udp)" : "");
             }
+            *ret_made = f;
             return true;
         }
         if (!any)
@@ -489,6 +515,32 @@ static bool add_forward(UserNet *u, HostFwd f, GError **error)
                             name);
 }
 
+/* tcp:ADDR:PORT-unix:PATH or tcp:ADDR:PORT-cmd:COMMAND: an address in the guest's network that is
+ * something of the host. libslirp refuses addresses outside, and those that are its own. */
+static bool add_guest_forward(UserNet *u, const char *text, GError **error)
+{
+    const char *dash = strchr(text, '-');
+    g_autofree char *there = g_strndup(text, dash ? (gsize)(dash - text) : 0);
+    g_auto(GStrv) part = g_strsplit(there, ":", 3);
+    struct in_addr addr;
+    guint64 port;
+    bool path = dash && g_str_has_prefix(dash, "-unix:");
+
+    if (!dash || (!path && !g_str_has_prefix(dash, "-cmd:")) || g_strv_length(part) != 3 ||
+        strcmp(part[0], "tcp") || inet_pton(AF_INET, part[1], &addr) != 1 ||
+        !g_ascii_string_to_unsigned(part[2], 10, 1, UINT16_MAX, &port, NULL))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "guestfwd '%s' is not tcp:ADDR:PORT-unix:PATH or tcp:ADDR:PORT-cmd:COMMAND",
+                          text);
+    const char *target = strchr(dash, ':') + 1;
+    if ((path ? slirp_add_unix(u->slirp, target, &addr, (int)port)
+              : slirp_add_exec(u->slirp, target, &addr, (int)port)) < 0)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "guestfwd '%s': the address is not a free one of the guest's network",
+                          text);
+    return true;
+}
+
 static void user_start(void *opaque)
 {
     UserStart *s = opaque;
@@ -498,10 +550,10 @@ static void user_start(void *opaque)
         .version = SLIRP_CONFIG_VERSION,
         .restricted = o->restricted,
         .in_enabled = true,
-        .vnetwork.s_addr = inet_addr("10.0.2.0"),
-        .vnetmask.s_addr = inet_addr("255.255.255.0"),
-        .vhost.s_addr = inet_addr("10.0.2.2"),
-        .vdhcp_start.s_addr = inet_addr("10.0.2.15"),
+        .vnetwork = o->net,
+        .vnetmask = o->mask,
+        .vhost = address_at(o, HOST_ADDRESS),
+        .vdhcp_start = address_at(o, LEASE_ADDRESS),
         .vnameserver = o->dns,
         .in6_enabled = o->ip6,
         .vprefix_len = IP6_PREFIX_LEN,
@@ -512,9 +564,9 @@ static void user_start(void *opaque)
         .if_mru = o->mtu,
         .disable_host_loopback = !o->host_loopback,
     };
-    (void)inet_pton(AF_INET6, "fec0::", &cfg.vprefix_addr6);  /* constants parse */
-    (void)inet_pton(AF_INET6, "fec0::2", &cfg.vhost6);        /* likewise */
-    (void)inet_pton(AF_INET6, "fec0::3", &cfg.vnameserver6);  /* likewise */
+    cfg.vprefix_addr6 = cfg.vhost6 = cfg.vnameserver6 = o->prefix6;
+    cfg.vhost6.s6_addr[15] = HOST_ADDRESS;
+    cfg.vnameserver6.s6_addr[15] = DNS_ADDRESS;
 
     u->serves_tftp = o->tftp;
     u->timer = timer_new(io_thread_timers(u->io), user_deadline, u);
@@ -525,7 +577,12 @@ static void user_start(void *opaque)
         return;
     }
     for (guint i = 0; i < o->forwards->len; i++) {
-        if (!add_forward(u, g_array_index(o->forwards, HostFwd, i), s->error))
+        HostFwd made;
+        if (!add_forward(u, g_array_index(o->forwards, HostFwd, i), &made, s->error))
+            return;
+    }
+    for (guint i = 0; o->guest_forwards && i < o->guest_forwards->len; i++) {
+        if (!add_guest_forward(u, g_ptr_array_index(o->guest_forwards, i), s->error))
             return;
     }
     u->watch = io_watch_new(u->io, u->set, EPOLLIN, user_ready, u, s->error);
@@ -533,6 +590,47 @@ static void user_start(void *opaque)
         return;
     io_thread_add_idle(u->io, user_idle, u); /* this very round ends with the first fill */
     s->ok = true;
+}
+
+typedef struct ForwardCall {
+    UserNet *u;
+    HostFwd fwd;
+    GError **error;
+    bool ok;
+} ForwardCall;
+
+static void add_on_loop(void *opaque)
+{
+    ForwardCall *c = opaque;
+
+    c->ok = add_forward(c->u, c->fwd, &c->fwd, c->error);
+}
+
+static void remove_on_loop(void *opaque)
+{
+    ForwardCall *c = opaque;
+
+    c->ok = slirp_remove_hostfwd(c->u->slirp, c->fwd.udp, c->fwd.host_addr, c->fwd.host_port) == 0;
+}
+
+static char *user_hostfwd_add(NetBackend *be, const char *text, GError **error)
+{
+    ForwardCall c = {.u = (UserNet *)be, .error = error};
+
+    if (!hostfwd_parse(text, &c.fwd, error))
+        return NULL;
+    io_thread_call(c.u->io, add_on_loop, &c);
+    return c.ok ? hostfwd_name(&c.fwd) : NULL;
+}
+
+static bool user_hostfwd_remove(NetBackend *be, const char *text, GError **error)
+{
+    ForwardCall c = {.u = (UserNet *)be, .error = error};
+
+    if (!hostfwd_parse_host(text, &c.fwd, error))
+        return false;
+    io_thread_call(c.u->io, remove_on_loop, &c);
+    return c.ok || lodge_fail(error, LODGE_ERROR_NOT_FOUND, "hostfwd '%s': there is none", text);
 }
 
 static void user_stop(void *opaque)
@@ -586,6 +684,8 @@ static NetBackend *user_open(const char *id, GHashTable *opts, LodgeClock *clock
     UserNet *u = g_new0(UserNet, 1);
     u->be.driver = &net_driver_user;
     u->be.close = user_close;
+    u->be.hostfwd_add = user_hostfwd_add;
+    u->be.hostfwd_remove = user_hostfwd_remove;
     u->be.port = &u->port;
     u->id = g_strdup(id);
     u->clock = clock;

@@ -4,7 +4,15 @@
 
 #include "lodge/net.h"
 
+extern const NetDriver net_driver_daemon;
+extern const NetDriver net_driver_dgram;
+extern const NetDriver net_driver_internal;
+extern const NetDriver net_driver_mcast;
 extern const NetDriver net_driver_none;
+extern const NetDriver net_driver_stream;
+extern const NetDriver net_driver_switch;
+extern const NetDriver net_driver_tap;
 extern const NetDriver net_driver_user;
+extern const NetDriver net_driver_vde;
 
 #endif

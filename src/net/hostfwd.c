@@ -71,6 +71,22 @@ bool hostfwd_parse(const char *text, HostFwd *ret_fwd, GError **error)
     return true;
 }
 
+/**
+ * hostfwd_parse_host() - Read the host's end alone, "tcp|udp:[ADDR]:HOSTPORT", by which one is named
+ * Context: any thread. Return: false with LODGE_ERROR_CONFIG.
+ */
+bool hostfwd_parse_host(const char *text, HostFwd *ret_fwd, GError **error)
+{
+    HostFwd f = {.udp = g_str_has_prefix(text, "udp:")};
+
+    if ((!f.udp && !g_str_has_prefix(text, "tcp:")) ||
+        !parse_end(text + strlen("tcp:"), htonl(INADDR_LOOPBACK), 1, &f.host_addr, &f.host_port))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "hostfwd '%s' is not tcp|udp:[ADDR]:HOSTPORT",
+                          text);
+    *ret_fwd = f;
+    return true;
+}
+
 char *hostfwd_name(const HostFwd *fwd)
 {
     char addr[INET_ADDRSTRLEN] = "";

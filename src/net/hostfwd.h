@@ -18,6 +18,7 @@ typedef struct HostFwd {
 } HostFwd;
 
 bool hostfwd_parse(const char *text, HostFwd *ret_fwd, GError **error);
+bool hostfwd_parse_host(const char *text, HostFwd *ret_fwd, GError **error);
 bool hostfwd_probe(HostFwd *fwd, GError **error);
 /* "127.0.0.1:2222 (tcp)"; transfer full. */
 char *hostfwd_name(const HostFwd *fwd);

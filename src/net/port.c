@@ -1,14 +1,31 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Host ends by name: finds the row of net_driver_table[], checks that every option is one of the
- * row's and comes as often as it may, and opens it. What an option's text means is the driver's
- * business. Threads: main only.
+ * row's or of those that all have, and comes as often as it may, and opens it. What an option's
+ * text means is the driver's business, but for the common ones: a capture (watch.c) and a cable of
+ * lesser quality (shape.c) in front of the driver's port. Threads: main, unless net.h says any.
  */
 #include "lodge/net.h"
 
 #include <string.h>
 
 #include "lodge/error.h"
+#include "opts.h"
+#include "pcap.h"
+#include "shape.h"
+#include "watch.h"
+
+#define PCAP_LIMIT_PRESET (UINT64_C(256) << 20)
+
+const NetOptSpec net_common_opts[] = {
+    {"rate", "bits a second each way, like 10M"},
+    {"delay", "time that each frame takes each way, like 20ms"},
+    {"loss", "frames lost each way, like 1.5%"},
+    {"seed", "number that decides which frames are lost (drawn)"},
+    {"pcap", "file for a capture of all frames, which tcpdump and wireshark read"},
+    {"pcap-limit", "size at which that file becomes FILE.1 and a new one is begun (256M)"},
+    {NULL},
+};
 
 static const NetDriver *driver_find(const char *name)
 {
@@ -34,16 +51,26 @@ static char *option_names(const NetDriver *driver)
 
     for (const NetOptSpec *o = driver->opts; o->name; o++)
         g_string_append_printf(s, "%s%s", s->len ? ", " : "", o->name);
+    for (const NetOptSpec *o = net_common_opts; s->len && o->name; o++)
+        g_string_append_printf(s, ", %s", o->name);
     return g_string_free(s, FALSE);
 }
 
-static const NetOptSpec *option_find(const NetDriver *driver, const char *name)
+static const NetOptSpec *option_in(const NetOptSpec *table, const char *name)
 {
-    for (const NetOptSpec *o = driver->opts; o->name; o++) {
+    for (const NetOptSpec *o = table; o->name; o++) {
         if (!strcmp(o->name, name))
             return o;
     }
     return NULL;
+}
+
+/* Where there are no options of its own there is no port either. */
+static const NetOptSpec *option_find(const NetDriver *driver, const char *name)
+{
+    const NetOptSpec *o = option_in(driver->opts, name);
+
+    return o || !driver->opts->name ? o : option_in(net_common_opts, name);
 }
 
 static bool options_check(const NetDriver *driver, const char *id, GHashTable *opts,
@@ -66,6 +93,39 @@ static bool options_check(const NetDriver *driver, const char *id, GHashTable *o
                               id, o->name);
     }
     return true;
+}
+
+typedef struct Common {
+    ShapeOptions shape;
+    const char *pcap; /* borrowed */
+    uint64_t pcap_limit;
+} Common;
+
+static bool common_parse(GHashTable *opts, Common *c, GError **error)
+{
+    const uint64_t drawn = (uint64_t)g_random_int() << 32 | g_random_int();
+
+    c->pcap = net_opt(opts, "pcap");
+    c->pcap_limit = PCAP_LIMIT_PRESET;
+    return net_opt_rate(opts, "rate", &c->shape.rate, error) &&
+           net_opt_time(opts, "delay", &c->shape.delay_ns, error) &&
+           net_opt_share(opts, "loss", &c->shape.loss, error) &&
+           net_opt_number(opts, "seed", 0, UINT64_MAX, drawn, &c->shape.seed, error) &&
+           net_opt_size(opts, "pcap-limit", PCAP_LIMIT_MIN, &c->pcap_limit, error);
+}
+
+/* What stands between the driver's port and the card. */
+static bool common_apply(NetBackend *be, const Common *c, LodgeClock *clock, GError **error)
+{
+    be->watch = net_watch_new();
+    if (c->shape.rate || c->shape.delay_ns || c->shape.loss) {
+        be->shape = net_shape_new(be->port, clock, &c->shape, error);
+        if (!be->shape)
+            return false;
+        be->port = net_shape_port(be->shape);
+    }
+    be->port->watch = be->watch;
+    return !c->pcap || net_watch_to_file(be->watch, c->pcap, c->pcap_limit, error);
 }
 
 /**
@@ -91,13 +151,71 @@ NetBackend *net_backend_open(const char *driver, const char *id, GHashTable *opt
     }
     if (!opts)
         opts = none = g_hash_table_new(g_str_hash, g_str_equal);
+    Common c = {0};
     if (!options_check(d, id, opts, error))
         return NULL;
-    return d->open(id, opts, clock, error);
+    if (!common_parse(opts, &c, error)) {
+        g_prefix_error(error, "net '%s': ", id);
+        return NULL;
+    }
+    NetBackend *be = d->open(id, opts, clock, error);
+    if (!be)
+        return NULL;
+    be->id = g_strdup(id);
+    if (!be->port || common_apply(be, &c, clock, error))
+        return be;
+    g_prefix_error(error, "net '%s': ", id);
+    net_backend_close(be);
+    return NULL;
 }
 
 void net_backend_close(NetBackend *be)
 {
-    if (be)
-        be->close(be);
+    if (!be)
+        return;
+    NetWatch *watch = be->watch;
+    char *id = be->id;
+    if (be->port)
+        net_part(be->port);
+    net_shape_free(be->shape);
+    be->close(be);
+    net_watch_free(watch); /* no wire is left that tells it */
+    g_free(id);
+}
+
+void net_backend_info(NetBackend *be, NetInfo *ret_info)
+{
+    unsigned n = 0;
+
+    *ret_info = (NetInfo){.link = true};
+    if (be->info)
+        be->info(be, ret_info);
+    while (n < NET_DROPS_MAX - 1 && ret_info->drop[n].reason)
+        n++;
+    if (be->shape && net_shape_lost(be->shape)) {
+        ret_info->drop[n].reason = "lost on purpose";
+        ret_info->drop[n].frames = net_shape_lost(be->shape);
+    }
+}
+
+void net_backend_stats(NetBackend *be, NetStats *ret_stats)
+{
+    NetStats s = {0};
+
+    /* The wire counts as its end sees it: what the host sends the guest receives. */
+    if (be->port)
+        net_stats(be->port, &s);
+    *ret_stats = (NetStats){.rx_frames = s.tx_frames, .rx_bytes = s.tx_bytes,
+                            .rx_dropped = s.tx_dropped, .tx_frames = s.rx_frames,
+                            .tx_bytes = s.rx_bytes, .tx_dropped = s.rx_dropped};
+}
+
+unsigned net_backend_seen(NetBackend *be, NetSeen *ret_seen, unsigned max)
+{
+    return be->watch ? net_watch_seen(be->watch, ret_seen, max) : 0;
+}
+
+bool net_backend_capture(NetBackend *be, int fd, GError **error)
+{
+    return net_watch_to_fd(be->watch, fd, error);
 }

@@ -30,6 +30,7 @@
 #include "lodge/lock.h"
 #include "lodge/num.h"
 #include "pkt.h"
+#include "watch.h"
 
 enum {
     RING_BYTES = 1 << 20, /* 16 of the longest frames, or 680 of 1500 bytes */
@@ -74,6 +75,7 @@ typedef struct WireDir {
 
 struct NetWire {
     WireDir dir[2]; /* [0] from a to b, [1] from b to a */
+    NetWatch *watch; /* constant, borrowed; NULL: nobody looks */
     /* atomic */
     bool dead;
     bool link_up[2]; /* of the port that dir[i] starts at */
@@ -485,6 +487,8 @@ unsigned net_send(NetPort *from, const NetFrame *v, unsigned n)
         }
     }
     d->sending = false;
+    if (d->wire->watch && done)
+        net_watch_frames(d->wire->watch, !from->watch, v, done);
     count(&d->tx_frames, done - bad);
     count(&d->tx_bytes, bytes);
     count(&d->tx_dropped, bad);
@@ -527,6 +531,21 @@ uint32_t net_peer_offloads(NetPort *p)
     return NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6;
 }
 
+uint32_t net_peer_takes(NetPort *p)
+{
+    WireDir *d = dir_from(p);
+
+    return d ? __atomic_load_n(&d->to->offloads, __ATOMIC_RELAXED) : 0;
+}
+
+bool net_peer_link(NetPort *p)
+{
+    WireDir *d = dir_from(p);
+
+    return !d || __atomic_load_n(&d->wire->link_up[d == &d->wire->dir[0] ? 1 : 0],
+                                 __ATOMIC_ACQUIRE);
+}
+
 uint16_t net_peer_mtu(NetPort *p)
 {
     WireDir *d = dir_from(p);
@@ -562,6 +581,10 @@ static void set_wire(void *opaque)
 {
     SetWire *s = opaque;
 
+    /* Here and not in net_join(): an owner with a loop changes it there. */
+    if (s->wire)
+        __atomic_store_n(&s->wire->link_up[s->port == s->wire->dir[0].from ? 0 : 1],
+                         !s->port->down, __ATOMIC_RELEASE);
     __atomic_store_n(&s->port->wire, s->wire, __ATOMIC_RELEASE);
 }
 
@@ -600,7 +623,7 @@ bool net_join(NetPort *a, NetPort *b, GError **error)
                               ports[i]->name);
     }
     struct NetWire *w = g_new0(struct NetWire, 1);
-    w->link_up[0] = w->link_up[1] = true;
+    w->watch = a->watch ? a->watch : b->watch;
     dir_init(w, &w->dir[0], a, b);
     dir_init(w, &w->dir[1], b, a);
     for (int i = 0; i < 2; i++) {

@@ -56,16 +56,17 @@ def run_once(argv, env, timeout):
         seen += data
     if MARK in seen:
         took = time.monotonic() - begin
-    else:
-        sys.stderr.write(seen[-2000:].decode(errors="replace") + "\n")
     for _ in range(2):  # the power button, then the plug
         proc.terminate()
         time.sleep(0.2)
     try:
-        return took, proc.communicate(timeout=20)[1]
+        said = proc.communicate(timeout=20)[1]
     except subprocess.TimeoutExpired:
         proc.kill()
-        return took, proc.communicate()[1]
+        said = proc.communicate()[1]
+    if took is None:
+        sys.stderr.write((seen[-2000:] + said[-2000:]).decode(errors="replace") + "\n")
+    return took, said
 
 
 def main():

@@ -3,10 +3,12 @@
 """What a machine costs whose guest idles at a text screen while somebody looks: processor time of its
 process, in percent of one core, without a viewer and with one.
 
-  idle.py --lodge build/src/cli/lodge [--seconds 30] [--ready REGEX] [--json FILE] -- ARGUMENTS OF RUN
+  idle.py --lodge build/src/cli/lodge [--seconds 30] [--type REGEX TEXT]... [--ready REGEX] [--json FILE]
+          -- ARGUMENTS OF RUN
 
-The guest is at rest when --ready is seen on its screen (default: a login prompt). The viewer asks for
-each change of the picture, as viewers do, and takes it.
+Each --type waits for REGEX on the screen and types TEXT (\\n is Enter). The guest is at rest when --ready
+is seen (default: a login prompt). The viewer asks for each change of the picture, as viewers do, and
+takes it.
 """
 import argparse
 import json
@@ -21,7 +23,6 @@ import sys
 import tempfile
 import time
 
-TICK = os.sysconf("SC_CLK_TCK")
 SETTLE_SECONDS = 10
 
 
@@ -77,9 +78,8 @@ def spent(pid):
     """Seconds of processor time so far, the guest's own among them, by thread name."""
     out = {}
     for t in pathlib.Path(f"/proc/{pid}/task").iterdir():
-        text = (t / "stat").read_text()
-        name, rest = text[text.index("(") + 1:text.rindex(")")], text[text.rindex(")") + 2:].split()
-        out[name] = out.get(name, 0) + (int(rest[11]) + int(rest[12])) / TICK
+        name, ns = (t / "comm").read_text().strip(), int((t / "schedstat").read_text().split()[0])
+        out[name] = out.get(name, 0) + ns / 1e9
     return out
 
 
@@ -92,6 +92,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--lodge", default="build/src/cli/lodge")
     p.add_argument("--seconds", type=float, default=30)
+    p.add_argument("--type", nargs=2, action="append", default=[], metavar=("REGEX", "TEXT"))
     p.add_argument("--ready", default=r"login: *$")
     p.add_argument("--timeout", type=float, default=600)
     p.add_argument("--json")
@@ -103,13 +104,16 @@ def main():
                             stdout=subprocess.DEVNULL)
     try:
         end = time.monotonic() + a.timeout
-        while True:
-            r = subprocess.run([a.lodge, "screen", "idle"], env=env, capture_output=True, text=True, check=False)
-            if re.search(a.ready, r.stdout, re.M):
-                break
-            if proc.poll() is not None or time.monotonic() > end:
-                sys.exit(f"idle: never saw {a.ready!r} on\n{r.stdout}")
-            time.sleep(1)
+        for regex, text in [*a.type, (a.ready, None)]:
+            while True:
+                r = subprocess.run([a.lodge, "screen", "idle"], env=env, capture_output=True, text=True, check=False)
+                if re.search(regex, r.stdout, re.M):
+                    break
+                if proc.poll() is not None or time.monotonic() > end:
+                    sys.exit(f"idle: never saw {regex!r} on\n{r.stdout}{r.stderr}")
+                time.sleep(1)
+            if text:
+                subprocess.run([a.lodge, "type", "idle", text], env=env, check=True)
         time.sleep(SETTLE_SECONDS)
         before = spent(proc.pid)
         time.sleep(a.seconds)

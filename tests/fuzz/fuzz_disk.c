@@ -53,6 +53,11 @@ IoThread *blk_io_thread(BlkNode *n)
     return NULL;
 }
 
+BlkNode *blk_side(BlkNode *n, IoThread *io, GError **error)
+{
+    return n;
+}
+
 void blk_submit(BlkNode *n, BlkReq *r)
 {
     uint64_t sum = 0;

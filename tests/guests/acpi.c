@@ -2,9 +2,24 @@
 /*
  * The ACPI tables as an operating system finds them: RSDP between 0xE0000 and 0xFFFFF, RSDT and
  * XSDT agree, all sums are 0, FADT, MADT and DSDT are there, the MADT's CPUs are cpus=N; then the
- * guest powers off through PM1a_CNT with the sleep type of \_S5. With "stay" it passes instead.
+ * guest powers off through PM1a_CNT with the sleep type of \_S5. With "stay" it passes instead; with
+ * "wait" it first sleeps until the power button is pressed, as the SCI tells.
  */
 #include "lib.h"
+
+enum { SCI = 9, PWRBTN = 1 << 8 }; /* PM1 status and enable, ACPI 6.5 section 4.8.3.1 */
+
+static u16 event_port;
+static volatile bool pressed;
+
+static void on_sci(Frame *f)
+{
+    if (inw(event_port) & PWRBTN) {
+        outw(event_port, PWRBTN);
+        pressed = true;
+    }
+    pic_eoi(SCI);
+}
 
 static u8 sum(const void *p, u32 n)
 {
@@ -100,6 +115,18 @@ void guest_main(void)
             CHECK(rdtsc() - t < 5 * TSC_SECOND, "SCI_EN never comes");
     }
     CHECK(inw((u16)port) & 1, "SCI_EN is clear and there is no SMI command");
+    if (arg_has("wait")) {
+        event_port = (u16)word(fadt, 56);
+        pic_init(0x20);
+        on_vector(0x20 + SCI, on_sci);
+        pic_mask((u16) ~(1 << 2 | 1 << SCI));
+        outw(event_port, PWRBTN);
+        outw((u16)(event_port + 2), PWRBTN);
+        say("READY\n");
+        while (!pressed)
+            irq_wait();
+        say("the button was pressed\n");
+    }
     say("PASS %s\n", guest_name);
     outw((u16)port, (u16)(1 << 13 | typ << 10 | 1));
     for (u64 t = rdtsc(); rdtsc() - t < 5 * TSC_SECOND;)

@@ -8,6 +8,7 @@
 #include "lodge/error.h"
 #include "lodge/num.h"
 
+#include "block_int.h"
 #include "blockfix.h"
 
 BlockFix *block_fix_new(void)
@@ -73,7 +74,7 @@ char *block_fix_image(BlockFix *f, const char *name, uint64_t size, unsigned see
 BlkNode *block_fix_open(BlockFix *f, const BlkOptions *o)
 {
     g_autoptr(GError) error = NULL;
-    BlkNode *n = blk_open("d0", o, f->io, &error);
+    BlkNode *n = blk_open_flags("d0", o, 0, f->io, &error);
 
     g_assert_no_error(error);
     g_assert_nonnull(n);

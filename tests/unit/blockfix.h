@@ -21,7 +21,7 @@ char *block_fix_path(BlockFix *f, const char *name);
 /* Make a file of @size bytes whose sector i holds block_fix_byte(i, seed); seed 0: zeros. */
 char *block_fix_image(BlockFix *f, const char *name, uint64_t size, unsigned seed);
 uint8_t block_fix_byte(uint64_t offset, unsigned seed);
-/* blk_open() that must work, or must fail with @code and @text in its message. */
+/* blk_open(), the image itself without the front of a disk, that must work, or must fail with @code and @text in its message. */
 BlkNode *block_fix_open(BlockFix *f, const BlkOptions *o);
 void block_fix_refused(BlockFix *f, const BlkOptions *o, int code, const char *text);
 /* How many entries the folder has. */

@@ -106,6 +106,80 @@ static void wait_calls(Loop *l, unsigned n)
     g_mutex_unlock(&l->mutex);
 }
 
+/* A ring of one number: @put by another thread, which kicks only if the loop asked for it. */
+typedef struct Ring {
+    uint32_t put, armed; /* atomic */
+    uint32_t taken;      /* atomic; the loop's */
+    uint32_t looks;      /* likewise */
+    int fd;
+} Ring;
+
+static bool ring_look(void *opaque)
+{
+    Ring *r = opaque;
+    uint32_t put = __atomic_load_n(&r->put, __ATOMIC_ACQUIRE);
+
+    __atomic_fetch_add(&r->looks, 1, __ATOMIC_RELAXED);
+    if (put == r->taken)
+        return false;
+    __atomic_store_n(&r->armed, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&r->taken, put, __ATOMIC_RELEASE);
+    return true;
+}
+
+static bool ring_arm(void *opaque)
+{
+    Ring *r = opaque;
+
+    __atomic_store_n(&r->armed, 1, __ATOMIC_SEQ_CST);
+    return __atomic_load_n(&r->put, __ATOMIC_SEQ_CST) != r->taken;
+}
+
+static void ring_kicked(void *opaque, uint32_t events)
+{
+    (void)ring_look(opaque);
+}
+
+/* Nothing is lost between looking and sleeping; other work gets its turn meanwhile. */
+static void test_poll(void)
+{
+    static const IoPollOps ops = {.look = ring_look, .arm = ring_arm};
+    gint64 deadline = g_get_monotonic_time() + 60 * G_TIME_SPAN_SECOND;
+    GError *error = NULL;
+    LodgeClock *c = lodge_clock_new();
+    IoThread *t = io_thread_new("test", c, &error);
+    g_assert_no_error(error);
+    Ring r = {.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+    Loop l = {.fd = -1};
+    IoWatch *w = io_watch_new(t, r.fd, EPOLLIN | EPOLLET, ring_kicked, &r, &error);
+    g_assert_no_error(error);
+    IoPoll *p = io_poll_new(t, &ops, &r);
+    for (unsigned i = 1; i <= 5000; i++) {
+        uint64_t one = 1;
+        __atomic_store_n(&r.put, i, __ATOMIC_SEQ_CST);
+        if (__atomic_load_n(&r.armed, __ATOMIC_SEQ_CST))
+            g_assert_cmpint(write(r.fd, &one, sizeof one), ==, sizeof one);
+        if (i % 100 == 0)
+            io_thread_post(t, count_call, &l);
+        if (i % 1000 == 0) { /* a long pause shuts the window, and what follows opens it again */
+            g_usleep(2000);
+        } else if (i % 3 == 0) {
+            continue;
+        }
+        while (__atomic_load_n(&r.taken, __ATOMIC_ACQUIRE) != i)
+            g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+    }
+    wait_calls(&l, 50);
+    io_poll_free(p);
+    io_watch_free(w);
+    unsigned looks = r.looks;
+    io_thread_call(t, count_call, &l);
+    g_assert_cmpuint(__atomic_load_n(&r.looks, __ATOMIC_RELAXED), ==, looks);
+    io_thread_free(t);
+    lodge_clock_free(c);
+    close(r.fd);
+}
+
 static void test_loop(void)
 {
     GError *error = NULL;
@@ -636,6 +710,7 @@ int main(int argc, char **argv)
     g_test_add_func("/timers/order", test_timers_fire_in_order);
     g_test_add_func("/timers/past", test_timer_in_the_past_cannot_spin);
     g_test_add_func("/loop/all", test_loop);
+    g_test_add_func("/loop/poll", test_poll);
     g_test_add_func("/loop/paused-clock", test_loop_on_paused_clock);
     g_test_add_func("/mem/all", test_memory);
     g_test_add_func("/mem/ends", test_memory_ends);

@@ -29,6 +29,26 @@ static void test_raw(void)
     blk_close(third);
 }
 
+/* The lock ends with the node, whoever still has the open file: the kernel's side of io_uring does. */
+static void test_given_back(void)
+{
+    g_autoptr(BlockFix) f = block_fix_new();
+    g_autofree char *path = block_fix_image(f, "a.img", 64 * KIB, 1);
+    BlkOptions rw = {.file = path};
+    g_autoptr(BlkNode) n = block_fix_open(f, &rw);
+    struct stat st, other;
+    int kept = -1;
+
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    for (int fd = 3; fd < 256 && kept < 0; fd++)
+        if (fstat(fd, &other) == 0 && other.st_ino == st.st_ino && other.st_dev == st.st_dev)
+            kept = dup(fd);
+    g_assert_cmpint(kept, >=, 0);
+    blk_close(g_steal_pointer(&n));
+    n = block_fix_open(f, &rw);
+    close(kept);
+}
+
 static void test_overlay(void)
 {
     g_autoptr(BlockFix) f = block_fix_new();
@@ -118,6 +138,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/image-lock/raw", test_raw);
+    g_test_add_func("/image-lock/given-back", test_given_back);
     g_test_add_func("/image-lock/overlay", test_overlay);
     g_test_add_func("/image-lock/names", test_names);
     g_test_add_data_func("/image-lock/posix", "posix", test_other_process);

@@ -279,6 +279,28 @@ static void test_few_at_a_time(Fix *f, gconstpointer unused)
     g_assert_cmphex(card_in(f, 7) & ISR_PRX, ==, 0);
 }
 
+/* ISA: the 8259 sees edges, so PRX that stays is raised anew by its acknowledgement. */
+static void test_stays_with_an_edge(void)
+{
+    Fix f = {0};
+    uint8_t frame[1514];
+    unsigned told = 0;
+
+    card_start(&f, true);
+    test_board_add(f.tb, "i8259", NULL);
+    test_pic_auto_eoi(f.tb);
+    card_out(&f, 0x0f, ISR_PRX);
+    frame_fill(frame, mac_own, sizeof frame);
+    for (unsigned i = 0; i < 40; i++)
+        g_assert_true(card_arrive(&f, frame, sizeof frame));
+    for (; told < 5; told++) {
+        g_assert_cmpint(irq_ack(f.tb->board.irq), ==, 0x25);
+        g_assert_cmpint(irq_ack(f.tb->board.irq), !=, 0x25);
+        card_out(&f, 7, ISR_PRX);
+    }
+    card_down(&f, NULL);
+}
+
 /* A frame that the ring could never take. */
 static void test_overflow(Fix *f, gconstpointer unused)
 {
@@ -426,6 +448,7 @@ int main(int argc, char **argv)
     ADD("few-at-a-time", test_few_at_a_time);
     ADD("overflow", test_overflow);
     ADD("bad-rings", test_bad_rings);
+    g_test_add_func("/ne2000-net/isa/stays-with-an-edge", test_stays_with_an_edge);
     g_test_add_func("/ne2000-net/thread", test_thread);
     return g_test_run();
 }

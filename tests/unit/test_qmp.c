@@ -83,7 +83,7 @@ static void setup(Fixture *f, gconstpointer unused)
     f->dir = g_dir_make_tmp("lodge-test-XXXXXX", NULL);
     g_setenv("XDG_RUNTIME_DIR", f->dir, TRUE);
     g_setenv("XDG_STATE_HOME", f->dir, TRUE);
-    f->registry = registry_claim("vm", true, &error);
+    f->registry = registry_claim("vm", REGISTRY_LASTING, &error);
     g_assert_no_error(error);
     f->socket = g_build_filename(registry_run_dir(f->registry), CONTROL_SOCKET, NULL);
     f->display = display_new(NULL);

@@ -57,7 +57,7 @@ static void test_names(Fixture *f, gconstpointer unused)
     for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
         g_autoptr(GError) error = NULL;
         g_assert_false(registry_name_ok(bad[i]));
-        g_assert_null(registry_claim(bad[i], true, &error));
+        g_assert_null(registry_claim(bad[i], REGISTRY_LASTING, &error));
         g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
     }
     g_assert_cmpuint(entries(f->run), ==, 0);
@@ -69,22 +69,22 @@ static void test_claim(Fixture *f, gconstpointer unused)
     g_autofree char *where = g_build_filename(f->run, "lodge", "vm1", NULL);
     g_autofree char *pid = g_strdup_printf("pid %d", (int)getpid());
     struct stat st;
-    Registry *r = registry_claim("vm1", true, &error), *other;
+    Registry *r = registry_claim("vm1", REGISTRY_LASTING, &error), *other;
     g_assert_no_error(error);
     g_assert_cmpstr(registry_run_dir(r), ==, where);
     g_assert_cmpint(stat(where, &st), ==, 0);
     g_assert_cmphex(st.st_mode & 0777, ==, 0700);
-    g_assert_null(registry_claim("vm1", true, &error));
+    g_assert_null(registry_claim("vm1", REGISTRY_LASTING, &error));
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_EXISTS);
     g_assert_nonnull(strstr(error->message, "vm1"));
     g_assert_nonnull(strstr(error->message, pid));
     /* Another name is free meanwhile, and the refusal has taken nothing away. */
-    other = registry_claim("vm2", true, NULL);
+    other = registry_claim("vm2", REGISTRY_LASTING, NULL);
     g_assert_nonnull(other);
     g_assert_cmpint(stat(where, &st), ==, 0);
     registry_release(r);
     g_assert_cmpint(stat(where, &st), <, 0);
-    r = registry_claim("vm1", true, NULL);
+    r = registry_claim("vm1", REGISTRY_LASTING, NULL);
     g_assert_nonnull(r);
     registry_release(r);
     registry_release(other);
@@ -99,7 +99,7 @@ static void test_locate(Fixture *f, gconstpointer unused)
     g_assert_null(registry_locate("vm1", &error));
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_NOT_FOUND);
     g_clear_error(&error);
-    Registry *r = registry_claim("vm1", true, NULL);
+    Registry *r = registry_claim("vm1", REGISTRY_LASTING, NULL);
     g_autofree char *dir = registry_locate("vm1", &error);
     g_assert_no_error(error);
     g_assert_cmpstr(dir, ==, registry_run_dir(r));
@@ -120,20 +120,20 @@ static void test_killed(Fixture *f, gconstpointer unused)
     g_assert_cmpint(pipe(ready), ==, 0);
     pid_t child = fork();
     if (!child) {
-        char c = registry_claim("vm1", true, NULL) ? '+' : '-';
+        char c = registry_claim("vm1", REGISTRY_LASTING, NULL) ? '+' : '-';
         if (write(ready[1], &c, 1) == 1)
             pause();
         _exit(1);
     }
     g_assert_cmpint(read(ready[0], &byte, 1), ==, 1);
     g_assert_cmpint(byte, ==, '+');
-    g_assert_null(registry_claim("vm1", true, &error));
+    g_assert_null(registry_claim("vm1", REGISTRY_LASTING, &error));
     g_autofree char *pid = g_strdup_printf("pid %d)", (int)child);
     g_assert_nonnull(strstr(error->message, pid));
     kill(child, SIGKILL);
     g_assert_cmpint(waitpid(child, &status, 0), ==, child);
     g_assert_cmpuint(entries(f->run), ==, 1); /* what it left */
-    Registry *r = registry_claim("vm1", true, NULL);
+    Registry *r = registry_claim("vm1", REGISTRY_LASTING, NULL);
     g_assert_nonnull(r);
     registry_release(r);
     g_assert_cmpuint(entries(f->run), ==, 0);
@@ -148,11 +148,11 @@ static void test_untrusted(Fixture *f, gconstpointer unused)
     g_autoptr(GError) error = NULL, second = NULL;
     g_assert_cmpint(g_mkdir(root, 0700), ==, 0);
     g_assert_cmpint(chmod(root, 0777), ==, 0);
-    g_assert_null(registry_claim("vm1", true, &error));
+    g_assert_null(registry_claim("vm1", REGISTRY_LASTING, &error));
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_HOST);
     g_assert_cmpint(rmdir(root), ==, 0);
     g_assert_cmpint(symlink(f->dir, root), ==, 0);
-    g_assert_null(registry_claim("vm1", true, &second));
+    g_assert_null(registry_claim("vm1", REGISTRY_LASTING, &second));
     g_assert_error(second, LODGE_ERROR, LODGE_ERROR_HOST);
     g_assert_nonnull(strstr(second->message, root));
     g_assert_cmpint(unlink(root), ==, 0);
@@ -166,7 +166,7 @@ static void test_failed(Fixture *f, gconstpointer unused)
     g_autoptr(GError) error = NULL;
     g_assert_cmpint(g_mkdir_with_parents(dir, 0700), ==, 0);
     g_assert_cmpint(symlink("/nonexistent", lock), ==, 0);
-    g_assert_null(registry_claim("vm1", true, &error));
+    g_assert_null(registry_claim("vm1", REGISTRY_LASTING, &error));
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_HOST);
     g_assert_nonnull(strstr(error->message, lock));
 }
@@ -184,7 +184,7 @@ static void test_fallbacks(Fixture *f, gconstpointer unused)
         else
             g_unsetenv("XDG_RUNTIME_DIR");
         bool there = g_file_test(expect, G_FILE_TEST_EXISTS);
-        Registry *r = registry_claim(name, true, &error);
+        Registry *r = registry_claim(name, REGISTRY_LASTING, &error);
         if (!r && !geteuid() && error->code == LODGE_ERROR_HOST) {
             g_test_skip("/run cannot be written");
             return;
@@ -199,14 +199,14 @@ static void test_fallbacks(Fixture *f, gconstpointer unused)
 static void test_logs(Fixture *f, gconstpointer unused)
 {
     g_autofree char *named = g_build_filename(f->dir, "state", "lodge", "vm1", "console.log", NULL);
-    g_autofree char *shared = g_build_filename(f->dir, "state", "lodge", "unnamed", NULL);
+    g_autofree char *shared = g_build_filename(f->dir, "state", "lodge", ".unnamed", NULL);
     g_autofree char *nowhere = g_build_filename(f->dir, "file", NULL);
-    Registry *r = registry_claim("vm1", true, NULL);
+    Registry *r = registry_claim("vm1", REGISTRY_LASTING, NULL);
     g_assert_cmpstr(registry_console_log(r), ==, named);
     registry_release(r);
     for (unsigned i = 0; i < 14; i++) {
         g_autofree char *name = g_strdup_printf("vm-%u", i);
-        r = registry_claim(name, false, NULL);
+        r = registry_claim(name, REGISTRY_SHARED, NULL);
         g_assert_true(g_str_has_prefix(registry_console_log(r), shared));
         g_assert_true(g_file_set_contents(registry_console_log(r), "x", 1, NULL));
         registry_release(r);
@@ -215,10 +215,71 @@ static void test_logs(Fixture *f, gconstpointer unused)
     /* No place for logs: the machine runs all the same. */
     g_assert_true(g_file_set_contents(nowhere, "", 0, NULL));
     g_setenv("XDG_STATE_HOME", nowhere, TRUE);
-    r = registry_claim("vm1", true, NULL);
+    r = registry_claim("vm1", REGISTRY_LASTING, NULL);
     g_assert_nonnull(r);
     g_assert_null(registry_console_log(r));
     registry_release(r);
+}
+
+/* Who looks sees machines that run, of whatever process, and those that are defined; and takes no
+ * lock away from anybody. */
+static void test_list(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *dir = g_build_filename(f->dir, "state", "lodge", "asleep", NULL);
+    g_autofree char *file = g_build_filename(dir, DEFINITION_FILE, NULL);
+    char *forwards[] = {(char *)":1->2/tcp", NULL};
+    MachineStatus s = {MACHINE_STATUS_PAUSED, 7, 2, 4096, 5, (char *)"/log", forwards};
+    g_autoptr(GPtrArray) none = registry_list(&error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(none->len, ==, 0);
+    g_assert_cmpint(g_mkdir_with_parents(dir, 0700), ==, 0);
+    g_assert_true(g_file_set_contents(file, "", 0, NULL));
+    Registry *r = registry_claim("up", REGISTRY_NOTHING, &error);
+    g_assert_null(registry_lasting_dir(r));
+    g_autoptr(GPtrArray) list = registry_list(&error);
+    g_assert_cmpuint(list->len, ==, 2);
+    const MachineLook *asleep = g_ptr_array_index(list, 0), *up = g_ptr_array_index(list, 1);
+    g_assert_cmpstr(asleep->name, ==, "asleep");
+    g_assert_true(asleep->defined && !asleep->running && !asleep->status);
+    g_assert_cmpstr(up->name, ==, "up");
+    g_assert_true(!up->defined && up->running);
+    g_assert_cmpint(up->status->state, ==, MACHINE_STATUS_STARTING);
+    g_assert_cmpint(up->status->pid, ==, getpid());
+    g_assert_true(registry_set_status(r, &s, &error));
+    g_autoptr(MachineLook) l = registry_look("up", &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(l->status->state, ==, MACHINE_STATUS_PAUSED);
+    g_assert_cmpint(l->status->pid, ==, 7);
+    g_assert_cmpstr(l->status->forwards[0], ==, ":1->2/tcp");
+    g_assert_null(registry_look("nobody", &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_NOT_FOUND);
+    g_clear_error(&error);
+    g_assert_null(registry_look("../up", &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+    registry_release(r);
+    g_assert_cmpuint(entries(f->run), ==, 0);
+    g_autoptr(GPtrArray) after = registry_list(NULL);
+    g_assert_cmpuint(after->len, ==, 1);
+}
+
+/* Nobody believes a folder that others can write. */
+static void test_list_untrusted(Fixture *f, gconstpointer unused)
+{
+    g_autofree char *root = g_build_filename(f->run, "lodge", NULL);
+    g_autofree char *dir = g_build_filename(root, "vm1", NULL);
+    const char *const paths[] = {root, dir};
+    g_assert_cmpint(g_mkdir_with_parents(dir, 0700), ==, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        g_autoptr(GError) look = NULL, locate = NULL;
+        g_assert_cmpint(chmod(paths[i], 0777), ==, 0);
+        g_assert_null(registry_look("vm1", &look));
+        g_assert_error(look, LODGE_ERROR, LODGE_ERROR_HOST);
+        g_assert_null(registry_locate("vm1", &locate));
+        g_assert_error(locate, LODGE_ERROR, LODGE_ERROR_HOST);
+        g_assert_true(i || !registry_list(NULL));
+        g_assert_cmpint(chmod(paths[i], 0700), ==, 0);
+    }
 }
 
 static void test_holder(Fixture *f, gconstpointer unused)
@@ -234,7 +295,7 @@ static void test_holder(Fixture *f, gconstpointer unused)
     pid_t child = fork();
     if (!child) {
         FILE *held = fopen(image, "r");
-        Registry *r = registry_claim("vm1", true, NULL);
+        Registry *r = registry_claim("vm1", REGISTRY_LASTING, NULL);
         if (held && r && write(ready[1], "+", 1) == 1)
             pause();
         _exit(1);
@@ -261,6 +322,7 @@ int main(int argc, char **argv)
         {"/registry/killed", test_killed},       {"/registry/untrusted", test_untrusted},
         {"/registry/failed", test_failed},       {"/registry/fallbacks", test_fallbacks},
         {"/registry/logs", test_logs},           {"/registry/holder", test_holder},
+        {"/registry/list", test_list},           {"/registry/list/untrusted", test_list_untrusted},
     };
     g_test_init(&argc, &argv, NULL);
     for (gsize i = 0; i < G_N_ELEMENTS(tests); i++)

@@ -134,6 +134,9 @@ static void test_append(void)
     }
 }
 
+#define DISKS_6(n) " --disk " n "a --disk " n "b --disk " n "c --disk " n "d --disk " n "e --disk " n "f"
+#define DISKS_24 "--kernel k" DISKS_6("1") DISKS_6("2") DISKS_6("3") DISKS_6("4")
+
 static const struct {
     const char *line, *says;
 } wrong[] = {
@@ -173,6 +176,7 @@ static const struct {
     {"--kernel k --cpus two", "from 1 to 255"},
     {"--kernel k --cpus 1,model=z80", "host only"},
     {"--kernel k --disk a --disk a", "given twice"},
+    {DISKS_24 " --disk one-more", "--disk: \"one-more\": one more than the limit of 24 disks"},
     {"--kernel k --disk a,base=a", "own base"},
     {"--kernel k --disk a,bsae=b", "valid ones are file, base"},
     {"--kernel k --disk a,format=qcow9", "format=qcow9: not known; it can be qcow2, raw"},
@@ -269,13 +273,8 @@ static void test_firmware(void)
 
 static void test_refused(void)
 {
-    unsigned refused = 0;
-
-    for (const OptSpec *s = run_options_table; s->name; s++) {
-        refused += !!(s->flags & OPT_REFUSED);
+    for (const OptSpec *s = run_options_table; s->name; s++)
         g_assert_true((s->flags & OPT_REFUSED) || s->help[0]);
-    }
-    g_assert_cmpuint(refused, >, 3);
 }
 
 int main(int argc, char **argv)

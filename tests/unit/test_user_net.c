@@ -611,9 +611,14 @@ static void test_refused(void)
         {"mtu", "65521", "576 to 65520"},
         {"mtu", "1000", "ipv6=off"},
         {"tftp", "/nonexistent", "not a folder"},
-        {"dns", "8.8.8.8", "10.0.2.0/24"},
+        {"dns", "8.8.8.8", "network"},
         {"hostname", "", "characters"},
-        {"guestfwd", "x", "it takes hostfwd, restrict"},
+        {"guestfwd", "x", "is not tcp:ADDR:PORT-unix:PATH"},
+        {"guestfwd", "tcp:9.9.9.9:80-unix:/x", "not a free one"},
+        {"net", "10.0.0.0/30", "8 to 27 bits"},
+        {"net", "10.0.0.1/24", "bits behind"},
+        {"ipv6-net", "fec0::1/64", "ADDR/64"},
+        {"slow", "x", "it takes hostfwd, guestfwd"},
     };
     LodgeClock *clock = lodge_clock_new();
 

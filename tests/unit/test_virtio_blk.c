@@ -19,8 +19,10 @@
 struct BlkNode {
     BlkLimits limits;
     uint8_t disk[DISK_BYTES];
-    GQueue held; /* BlkReq */
-    bool hold;   /* keep requests until the test lets them go */
+    GMutex mutex; /* guards held, last, ops */
+    GQueue held;  /* BlkReq */
+    bool hold;    /* keep requests until the test lets them go */
+    BlkNode *side; /* blk_side()'s answer; NULL: the node itself */
     int err;
     IoThread *io;
     BlkReq last; /* a copy of the last request */
@@ -35,6 +37,11 @@ void blk_limits(BlkNode *n, BlkLimits *ret_limits)
 IoThread *blk_io_thread(BlkNode *n)
 {
     return n->io;
+}
+
+BlkNode *blk_side(BlkNode *n, IoThread *io, GError **error)
+{
+    return n->side ? n->side : n; /* itself: its completions come on another loop than the queue's */
 }
 
 static void carry_out(BlkNode *n, BlkReq *r)
@@ -52,16 +59,29 @@ static void carry_out(BlkNode *n, BlkReq *r)
         memset(at, 0, r->len);
 }
 
-/* Finish what is held, oldest first. */
+/* Finish the oldest that is held; false: none is. */
+static bool let_one_go(BlkNode *n)
+{
+    g_mutex_lock(&n->mutex);
+    BlkReq *r = g_queue_pop_head(&n->held);
+    g_mutex_unlock(&n->mutex);
+    if (!r)
+        return false;
+    if (!n->err)
+        carry_out(n, r);
+    r->done(r, n->err);
+    return true;
+}
+
+static void let_first_go(void *opaque)
+{
+    (void)let_one_go(opaque);
+}
+
 static void let_go(void *opaque)
 {
-    BlkNode *n = opaque;
-    BlkReq *r;
-
-    while ((r = g_queue_pop_head(&n->held))) {
-        if (!n->err)
-            carry_out(n, r);
-        r->done(r, n->err);
+    while (let_one_go(opaque)) {
+        /* until none is held */
     }
 }
 
@@ -77,9 +97,11 @@ void blk_submit(BlkNode *n, BlkReq *r)
     if (r->op == BLK_READ || r->op == BLK_WRITE)
         g_assert_cmpuint(sum, ==, r->len);
     g_assert_cmpuint(r->offset + r->len, <=, DISK_BYTES);
+    g_mutex_lock(&n->mutex);
     n->last = *r;
     n->ops[r->op]++;
     g_queue_push_tail(&n->held, r);
+    g_mutex_unlock(&n->mutex);
     if (n->io && !n->hold)
         io_thread_post(n->io, let_go, n);
 }
@@ -94,7 +116,7 @@ typedef struct Fix {
 static void fix_make(Fix *f)
 {
     f->node.limits = (BlkLimits){.size = DISK_BYTES, .discard_max = DISK_BYTES, .align = SECTOR,
-                                 .block = 4096, .max_iov = 128};
+                                 .physical = 4096, .block = 65536, .max_iov = 128};
     for (unsigned i = 0; i < DISK_BYTES; i++)
         f->node.disk[i] = (uint8_t)(i / SECTOR + 1);
     g_queue_init(&f->node.held);
@@ -354,6 +376,10 @@ static void test_config(Fix *f, gconstpointer unused)
     g_assert_cmpuint(test_peek(f->tb, f->d->config, 4), ==, DISK_BYTES / SECTOR);
     g_assert_cmpuint(test_peek(f->tb, f->d->config + 12, 4), ==, 128); /* seg_max */
     g_assert_cmpuint(test_peek(f->tb, f->d->config + 20, 4), ==, SECTOR);
+    g_assert_cmpuint(test_peek(f->tb, f->d->config + 24, 1), ==, 3);   /* 4096 = 512 << 3 */
+    g_assert_cmpuint(test_peek(f->tb, f->d->config + 25, 1), ==, 0);   /* aligned */
+    g_assert_cmpuint(test_peek(f->tb, f->d->config + 26, 2), ==, 8);   /* smallest good request */
+    g_assert_cmpuint(test_peek(f->tb, f->d->config + 28, 4), ==, 128); /* best request */
 }
 
 /* With a loop: kicks, completions, a reset and a quiesce all cross threads. */
@@ -393,6 +419,240 @@ static void test_threads(void)
     lodge_clock_free(clock);
 }
 
+/* ---- several loops ---- */
+
+#define LANES 3
+#define LANE_QUEUES 4
+
+typedef struct Lanes {
+    Fix f;
+    LodgeClock *clock;
+    IoThread *io[LANES];
+    BlkNode side; /* on io[1] */
+    gint64 deadline;
+    struct {
+        uint64_t hdr, data, status;
+    } at[LANE_QUEUES];
+    unsigned used[LANE_QUEUES];
+} Lanes;
+
+static Lanes *lanes; /* for give_loop() */
+
+static IoThread *give_loop(Board *b, unsigned i, GError **error)
+{
+    g_assert_cmpuint(i + 1, <, LANES);
+    return lanes->io[i + 1];
+}
+
+static void lanes_up(Lanes *l, gconstpointer iothreads)
+{
+    lanes = l;
+    l->deadline = g_get_monotonic_time() + 60 * G_TIME_SPAN_SECOND;
+    l->clock = lodge_clock_new();
+    for (unsigned i = 0; i < LANES; i++)
+        l->io[i] = io_thread_new("test", l->clock, NULL);
+    fix_make(&l->f);
+    l->f.node.io = l->io[0];
+    l->f.tb->board.disk_loop = give_loop;
+    g_autofree char *props =
+        g_strdup_printf("drive=disk,queues=4,iothreads=%s", (const char *)iothreads);
+    l->side = (BlkNode){.limits = l->f.node.limits, .io = l->io[1]};
+    memcpy(l->side.disk, l->f.node.disk, DISK_BYTES);
+    g_queue_init(&l->side.held);
+    l->f.node.side = !strcmp(iothreads, "2") ? &l->side : NULL;
+    l->f.d = drv_open(l->f.tb, "virtio-blk-pci", props);
+    for (unsigned i = 0; i < LANE_QUEUES; i++) {
+        l->at[i].hdr = drv_alloc(l->f.d, 64);
+        l->at[i].data = drv_alloc(l->f.d, SECTOR);
+        l->at[i].status = drv_alloc(l->f.d, 1);
+    }
+}
+
+static void lanes_start(Lanes *l)
+{
+    g_assert_true(drv_accept(l->f.d, UINT64_MAX));
+    g_assert_true(l->f.d->features & BIT(VIRTIO_BLK_F_MQ));
+    g_assert_cmpuint(test_peek(l->f.tb, l->f.d->config + 34, 2), ==, LANE_QUEUES);
+    drv_msix(l->f.d, LANE_QUEUES);
+    for (unsigned i = 0; i < LANE_QUEUES; i++)
+        drv_queue(l->f.d, i, 16);
+    drv_ready(l->f.d);
+}
+
+static void lanes_down(Lanes *l, gconstpointer unused)
+{
+    fix_down(&l->f, NULL);
+    for (unsigned i = 0; i < LANES; i++)
+        io_thread_free(l->io[i]);
+    lodge_clock_free(l->clock);
+}
+
+static void in_time(const Lanes *l)
+{
+    g_assert_cmpint(g_get_monotonic_time(), <, l->deadline);
+    g_usleep(10);
+}
+
+static void lane_put(Lanes *l, unsigned q, uint64_t sector)
+{
+    struct virtio_blk_outhdr h = {.type = VIRTIO_BLK_T_IN, .sector = sector};
+    DrvSeg segs[] = {{l->at[q].hdr, 16, false}, {l->at[q].data, SECTOR, true},
+                     {l->at[q].status, 1, true}};
+
+    drv_put(l->f.d, l->at[q].hdr, &h, sizeof h);
+    drv_add(l->f.d, q, segs, 3);
+    drv_kick(l->f.d, q);
+}
+
+static void lane_get(Lanes *l, unsigned q, uint64_t sector)
+{
+    uint32_t head, len;
+    uint8_t first;
+
+    while (!drv_used(l->f.d, q, &head, &len))
+        in_time(l);
+    g_assert_cmpuint(len, ==, SECTOR + 1);
+    drv_get(l->f.d, l->at[q].data, &first, 1);
+    g_assert_cmpuint(first, ==, sector + 1);
+}
+
+static unsigned held(Lanes *l)
+{
+    g_mutex_lock(&l->f.node.mutex);
+    unsigned n = g_queue_get_length(&l->f.node.held);
+    g_mutex_unlock(&l->f.node.mutex);
+    return n;
+}
+
+static void hold_one_each(Lanes *l)
+{
+    l->f.node.hold = true;
+    for (unsigned q = 0; q < LANE_QUEUES; q++)
+        lane_put(l, q, q);
+    while (held(l) < LANE_QUEUES)
+        in_time(l);
+    l->f.node.hold = false;
+}
+
+/* Every queue gets its own answers, whichever loop its requests were done on. */
+static void test_lanes(Lanes *l, gconstpointer unused)
+{
+    lanes_start(l);
+    for (unsigned i = 0; i < 300; i++) {
+        for (unsigned q = 0; q < LANE_QUEUES; q++)
+            lane_put(l, q, (i + q) % 64);
+        for (unsigned q = 0; q < LANE_QUEUES; q++)
+            lane_get(l, q, (i + q) % 64);
+    }
+    g_assert_cmpuint(l->f.node.ops[BLK_READ], ==, 300 * LANE_QUEUES);
+}
+
+/* A queue whose loop the image has a side on submits there, and only those of that loop do. */
+static void test_lanes_side(Lanes *l, gconstpointer unused)
+{
+    lanes_start(l);
+    for (unsigned q = 0; q < LANE_QUEUES; q++) {
+        lane_put(l, q, 5);
+        lane_get(l, q, 5);
+    }
+    g_assert_cmpuint(l->side.ops[BLK_READ], ==, 2);
+    g_assert_cmpuint(l->f.node.ops[BLK_READ], ==, 2);
+}
+
+/* A reset ends when the last loop has let go of guest memory, and the device starts again. */
+static void test_lanes_reset(Lanes *l, gconstpointer unused)
+{
+    for (unsigned i = 0; i < 20; i++) {
+        lanes_start(l);
+        hold_one_each(l);
+        drv_reset(l->f.d);
+        g_assert_cmpuint(drv_get_status(l->f.d), !=, 0);
+        drv_reset(l->f.d);
+        g_assert_cmpuint(drv_get_status(l->f.d), !=, 0);
+        for (unsigned left = LANE_QUEUES; --left;) { /* the last one counts, on whichever loop */
+            io_thread_call(l->io[0], let_first_go, &l->f.node);
+            g_usleep(500);
+            g_assert_cmpuint(drv_get_status(l->f.d), !=, 0);
+        }
+        io_thread_call(l->io[0], let_go, &l->f.node);
+        while (drv_get_status(l->f.d))
+            in_time(l);
+        for (int q = 0; q < LANE_QUEUES; q++)
+            g_assert_cmpuint(drv_msis(l->f.d, q), ==, 0);
+    }
+    lanes_start(l);
+    for (unsigned q = 0; q < LANE_QUEUES; q++) {
+        lane_put(l, q, 9);
+        lane_get(l, q, 9);
+    }
+}
+
+static void test_lanes_quiesce(Lanes *l, gconstpointer unused)
+{
+    bool quiet = false;
+
+    lanes_start(l);
+    hold_one_each(l);
+    device_quiesce(l->f.d->dev, note_quiet, &quiet);
+    for (unsigned left = LANE_QUEUES; --left;) {
+        g_usleep(2000);
+        g_assert_false(__atomic_load_n(&quiet, __ATOMIC_ACQUIRE));
+        io_thread_call(l->io[0], let_first_go, &l->f.node);
+    }
+    g_usleep(2000);
+    g_assert_false(__atomic_load_n(&quiet, __ATOMIC_ACQUIRE));
+    io_thread_call(l->io[0], let_go, &l->f.node);
+    while (!__atomic_load_n(&quiet, __ATOMIC_ACQUIRE))
+        in_time(l);
+    for (unsigned q = 0; q < LANE_QUEUES; q++)
+        lane_get(l, q, q); /* published before it said that it is quiet */
+    for (unsigned q = 0; q < LANE_QUEUES; q++)
+        lane_put(l, q, 7);
+    g_usleep(2000);
+    g_assert_cmpuint(l->f.node.ops[BLK_READ], ==, LANE_QUEUES);
+    device_resume(l->f.d->dev);
+    for (unsigned q = 0; q < LANE_QUEUES; q++)
+        lane_get(l, q, 7);
+}
+
+/* A queue that breaks the rules stops them all, and a reset mends that. */
+static void test_lanes_broken(Lanes *l, gconstpointer unused)
+{
+    lanes_start(l);
+    drv_desc(l->f.d, 1, 0, UINT64_MAX - 4096, 16, 0, 0);
+    drv_offer(l->f.d, 1, 0);
+    drv_kick(l->f.d, 1);
+    while (!drv_needs_reset(l->f.d))
+        in_time(l);
+    drv_reset(l->f.d);
+    while (drv_get_status(l->f.d))
+        in_time(l);
+    lanes_start(l);
+    for (unsigned q = 0; q < LANE_QUEUES; q++) {
+        lane_put(l, q, 3);
+        lane_get(l, q, 3);
+    }
+}
+
+static void test_lanes_refused(void)
+{
+    Fix f = {0};
+    GError *error = NULL;
+
+    fix_make(&f);
+    Device *d = device_new(device_class_find("virtio-blk-pci"), "disk9", &f.tb->board);
+    g_assert_true(device_set(d, "drive", "disk", &error));
+    g_assert_true(device_set(d, "queues", "2", &error));
+    g_assert_true(device_set(d, "iothreads", "3", &error));
+    g_assert_false(device_realize(d, &error));
+    g_assert_cmpstr(error->message, ==,
+                    "disk9: iothreads=3: more than its 2 queues; a queue has one loop");
+    g_clear_error(&error);
+    device_free(d);
+    test_board_free(f.tb);
+}
+
+#define ADD_LANES(name, n, fn) g_test_add("/virtio-blk/" name, Lanes, n, lanes_up, fn, lanes_down)
 #define ADD(name, fn) g_test_add("/virtio-blk/" name, Fix, NULL, fix_up, fn, fix_down)
 
 int main(int argc, char **argv)
@@ -409,5 +669,11 @@ int main(int argc, char **argv)
     g_test_add_func("/virtio-blk/write-through", test_write_through);
     g_test_add_func("/virtio-blk/read-only", test_read_only);
     g_test_add_func("/virtio-blk/threads", test_threads);
+    ADD_LANES("lanes", "3", test_lanes);
+    ADD_LANES("lanes-side", "2", test_lanes_side);
+    ADD_LANES("lanes-reset", "3", test_lanes_reset);
+    ADD_LANES("lanes-quiesce", "3", test_lanes_quiesce);
+    ADD_LANES("lanes-broken", "3", test_lanes_broken);
+    g_test_add_func("/virtio-blk/lanes-refused", test_lanes_refused);
     return g_test_run();
 }

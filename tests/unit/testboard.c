@@ -11,7 +11,10 @@ static void record_msi(void *opaque, uint64_t addr, uint32_t data)
 {
     TestBoard *tb = opaque;
     TestMsi m = {addr, data};
+
+    g_mutex_lock(&tb->msis_lock); /* loops beside each other send them */
     g_array_append_val(tb->msis, m);
+    g_mutex_unlock(&tb->msis_lock);
 }
 
 static void record_extint(void *opaque, bool asserted)

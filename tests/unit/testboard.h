@@ -18,7 +18,8 @@ typedef struct TestBoard {
     Board board;
     BusReader *pio, *mmio;
     GPtrArray *devices; /* owned, in order of making */
-    GArray *msis;       /* TestMsi: messages delivered */
+    GArray *msis;       /* TestMsi: messages delivered; lock it while loops run */
+    GMutex msis_lock;
     bool extint;        /* PIC's INTR */
     unsigned requests[8]; /* by BoardRequest */
     int last_arg;

@@ -204,6 +204,7 @@ unsigned drv_msis(Drv *d, int q)
 {
     unsigned n = 0;
 
+    g_mutex_lock(&d->tb->msis_lock);
     for (unsigned i = 0; i < d->tb->msis->len;) {
         if (g_array_index(d->tb->msis, TestMsi, i).data == (uint32_t)(DRV_CONFIG_DATA + q + 1)) {
             g_array_remove_index(d->tb->msis, i);
@@ -212,6 +213,7 @@ unsigned drv_msis(Drv *d, int q)
             i++;
         }
     }
+    g_mutex_unlock(&d->tb->msis_lock);
     return n;
 }
 

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Commands about networks: what passes them, and ports of the host that lead into the guest. */
+#include <arpa/inet.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lodge/device.h"
+#include "lodge/error.h"
+#include "lodge/net.h"
+
+#include "control_internal.h"
+
+static const PropSpec *prop_of(const Device *d, PropKind kind)
+{
+    for (const PropSpec *p = d->cls->props; p && p->name; p++) {
+        if (p->kind == kind)
+            return p;
+    }
+    return NULL;
+}
+
+/* The card at @be; NULL: none. */
+static Device *card_of(Machine *m, const NetBackend *be)
+{
+    const GPtrArray *devices = machine_devices(m);
+    for (unsigned i = 0; i < devices->len; i++) {
+        Device *d = g_ptr_array_index(devices, i);
+        const PropSpec *p = prop_of(d, PROP_NET);
+        if (p && *(NetPort *const *)((const char *)d + p->offset) == be->port)
+            return d;
+    }
+    return NULL;
+}
+
+static char *mac_text(const uint8_t *mac)
+{
+    return g_strdup_printf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
+                           mac[5]);
+}
+
+static void print_card(JsonOut *out, Device *d)
+{
+    const PropSpec *mac = prop_of(d, PROP_MAC);
+    json_string(out, "device", d->id);
+    json_string(out, "model", d->cls->name);
+    if (mac) {
+        g_autofree char *text = mac_text((const uint8_t *)d + mac->offset);
+        json_string(out, "mac", text);
+    }
+}
+
+static void print_counters(JsonOut *out, NetBackend *be)
+{
+    NetStats s;
+    net_backend_stats(be, &s);
+    json_number(out, "rx-frames", (int64_t)s.rx_frames);
+    json_number(out, "rx-bytes", (int64_t)s.rx_bytes);
+    json_number(out, "rx-dropped", (int64_t)s.rx_dropped);
+    json_number(out, "tx-frames", (int64_t)s.tx_frames);
+    json_number(out, "tx-bytes", (int64_t)s.tx_bytes);
+    json_number(out, "tx-dropped", (int64_t)s.tx_dropped);
+}
+
+static void print_seen(JsonOut *out, NetBackend *be)
+{
+    NetSeen seen[NET_SEEN_MAX];
+    unsigned n = net_backend_seen(be, seen, NET_SEEN_MAX);
+    json_array(out, "addresses");
+    for (unsigned i = 0; i < n; i++) {
+        char addr[INET6_ADDRSTRLEN] = "";
+        g_autofree char *mac = mac_text(seen[i].mac);
+        (void)inet_ntop(seen[i].ip6 ? AF_INET6 : AF_INET, seen[i].addr, addr, sizeof addr);
+        json_object(out, NULL);
+        json_string(out, "address", addr);
+        json_string(out, "mac", mac);
+        json_string(out, "how", seen[i].how);
+        json_end(out);
+    }
+    json_end(out);
+}
+
+COMMAND_FN(cmd_net)
+{
+    Machine *m = control_machine(c, error);
+    if (!m)
+        return false;
+    const GPtrArray *nets = machine_nets(m);
+    JsonOut *out = control_return(r);
+    json_array(out, "return");
+    for (unsigned i = 0; i < nets->len; i++) {
+        NetBackend *be = g_ptr_array_index(nets, i);
+        if (!be->port)
+            continue;
+        NetInfo info;
+        Device *card = card_of(m, be);
+        net_backend_info(be, &info);
+        json_object(out, NULL);
+        json_string(out, "id", be->id);
+        json_string(out, "driver", be->driver->name);
+        json_string(out, "to", *info.detail ? info.detail : be->driver->name);
+        json_bool(out, "link", info.link);
+        if (card)
+            print_card(out, card);
+        print_counters(out, be);
+        json_array(out, "drops");
+        for (unsigned k = 0; k < NET_DROPS_MAX && info.drop[k].reason; k++) {
+            json_object(out, NULL);
+            json_string(out, "reason", info.drop[k].reason);
+            json_number(out, "frames", (int64_t)info.drop[k].frames);
+            json_end(out);
+        }
+        json_end(out);
+        print_seen(out, be);
+        json_end(out);
+    }
+    json_end(out);
+    return true;
+}
+
+/* The network of that name; NULL with the error. */
+static NetBackend *find_net(Control *c, const char *name, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    if (!m)
+        return NULL;
+    const GPtrArray *nets = machine_nets(m);
+    for (unsigned i = 0; i < nets->len; i++) {
+        NetBackend *be = g_ptr_array_index(nets, i);
+        if (be->port && !strcmp(be->id, name))
+            return be;
+    }
+    lodge_fail(error, LODGE_ERROR_NOT_FOUND, "Network '%s' not found", name);
+    return NULL;
+}
+
+COMMAND_FN(cmd_capture)
+{
+    NetBackend *be = find_net(c, jv_text(jv_get(args, "netdev")), error);
+    int fd = control_fds_take(r->fds, jv_text(jv_get(args, "fdname")), be ? error : NULL);
+    if (!be) {
+        if (fd >= 0)
+            close(fd);
+        return false;
+    }
+    return fd >= 0 && net_backend_capture(be, fd, error);
+}
+
+/* The network that has forwards: @name, or the first. */
+static NetBackend *find_user(Control *c, const char *name, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    NetBackend *be = m && name ? find_net(c, name, error) : NULL;
+    if (!m || (name && !be))
+        return NULL;
+    const GPtrArray *nets = machine_nets(m);
+    for (unsigned i = 0; i < nets->len && !be; i++) {
+        NetBackend *other = g_ptr_array_index(nets, i);
+        if (other->hostfwd_add)
+            be = other;
+    }
+    if (be && be->hostfwd_add)
+        return be;
+    if (name)
+        lodge_fail(error, LODGE_ERROR_CONFIG, "network '%s' is no user network", name);
+    else
+        lodge_fail(error, LODGE_ERROR_STATE, "the machine has no user network");
+    return NULL;
+}
+
+char *control_hostfwd_add(Control *c, const char *netdev, const char *rule, GError **error)
+{
+    NetBackend *be = find_user(c, netdev, error);
+    return be ? be->hostfwd_add(be, rule, error) : NULL;
+}
+
+bool control_hostfwd_remove(Control *c, const char *netdev, const char *rule, GError **error)
+{
+    NetBackend *be = find_user(c, netdev, error);
+    return be && be->hostfwd_remove(be, rule, error);
+}
+
+COMMAND_FN(cmd_hostfwd_add)
+{
+    g_autofree char *made = control_hostfwd_add(c, jv_text(jv_get(args, "netdev")),
+                                                jv_text(jv_get(args, "rule")), error);
+    if (!made)
+        return false;
+    JsonOut *out = control_return(r);
+    json_object(out, "return");
+    json_string(out, "host", made);
+    json_end(out);
+    return true;
+}
+
+COMMAND_FN(cmd_hostfwd_remove)
+{
+    return control_hostfwd_remove(c, jv_text(jv_get(args, "netdev")),
+                                  jv_text(jv_get(args, "rule")), error);
+}

@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * "dgram" and "mcast": a frame in each datagram, as QEMU's -netdev dgram and UML's and QEMU's
+ * multicast networks have it. "dgram" has one other end, by UDP or by the files of Unix sockets;
+ * it has no connection, so its link is always up and frames are lost while nobody is there. All
+ * ends of "mcast" that name one group and port are on one cable without a switch: each hears each,
+ * and only itself not, which is why what is sent goes through a socket of its own.
+ *
+ * Anybody who can send to the port or the group is on the network. UDP frames come only from the
+ * address that is named. Left out: IPv6 groups. Threads and invariants: host_end.c.
+ */
+#include "driver_table.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "lodge/error.h"
+#include "dgram.h"
+
+enum { TTL_MAX = 255 };
+
+typedef struct DgramEnd {
+    Dgram d;
+    /* Constant: */
+    NetAddr local, remote;
+    int given;             /* owned; a socket from outside, -1: none */
+    char *path;            /* owned; of our socket's file, to be removed */
+    bool group;            /* "mcast" */
+    struct ip_mreqn mreq;  /* of a group */
+    int ttl;
+    int tx_own;            /* owned; -1: frames go through the one socket */
+} DgramEnd;
+
+static void end_close(NetBackend *be)
+{
+    DgramEnd *e = (DgramEnd *)be;
+
+    host_end_stop(&e->d.h);
+    host_end_free(&e->d.h);
+    if (e->tx_own >= 0)
+        close(e->tx_own);
+    if (e->given >= 0)
+        close(e->given);
+    if (e->path)
+        (void)unlink(e->path); /* somebody else may have been quicker */
+    g_free(e->path);
+    g_free(e);
+}
+
+static DgramEnd *end_new(int given)
+{
+    DgramEnd *e = g_new0(DgramEnd, 1);
+
+    e->d.h.be.close = end_close;
+    e->d.longest = NET_FRAME_MAX;
+    e->given = given;
+    e->tx_own = -1;
+    return e;
+}
+
+static int udp_socket(int family)
+{
+    return socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+}
+
+/* ---- dgram ---- */
+
+static bool take_given(DgramEnd *e, GError **error)
+{
+    int type, flags = fcntl(e->given, F_GETFL);
+    socklen_t len = sizeof type;
+
+    if (flags < 0 || getsockopt(e->given, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
+        type != SOCK_DGRAM)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "dgram: fd=%d is not a datagram socket",
+                          e->given);
+    if (fcntl(e->given, F_SETFL, flags | O_NONBLOCK) < 0)
+        return lodge_fail_errno(error, errno, "dgram: fd=%d", e->given);
+    e->d.h.fd = e->d.tx = e->given;
+    e->d.to.len = 0;
+    e->given = -1;
+    return true;
+}
+
+static bool dgram_connect(HostEnd *h, bool first, GError **error)
+{
+    DgramEnd *e = (DgramEnd *)h;
+    sa_family_t family = e->local.sa.ss_family;
+    const char *path = ((struct sockaddr_un *)&e->local.sa)->sun_path;
+
+    if (e->given >= 0)
+        return take_given(e, error);
+    if (family == AF_UNIX && !net_unix_clear(path, SOCK_DGRAM, error))
+        return false;
+    h->fd = e->d.tx = udp_socket(family);
+    if (h->fd < 0)
+        return lodge_fail_errno(error, errno, "dgram: cannot make a socket");
+    if (bind(h->fd, (struct sockaddr *)&e->local.sa, e->local.len) < 0) {
+        lodge_fail_errno(error, errno, "dgram: local: cannot be had");
+    } else if (family == AF_UNIX) {
+        e->path = g_strdup(path);
+        e->d.to = e->remote; /* it may come later, or go and come back */
+        return true;
+    } else if (connect(h->fd, (struct sockaddr *)&e->remote.sa, e->remote.len) < 0) {
+        lodge_fail_errno(error, errno, "dgram: cannot send there");
+    } else {
+        return true;
+    }
+    close(h->fd);
+    h->fd = -1;
+    return false;
+}
+
+static const HostEndOps dgram_ops = {
+    .connect = dgram_connect,
+    .fill = dgram_fill,
+    .send = dgram_send,
+};
+
+static const NetOptSpec dgram_opts[] = {
+    {"remote", "the other end: unix:PATH or udp:HOST:PORT; dgram=ADDR is the same"},
+    {"local", "where frames arrive: unix:PATH or udp:[HOST]:PORT"},
+    {"fd", "number of a connected datagram socket, instead of addresses"},
+    {NULL},
+};
+
+static bool dgram_addresses(DgramEnd *e, const char *remote, const char *local, GError **error)
+{
+    if (!net_addr_parse(remote, "udp", SOCK_DGRAM, false, &e->remote, error) ||
+        !net_addr_parse(local, "udp", SOCK_DGRAM, true, &e->local, error))
+        return false;
+    if (e->local.sa.ss_family == AF_INET6 && e->remote.sa.ss_family == AF_INET &&
+        IN6_IS_ADDR_UNSPECIFIED(&((struct sockaddr_in6 *)&e->local.sa)->sin6_addr)) {
+        /* An empty host is any address of the other end's family. */
+        struct sockaddr_in any = {.sin_family = AF_INET};
+        any.sin_port = ((struct sockaddr_in6 *)&e->local.sa)->sin6_port;
+        memset(&e->local, 0, sizeof e->local);
+        memcpy(&e->local.sa, &any, sizeof any);
+        e->local.len = sizeof any;
+    }
+    if (e->local.sa.ss_family != e->remote.sa.ss_family)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "dgram: \"%s\" and local \"%s\" are of different kinds", remote, local);
+    return true;
+}
+
+static NetBackend *dgram_open(const char *id, GHashTable *opts, LodgeClock *clock, GError **error)
+{
+    const char *remote = net_opt(opts, "remote"), *local = net_opt(opts, "local");
+    int fd;
+
+    if (!net_opt_fd(opts, &fd, error))
+        return NULL;
+    if (fd < 0 ? !remote || !local : remote || local) {
+        lodge_fail(error, LODGE_ERROR_CONFIG,
+                   "dgram: needs both ends or a descriptor; write dgram=unix:PATH,local=unix:PATH, "
+                   "dgram=udp:HOST:PORT,local=udp::PORT or dgram,fd=N");
+        return NULL;
+    }
+    DgramEnd *e = end_new(fd);
+    if (remote)
+        g_snprintf(e->d.h.detail, sizeof e->d.h.detail, "%s from %s", remote, local);
+    else
+        g_snprintf(e->d.h.detail, sizeof e->d.h.detail, "dgram fd=%d", fd);
+    if (host_end_open(&e->d.h, &net_driver_dgram, &dgram_ops, id, clock, 0, error) &&
+        (fd >= 0 || dgram_addresses(e, remote, local, error)) &&
+        host_end_start(&e->d.h, error)) {
+        e->d.h.polls_room = e->d.to.len == 0;
+        return &e->d.h.be;
+    }
+    end_close(&e->d.h.be);
+    return NULL;
+}
+
+const NetDriver net_driver_dgram = {
+    .name = "dgram",
+    .help = "a frame in each datagram: UDP or Unix sockets, QEMU",
+    .opts = dgram_opts,
+    .target = "remote",
+    .open = dgram_open,
+};
+
+/* ---- mcast ---- */
+
+static bool mcast_listen(DgramEnd *e, GError **error)
+{
+    int fd = e->d.h.fd, one = 1;
+
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
+        bind(fd, (struct sockaddr *)&e->remote.sa, e->remote.len) < 0)
+        return lodge_fail_errno(error, errno, "mcast: %s: cannot listen", e->d.h.detail);
+    if (setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &e->mreq, sizeof e->mreq) < 0)
+        return lodge_fail_errno(error, errno,
+                                "mcast: %s: cannot join the group; name an interface with "
+                                "interface=NAME",
+                                e->d.h.detail);
+    return true;
+}
+
+static bool mcast_sender(DgramEnd *e, GError **error)
+{
+    int fd = e->tx_own, one = 1;
+
+    e->d.self.len = sizeof e->d.self.sa;
+    if (setsockopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &e->ttl, sizeof e->ttl) < 0 ||
+        setsockopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &one, sizeof one) < 0 ||
+        setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &e->mreq, sizeof e->mreq) < 0 ||
+        connect(fd, (struct sockaddr *)&e->remote.sa, e->remote.len) < 0 ||
+        getsockname(fd, (struct sockaddr *)&e->d.self.sa, &e->d.self.len) < 0)
+        return lodge_fail_errno(error, errno, "mcast: %s: cannot send to the group",
+                                e->d.h.detail);
+    return true;
+}
+
+static bool mcast_connect(HostEnd *h, bool first, GError **error)
+{
+    DgramEnd *e = (DgramEnd *)h;
+
+    h->fd = udp_socket(AF_INET);
+    e->tx_own = e->d.tx = udp_socket(AF_INET);
+    if (h->fd < 0 || e->tx_own < 0)
+        lodge_fail_errno(error, errno, "mcast: cannot make a socket");
+    else if (mcast_listen(e, error) && mcast_sender(e, error))
+        return true;
+    if (h->fd >= 0)
+        close(h->fd);
+    h->fd = -1;
+    return false;
+}
+
+static const HostEndOps mcast_ops = {
+    .connect = mcast_connect,
+    .fill = dgram_fill,
+    .send = dgram_send,
+};
+
+static const NetOptSpec mcast_opts[] = {
+    {"group", "GROUP:PORT, like 239.192.168.1:1102; mcast=GROUP:PORT is the same"},
+    {"interface", "the host's interface to send and listen at (as routes say)"},
+    {"ttl", "how many routers frames may pass, 0 to 255 (1)"},
+    {NULL},
+};
+
+static bool mcast_parse(DgramEnd *e, GHashTable *opts, GError **error)
+{
+    const char *group = net_opt(opts, "group"), *interface = net_opt(opts, "interface");
+    const struct sockaddr_in *in = (const struct sockaddr_in *)&e->remote.sa;
+    uint64_t ttl;
+
+    if (!group)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "mcast: needs a group; write mcast=239.192.168.1:1102");
+    if (!net_opt_number(opts, "ttl", 0, TTL_MAX, 1, &ttl, error) ||
+        !net_addr_inet(group, SOCK_DGRAM, false, &e->remote, error))
+        return false;
+    if (in->sin_family != AF_INET || !IN_MULTICAST(ntohl(in->sin_addr.s_addr)))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "mcast: \"%s\" is no group; they are from 224.0.0.0 to 239.255.255.255",
+                          group);
+    e->mreq.imr_multiaddr = in->sin_addr;
+    if (interface && !(e->mreq.imr_ifindex = (int)if_nametoindex(interface)))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "mcast: interface \"%s\": not there",
+                          interface);
+    e->ttl = (int)ttl;
+    g_snprintf(e->d.h.detail, sizeof e->d.h.detail, "mcast %s", group);
+    return true;
+}
+
+static NetBackend *mcast_open(const char *id, GHashTable *opts, LodgeClock *clock, GError **error)
+{
+    DgramEnd *e = end_new(-1);
+
+    if (host_end_open(&e->d.h, &net_driver_mcast, &mcast_ops, id, clock, 0, error) &&
+        mcast_parse(e, opts, error) && host_end_start(&e->d.h, error))
+        return &e->d.h.be;
+    end_close(&e->d.h.be);
+    return NULL;
+}
+
+const NetDriver net_driver_mcast = {
+    .name = "mcast",
+    .help = "a cable of all who name a multicast group: UML, QEMU",
+    .opts = mcast_opts,
+    .target = "group",
+    .open = mcast_open,
+};

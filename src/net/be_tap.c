@@ -1,0 +1,427 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * "tap": a network interface of the host (Linux's tun driver, Documentation/networking/tuntap.rst
+ * and linux/if_tun.h). Every frame has a virtio_net_hdr in front of it, so that checksums and TCP
+ * segments that the guest leaves to its card are left to the host's, and the other way round; what
+ * the card at our end cannot take at the moment the kernel is told not to give (TUNSETOFFLOAD).
+ * One frame is one readv or writev, sent from the guest's own memory.
+ *
+ * An interface that does not exist is made, for as long as we hold it; that and bridges need
+ * CAP_NET_ADMIN, an interface that belongs to the user does not. One that is taken away takes the
+ * link down, and is attached again when it comes back.
+ *
+ * Left out: multiple queues, IFF_TUN, vhost. Threads and invariants: host_end.c.
+ */
+#include "driver_table.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
+#include <linux/virtio_net.h>
+
+#include "lodge/diag.h"
+#include "lodge/error.h"
+#include "host_end.h"
+#include "opts.h"
+#include "pkt.h"
+
+#define TUN_PATH "/dev/net/tun"
+
+enum {
+    HDR_LEN = sizeof(struct virtio_net_hdr),
+    IOV_MAX_FRAME = 1024, /* of one writev: UIO_MAXIOV */
+};
+
+typedef struct Tap {
+    HostEnd h;
+    /* Constant: */
+    char *name, *bridge, *script; /* owned; NULL: not given */
+    int given;                    /* owned; a descriptor from outside, -1: none */
+    /* Loop only: */
+    bool vnet;        /* frames have a header */
+    uint32_t offered; /* NET_OFF_* last told to the kernel */
+    uint8_t *flat;    /* owned; a frame of too many pieces */
+} Tap;
+
+/* ---- frames ---- */
+
+static void header_of(const NetFrame *f, struct virtio_net_hdr *h)
+{
+    *h = (struct virtio_net_hdr){0};
+    if (f->flags & NET_FRAME_NEEDS_CSUM) {
+        h->flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+        h->csum_start = f->csum_start;
+        h->csum_offset = f->csum_off;
+    } else if (f->flags & NET_FRAME_CSUM_VALID) {
+        h->flags = VIRTIO_NET_HDR_F_DATA_VALID;
+    }
+    if (f->gso != NET_GSO_NONE) {
+        h->gso_type = f->gso;
+        h->gso_size = (uint16_t)f->gso_size;
+        h->hdr_len = f->hdr_len;
+    }
+}
+
+/* What the kernel says of a frame; false: what it cannot mean, since nobody asked for it. */
+static bool frame_of(const struct virtio_net_hdr *h, NetFrame *f)
+{
+    uint8_t gso = h->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
+
+    if (h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) {
+        if ((uint32_t)h->csum_start + h->csum_offset + sizeof(uint16_t) > f->len)
+            return false;
+        f->flags = NET_FRAME_NEEDS_CSUM;
+        f->csum_start = h->csum_start;
+        f->csum_off = h->csum_offset;
+    } else if (h->flags & VIRTIO_NET_HDR_F_DATA_VALID) {
+        f->flags = NET_FRAME_CSUM_VALID;
+    }
+    if (gso == VIRTIO_NET_HDR_GSO_NONE)
+        return true;
+    if ((gso != VIRTIO_NET_HDR_GSO_TCPV4 && gso != VIRTIO_NET_HDR_GSO_TCPV6) || !h->gso_size ||
+        !(f->flags & NET_FRAME_NEEDS_CSUM))
+        return false;
+    f->gso = gso;
+    f->gso_size = h->gso_size;
+    f->hdr_len = h->hdr_len;
+    return true;
+}
+
+/* Have the kernel give no more than the card takes at this moment. */
+static void match_offloads(Tap *t)
+{
+    uint32_t takes = net_peer_takes(&t->h.port);
+    unsigned flags = 0;
+
+    if (!t->vnet || takes == t->offered)
+        return;
+    if (takes & NET_OFF_CSUM) {
+        flags |= TUN_F_CSUM;
+        flags |= takes & NET_OFF_TSO4 ? TUN_F_TSO4 : 0;
+        flags |= takes & NET_OFF_TSO6 ? TUN_F_TSO6 : 0;
+    }
+    t->offered = takes;
+    /* A refusal leaves what was: the wire finishes what the card does not take. */
+    if (ioctl(t->h.fd, TUNSETOFFLOAD, (unsigned long)flags) < 0)
+        lodge_trace("net", "%s: TUNSETOFFLOAD: %s", t->h.id, g_strerror(errno));
+}
+
+static int tap_fill(HostEnd *h)
+{
+    Tap *t = (Tap *)h;
+    int got = HOST_FILL_DRY;
+
+    match_offloads(t);
+    while (h->rx_count < HOST_RX_BATCH) {
+        uint8_t *slot = h->rx + (size_t)h->rx_count * HOST_RX_STRIDE;
+        size_t skip = t->vnet ? HDR_LEN : 0;
+        ssize_t n = read(h->fd, slot, HOST_RX_STRIDE);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN)
+            break;
+        if (n <= 0) {
+            h->why = "the interface is gone";
+            return HOST_FILL_LOST;
+        }
+        got++;
+        NetFrame *f = (size_t)n >= skip ? host_end_rx(h, slot + skip, (size_t)n - skip) : NULL;
+        struct virtio_net_hdr hdr;
+        if (f && t->vnet) {
+            memcpy(&hdr, slot, HDR_LEN);
+            if (!frame_of(&hdr, f)) {
+                h->rx_count--;
+                host_end_drop(h, HOST_DROP_MALFORMED, 1);
+            }
+        }
+        if (got == HOST_RX_BATCH)
+            break; /* dropped ones count, so that this ends */
+    }
+    return got;
+}
+
+/* One frame; false: there is no room now. */
+static bool send_one(Tap *t, const NetFrame *f)
+{
+    struct virtio_net_hdr hdr;
+    struct iovec iov[IOV_MAX_FRAME];
+    unsigned n = 0;
+    ssize_t done;
+
+    header_of(f, &hdr);
+    if (t->vnet)
+        iov[n++] = (struct iovec){&hdr, HDR_LEN};
+    if (f->niov <= IOV_MAX_FRAME - 1) {
+        memcpy(&iov[n], f->iov, f->niov * sizeof *iov);
+        n += f->niov;
+    } else {
+        if (!pkt_gather(f, 0, t->flat, f->len)) {
+            host_end_drop(&t->h, HOST_DROP_HOST, 1);
+            return true;
+        }
+        iov[n++] = (struct iovec){t->flat, f->len};
+    }
+    do
+        done = writev(t->h.fd, iov, (int)n);
+    while (done < 0 && errno == EINTR);
+    if (done < 0 && (errno == EAGAIN || errno == ENOBUFS))
+        return false;
+    if (done < 0) /* EIO: the interface is down; EINVAL: a header that the kernel does not like */
+        host_end_drop(&t->h, errno == EIO ? HOST_DROP_DOWN : HOST_DROP_HOST, 1);
+    return true;
+}
+
+static unsigned tap_send(HostEnd *h, const NetFrame *v, unsigned n)
+{
+    unsigned i = 0;
+
+    match_offloads((Tap *)h);
+    while (i < n && send_one((Tap *)h, &v[i]))
+        i++;
+    return i;
+}
+
+/* ---- the interface ---- */
+
+static bool tap_refused(const Tap *t, int err, GError **error)
+{
+    const char *name = t->name ? t->name : "tap0";
+
+    if (err == EPERM || err == EACCES)
+        return lodge_fail(error, LODGE_ERROR_HOST,
+                          "tap \"%s\": no right to it; make one of your own: sudo ip tuntap add "
+                          "%s mode tap user $USER && sudo ip link set %s up",
+                          name, name, name);
+    if (err == EBUSY)
+        return lodge_fail(error, LODGE_ERROR_BUSY,
+                          "tap \"%s\": another program has it; take another one", name);
+    if (err == EINVAL)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "tap \"%s\": is there and is no tap of one queue; take another name", name);
+    return lodge_fail_errno(error, err, "tap \"%s\": cannot attach", name);
+}
+
+/* A socket for ioctls on interfaces; -1 with errno. */
+static int if_socket(void)
+{
+    return socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+}
+
+static void set_name(struct ifreq *r, const char *name)
+{
+    memset(r, 0, sizeof *r);
+    g_strlcpy(r->ifr_name, name, sizeof r->ifr_name);
+}
+
+static bool join_bridge(Tap *t, const char *ifname, GError **error)
+{
+    struct ifreq r;
+    int s = if_socket(), err = 0;
+
+    set_name(&r, t->bridge);
+    r.ifr_ifindex = (int)if_nametoindex(ifname);
+    if (s < 0 || (ioctl(s, SIOCBRADDIF, &r) < 0 && errno != EBUSY))
+        err = errno;
+    if (s >= 0)
+        close(s);
+    if (!err)
+        return true;
+    if (err == EPERM)
+        return lodge_fail(error, LODGE_ERROR_HOST,
+                          "tap: bridge \"%s\": no right to it; put the interface on it first: sudo "
+                          "ip link set %s master %s",
+                          t->bridge, ifname, t->bridge);
+    if (err == ENODEV || err == EOPNOTSUPP)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "tap: bridge \"%s\": there is no bridge of that name; make it: sudo ip "
+                          "link add %s type bridge",
+                          t->bridge, t->bridge);
+    return lodge_fail_errno(error, err, "tap: bridge \"%s\": cannot join %s to it", t->bridge,
+                            ifname);
+}
+
+/* Bring the interface up, as far as we may; say so where it is down and stays it. */
+static void bring_up(Tap *t, const char *ifname)
+{
+    struct ifreq r;
+    int s = if_socket();
+
+    set_name(&r, ifname);
+    if (s >= 0 && ioctl(s, SIOCGIFFLAGS, &r) == 0 && !(r.ifr_flags & IFF_UP)) {
+        r.ifr_flags |= IFF_UP;
+        if (ioctl(s, SIOCSIFFLAGS, &r) < 0)
+            lodge_warn("%s: %s is down; bring it up: sudo ip link set %s up", t->h.id, ifname,
+                       ifname);
+    }
+    if (s >= 0)
+        close(s);
+}
+
+static bool run_script(Tap *t, const char *ifname, GError **error)
+{
+    char *argv[] = {t->script, (char *)ifname, NULL};
+    g_autoptr(GError) why = NULL;
+    int status;
+
+    if (!g_spawn_sync(NULL, argv, NULL, G_SPAWN_CHILD_INHERITS_STDIN, NULL, NULL, NULL, NULL,
+                      &status, &why) ||
+        !g_spawn_check_wait_status(status, &why))
+        return lodge_fail(error, LODGE_ERROR_HOST, "tap: up \"%s\": %s", t->script, why->message);
+    return true;
+}
+
+/* What a descriptor from outside is; *ret_name has IFNAMSIZ bytes. */
+static bool take_given(Tap *t, int *ret_fd, char *ret_name, GError **error)
+{
+    struct ifreq r;
+    int flags = fcntl(t->given, F_GETFL);
+
+    memset(&r, 0, sizeof r);
+    if (flags < 0 || ioctl(t->given, TUNGETIFF, &r) < 0 || !(r.ifr_flags & IFF_TAP) ||
+        !(r.ifr_flags & IFF_NO_PI))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "tap: fd=%d is not an attached tap without packet information",
+                          t->given);
+    if (fcntl(t->given, F_SETFL, flags | O_NONBLOCK) < 0)
+        return lodge_fail_errno(error, errno, "tap: fd=%d", t->given);
+    t->vnet = r.ifr_flags & IFF_VNET_HDR;
+    g_strlcpy(ret_name, r.ifr_name, IFNAMSIZ);
+    *ret_fd = t->given;
+    t->given = -1;
+    return true;
+}
+
+static bool attach(Tap *t, bool first, int *ret_fd, char *ret_name, GError **error)
+{
+    struct ifreq r;
+
+    /* Only at the start is a missing one made: later it would be another one of that name. */
+    if (!first && !if_nametoindex(t->h.detail + strlen("tap ")))
+        return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "not there");
+    int fd = open(TUN_PATH, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 && (errno == ENOENT || errno == ENODEV || errno == ENXIO))
+        return lodge_fail(error, LODGE_ERROR_HOST,
+                          "tap: this host has no " TUN_PATH "; load it: sudo modprobe tun");
+    if (fd < 0)
+        return lodge_fail_errno(error, errno, "tap: cannot open " TUN_PATH);
+    set_name(&r, t->name ? t->name : "tap%d");
+    if (!first)
+        set_name(&r, t->h.detail + strlen("tap "));
+    r.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    if (ioctl(fd, TUNSETIFF, &r) < 0) {
+        int err = errno;
+        close(fd);
+        return tap_refused(t, err, error);
+    }
+    t->vnet = true;
+    g_strlcpy(ret_name, r.ifr_name, IFNAMSIZ);
+    *ret_fd = fd;
+    return true;
+}
+
+static bool tap_connect(HostEnd *h, bool first, GError **error)
+{
+    Tap *t = (Tap *)h;
+    char name[IFNAMSIZ];
+    int fd = -1, len = HDR_LEN;
+
+    if (!(t->given >= 0 ? take_given(t, &fd, name, error) : attach(t, first, &fd, name, error)))
+        return false;
+    h->fd = fd;
+    t->offered = UINT32_MAX;
+    if (t->vnet && ioctl(fd, TUNSETVNETHDRSZ, &len) < 0)
+        lodge_fail_errno(error, errno, "tap \"%s\": cannot have headers", name);
+    else if ((!t->script || run_script(t, name, error)) &&
+             (!t->bridge || join_bridge(t, name, error))) {
+        bring_up(t, name);
+        g_snprintf(h->detail, sizeof h->detail, "tap %s", name);
+        return true;
+    }
+    close(fd);
+    h->fd = -1;
+    return false;
+}
+
+static const HostEndOps tap_ops = {
+    .connect = tap_connect,
+    .fill = tap_fill,
+    .send = tap_send,
+};
+
+/* ---- life ---- */
+
+static const NetOptSpec tap_opts[] = {
+    {"ifname", "the interface (the next free tapN); tap=NAME is the same"},
+    {"bridge", "bridge of the host to join it to"},
+    {"up", "program to run with the interface's name when it is there"},
+    {"fd", "number of an open descriptor that is attached to a tap"},
+    {NULL},
+};
+
+static void tap_close(NetBackend *be)
+{
+    Tap *t = (Tap *)be;
+
+    host_end_stop(&t->h);
+    host_end_free(&t->h);
+    if (t->given >= 0)
+        close(t->given);
+    g_free(t->name);
+    g_free(t->bridge);
+    g_free(t->script);
+    g_free(t->flat);
+    g_free(t);
+}
+
+static NetBackend *tap_open(const char *id, GHashTable *opts, LodgeClock *clock, GError **error)
+{
+    const char *name = net_opt(opts, "ifname"), *bridge = net_opt(opts, "bridge");
+    int fd;
+
+    if (!net_opt_fd(opts, &fd, error))
+        return NULL;
+    if ((name && (!*name || strlen(name) >= IFNAMSIZ || strpbrk(name, "/% "))) ||
+        (bridge && (!*bridge || strlen(bridge) >= IFNAMSIZ))) {
+        lodge_fail(error, LODGE_ERROR_CONFIG, "tap: an interface's name has 1 to %d characters",
+                   IFNAMSIZ - 1);
+        return NULL;
+    }
+    if (name && fd >= 0) {
+        lodge_fail(error, LODGE_ERROR_CONFIG, "tap: ifname and fd exclude each other");
+        return NULL;
+    }
+    Tap *t = g_new0(Tap, 1);
+    t->name = g_strdup(name);
+    t->bridge = g_strdup(bridge);
+    t->script = g_strdup(net_opt(opts, "up"));
+    t->given = fd;
+    t->h.be.close = tap_close;
+    t->h.again = fd < 0;
+    t->h.polls_room = true;
+    t->flat = g_malloc(NET_FRAME_MAX);
+    if (host_end_open(&t->h, &net_driver_tap, &tap_ops, id, clock,
+                      NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6, error) &&
+        host_end_start(&t->h, error)) {
+        if (!t->vnet)
+            t->h.port.offloads = 0; /* not joined yet */
+        return &t->h.be;
+    }
+    tap_close(&t->h.be);
+    return NULL;
+}
+
+const NetDriver net_driver_tap = {
+    .name = "tap",
+    .help = "a network interface of the host",
+    .opts = tap_opts,
+    .target = "ifname",
+    .open = tap_open,
+};

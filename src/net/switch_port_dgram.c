@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Ports of a switch that speak uml_switch's or vde_switch's protocol: one datagram is one frame. Each
+ * port has a socket of its own, connected to the client's, so only that client's frames come in by
+ * it, and the kernel says when a slow client has room again. Frames go out in batches; at most SLOTS
+ * wait for a client.
+ *
+ * These clients know no offloads: checksums are done and segments are cut here. What is longer than
+ * they have room for is dropped and counted, where uml_switch would cut it off; and so is what they
+ * send that is longer than a batch's slot.
+ */
+#include "switch_host.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "lodge/error.h"
+#include "pkt.h"
+
+enum { SLOTS = SW_BATCH, SLOT_BYTES = 1536 };
+
+_Static_assert((int)SW_DGRAM_FRAME_MAX <= (int)SLOT_BYTES, "a frame fits into its slot");
+
+typedef struct DgramPort {
+    SwHostPort h;
+    int fd;     /* owned */
+    char *path; /* owned; where fd is bound, NULL: nowhere that has to be removed */
+    uint8_t *slot; /* owned: SLOTS of SLOT_BYTES; pages are touched at first use */
+    unsigned first, last;    /* slots that wait */
+    uint16_t len[SLOTS];
+    bool blocked; /* the client's queue is full */
+    bool shares;  /* its frames come by a socket that others use too */
+    struct sockaddr_un from; /* and are known by this */
+} DgramPort;
+
+static void set_blocked(DgramPort *d, bool blocked)
+{
+    if (d->blocked == blocked)
+        return;
+    d->blocked = blocked;
+    io_watch_set(d->h.watch, EPOLLIN | (blocked ? (uint32_t)EPOLLOUT : 0));
+}
+
+/* Send what waits. Afterwards, slots are free unless the client is slow. */
+static void dgram_flush(SwHostPort *h)
+{
+    DgramPort *d = (DgramPort *)h;
+    struct mmsghdr m[SLOTS];
+    struct iovec iov[SLOTS];
+
+    while (d->first < d->last) {
+        unsigned n = d->last - d->first;
+
+        for (unsigned i = 0; i < n; i++) {
+            unsigned at = d->first + i;
+            iov[i] = (struct iovec){d->slot + (size_t)at * SLOT_BYTES, d->len[at]};
+            m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
+        }
+        int sent = sendmmsg(d->fd, m, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent > 0) {
+            d->first += (unsigned)sent;
+        } else if (errno == EAGAIN || errno == ENOBUFS) {
+            set_blocked(d, true);
+            return;
+        } else if (errno != EINTR) {
+            d->h.p.drops[SW_DROP_FULL] += n; /* its socket is gone; its control connection follows */
+            d->first = d->last;
+        }
+    }
+    d->first = d->last = 0;
+    set_blocked(d, false);
+}
+
+/* The next slot, NULL: none. */
+static uint8_t *take_slot(DgramPort *d, uint32_t len)
+{
+    if (d->last == SLOTS && !d->blocked)
+        dgram_flush(&d->h);
+    if (d->last == SLOTS)
+        return NULL;
+    d->len[d->last] = (uint16_t)len;
+    return d->slot + (size_t)d->last++ * SLOT_BYTES;
+}
+
+static SwOut put_segments(DgramPort *d, const NetFrame *f)
+{
+    PktSegmenter seg;
+
+    if (!pkt_seg_begin(&seg, f))
+        return SW_BAD;
+    for (uint32_t i = 0; i < seg.count; i++) {
+        if (pkt_seg_len(&seg, i) > SW_DGRAM_FRAME_MAX)
+            return SW_TOO_LONG;
+        uint8_t *to = take_slot(d, pkt_seg_len(&seg, i));
+        if (!to)
+            return SW_FULL;
+        pkt_seg_write(&seg, i, to);
+    }
+    return SW_SENT;
+}
+
+static SwOut dgram_output(SwPort *p, const NetFrame *f, bool may_hold)
+{
+    DgramPort *d = (DgramPort *)p;
+    uint8_t *to;
+
+    if (d->h.doomed)
+        return SW_FULL;
+    sw_host_dirty(&d->h);
+    if (f->gso != NET_GSO_NONE)
+        return put_segments(d, f);
+    if (f->len > SW_DGRAM_FRAME_MAX)
+        return SW_TOO_LONG;
+    to = take_slot(d, f->len);
+    if (!to)
+        return SW_FULL;
+    if (!pkt_gather(f, 0, to, f->len) ||
+        ((f->flags & NET_FRAME_NEEDS_CSUM) &&
+         !pkt_finish_csum(to, f->len, f->csum_start, f->csum_off))) {
+        d->last--;
+        return SW_BAD;
+    }
+    return SW_SENT;
+}
+
+static void take_frames(DgramPort *d)
+{
+    SwHost *host = d->h.host;
+    struct mmsghdr m[SW_BATCH];
+    struct iovec iov[SW_BATCH];
+    int64_t now = sw_host_now_ms(host);
+
+    for (unsigned i = 0; i < SW_BATCH; i++) {
+        iov[i] = (struct iovec){host->buf + (size_t)i * SW_BUF_SLOT, SW_BUF_SLOT};
+        m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
+    }
+    int n = recvmmsg(d->fd, m, SW_BATCH, MSG_DONTWAIT, NULL);
+    for (int i = 0; i < n; i++) {
+        struct iovec piece = {iov[i].iov_base, m[i].msg_len};
+        NetFrame f = {.iov = &piece, .niov = 1, .len = m[i].msg_len};
+
+        if (m[i].msg_hdr.msg_flags & MSG_TRUNC)
+            d->h.p.drops[SW_DROP_LONG]++;
+        else
+            (void)switch_input(&d->h.p, &f, now); /* never held: may_hold is off */
+    }
+}
+
+void sw_dgram_take_shared(SwHost *host, int fd)
+{
+    int64_t now = sw_host_now_ms(host);
+
+    for (unsigned n = 0; n < SW_BATCH; n++) {
+        struct sockaddr_un from = {0};
+        struct iovec piece = {host->buf, SW_BUF_SLOT};
+        struct msghdr m = {.msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &piece,
+                           .msg_iovlen = 1};
+        ssize_t len = recvmsg(fd, &m, MSG_DONTWAIT);
+
+        if (len < 0)
+            return;
+        for (guint i = 0; i < host->ports->len; i++) {
+            DgramPort *d = g_ptr_array_index(host->ports, i);
+
+            if (d->h.p.ops != &sw_uml_ops || !d->shares || d->h.doomed ||
+                memcmp(&d->from, &from, sizeof from))
+                continue;
+            piece.iov_len = (size_t)len;
+            NetFrame f = {.iov = &piece, .niov = 1, .len = (uint32_t)len};
+            if (m.msg_flags & MSG_TRUNC)
+                d->h.p.drops[SW_DROP_LONG]++;
+            else
+                (void)switch_input(&d->h.p, &f, now); /* never held: may_hold is off */
+            break;
+        }
+    }
+}
+
+static void on_dgram(void *opaque, uint32_t events)
+{
+    DgramPort *d = opaque;
+
+    if (d->h.doomed)
+        return;
+    if (events & EPOLLOUT)
+        dgram_flush(&d->h);
+    if (events & (EPOLLIN | EPOLLERR))
+        take_frames(d);
+}
+
+static void dgram_free(SwHostPort *h)
+{
+    DgramPort *d = (DgramPort *)h;
+
+    close(d->fd);
+    if (d->path)
+        (void)unlink(d->path); /* somebody may have tidied up */
+    g_free(d->path);
+    g_free(d->slot);
+    g_free(d);
+}
+
+const SwPortOps sw_uml_ops = {
+    .kind = "uml", .output = dgram_output, .unplug = sw_host_doom_op,
+};
+const SwPortOps sw_vde_ops = {
+    .kind = "vde", .output = dgram_output, .unplug = sw_host_doom_op,
+};
+
+bool sw_dgram_add(SwHost *host, const SwPortOps *ops, int ctl_fd, int fd, const char *path,
+                  const struct sockaddr_un *shared, unsigned number, const char *name,
+                  GError **error)
+{
+    DgramPort *d = g_new0(DgramPort, 1);
+
+    d->h.p.ops = ops;
+    d->h.flush = dgram_flush;
+    d->h.free = dgram_free;
+    d->h.ctl_fd = ctl_fd;
+    d->fd = fd;
+    d->shares = shared;
+    if (shared)
+        d->from = *shared;
+    d->path = g_strdup(path);
+    d->slot = g_malloc((size_t)SLOTS * SLOT_BYTES);
+    return sw_host_adopt(host, &d->h, fd, EPOLLIN, on_dgram, number, name, NULL, error);
+}

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Ports of a switch that are other Lodge processes: a link of two rings in a sealed memfd and an
+ * eventfd for each side, which means "look": frames are there, or room. Frames keep what is asked of
+ * them (checksums, segments) all the way.
+ *
+ * While a side is awake its eventfd stays readable, so the loop comes back to it without anybody
+ * writing; it is read when there is nothing left to do, and then everything is looked at once more. A
+ * port whose frames are held does not say that it sleeps: nobody need wake it for more.
+ *
+ * The first SW_HEAD bytes of a frame are copied before the switch decides by them. A peer whose ring
+ * makes no sense loses its port.
+ */
+#include "switch_host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "lodge/error.h"
+#include "link_ring.h"
+#include "switch_client.h"
+
+typedef struct LinkPort {
+    SwHostPort h;
+    void *memory; /* LINK_BYTES, mapped */
+    LinkTx tx;
+    LinkRx rx;
+    int wait_fd, peer_fd; /* eventfds; owned */
+    bool want_room;       /* the ring was full and we are to be told */
+    int64_t hold_end_ms;  /* senders wait for this reader until then; 0: they do not */
+    int64_t hold_ok_ms;   /* not before then again */
+} LinkPort;
+
+static void wake_peer(LinkPort *l)
+{
+    uint64_t one = 1;
+    ssize_t n = write(l->peer_fd, &one, sizeof one);
+
+    (void)n; /* a full counter wakes as well */
+}
+
+static void look_again(LinkPort *l)
+{
+    uint64_t one = 1;
+    ssize_t n = write(l->wait_fd, &one, sizeof one);
+
+    (void)n; /* likewise */
+}
+
+static void link_flush(SwHostPort *h)
+{
+    LinkPort *l = (LinkPort *)h;
+
+    if (link_tx_publish(&l->tx))
+        wake_peer(l);
+}
+
+/* The ring is full: whether senders are to wait. */
+static bool worth_waiting(LinkPort *l)
+{
+    int64_t now = sw_host_now_ms(l->h.host);
+
+    if (!l->want_room) {
+        l->want_room = true;
+        l->hold_end_ms = now >= l->hold_ok_ms ? now + SW_HOLD_MS : 0;
+    }
+    if (l->hold_end_ms && now >= l->hold_end_ms) {
+        l->hold_end_ms = 0;
+        l->hold_ok_ms = now + SW_HOLD_GAP_MS;
+    }
+    return l->hold_end_ms;
+}
+
+static SwOut link_output(SwPort *p, const NetFrame *f, bool may_hold)
+{
+    LinkPort *l = (LinkPort *)p;
+
+    if (l->h.doomed)
+        return SW_FULL;
+    if (!link_tx_put(&l->tx, f)) {
+        if (!l->want_room) {
+            link_flush(&l->h);
+            if (link_tx_want_room(&l->tx) && link_tx_put(&l->tx, f)) {
+                sw_host_dirty(&l->h);
+                return SW_SENT;
+            }
+        }
+        if (l->tx.broken)
+            sw_host_doom(&l->h, "its ring makes no sense; unplugged");
+        return worth_waiting(l) && may_hold ? SW_HOLD : SW_FULL;
+    }
+    sw_host_dirty(&l->h);
+    return SW_SENT;
+}
+
+static void check_room(LinkPort *l)
+{
+    if (!l->want_room || !link_tx_want_room(&l->tx))
+        return;
+    l->want_room = false;
+    l->hold_end_ms = 0;
+    sw_host_release_held(l->h.host);
+}
+
+/* Forward what came, a batch at most. Return: whether nothing is left. */
+static bool take_frames(LinkPort *l)
+{
+    int64_t now = sw_host_now_ms(l->h.host);
+    uint8_t head[SW_HEAD];
+    unsigned n = 0;
+    NetFrame f;
+    struct iovec at;
+
+    for (; n < SW_BATCH; n++) {
+        uint32_t mark = link_rx_mark(&l->rx);
+        struct iovec iov[2];
+
+        if (!link_rx_next(&l->rx, &f, &at))
+            break;
+        iov[0] = (struct iovec){head, MIN(at.iov_len, sizeof head)};
+        iov[1] = (struct iovec){(uint8_t *)at.iov_base + iov[0].iov_len,
+                                at.iov_len - iov[0].iov_len};
+        memcpy(head, at.iov_base, iov[0].iov_len);
+        f.iov = iov;
+        f.niov = iov[1].iov_len ? 2 : 1;
+        if (!switch_input(&l->h.p, &f, now)) {
+            link_rx_back(&l->rx, mark);
+            sw_host_hold(&l->h);
+            break;
+        }
+    }
+    if (link_rx_release(&l->rx))
+        wake_peer(l);
+    return n < SW_BATCH;
+}
+
+static void on_look(void *opaque, uint32_t events)
+{
+    LinkPort *l = opaque;
+    uint64_t count;
+
+    if (l->h.doomed)
+        return;
+    check_room(l);
+    if (l->h.held || take_frames(l)) {
+        ssize_t got = read(l->wait_fd, &count, sizeof count);
+        (void)got; /* whatever it said is looked at now */
+        check_room(l);
+        if (!l->h.held && !link_rx_sleep(&l->rx))
+            look_again(l);
+    }
+    if (l->rx.broken || l->tx.broken)
+        sw_host_doom(&l->h, "its ring makes no sense; unplugged");
+}
+
+static void link_resume(SwHostPort *h)
+{
+    look_again((LinkPort *)h);
+}
+
+static void link_free(SwHostPort *h)
+{
+    LinkPort *l = (LinkPort *)h;
+
+    if (l->memory)
+        munmap(l->memory, LINK_BYTES);
+    if (l->wait_fd >= 0)
+        close(l->wait_fd);
+    if (l->peer_fd >= 0)
+        close(l->peer_fd);
+    g_free(l);
+}
+
+static const SwPortOps link_ops = {
+    .kind = "lodge",
+    .output = link_output,
+    .unplug = sw_host_doom_op,
+};
+
+/* @tx: which direction is ours to write. */
+static LinkPort *link_new(int ctl_fd, void *memory, unsigned tx, int wait_fd, int peer_fd)
+{
+    LinkPort *l = g_new0(LinkPort, 1);
+
+    l->h.p.ops = &link_ops;
+    l->h.p.may_hold = true;
+    l->h.flush = link_flush;
+    l->h.resume = link_resume;
+    l->h.free = link_free;
+    l->h.ctl_fd = ctl_fd;
+    l->memory = memory;
+    l->wait_fd = wait_fd;
+    l->peer_fd = peer_fd;
+    link_tx_init(&l->tx, memory, tx);
+    link_rx_init(&l->rx, memory, !tx);
+    look_again(l);
+    return l;
+}
+
+static int make_memory(GError **error)
+{
+    int fd = memfd_create("lodge-link", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+
+    if (fd < 0 || ftruncate(fd, LINK_BYTES) < 0 ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+        lodge_fail_errno(error, errno, "memory of a link");
+        if (fd >= 0)
+            close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+bool sw_link_serve(SwHost *host, int ctl_fd, const SwHello *hello, int fds[SW_ATTACH_FDS],
+                   unsigned *ret_number, GError **error)
+{
+    SwVlan vlan;
+    void *memory = MAP_FAILED;
+    int ours = -1, theirs = -1;
+
+    for (unsigned i = 0; i < SW_ATTACH_FDS; i++)
+        fds[i] = -1;
+    if (hello->vlan[0] && !sw_vlan_parse(hello->vlan, &vlan, error)) {
+        close(ctl_fd);
+        return false;
+    }
+    fds[0] = make_memory(error);
+    if (fds[0] >= 0)
+        memory = mmap(NULL, LINK_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fds[0], 0);
+    fds[1] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    fds[2] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fds[1] >= 0 && fds[2] >= 0) {
+        theirs = fcntl(fds[1], F_DUPFD_CLOEXEC, 0);
+        ours = fcntl(fds[2], F_DUPFD_CLOEXEC, 0);
+    }
+    if (memory == MAP_FAILED || theirs < 0 || ours < 0) {
+        if (fds[0] >= 0)
+            lodge_fail_errno(error, errno, "descriptors of a link");
+        if (memory != MAP_FAILED)
+            munmap(memory, LINK_BYTES);
+        if (theirs >= 0)
+            close(theirs);
+        if (ours >= 0)
+            close(ours);
+        close(ctl_fd);
+        return false;
+    }
+    LinkPort *l = link_new(ctl_fd, memory, 1, ours, theirs);
+    if (!sw_host_adopt(host, &l->h, ours, EPOLLIN, on_look, hello->port, hello->name,
+                       hello->vlan[0] ? &vlan : NULL, error))
+        return false;
+    *ret_number = l->h.p.number;
+    return true;
+}
+
+bool sw_link_join(SwHost *host, int ctl_fd, const int fds[SW_ATTACH_FDS], unsigned number,
+                  const char *name, const SwVlan *vlan, GError **error)
+{
+    void *memory = sw_link_map(fds[0], error);
+
+    close(fds[0]);
+    if (!memory) {
+        close(fds[1]);
+        close(fds[2]);
+        close(ctl_fd);
+        return false;
+    }
+    LinkPort *l = link_new(ctl_fd, memory, 0, fds[1], fds[2]);
+    return sw_host_adopt(host, &l->h, fds[1], EPOLLIN, on_look, number, name, vlan, error);
+}

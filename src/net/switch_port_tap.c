@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A port of a switch that is a tap of the host (Linux, Documentation/networking/tuntap.rst): frames
+ * have a struct virtio_net_hdr in front, so checksums and TCP segments stay undone between host and
+ * machines. What the kernel says about a frame is checked as if it came from a guest.
+ */
+#include "switch_host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <linux/if.h>
+#include <linux/if_tun.h>
+#include <linux/virtio_net.h>
+
+#include "lodge/error.h"
+
+typedef struct TapPort {
+    SwHostPort h;
+    int fd;       /* owned */
+    uint8_t *buf; /* owned: NET_FRAME_MAX */
+} TapPort;
+
+enum { TAP_PIECES = 8 };
+
+int sw_tap_open(const char *name, GError **error)
+{
+    struct ifreq r = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+    unsigned offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
+    int fd;
+
+    if (!*name || strlen(name) >= sizeof r.ifr_name) {
+        lodge_fail(error, LODGE_ERROR_CONFIG, "tap '%s': a name has 1 to %d characters", name,
+                   (int)sizeof r.ifr_name - 1);
+        return -1;
+    }
+    g_strlcpy(r.ifr_name, name, sizeof r.ifr_name);
+    fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        lodge_fail_errno(error, errno, "tap %s: /dev/net/tun", name);
+        return -1;
+    }
+    if (ioctl(fd, TUNSETIFF, &r) < 0) {
+        int err = errno;
+
+        close(fd);
+        if (err == EPERM)
+            lodge_fail(error, LODGE_ERROR_HOST,
+                       "tap %s: no permission; as root: ip tuntap add %s mode tap user $USER", name,
+                       name);
+        else if (err == EBUSY)
+            lodge_fail(error, LODGE_ERROR_BUSY, "tap %s: another program uses it", name);
+        else
+            lodge_fail_errno(error, err, "tap %s", name);
+        return -1;
+    }
+    if (ioctl(fd, TUNSETOFFLOAD, offloads) < 0) {
+        lodge_fail_errno(error, errno, "tap %s: cannot set offloads", name);
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static SwOut tap_output(SwPort *p, const NetFrame *f, bool may_hold)
+{
+    TapPort *t = (TapPort *)p;
+    struct virtio_net_hdr h = {0};
+    struct iovec iov[TAP_PIECES] = {{&h, sizeof h}};
+
+    if (t->h.doomed || f->niov >= TAP_PIECES)
+        return SW_BAD;
+    if (f->flags & NET_FRAME_NEEDS_CSUM) {
+        h.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+        h.csum_start = f->csum_start;
+        h.csum_offset = f->csum_off;
+    }
+    if (f->gso != NET_GSO_NONE) {
+        h.gso_type = f->gso == NET_GSO_TCPV4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
+        h.gso_size = (uint16_t)f->gso_size;
+        h.hdr_len = f->hdr_len;
+    }
+    memcpy(iov + 1, f->iov, f->niov * sizeof *iov);
+    if (writev(t->fd, iov, (int)f->niov + 1) >= 0)
+        return SW_SENT;
+    return errno == EAGAIN || errno == ENOBUFS || errno == EIO ? SW_FULL : SW_BAD;
+}
+
+/* Fill @f from the kernel's header; false: it makes no sense. */
+static bool frame_of(const struct virtio_net_hdr *h, NetFrame *f)
+{
+    uint8_t gso = h->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
+
+    if (h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) {
+        if ((uint32_t)h->csum_start + h->csum_offset + sizeof(uint16_t) > f->len)
+            return false;
+        f->flags = NET_FRAME_NEEDS_CSUM;
+        f->csum_start = h->csum_start;
+        f->csum_off = h->csum_offset;
+    } else if (h->flags & VIRTIO_NET_HDR_F_DATA_VALID) {
+        f->flags = NET_FRAME_CSUM_VALID;
+    }
+    if (gso == VIRTIO_NET_HDR_GSO_NONE)
+        return true;
+    if (gso != VIRTIO_NET_HDR_GSO_TCPV4 && gso != VIRTIO_NET_HDR_GSO_TCPV6)
+        return false;
+    f->gso = gso == VIRTIO_NET_HDR_GSO_TCPV4 ? NET_GSO_TCPV4 : NET_GSO_TCPV6;
+    f->gso_size = h->gso_size;
+    f->hdr_len = h->hdr_len;
+    return h->gso_size && (f->flags & NET_FRAME_NEEDS_CSUM);
+}
+
+static void on_tap(void *opaque, uint32_t events)
+{
+    TapPort *t = opaque;
+    int64_t now = sw_host_now_ms(t->h.host);
+
+    for (unsigned i = 0; i < SW_BATCH && !t->h.doomed; i++) {
+        struct virtio_net_hdr h;
+        struct iovec iov[2] = {{&h, sizeof h}, {t->buf, NET_FRAME_MAX}};
+        ssize_t n = readv(t->fd, iov, 2);
+
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (n < (ssize_t)sizeof h) {
+            sw_host_doom(&t->h, "the tap is gone; unplugged");
+            return;
+        }
+        struct iovec piece = {t->buf, (size_t)n - sizeof h};
+        NetFrame f = {.iov = &piece, .niov = 1, .len = (uint32_t)piece.iov_len};
+        if (frame_of(&h, &f))
+            (void)switch_input(&t->h.p, &f, now); /* never held: may_hold is off */
+        else
+            t->h.p.drops[SW_DROP_MALFORMED]++;
+    }
+}
+
+static void tap_free(SwHostPort *h)
+{
+    TapPort *t = (TapPort *)h;
+
+    close(t->fd);
+    g_free(t->buf);
+    g_free(t);
+}
+
+static const SwPortOps tap_ops = {
+    .kind = "tap", .output = tap_output, .unplug = sw_host_doom_op,
+};
+
+bool sw_tap_add(SwHost *host, int fd, unsigned number, const char *name, const SwVlan *vlan,
+                GError **error)
+{
+    TapPort *t = g_new0(TapPort, 1);
+
+    t->h.p.ops = &tap_ops;
+    t->h.free = tap_free;
+    t->h.ctl_fd = -1;
+    t->fd = fd;
+    t->buf = g_malloc(NET_FRAME_MAX);
+    if (!host->internal)
+        return sw_host_adopt(host, &t->h, fd, EPOLLIN, on_tap, number, name, vlan, error);
+    tap_free(&t->h);
+    return lodge_fail(error, LODGE_ERROR_CONFIG, "switch %s: is internal and takes no tap",
+                      host->name);
+}

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Networks with programs that others wrote at the other end. Namespaces that the tests make stand for hosts."""
+import ctypes
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import pytest
+
+CLONE_NEWNET = 0x40000000
+ECHO, ASK = "10.9.0.2", "10.9.0.3"
+
+
+def need(*programs):
+    for p in programs:
+        if not shutil.which(p, path=os.environ["PATH"] + ":/usr/sbin:/sbin"):
+            pytest.skip(f"no {p} here; scripts/deps test installs it")
+
+
+class Host:
+    """A network namespace, and what runs in it."""
+
+    def __init__(self, name):
+        self.name = name
+        self.children = []
+        subprocess.run(["ip", "netns", "add", name], check=True)
+        self("ip", "link", "set", "lo", "up", "multicast", "on")
+        self("ip", "route", "add", "224.0.0.0/4", "dev", "lo")
+
+    def enter(self):
+        fd = os.open(f"/var/run/netns/{self.name}", os.O_RDONLY)
+        if ctypes.CDLL(None, use_errno=True).setns(fd, CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(fd)
+
+    def __call__(self, *args, check=True, **kw):
+        return subprocess.run(args, preexec_fn=self.enter, check=check, capture_output=True, text=True, timeout=60, **kw)
+
+    def popen(self, *args, **kw):
+        p = subprocess.Popen(args, preexec_fn=self.enter, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **kw)
+        self.children.append(p)
+        return p
+
+    def close(self):
+        for p in self.children:
+            if p.poll() is None:
+                os.killpg(p.pid, signal.SIGKILL)
+                p.wait()
+            p.stdin.close()  # vde_switch ends at the end of its input
+        subprocess.run(["ip", "netns", "del", self.name], check=False)
+
+
+@pytest.fixture
+def host():
+    if os.geteuid() or not pathlib.Path("/dev/net/tun").exists():
+        pytest.skip("network namespaces and taps need root and /dev/net/tun")
+    h = Host(f"lt-{os.getpid()}")
+    try:
+        yield h
+    finally:
+        h.close()
+
+
+def wait_for(what, fn, seconds=30):
+    end = time.monotonic() + seconds
+    while not (value := fn()):
+        assert time.monotonic() < end, f"{what} in {seconds} s"
+        time.sleep(0.02)
+    return value
+
+
+def listening(path):
+    def try_it():
+        with socket.socket(socket.AF_UNIX) as s:
+            return s.connect_ex(str(path)) == 0
+    return wait_for(f"nobody at {path}", try_it)
+
+
+class Vm:
+    """The guest netecho on a network of the namespace."""
+
+    def __init__(self, lodge, host, guests, net, name, words, tmp_path):
+        self.lodge, self.name = lodge, name
+        self.log = tmp_path / f"{name}.log"
+        self.p = lodge.popen("run", name, "--kernel", guests / "netecho", "--append", words, "--memory", "16M", "--net", net, "--debug-exit", "--console", "stdio",
+                             stdout=open(self.log, "wb"), stderr=subprocess.STDOUT, preexec_fn=host.enter)
+
+    def text(self):
+        return self.log.read_text(errors="replace")
+
+    def says(self, what, seconds=30):
+        def look():
+            assert what in self.text() or self.p.poll() is None, self.text()
+            return what in self.text()
+        wait_for(f"{self.name}: no {what!r}: {self.text()}", look, seconds)
+
+    def passes(self, seconds=60):
+        try:
+            assert self.p.wait(seconds) == 33, self.text()
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"{self.name} does not end: {self.text()}")
+
+    def net(self):
+        r = self.lodge("net", self.name, "--json")
+        assert r.status == 0, r.err
+        return json.loads(r.out)["networks"][0]
+
+
+@pytest.fixture
+def vm(lodge, host, guests, tmp_path):
+    def make(net, name="echo", words=f"ip={ECHO}"):
+        return Vm(lodge, host, guests, net, name, words, tmp_path)
+    return make
+
+
+def asker(vm, net, n=3, name="ask"):
+    return vm(f"{net},mac=52:54:00:00:00:02", name, f"ip={ASK} ping={ECHO} n={n}")
+
+
+def test_tap(host, vm, lodge, tmp_path):
+    need("ping", "tcpdump")
+    pcap = tmp_path / "all.pcap"
+    host("ip", "tuntap", "add", "lt0", "mode", "tap")
+    host("ip", "link", "add", "br0", "type", "bridge")
+    host("ip", "addr", "add", "10.9.0.1/24", "dev", "br0")
+    host("ip", "link", "set", "br0", "up")
+    v = vm(f"tap=lt0,bridge=br0,pcap={pcap}")
+    v.says("ready")
+    capture = lodge.popen("capture", "echo", "-c", "2", "-w", tmp_path / "some.pcap")
+    ping = host("ping", "-c", "3", "-i", "0.2", "-W", "10", "-s", "1472", ECHO)
+    assert "3 received" in ping.stdout, ping.stdout
+    assert capture.wait(20) == 0
+    assert len(host("tcpdump", "-nr", tmp_path / "some.pcap").stdout.splitlines()) == 2
+    n = v.net()
+    assert n["link"] and n["tx-frames"] >= 4 and {"address": ECHO, "mac": "52:54:00:12:34:56", "how": "arp"} in n["addresses"]
+    # The interface goes, and comes back.
+    host("ip", "link", "del", "lt0")
+    v.says("net0: tap lt0: the interface is gone; trying again")
+    assert not v.net()["link"]
+    host("ip", "tuntap", "add", "lt0", "mode", "tap")
+    v.says("net0: tap lt0: connected again")
+    ping = host("ping", "-c", "1", "-W", "10", ECHO)
+    assert "1 received" in ping.stdout, ping.stdout
+    host("python3", "-c", f"import socket; socket.socket(2, 2).sendto(b'bye', ('{ECHO}', 9))")
+    v.passes()
+    assert v.text().count("is gone") == 1
+    echo = host("tcpdump", "-nr", pcap, "icmp[icmptype] == icmp-echoreply").stdout
+    assert echo.count("length 1480") == 3, echo
+
+
+def test_tap_errors(host, lodge, guests):
+    host("ip", "tuntap", "add", "lt1", "mode", "tap", "user", "root")
+
+    def nobody():
+        host.enter()
+        os.setgroups([os.stat("/dev/kvm").st_gid])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+    base = ("run", "--kernel", guests / "hello", "--memory", "16M", "--net")
+    r = lodge(*base, "tap=lt1,bridge=none", preexec_fn=host.enter)
+    assert r.status == 1 or r.status == 2
+    assert "there is no bridge of that name; make it: sudo ip link add none type bridge" in r.err
+    program = lodge.home / "lodge"
+    shutil.copy(lodge.path, program)
+    shutil.copy(guests / "hello", lodge.home / "hello")
+    os.chmod(lodge.home, 0o755)
+    run = lodge.home / "nobody"
+    run.mkdir(mode=0o700)
+    os.chown(run, 65534, 65534)
+    r = subprocess.run([program, "run", "--kernel", lodge.home / "hello", "--memory", "16M", "--net", "tap=lt1"], preexec_fn=nobody, capture_output=True, text=True, timeout=60,
+                       env=dict(lodge.env, HOME=str(run), XDG_RUNTIME_DIR=str(run), XDG_CACHE_HOME=str(run)), stdin=subprocess.DEVNULL)
+    assert 'tap "lt1": no right to it; make one of your own: sudo ip tuntap add lt1 mode tap user $USER' in r.stderr, r.stderr
+
+
+def test_uml_switch(host, vm, lodge, tmp_path):
+    need("uml_switch")
+    ctl = lodge.home / "uml.ctl"
+    start = lambda: host.popen("uml_switch", "-unix", str(ctl))
+    switch = start()
+    listening(ctl)
+    v = vm(f"daemon={ctl}")
+    v.says("ready")
+    asker(vm, f"daemon={ctl}").passes()
+    os.killpg(switch.pid, signal.SIGKILL)
+    v.says(f"net0: daemon {ctl}: the other end has closed the connection; trying again")
+    start()
+    v.says(f"net0: daemon {ctl}: connected again")
+    asker(vm, f"daemon={ctl}", name="ask2").passes()
+
+
+def test_vde_switch(host, vm, lodge, tmp_path):
+    need("vde_switch")
+    folder = lodge.home / "vde"
+    start = lambda: host.popen("vde_switch", "-s", str(folder), "-M", str(lodge.home / "mgmt"))
+    switch = start()
+    listening(folder / "ctl")
+    v = vm(f"vde={folder},port=7")
+    v.says("ready")
+    asker(vm, f"vde={folder}").passes()
+    os.killpg(switch.pid, signal.SIGKILL)
+    v.says(f"net0: vde {folder}: the other end has closed the connection; trying again")
+    start()
+    v.says(f"net0: vde {folder}: connected again")
+    asker(vm, f"vde={folder}", name="ask2").passes()
+
+
+def test_stream(host, vm, lodge):
+    path = lodge.home / "s"
+    v = vm(f"stream=unix:{path},server=on")
+    v.says("ready")
+    assert not v.net()["link"]
+    asker(vm, f"stream=unix:{path}").passes()
+    v.says(f"net0: unix:{path}: the other end has closed the connection; the link is down")
+    # A peer that stops in the middle of a frame, one that is out of its mind, and a good one again.
+    for data, why in ((b"\0\0\0\x40" + 20 * b"x", "the other end has gone in the middle of a frame"), (b"\xff\xff\xff\xff", "the other end sent a length that no frame has")):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(str(path))
+            s.sendall(data)
+            s.shutdown(socket.SHUT_WR)
+            v.says(why)
+    asker(vm, f"stream=unix:{path}", name="ask2").passes()
+
+
+def test_mcast(host, vm):
+    v = vm("mcast=239.192.168.1:1102,interface=lo")
+    v.says("ready")
+    asker(vm, "mcast=239.192.168.1:1102,interface=lo").passes()
+    # A frame of one's own does not come back: what was received are the other's three and its question.
+    assert v.net()["rx-frames"] == 4
+
+
+def test_qemu(host, vm, lodge):
+    """QEMU as a hub of its stream, dgram and multicast back ends."""
+    need("qemu-system-x86_64")
+    stream, mine, its = lodge.home / "qs", lodge.home / "qd", lodge.home / "qe"
+    host.popen("qemu-system-x86_64", "-M", "none", "-nodefaults", "-display", "none",
+               "-netdev", f"stream,id=s,server=on,addr.type=unix,addr.path={stream}", "-netdev", "hubport,id=hs,hubid=0,netdev=s",
+               "-netdev", f"dgram,id=d,local.type=unix,local.path={its},remote.type=unix,remote.path={mine}", "-netdev", "hubport,id=hd,hubid=0,netdev=d",
+               "-netdev", "dgram,id=m,remote.type=inet,remote.host=239.192.168.2,remote.port=1103", "-netdev", "hubport,id=hm,hubid=0,netdev=m")
+    wait_for("QEMU", lambda: stream.exists() and its.exists())
+    v = vm(f"stream=unix:{stream}")
+    v.says("ready")
+    asker(vm, f"dgram=unix:{its},local=unix:{mine}").passes()
+    asker(vm, "mcast=239.192.168.2:1103,interface=lo", name="ask2").passes()
+
+
+def test_passt(host, vm, lodge):
+    """passt answers for all neighbours, and relays the ping to the address of its host."""
+    need("passt")
+    path = lodge.home / "p"
+    os.chmod(lodge.home, 0o777)
+    host("ip", "tuntap", "add", "d0", "mode", "tap")
+    host("ip", "addr", "add", "10.9.0.9/24", "dev", "d0")
+    host("ip", "link", "set", "d0", "up")
+    host("ip", "route", "add", "default", "via", "10.9.0.1", "dev", "d0")
+    host("sysctl", "-w", "net.ipv4.ping_group_range=0 2147483647")
+    host.popen("passt", "-f", "-s", str(path), "-a", ASK, "-g", "10.9.0.1", "-4")
+    wait_for("passt", path.exists)
+    v = vm(f"stream=unix:{path}", "ask", f"ip={ASK} ping=10.9.0.9 n=2")
+    v.passes()
+
+
+def test_shape(host, vm, lodge):
+    """Twice 100 ms on the way, and every third frame lost: the guest asks again until it has its answers."""
+    path = lodge.home / "s"
+    v = vm(f"stream=unix:{path},server=on,delay=100ms,rate=1M")
+    v.says("ready")
+    a = asker(vm, f"stream=unix:{path},loss=30%,seed=7", n=5)
+    a.says("ready")
+    started = time.monotonic()
+    a.passes()
+    assert time.monotonic() - started > 5 * 0.2
+
+
+@pytest.mark.parametrize("net,why", [
+    ("tap=lt9,fd=77", "fd '77' is not open"),
+    ("stream", "needs an address or a descriptor; write stream=unix:PATH"),
+    ("stream=unix:/nowhere/s", "nobody listens there; start the other end first, or add server=on"),
+    ("stream=pipe:x", '"pipe:x": write unix:PATH or tcp:HOST:PORT'),
+    ("dgram=unix:/x", "needs both ends or a descriptor"),
+    ("mcast=10.0.0.1:5", "is no group; they are from 224.0.0.0"),
+    ("mcast=239.0.0.1:5,ttl=300", "ttl '300' is not a number from 0 to 255"),
+    ("daemon=/nowhere/ctl", "daemon /nowhere/ctl: no switch is there; start it first"),
+    ("vde=/nowhere", "vde /nowhere: no switch is there; start it first"),
+    ("user,rate=fast", "rate 'fast' is not a number of bits a second"),
+    ("user,loss=101", "loss '101' is not from 0% to 100%"),
+    ("user,delay=2h", "delay '2h' is not a time"),
+    ("user,pcap=/nowhere/p", "/nowhere/p: cannot create the capture"),
+    ("user,pcap-limit=1", "pcap-limit '1' is not a size"),
+    ("user,net=10.0.0.1/24", "has bits behind its 24"),
+    ("user,guestfwd=tcp:1.2.3.4:5-unix:/x", "the address is not a free one"),
+], ids=lambda v: v.split(",")[-1] if "=" in v or "," in v else None)
+def test_errors(net, why, lodge, guests):
+    r = lodge("run", "--kernel", guests / "hello", "--memory", "16M", "--net", net)
+    assert r.status in (1, 2, 3, 5) and why in r.err and r.err.count("\n") == 1, r.err
+
+
+def test_live_forward(lodge, guests, tmp_path):
+    """A port of the host comes and goes while the guest runs; QEMU's words for it at the human monitor."""
+    from qmp import Qmp
+    p = lodge.popen("run", "web", "--kernel", guests / "netecho", "--append", "ip=10.0.2.15", "--memory", "16M", "--console", f"file:{tmp_path}/con")
+    wait_for("guest", lambda: (tmp_path / "con").exists() and "ready" in (tmp_path / "con").read_text())
+    r = lodge("net", "web", "--publish", "0:7")
+    assert r.status == 0, r.err
+    addr, port = re.fullmatch(r"([\d.]+):(\d+) \(tcp\)\n", r.out).groups()
+    with socket.create_connection((addr, int(port)), timeout=10):
+        pass
+    assert lodge("net", "web", "--unpublish", port).status == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((addr, int(port)), timeout=10)
+    r = lodge("net", "web", "--unpublish", port)
+    assert r.status and "there is none" in r.err
+    q = Qmp(lodge.home / "run" / "lodge" / "web" / "qmp.sock")
+    say = lambda line: q.ask("human-monitor-command", **{"command-line": line})[1]["return"]
+    assert say(f"hostfwd_add tcp:127.0.0.1:{port}-:7") == ""
+    with socket.create_connection((addr, int(port)), timeout=10):
+        pass
+    assert say(f"hostfwd_remove net0 tcp:127.0.0.1:{port}") == f"host forwarding rule for tcp:127.0.0.1:{port} removed\r\n"
+    assert "not found" in say(f"hostfwd_remove tcp:127.0.0.1:{port}")
+    p.send_signal(signal.SIGTERM)
