@@ -162,6 +162,7 @@ bool machine_disk_files(Machine *m, const char *id, const char **ret_file, const
     BlkNode *n = g_hash_table_lookup(m->blks, id);
     if (!n)
         return false;
+    n = blk_top(n);
     *ret_file = blk_file_under(n)->path;
     *ret_base = n->base ? blk_file_under(n->base)->path : NULL;
     return true;
