@@ -32,9 +32,9 @@ def test_breakpoints_watchpoints_steps(lodge, guests):
 
 
 def test_every_step(lodge, guests):
-    """Several hundred steps in a row, each one instruction on, and what runs beside them."""
+    """A hundred steps in a row, each one instruction on, and what runs beside them."""
     gdb_or_skip()
     box = Debuggee(lodge, guests)
-    out = box.gdb("p others", "break bump", "continue", "delete", "stepi 300", "p others", "set scheduler-locking on", "p others", "stepi 50", "p others", "detach")
+    out = box.gdb("p others", "break bump", "continue", "delete", "stepi 100", "p others", "set scheduler-locking on", "p others", "stepi 20", "p others", "detach")
     assert number(out[5]) > number(out[0]) and number(out[7]) == number(out[9])
     box.quit()

@@ -196,7 +196,8 @@ static void test_registers(Fixture *x, gconstpointer kind)
     g_assert_cmpstr(ask(x, "g"), ==, all);
     write[strlen(write) - 1] = '\0';
     ASK(write, "E22");
-    const char *const bad[] = {"p", "pff", "p100000001", "p1x", "P1", "P1=", "P1=00", "Pff=00", "G"};
+    const char *const bad[] = {"p",  "pff", "p100000001", "p1x",   "P1",
+                               "P1=", "P1=00", "Pff=00",  "P=00", "G"};
     for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++)
         ASK(bad[i], "E22");
     /* SDM 1, 8.1.7: ST0 holds 1.0 at place 6, the rest is empty. */
@@ -274,8 +275,10 @@ static void test_slots(Fixture *x, gconstpointer kind)
     ASK("vCont;c", "");
     const VcpuDebug *d = &x->f.debug[1];
     g_assert_true(d->slots == 15 && !d->int3);
-    g_assert_true(d->slot[0].address == 0x1000 && d->slot[0].kind == VCPU_WATCH_EXEC && d->slot[0].len == 1);
-    g_assert_true(d->slot[1].address == 0x2000 && d->slot[1].kind == VCPU_WATCH_WRITE && d->slot[1].len == 4);
+    g_assert_true(d->slot[0].address == 0x1000 && d->slot[0].kind == VCPU_WATCH_EXEC &&
+                  d->slot[0].len == 1);
+    g_assert_true(d->slot[1].address == 0x2000 && d->slot[1].kind == VCPU_WATCH_WRITE &&
+                  d->slot[1].len == 4);
     g_assert_true(d->slot[2].len == 8 && d->slot[2].kind == VCPU_WATCH_ACCESS);
     const struct {
         uint64_t dr6;

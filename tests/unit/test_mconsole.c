@@ -88,7 +88,8 @@ static char *hear(int fd, uint32_t *ret_err, uint32_t *ret_more)
 static void test_umid(Fixture *f, gconstpointer unused)
 {
     g_autoptr(GError) error = NULL;
-    g_autofree char *root = in_dir(f, "uml"), *dir = in_dir(f, "uml/a"), *pid = in_dir(f, "uml/a/pid");
+    g_autofree char *root = in_dir(f, "uml"), *dir = in_dir(f, "uml/a");
+    g_autofree char *pid = in_dir(f, "uml/a/pid");
     g_autofree char *other = in_dir(f, "uml/a/other"), *me = g_strdup_printf("%d\n", (int)getpid());
     g_autofree char *text = NULL;
     Umid *u = umid_claim(root, "a", &error);
@@ -210,7 +211,8 @@ static void test_slow_client(Fixture *f, gconstpointer unused)
 static void test_socket(Fixture *f, gconstpointer unused)
 {
     g_autoptr(GError) error = NULL;
-    g_autofree char *path = in_dir(f, "m"), *note = in_dir(f, "n"), *long_path = g_strnfill(200, 'x');
+    g_autofree char *path = in_dir(f, "m"), *note = in_dir(f, "n");
+    g_autofree char *long_path = g_strnfill(200, 'x');
     MconsoleConfig config = {.path = path, .notify = note}, far = {.path = long_path};
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     uint8_t buf[1024];
@@ -225,7 +227,8 @@ static void test_socket(Fixture *f, gconstpointer unused)
     close(left);
     Mconsole *m = mconsole_open(f->control, &config, &error);
     g_assert_no_error(error);
-    g_assert_cmpint(recv(notices, buf, sizeof buf, MSG_DONTWAIT), ==, (ssize_t)(16 + strlen(path) + 1));
+    g_assert_cmpint(recv(notices, buf, sizeof buf, MSG_DONTWAIT), ==,
+                    (ssize_t)(16 + strlen(path) + 1));
     g_assert_true(load_le32(buf) == MAGIC && load_le32(buf + 4) == 2 && load_le32(buf + 8) == 0);
     g_assert_cmpstr((char *)buf + 16, ==, path);
     console_log_append(f->log, (const uint8_t *)"Kernel panic - not syncing: why\nx", 33);
