@@ -92,6 +92,9 @@ static void test_framing(Fixture *x, gconstpointer kind)
     heard(x);
     g_autofree char *big = g_strnfill(4097, 'm');
     ASK(big, "E22");
+    big[0] = '!'; /* of the greatest length: not known */
+    big[4096] = '\0';
+    ASK(big, "");
     ASK("?", "T05thread:1;");
     const char *const unknown[] = {"", "!", "vMustReplyEmpty", "qTStatus", "qXfer:auxv:read::0,10",
                                    "Z9,0,0", "R00", "x", "\x01"};

@@ -54,16 +54,22 @@ static int client(const char *name)
     return fd;
 }
 
-static bool say(int fd, const char *path, const char *text)
+/* @said: the length that it tells. */
+static bool say_as(int fd, const char *path, const char *text, uint32_t said)
 {
     uint8_t buf[12 + 512];
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     g_strlcpy(a.sun_path, path, sizeof a.sun_path);
     store_le32(buf, MAGIC);
     store_le32(buf + 4, 2);
-    store_le32(buf + 8, (uint32_t)strlen(text));
+    store_le32(buf + 8, said);
     memcpy(buf + 12, text, strlen(text));
     return sendto(fd, buf, 12 + strlen(text), 0, (struct sockaddr *)&a, sizeof a) > 0;
+}
+
+static bool say(int fd, const char *path, const char *text)
+{
+    return say_as(fd, path, text, (uint32_t)strlen(text));
 }
 
 /* One datagram's text, with its error and whether more follows. */
@@ -172,6 +178,12 @@ static void test_answers(Fixture *f, gconstpointer unused)
         g_assert_cmpstr(answer, ==, cases[i].answer);
         g_assert_cmpuint(err, ==, cases[i].err);
         g_assert_cmpuint(more, ==, 0);
+    }
+    const uint32_t lengths[] = {511, 512, UINT32_MAX};
+    for (unsigned i = 0; i < G_N_ELEMENTS(lengths); i++) {
+        say_as(fd, path, "proc", lengths[i]);
+        g_autofree char *answer = hear(fd, &err, &more);
+        g_assert_cmpstr(answer, ==, i ? "Request too large" : "Proc not available");
     }
     g_autofree char *tail = console_log_since(f->log, 0);
     g_assert_cmpstr(tail, ==, "abc");
