@@ -89,7 +89,7 @@ static const SubSpec net_subs[] = {
 };
 
 static const SubSpec gdb_subs[] = {
-    {"at", "tcp:[ADDR:]PORT|unix:PATH", "where; ADDR is 127.0.0.1 unless said"},
+    {"at", "SPEC", "where: tcp:[ADDR:]PORT (ADDR is 127.0.0.1 unless said) or unix:PATH"},
     {"wait", "on|off", "the machine waits until a debugger lets it go on (off)"},
     {NULL},
 };
