@@ -86,8 +86,8 @@ void sw_host_dirty(SwHostPort *h);
 /* Have resume called when a reader has room, or after SW_HOLD_MS. */
 void sw_host_hold(SwHostPort *h);
 void sw_host_release_held(SwHost *host);
-/* @h's reader has no room: the answer of output, which is to be told by sw_host_room() when there is
- * again. */
+/* @h's reader has no room: the answer of output, which is to be told by sw_host_room() when there
+ * is again. */
 SwOut sw_host_full(SwHostPort *h, bool may_hold);
 void sw_host_room(SwHostPort *h);
 
