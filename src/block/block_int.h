@@ -230,6 +230,8 @@ struct BlkNode {
     unsigned in_submit; /* depth of driver submits on the stack */
     BlkWorker *worker;  /* owned; made at first use */
     BlkPolicy *policy;  /* owned; NULL: requests go as they come */
+    BlkErrorFn error_fn; /* or NULL; set before the first request */
+    void *error_opaque;
     BlkDirty *dirty;    /* borrowed; of a front: where changes are noted, or NULL */
     BlkReq *parked_head, **parked_tail;
     BlkReq *late_head, **late_tail; /* done, to be told from the loop; error in scratch[0] */

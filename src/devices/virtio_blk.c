@@ -88,7 +88,7 @@ struct VirtioBlk {
     char *serial;
     uint32_t queues, iothreads;
     /* Constant after realize: */
-    BlkLimits limits;
+    BlkLimits limits; /* but for the size, which is the loop's */
     VirtioBlkQueue queue[BLK_QUEUES_MAX];
     /* Main thread, quiesced: */
     VirtioSaved saved;
@@ -522,6 +522,28 @@ static bool blk_realize(Device *d, GError **error)
     return false;
 }
 
+/* Context: the loop. */
+static void take_size(void *opaque)
+{
+    VirtioBlk *b = opaque;
+    BlkLimits l;
+
+    blk_limits(b->drive, &l);
+    b->limits.size = l.size;
+}
+
+/* 5.2.4: capacity may change while the driver is at work; it hears by a configuration change. */
+static void blk_resized(Device *d)
+{
+    VirtioBlk *b = (VirtioBlk *)d;
+    uint8_t capacity[8];
+
+    io_thread_call(blk_io_thread(b->drive), take_size, b);
+    store_le64(capacity, b->limits.size / SECTOR);
+    virtio_config_set(&b->v, offsetof(struct virtio_blk_config, capacity), capacity,
+                      sizeof capacity);
+}
+
 static void blk_unrealize(Device *d)
 {
     VirtioBlk *b = (VirtioBlk *)d;
@@ -583,4 +605,5 @@ const DeviceClass virtio_blk_pci_class = {
     .quiesce = virtio_quiesce,
     .resume = virtio_resume,
     .unrealize = blk_unrealize,
+    .medium_resized = blk_resized,
 };
