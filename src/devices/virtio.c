@@ -93,7 +93,6 @@ static bool queue_may_run(VirtioDev *vd, unsigned q)
 bool virtio_here(VirtioDev *vd, unsigned q)
 {
     IoThread *io = virtio_lane(vd, q)->io;
-
     return !io || io_thread_is_current(io);
 }
 
@@ -272,8 +271,7 @@ static void start_lane(void *opaque)
     kick_all(l);
 }
 
-/* Call @fn(lane) where each lane's queues are served; a board without threads has no other place
- * than this. */
+/* Call @fn(lane) on each lane's loop; a board without threads has no other place than this. */
 static void on_lanes(VirtioDev *vd, IoCallFn fn, bool wait)
 {
     for (unsigned i = 0; i < vd->lanes; i++) {
