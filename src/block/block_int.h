@@ -552,6 +552,8 @@ struct BlkFile {
     uint64_t dev, ino;
     uint32_t mtime;  /* seconds, low 32 bits, as UML's COW header has it */
     bool block_device, direct, read_only, unsafe, locked;
+    bool serial;     /* buffered writes are carried out one by one, and wait */
+    bool instant;    /* on tmpfs: a transfer is a copy in memory, and waits for nothing */
     uint32_t align;  /* bytes; of offsets, lengths and memory where direct */
     uint32_t physical; /* bytes: blocks of the device, or of the file system */
     bool remote;     /* no descriptor, a size that stays: everything goes by requests */
@@ -656,6 +658,7 @@ struct BlkEngine {
     BlkUring *uring; /* owned, or NULL */
     BlkAioRing *aio; /* owned, or NULL */
     BlkPool *pool;   /* owned */
+    BlkPool *writer; /* owned; of one thread: writes that exclude one another anyhow */
 };
 
 BlkEngine *blk_engine_new(IoThread *io, BlkAio aio, GError **error);
@@ -686,7 +689,10 @@ void blk_aio_submit(BlkAioRing *a, BlkReq *req);
 
 /* ---- engine_pool.c ---- */
 
-BlkPool *blk_pool_new(IoThread *io);
+#define BLK_POOL_THREADS 4u
+
+/* At most @threads <= BLK_POOL_THREADS. Transfer full. */
+BlkPool *blk_pool_new(IoThread *io, unsigned threads);
 void blk_pool_free(BlkPool *p);
 void blk_pool_submit(BlkPool *p, BlkReq *req);
 

@@ -83,7 +83,7 @@ const char *blk_format(const BlkNode *n)
 
 const char *blk_engine(const BlkNode *n)
 {
-    while (n->file)
+    for (n = blk_top((BlkNode *)n); n->file;)
         n = n->file;
     return n->drv == &blk_driver_nbd ? n->drv->name : blk_engine_kind(n->engine);
 }

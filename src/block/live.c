@@ -51,6 +51,12 @@ BlkNode *blk_again(BlkFront *f, BlkNode *old, bool writable, GError **error)
     BlkFileOpen fo = {.path = was->path, .read_only = !writable, .cache = f->cache,
                       .holder = f->holder, .is_base = true, .no_lock = true, .empty_ok = true};
     g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", was->meta_fd);
+    if (was->remote) {
+        lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                   "'%s': is on a server, where it cannot be opened once more while the disk runs; "
+                   "end the machine first", was->path);
+        return NULL;
+    }
     int fd = open(self, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
 
     if (fd < 0) {

@@ -213,12 +213,6 @@ BlkNode *blk_make_begin(const BlkMake *m, BlkCache cache, IoThread *io, GPtrArra
     g_autoptr(GHashTable) options = drv ? create_options(drv, m->options, error) : NULL;
     if (!options)
         return NULL;
-    if (blk_is_remote(m->file)) {
-        lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                   "'%s': is on a server, where no image can be made; lodge image convert --force "
-                   "writes into one that is there", m->file);
-        return NULL;
-    }
     if (stat(m->file, &st) == 0 && (!m->overwrite || !S_ISREG(st.st_mode))) {
         if (m->overwrite)
             lodge_fail(error, LODGE_ERROR_CONFIG,

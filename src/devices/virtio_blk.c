@@ -45,6 +45,7 @@ enum {
     HDR_LEN = sizeof(struct virtio_blk_outhdr),
     RANGE_LEN = sizeof(struct virtio_blk_discard_write_zeroes),
     KICK_BATCH = VIRTIO_QUEUE_SIZE, /* requests a kick starts before others get a turn */
+    LOOK_BATCH = 16, /* likewise of a ring that is polled: the guest adds more while these are done */
     CONFIG_LEN = offsetof(struct virtio_blk_config, max_secure_erase_sectors),
     CLASS_SCSI_STORAGE = 0x010000,
 };
@@ -370,14 +371,15 @@ static bool take_one(VirtioBlk *b, unsigned qi)
 static void blk_kick(VirtioDev *vd, unsigned qi)
 {
     VirtioBlk *b = (VirtioBlk *)vd;
-    unsigned n = 0;
+    bool polled = virtio_lane(vd, qi)->poll;
+    unsigned n = 0, most = polled ? LOOK_BATCH : KICK_BATCH;
 
     do {
         virtio_notify_off(vd, qi);
-        while (n < KICK_BATCH && take_one(b, qi))
+        while (n < most && take_one(b, qi))
             n++;
-    } while (n < KICK_BATCH && !vd->broken && virtio_notify_on(vd, qi));
-    if (n == KICK_BATCH && !virtio_lane(vd, qi)->poll)
+    } while (n < most && !vd->broken && virtio_notify_on(vd, qi));
+    if (n == most && !polled)
         virtio_kick_again(vd, qi);
     flush_used(&b->queue[qi]);
 }

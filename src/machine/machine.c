@@ -103,7 +103,7 @@ void machine_on_cpu_stopped(void *opaque, unsigned cpu, const VcpuStopInfo *info
     machine_request(m, REQUEST_CPU_STOPPED);
 }
 
-/* Where several vCPUs stop at once the first is told; the others come to their breakpoints again. */
+/* If several vCPUs stop at once, the first is told; the others come to their breakpoints again. */
 void machine_on_debug(void *opaque, const VcpuDebugStop *stop)
 {
     Machine *m = opaque;
