@@ -7,8 +7,8 @@
  *       check without an error, and be what it was before or what it is to become, nothing between.
  *       Where the base was being written its identity may not fit any more, which rebase --unsafe
  *       mends, as the message says.
- * fail: the n-th operation on the files fails, for each n: the work says so, the image is as after a
- *       cut, and when the work is done again it ends well.
+ * fail: the n-th operation on the files fails, or all from it on, for each n: the work says why in
+ *       one line, and the image is as after a cut.
  *
  * FAULT_SEED sets the seed, which is printed; FAULT_DRAWS how many files are put together at each
  * point (LODGE_TEST_LONG: 20; else some points are looked at); FAULT_SHAPE, FAULT_FORMAT and
