@@ -548,8 +548,8 @@ static void look(void *opaque)
     h->bytes = c->bytes;
 }
 
-/* One that asks @asked times and does not read is not read from any more, once @tasks or @full bytes
- * are under way; others do not notice. */
+/* One that asks @asked times and does not read is not read from any more, once @tasks or @full
+ * bytes are under way; others do not notice. */
 static void slow(unsigned asked, uint32_t bytes, unsigned tasks, uint64_t full)
 {
     g_autoptr(Wire) w = wire_new(true, "");
