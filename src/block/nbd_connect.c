@@ -28,6 +28,7 @@
 #include "lodge/error.h"
 #include "lodge/num.h"
 
+#define POLLS_FAILED 16u
 #define OFFERS_MAX 8u /* names in a message */
 
 struct NbdTry {
@@ -159,9 +160,10 @@ static bool handshake(const NbdTry *t, NbdHandle *h, bool negotiating, const boo
 {
     const NbdLib *lib = t->lib;
 
-    while (done ? !*done : busy(lib, h)) {
+    for (unsigned failed = 0; done ? !*done : busy(lib, h);) {
         int ms = left_ms(t);
-        if (ms == 0 || lib->poll(h, ms) < 0 || lib->aio_is_dead(h) > 0 ||
+        failed += ms && lib->poll(h, ms) < 0; /* by a signal perhaps */
+        if (ms == 0 || failed > POLLS_FAILED || lib->aio_is_dead(h) > 0 ||
             lib->aio_is_closed(h) > 0)
             return false;
         if (done && !busy(lib, h) && !(lib->aio_is_negotiating(h) > 0))

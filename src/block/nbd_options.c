@@ -7,7 +7,8 @@
  * before it is used. STARTTLS and whatever else is not known is answered with ERR_UNSUP. The empty
  * name stands for the one export that there is.
  *
- * Spec: NBD project, doc/proto.md, "Fixed newstyle negotiation", "Option types", "Metadata querying".
+ * Spec: NBD project, doc/proto.md, "Fixed newstyle negotiation", "Option types", "Metadata
+ * querying".
  */
 #include <string.h>
 

@@ -11,7 +11,7 @@
 
 #define NBD_IN_MAX ((size_t)64 << 10)   /* bytes of one option, and read ahead */
 #define NBD_OPTION_MAX (NBD_IN_MAX - NBD_OPTION_HEADER)
-#define NBD_TASKS_MAX 64u               /* requests of a client under way, until they are answered */
+#define NBD_TASKS_MAX 64u               /* requests of a client, until they are answered */
 #define NBD_BYTES_MAX NBD_PAYLOAD_MAX   /* of their data; one request alone may pass it */
 #define NBD_HANDSHAKE_S 20              /* until a client uses the export */
 

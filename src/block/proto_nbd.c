@@ -191,7 +191,7 @@ static int send_piece(BlkNbd *n, NbdOp *op, NbdPiece *p)
     NbdLibDone done = {piece_done, p, NULL};
     uint64_t at = op->next, len = piece_len(n, op);
     uint32_t flags = req->fua && n->fua ? NBD_LIB_FUA : 0;
-    uint8_t *data = op->data + (at - req->offset);
+    uint8_t *data = op->data ? op->data + (at - req->offset) : NULL;
     int64_t r = -1;
 
     if (op->syncing || req->op == BLK_FLUSH) {

@@ -227,25 +227,25 @@ static int run(BlkNode *n, BlkReq *req, BlkOp op, uint64_t offset, uint64_t len)
 
 static void test_requests(void)
 {
-    g_autoptr(Far) r = far_new(80 * MIB); /* more than goes into one command */
+    g_autoptr(Far) r = far_new(40 * MIB); /* more than goes into one command */
     g_autofree uint8_t *a = NULL, *b = NULL;
     BlkLimits l;
 
     if (!r)
         return;
-    a = g_malloc(80 * MIB);
-    b = g_malloc(80 * MIB);
+    a = g_malloc(40 * MIB);
+    b = g_malloc(40 * MIB);
     g_autoptr(BlkNode) n = open_far(r, "raw");
     blk_limits(n, &l);
-    g_assert_cmpuint(l.size, ==, 80 * MIB);
+    g_assert_cmpuint(l.size, ==, 40 * MIB);
     g_assert_cmpuint(l.align, ==, 512);
     g_assert_false(l.read_only);
     g_assert_cmpstr(blk_engine(n), ==, "nbd");
-    for (uint64_t i = 0; i < 80 * MIB; i++)
+    for (uint64_t i = 0; i < 40 * MIB; i++)
         a[i] = (uint8_t)(i * 7 + i / 4096);
-    g_assert_cmpint(blk_pwrite(n, a, 0, 80 * MIB), ==, 0);
-    g_assert_cmpint(blk_pread(n, b, 0, 80 * MIB), ==, 0);
-    g_assert_true(memcmp(a, b, 80 * MIB) == 0);
+    g_assert_cmpint(blk_pwrite(n, a, 0, 40 * MIB), ==, 0);
+    g_assert_cmpint(blk_pread(n, b, 0, 40 * MIB), ==, 0);
+    g_assert_true(memcmp(a, b, 40 * MIB) == 0);
     /* In pieces of memory, with FUA. */
     struct iovec iov[3] = {{a + 1, 700}, {a + 5000, 300}, {a + 9, 24}};
     BlkReq req = {.iov = iov, .niov = 3, .fua = true};
@@ -258,20 +258,20 @@ static void test_requests(void)
     g_assert_cmpmem(b + 799, 300, a + 5000, 300);
     g_assert_cmpmem(b + 1099, 24, a + 9, 24);
     req = (BlkReq){.fua = true};
-    g_assert_cmpint(run(n, &req, BLK_ZERO, MIB, 40 * MIB), ==, 0);
+    g_assert_cmpint(run(n, &req, BLK_ZERO, MIB, 16 * MIB), ==, 0);
     req = (BlkReq){0};
-    g_assert_cmpint(run(n, &req, BLK_DISCARD, 60 * MIB, 20 * MIB), ==, 0);
+    g_assert_cmpint(run(n, &req, BLK_DISCARD, 30 * MIB, 10 * MIB), ==, 0);
     g_assert_cmpint(blk_flush(n), ==, 0);
-    g_assert_cmpint(blk_pread(r->n, b, 0, 80 * MIB), ==, 0);
-    g_assert_true(buffer_is_zero(b + MIB, 40 * MIB));
-    g_assert_true(buffer_is_zero(b + 60 * MIB, 20 * MIB));
-    g_assert_true(memcmp(a + 41 * MIB, b + 41 * MIB, 19 * MIB) == 0);
+    g_assert_cmpint(blk_pread(r->n, b, 0, 40 * MIB), ==, 0);
+    g_assert_true(buffer_is_zero(b + MIB, 16 * MIB));
+    g_assert_true(buffer_is_zero(b + 30 * MIB, 10 * MIB));
+    g_assert_true(memcmp(a + 17 * MIB, b + 17 * MIB, 13 * MIB) == 0);
     req = (BlkReq){0};
-    g_assert_cmpint(run(n, &req, BLK_STATUS, 41 * MIB, 39 * MIB), ==, 0);
+    g_assert_cmpint(run(n, &req, BLK_STATUS, 17 * MIB, 23 * MIB), ==, 0);
     g_assert_cmpint(req.status, ==, BLK_ST_DATA);
-    g_assert_cmpuint(req.status_len, ==, 19 * MIB);
+    g_assert_cmpuint(req.status_len, ==, 13 * MIB);
     req = (BlkReq){0};
-    g_assert_cmpint(run(n, &req, BLK_STATUS, 60 * MIB + 512, 4096), ==, 0);
+    g_assert_cmpint(run(n, &req, BLK_STATUS, 30 * MIB + 512, 4096), ==, 0);
     g_assert_cmpint(req.status, ==, BLK_ST_BELOW);
     g_assert_cmpuint(req.status_len, ==, 4096);
 }

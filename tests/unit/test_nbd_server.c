@@ -76,12 +76,20 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Wire, wire_free)
 
 static void put(int fd, const void *buf, size_t len)
 {
-    g_assert_cmpint(send(fd, buf, len, MSG_NOSIGNAL), ==, (ssize_t)len);
+    for (size_t at = 0; at < len;) {
+        ssize_t r = send(fd, (const uint8_t *)buf + at, len - at, MSG_NOSIGNAL);
+        g_assert_true(r > 0 || errno == EINTR);
+        at += MAX(r, 0);
+    }
 }
 
 static void get(int fd, void *buf, size_t len)
 {
-    g_assert_cmpint(recv(fd, buf, len, MSG_WAITALL), ==, (ssize_t)len);
+    for (size_t at = 0; at < len;) {
+        ssize_t r = recv(fd, (uint8_t *)buf + at, len - at, 0);
+        g_assert_true(r > 0 || (r < 0 && errno == EINTR)); /* io_uring interrupts who made it */
+        at += MAX(r, 0);
+    }
 }
 
 /* The server hung up; with its unread input lost that shows as a reset. */
@@ -90,7 +98,7 @@ static void want_end(int fd)
     uint8_t b[256];
     ssize_t r;
 
-    while ((r = recv(fd, b, sizeof b, 0)) > 0)
+    while ((r = recv(fd, b, sizeof b, 0)) > 0 || (r < 0 && errno == EINTR))
         ;
     g_assert_true(r == 0 || errno == ECONNRESET);
 }
@@ -540,8 +548,8 @@ static void look(void *opaque)
     h->bytes = c->bytes;
 }
 
-/* One that asks @asked times and does not read is not read from any more, once @tasks or @full bytes
- * are under way; others do not notice. */
+/* One that asks @asked times and does not read is not read from any more, once @tasks or @full
+ * bytes are under way; others do not notice. */
 static void slow(unsigned asked, uint32_t bytes, unsigned tasks, uint64_t full)
 {
     g_autoptr(Wire) w = wire_new(true, "");
@@ -639,7 +647,7 @@ static void test_listen(void)
     g_autofree char *path = block_fix_image(f, "disk.img", SIZE, 3);
     g_autofree char *at = block_fix_path(f, "s");
     g_autofree char *uri = g_strdup_printf("nbd+unix:///a%%20b?socket=%s", at);
-    g_auto(NbdListen) l = {.fd = -1}, again = {.fd = -1};
+    g_auto(NbdListen) l = {.fd = -1}, again = {.fd = -1}, tcp = {.fd = -1};
     g_autoptr(BlkNode) n = block_fix_open(f, &(BlkOptions){.file = path});
     g_autoptr(GError) error = NULL;
     struct stat st;
@@ -665,15 +673,15 @@ static void test_listen(void)
     close(second);
     /* Nobody is there any more: the path may be taken again. */
     g_assert_true(nbd_listen_unix(at, "", &again, &error));
-    g_assert_false(nbd_listen_tcp("localhost:1", "", &l, &error));
+    g_assert_false(nbd_listen_tcp("localhost:1", "", &tcp, &error));
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
     g_clear_error(&error);
-    g_assert_false(nbd_listen_tcp("127.0.0.1:65536", "", &l, &error));
+    g_assert_false(nbd_listen_tcp("127.0.0.1:65536", "", &tcp, &error));
     g_clear_error(&error);
-    g_assert_false(nbd_listen_tcp("[::1", "", &l, &error));
+    g_assert_false(nbd_listen_tcp("[::1", "", &tcp, &error));
     g_clear_error(&error);
-    g_assert_true(nbd_listen_tcp("127.0.0.1:0", "", &l, &error));
-    g_assert_true(g_str_has_prefix(l.uri, "nbd://127.0.0.1:"));
+    g_assert_true(nbd_listen_tcp("127.0.0.1:0", "", &tcp, &error));
+    g_assert_true(g_str_has_prefix(tcp.uri, "nbd://127.0.0.1:"));
 }
 
 /* Who does not get on with the handshake is dropped. */
