@@ -10,7 +10,7 @@
 #include "cli.h"
 #include "client.h"
 
-#define GDB_SECONDS 10
+#define GDB_SECONDS 60
 
 const OptSpec gdb_options_table[] = {
     {"print", 0, NULL, "Print the line that GDB needs (target remote ...), start nothing."},
@@ -39,6 +39,8 @@ static bool become_gdb(const char *target, const Options *o, GError **error)
 
     g_ptr_array_add(argv, (gpointer)"gdb");
     g_ptr_array_add(argv, (gpointer)"-q");
+    g_ptr_array_add(argv, (gpointer)"-ex");
+    g_ptr_array_add(argv, (gpointer)"set remotetimeout 60"); /* a host may be busy */
     g_ptr_array_add(argv, (gpointer)"-ex");
     g_ptr_array_add(argv, (gpointer)target);
     for (int i = 0; i < o->command_len; i++)

@@ -89,6 +89,16 @@ static const VerbExample view_examples[] = {
     {NULL},
 };
 
+static const VerbExample disk_examples[] = {
+    {"lodge disk web", "The disks of machine web, each with its chain of images."},
+    {"lodge disk web overlay disk0 /vm/web-today.qcow2",
+     "From now on the guest writes there; what was is kept as it is in the images below, which may "
+     "be copied."},
+    {"lodge disk web commit disk0", "And back again, with what the guest wrote meanwhile."},
+    {"lodge disk web resize disk0 20G", "A virtio disk: the guest sees it at once."},
+    {NULL},
+};
+
 static const VerbExample gdb_examples[] = {
     {"lodge gdb web -- vmlinux", "GDB on machine web, with the kernel's symbols."},
     {"lodge gdb --print web", "Only the line for a GDB that is started otherwise."},
@@ -97,6 +107,7 @@ static const VerbExample gdb_examples[] = {
 };
 
 static const VerbExample net_examples[] = {
+    {"lodge net", "What --net can name."},
     {"lodge net web", "The networks of machine web."},
     {"lodge net web --publish 8443:443", "Lead port 8443 of the host to the guest's web server."},
     {NULL},
@@ -282,15 +293,32 @@ const Verb verb_table[] = {
      "a terminal, a bar shows how far it is.\n\n"
      "Sizes take K, M, G and T, powers of 1024.",
      .opts = no_options_table, .verbs = image_verbs},
+    {"disk", "[OPTION]... NAME [list|overlay DISK FILE|commit DISK|resize DISK SIZE]",
+     "see and change the disks of a running machine",
+     "Without an action, or with list: the disks of machine NAME, each with the image that it writes "
+     "to and those below it. DISK is the name of a device or disk as that shows it.\n\n"
+     "overlay puts a new image FILE on top of a disk while the guest runs; the image that was there "
+     "becomes its base and is written no more. If anything fails, all is as before. At the next "
+     "start, name FILE as the disk; a machine that has a definition (lodge define) gets it changed.\n\n"
+     "commit merges the image on top into the one below it while the guest runs, then the disk goes "
+     "on with that, and the merged image is empty. A bar shows how far it is; Ctrl-C gives up and "
+     "leaves all as it was. A base that other machines use is not written. Should the host or the "
+     "machine die in between, the overlay is still the disk, with all that the guest had flushed. "
+     "A UML COW file is put right as to its base's time: User-Mode Linux takes it again, but after a "
+     "crash in the middle only when Lodge has opened it once.\n\n"
+     "resize gives a disk another size; a guest on a virtio disk is told, others see it at their next "
+     "start.",
+     disk_options_table, disk_examples, NULL, verb_disk},
     {"devices", "[--json] [CLASS|NAME]", "list device classes, or the devices of a machine",
      "Those on bus pci or isa can be added by lodge run --device; the others stand on the board. "
      "With CLASS, only that one. With the NAME of a running machine, its devices: class, bus, "
      "address, and the values of the properties.",
      json_options_table, NULL, NULL, verb_devices},
-    {"net", "[OPTION]... NAME", "show the networks of a running machine",
-     "Prints for each network of machine NAME its card, what it is joined to, whether the link is "
-     "up, what passed and what was dropped and why, and the addresses that the guest was seen to "
-     "use (by ARP, DHCP and neighbour discovery).\n\n"
+    {"net", "[OPTION]... [NAME]", "list what --net can name, or the networks of a machine",
+     "Without NAME: the back ends of lodge run --net, each with its options.\n\n"
+     "With the NAME of a running machine: for each of its networks the card, what it is joined to, whether the link is "
+     "up, what passed, what was dropped and why, and the addresses that the guest was seen to use "
+     "(by ARP, DHCP and neighbour discovery).\n\n"
      "With --publish and --unpublish, ports of the host that lead to the guest through its first "
      "user network come and go while it runs; see --publish of lodge run.",
      net_options_table, net_examples, NULL, verb_net},

@@ -10,8 +10,8 @@
  *   notice:  magic, version, kind, length, data
  *
  * What differs, since the console is the host's and not a part of the guest: "version" tells what
- * the kernel's file says; "log" writes to the console's log; "proc" and "stack" need somebody in the
- * guest, whom this version does not have, and answer as a kernel without them does; "sysrq" is a
+ * the kernel's file says; "log" writes to the console's log; "proc" and "stack" need somebody in
+ * the guest, whom this version does not have, and answer as a kernel without them does; "sysrq" is a
  * break on the first serial port and what the console says in the next moments; "cad" presses keys
  * where there is a keyboard, else the power button. After a wrong version nothing is carried out.
  *
@@ -230,8 +230,7 @@ static void do_version(Mconsole *m, const char *args, MconsoleReply *r)
     g_autofree char *text = NULL;
 
     if (banner)
-        text = g_strdup_printf("Linux (none) %.*s %s x86_64",
-                               (int)(builder ? builder - banner : (ptrdiff_t)strlen(banner)), banner,
+        text = g_strdup_printf("Linux (none) %.*s %s x86_64", (int)strcspn(banner, " "), banner,
                                build ? build + 2 : "unknown");
     else
         text = g_strdup_printf("Lodge %s " LODGE_VERSION " %s x86_64",
@@ -512,7 +511,8 @@ static bool bind_socket(Mconsole *m, const char *path, GError **error)
         err = unlink(path) < 0 || bind(m->fd, (struct sockaddr *)&at, sizeof at) < 0 ? errno : 0;
     if (err == EADDRINUSE)
         return lodge_fail(error, LODGE_ERROR_EXISTS,
-                          "mconsole '%s': is there already; remove it or choose another path", path);
+                          "mconsole '%s': is there already; remove it or choose another path",
+                          path);
     if (err)
         return lodge_fail_errno(error, err, "mconsole '%s': cannot make the socket", path);
     m->path = g_strdup(path);

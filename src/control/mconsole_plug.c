@@ -199,13 +199,52 @@ static void query_ubd(Machine *machine, const char *text, MconsoleReply *r)
 
 /* ---- network cards ---- */
 
-/* UML's transports by the back ends of lodge run --net. */
-static const struct {
+/* UML's transports by the back ends of lodge run --net; fields are counted from 1, 0: none. */
+static const struct Transport {
     const char *transport, *driver;
-    unsigned mac; /* the field that it stands in, counted from 1 */
+    unsigned mac;
+    struct {
+        const char *option;
+        unsigned field;
+    } options[2];
 } transports[] = {
-    {"slirp", "user", 1},
+    {"tuntap", "tap", 2, {{"ifname", 1}}},
+    {"daemon", "daemon", 1, {{"path", 3}}},
+    {"vde", "vde", 2, {{"dir", 1}, {"port", 3}}},
+    {"slirp", "user", 1, {{NULL, 0}}},
+    {"mcast", "mcast", 1, {{"ttl", 4}}},
+    {"ucast", "dgram", 1, {{NULL, 0}}},
 };
+
+#define UML_PORT "1102"
+#define UML_GROUP "239.192.168.1"
+#define UML_SWITCH "/var/run/uml-utilities/uml_switch.ctl" /* as Debian's kernel has it */
+
+static const char *field(char **part, unsigned n, const char *otherwise)
+{
+    return n < g_strv_length(part) && part[n][0] ? part[n] : otherwise;
+}
+
+static bool put_transport(Tree *t, const char *back, const struct Transport *x, char **part)
+{
+    bool ok = put(t, back, "driver", x->driver);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(x->options) && x->options[i].option; i++)
+        ok = ok && put(t, back, x->options[i].option, field(part, x->options[i].field, NULL));
+    if (!strcmp(x->transport, "daemon") && !field(part, 3, NULL)) {
+        ok = ok && put(t, back, "path", UML_SWITCH);
+    } else if (!strcmp(x->transport, "mcast")) {
+        g_autofree char *group = g_strdup_printf("%s:%s", field(part, 2, UML_GROUP),
+                                                 field(part, 3, UML_PORT));
+        ok = ok && put(t, back, "group", group);
+    } else if (!strcmp(x->transport, "ucast")) {
+        g_autofree char *local = g_strdup_printf("udp::%s", field(part, 3, UML_PORT));
+        g_autofree char *remote = g_strdup_printf("udp:%s:%s", field(part, 2, ""),
+                                                  field(part, 4, UML_PORT));
+        ok = ok && put(t, back, "local", local) && put(t, back, "remote", remote);
+    }
+    return ok;
+}
 
 /* A usable address of UML's form, "" for none given; UML draws one where it is wrong. */
 static char *mac_of(const char *text, unsigned n)
@@ -245,12 +284,14 @@ static void config_eth(Machine *machine, const char *text, MconsoleReply *r)
         g_autoptr(Tree) t = tree_new();
         g_autofree char *back = g_strdup_printf("/backends/net/%s", id);
         g_autofree char *device = g_strdup_printf("/devices/%s", id);
-        g_autofree char *mac =
-            mac_of(transports[i].mac < fields ? part[transports[i].mac] : "", n);
+        g_autofree char *mac = mac_of(field(part, transports[i].mac, ""), n);
 
-        (void)(put(t, back, "driver", transports[i].driver) &&
-               put(t, device, "compatible", "virtio-net-pci") && put(t, device, "netdev", id) &&
-               put(t, device, "mac", mac));
+        if (!put_transport(t, back, &transports[i], part) ||
+            !put(t, device, "compatible", "virtio-net-pci") || !put(t, device, "netdev", id) ||
+            !put(t, device, "mac", mac)) {
+            mconsole_answer(r, -EINVAL, "not text that a name can have");
+            return;
+        }
         plug(machine, t, KIND_ETH, id, r);
         return;
     }

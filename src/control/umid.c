@@ -87,7 +87,8 @@ static bool reclaim(const char *dir, const char *umid, GError **error)
         return errno == ENOENT;
     if (!S_ISDIR(st.st_mode) || st.st_uid != geteuid())
         return lodge_fail(error, LODGE_ERROR_HOST,
-                          "%s: is not a folder of this user; remove it or choose another umid", dir);
+                          "%s: is not a folder of this user; remove it or choose another umid",
+                          dir);
     pid = owner_of(pid_path);
     if (pid)
         return lodge_fail(error, LODGE_ERROR_EXISTS,

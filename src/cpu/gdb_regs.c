@@ -20,8 +20,8 @@
 #define X87_REGS 8u
 
 typedef enum RegKind {
-    GDB_REG_GPR, GDB_REG_RIP, GDB_REG_FLAGS, GDB_REG_SEG, GDB_REG_ST, GDB_REG_X87, GDB_REG_XMM, GDB_REG_MXCSR, GDB_REG_BASE, GDB_REG_CR,
-    GDB_REG_EFER,
+    K_GPR, K_RIP, K_FLAGS, K_SEG, K_ST, K_X87, K_XMM, K_MXCSR, K_BASE, K_CR,
+    K_EFER,
 } RegKind;
 
 typedef struct Reg {
@@ -42,51 +42,51 @@ typedef struct Reg {
 #define R(name) (uint8_t)offsetof(struct kvm_regs, name)
 
 #define X87_ROWS                                                                                   \
-    {"st0", 80, GDB_REG_ST, 0, "i387_ext", NULL}, {"st1", 80, GDB_REG_ST, 1, "i387_ext", NULL},            \
-    {"st2", 80, GDB_REG_ST, 2, "i387_ext", NULL}, {"st3", 80, GDB_REG_ST, 3, "i387_ext", NULL},            \
-    {"st4", 80, GDB_REG_ST, 4, "i387_ext", NULL}, {"st5", 80, GDB_REG_ST, 5, "i387_ext", NULL},            \
-    {"st6", 80, GDB_REG_ST, 6, "i387_ext", NULL}, {"st7", 80, GDB_REG_ST, 7, "i387_ext", NULL},            \
-    {"fctrl", 32, GDB_REG_X87, 0, "int", NULL}, {"fstat", 32, GDB_REG_X87, 1, "int", NULL},                \
-    {"ftag", 32, GDB_REG_X87, 2, "int", NULL}, {"fiseg", 32, GDB_REG_X87, 3, "int", NULL},                 \
-    {"fioff", 32, GDB_REG_X87, 4, "int", NULL}, {"foseg", 32, GDB_REG_X87, 5, "int", NULL},                \
-    {"fooff", 32, GDB_REG_X87, 6, "int", NULL}, {"fop", 32, GDB_REG_X87, 7, "int", NULL}
+    {"st0", 80, K_ST, 0, "i387_ext", NULL}, {"st1", 80, K_ST, 1, "i387_ext", NULL},                \
+    {"st2", 80, K_ST, 2, "i387_ext", NULL}, {"st3", 80, K_ST, 3, "i387_ext", NULL},                \
+    {"st4", 80, K_ST, 4, "i387_ext", NULL}, {"st5", 80, K_ST, 5, "i387_ext", NULL},                \
+    {"st6", 80, K_ST, 6, "i387_ext", NULL}, {"st7", 80, K_ST, 7, "i387_ext", NULL},                \
+    {"fctrl", 32, K_X87, 0, "int", NULL}, {"fstat", 32, K_X87, 1, "int", NULL},                    \
+    {"ftag", 32, K_X87, 2, "int", NULL}, {"fiseg", 32, K_X87, 3, "int", NULL},                     \
+    {"fioff", 32, K_X87, 4, "int", NULL}, {"foseg", 32, K_X87, 5, "int", NULL},                    \
+    {"fooff", 32, K_X87, 6, "int", NULL}, {"fop", 32, K_X87, 7, "int", NULL}
 #define SEG_ROWS                                                                                   \
-    {"cs", 32, GDB_REG_SEG, 0, "int32", NULL}, {"ss", 32, GDB_REG_SEG, 1, "int32", NULL},                  \
-    {"ds", 32, GDB_REG_SEG, 2, "int32", NULL}, {"es", 32, GDB_REG_SEG, 3, "int32", NULL},                  \
-    {"fs", 32, GDB_REG_SEG, 4, "int32", NULL}, {"gs", 32, GDB_REG_SEG, 5, "int32", NULL}
-#define XMM(n) {"xmm" #n, 128, GDB_REG_XMM, n, "vec128", NULL}
+    {"cs", 32, K_SEG, 0, "int32", NULL}, {"ss", 32, K_SEG, 1, "int32", NULL},                      \
+    {"ds", 32, K_SEG, 2, "int32", NULL}, {"es", 32, K_SEG, 3, "int32", NULL},                      \
+    {"fs", 32, K_SEG, 4, "int32", NULL}, {"gs", 32, K_SEG, 5, "int32", NULL}
+#define XMM(n) {"xmm" #n, 128, K_XMM, n, "vec128", NULL}
 #define SYSTEM_ROWS(bits)                                                                          \
-    {"cr0", bits, GDB_REG_CR, 0, "int" #bits, SYSTEM}, {"cr2", bits, GDB_REG_CR, 2, "int" #bits, NULL},    \
-    {"cr3", bits, GDB_REG_CR, 3, "int" #bits, NULL}, {"cr4", bits, GDB_REG_CR, 4, "int" #bits, NULL},      \
-    {"cr8", bits, GDB_REG_CR, 8, "int" #bits, NULL}, {"efer", bits, GDB_REG_EFER, 0, "int" #bits, NULL}
+    {"cr0", bits, K_CR, 0, "int" #bits, SYSTEM}, {"cr2", bits, K_CR, 2, "int" #bits, NULL},        \
+    {"cr3", bits, K_CR, 3, "int" #bits, NULL}, {"cr4", bits, K_CR, 4, "int" #bits, NULL},          \
+    {"cr8", bits, K_CR, 8, "int" #bits, NULL}, {"efer", bits, K_EFER, 0, "int" #bits, NULL}
 
 static const Reg regs64[] = {
-    {"rax", 64, GDB_REG_GPR, R(rax), "int64", CORE}, {"rbx", 64, GDB_REG_GPR, R(rbx), "int64", NULL},
-    {"rcx", 64, GDB_REG_GPR, R(rcx), "int64", NULL}, {"rdx", 64, GDB_REG_GPR, R(rdx), "int64", NULL},
-    {"rsi", 64, GDB_REG_GPR, R(rsi), "int64", NULL}, {"rdi", 64, GDB_REG_GPR, R(rdi), "int64", NULL},
-    {"rbp", 64, GDB_REG_GPR, R(rbp), "data_ptr", NULL}, {"rsp", 64, GDB_REG_GPR, R(rsp), "data_ptr", NULL},
-    {"r8", 64, GDB_REG_GPR, R(r8), "int64", NULL}, {"r9", 64, GDB_REG_GPR, R(r9), "int64", NULL},
-    {"r10", 64, GDB_REG_GPR, R(r10), "int64", NULL}, {"r11", 64, GDB_REG_GPR, R(r11), "int64", NULL},
-    {"r12", 64, GDB_REG_GPR, R(r12), "int64", NULL}, {"r13", 64, GDB_REG_GPR, R(r13), "int64", NULL},
-    {"r14", 64, GDB_REG_GPR, R(r14), "int64", NULL}, {"r15", 64, GDB_REG_GPR, R(r15), "int64", NULL},
-    {"rip", 64, GDB_REG_RIP, 0, "code_ptr", NULL}, {"eflags", 32, GDB_REG_FLAGS, 0, "i386_eflags", NULL},
+    {"rax", 64, K_GPR, R(rax), "int64", CORE}, {"rbx", 64, K_GPR, R(rbx), "int64", NULL},
+    {"rcx", 64, K_GPR, R(rcx), "int64", NULL}, {"rdx", 64, K_GPR, R(rdx), "int64", NULL},
+    {"rsi", 64, K_GPR, R(rsi), "int64", NULL}, {"rdi", 64, K_GPR, R(rdi), "int64", NULL},
+    {"rbp", 64, K_GPR, R(rbp), "data_ptr", NULL}, {"rsp", 64, K_GPR, R(rsp), "data_ptr", NULL},
+    {"r8", 64, K_GPR, R(r8), "int64", NULL}, {"r9", 64, K_GPR, R(r9), "int64", NULL},
+    {"r10", 64, K_GPR, R(r10), "int64", NULL}, {"r11", 64, K_GPR, R(r11), "int64", NULL},
+    {"r12", 64, K_GPR, R(r12), "int64", NULL}, {"r13", 64, K_GPR, R(r13), "int64", NULL},
+    {"r14", 64, K_GPR, R(r14), "int64", NULL}, {"r15", 64, K_GPR, R(r15), "int64", NULL},
+    {"rip", 64, K_RIP, 0, "code_ptr", NULL}, {"eflags", 32, K_FLAGS, 0, "i386_eflags", NULL},
     SEG_ROWS, X87_ROWS,
-    {"xmm0", 128, GDB_REG_XMM, 0, "vec128", SSE}, XMM(1), XMM(2), XMM(3), XMM(4), XMM(5), XMM(6), XMM(7),
+    {"xmm0", 128, K_XMM, 0, "vec128", SSE}, XMM(1), XMM(2), XMM(3), XMM(4), XMM(5), XMM(6), XMM(7),
     XMM(8), XMM(9), XMM(10), XMM(11), XMM(12), XMM(13), XMM(14), XMM(15),
-    {"mxcsr", 32, GDB_REG_MXCSR, 0, "int", NULL},
-    {"fs_base", 64, GDB_REG_BASE, 4, "int64", SEGMENTS}, {"gs_base", 64, GDB_REG_BASE, 5, "int64", NULL},
+    {"mxcsr", 32, K_MXCSR, 0, "int", NULL},
+    {"fs_base", 64, K_BASE, 4, "int64", SEGMENTS}, {"gs_base", 64, K_BASE, 5, "int64", NULL},
     SYSTEM_ROWS(64),
 };
 
 static const Reg regs32[] = {
-    {"eax", 32, GDB_REG_GPR, R(rax), "int32", CORE}, {"ecx", 32, GDB_REG_GPR, R(rcx), "int32", NULL},
-    {"edx", 32, GDB_REG_GPR, R(rdx), "int32", NULL}, {"ebx", 32, GDB_REG_GPR, R(rbx), "int32", NULL},
-    {"esp", 32, GDB_REG_GPR, R(rsp), "data_ptr", NULL}, {"ebp", 32, GDB_REG_GPR, R(rbp), "data_ptr", NULL},
-    {"esi", 32, GDB_REG_GPR, R(rsi), "int32", NULL}, {"edi", 32, GDB_REG_GPR, R(rdi), "int32", NULL},
-    {"eip", 32, GDB_REG_RIP, 0, "code_ptr", NULL}, {"eflags", 32, GDB_REG_FLAGS, 0, "i386_eflags", NULL},
+    {"eax", 32, K_GPR, R(rax), "int32", CORE}, {"ecx", 32, K_GPR, R(rcx), "int32", NULL},
+    {"edx", 32, K_GPR, R(rdx), "int32", NULL}, {"ebx", 32, K_GPR, R(rbx), "int32", NULL},
+    {"esp", 32, K_GPR, R(rsp), "data_ptr", NULL}, {"ebp", 32, K_GPR, R(rbp), "data_ptr", NULL},
+    {"esi", 32, K_GPR, R(rsi), "int32", NULL}, {"edi", 32, K_GPR, R(rdi), "int32", NULL},
+    {"eip", 32, K_RIP, 0, "code_ptr", NULL}, {"eflags", 32, K_FLAGS, 0, "i386_eflags", NULL},
     SEG_ROWS, X87_ROWS,
-    {"xmm0", 128, GDB_REG_XMM, 0, "vec128", SSE}, XMM(1), XMM(2), XMM(3), XMM(4), XMM(5), XMM(6), XMM(7),
-    {"mxcsr", 32, GDB_REG_MXCSR, 0, "int", NULL},
+    {"xmm0", 128, K_XMM, 0, "vec128", SSE}, XMM(1), XMM(2), XMM(3), XMM(4), XMM(5), XMM(6), XMM(7),
+    {"mxcsr", 32, K_MXCSR, 0, "int", NULL},
     SYSTEM_ROWS(32),
 };
 
@@ -137,7 +137,8 @@ static uint16_t full_tags(const struct kvm_fpu *f)
         if (f->ftwx >> at & 1) {
             uint64_t mantissa = load_le64(f->fpr[i]);
             unsigned exponent = load_le16(f->fpr[i] + 8) & 0x7fff;
-            tag = !exponent && !mantissa ? 1 : exponent && exponent != 0x7fff && mantissa >> 63 ? 0 : 2;
+            bool normal = exponent && exponent != 0x7fff && mantissa >> 63;
+            tag = !exponent && !mantissa ? 1 : normal ? 0 : 2;
         }
         tags |= (uint16_t)(tag << 2 * at);
     }
@@ -200,37 +201,37 @@ void gdb_reg_get(const VcpuRegs *r, bool long_mode, unsigned n, uint8_t *to)
     if (!g)
         return;
     switch (g->kind) {
-    case GDB_REG_GPR:
+    case K_GPR:
         memcpy(wide, (const uint8_t *)&r->regs + g->index, 8);
         break;
-    case GDB_REG_RIP:
+    case K_RIP:
         store_le64(wide, r->regs.rip);
         break;
-    case GDB_REG_FLAGS:
+    case K_FLAGS:
         store_le64(wide, r->regs.rflags);
         break;
-    case GDB_REG_SEG:
+    case K_SEG:
         store_le16(wide, segment(all, g->index)->selector);
         break;
-    case GDB_REG_ST:
+    case K_ST:
         memcpy(wide, r->fpu.fpr[g->index], 10);
         break;
-    case GDB_REG_X87:
+    case K_X87:
         store_le32(wide, x87_get(&r->fpu, g->index));
         break;
-    case GDB_REG_XMM:
+    case K_XMM:
         memcpy(wide, r->fpu.xmm[g->index], 16);
         break;
-    case GDB_REG_MXCSR:
+    case K_MXCSR:
         store_le32(wide, r->fpu.mxcsr);
         break;
-    case GDB_REG_BASE:
+    case K_BASE:
         store_le64(wide, segment(all, g->index)->base);
         break;
-    case GDB_REG_CR:
+    case K_CR:
         store_le64(wide, *control(all, g->index));
         break;
-    case GDB_REG_EFER:
+    case K_EFER:
         store_le64(wide, r->sregs.efer);
         break;
     }
@@ -245,36 +246,36 @@ void gdb_reg_set(VcpuRegs *r, bool long_mode, unsigned n, const uint8_t *from)
         return;
     memcpy(wide, from, g->bits / 8u);
     switch (g->kind) {
-    case GDB_REG_GPR:
+    case K_GPR:
         memcpy((uint8_t *)&r->regs + g->index, wide, 8);
         break;
-    case GDB_REG_RIP:
+    case K_RIP:
         r->regs.rip = load_le64(wide);
         break;
-    case GDB_REG_FLAGS:
+    case K_FLAGS:
         r->regs.rflags = load_le64(wide);
         break;
-    case GDB_REG_SEG:
+    case K_SEG:
         break;
-    case GDB_REG_ST:
+    case K_ST:
         memcpy(r->fpu.fpr[g->index], wide, 10);
         break;
-    case GDB_REG_X87:
+    case K_X87:
         x87_set(&r->fpu, g->index, load_le32(wide));
         break;
-    case GDB_REG_XMM:
+    case K_XMM:
         memcpy(r->fpu.xmm[g->index], wide, 16);
         break;
-    case GDB_REG_MXCSR:
+    case K_MXCSR:
         r->fpu.mxcsr = load_le32(wide);
         break;
-    case GDB_REG_BASE:
+    case K_BASE:
         segment(r, g->index)->base = load_le64(wide);
         break;
-    case GDB_REG_CR:
+    case K_CR:
         *control(r, g->index) = load_le64(wide);
         break;
-    case GDB_REG_EFER:
+    case K_EFER:
         r->sregs.efer = load_le64(wide);
         break;
     }
@@ -325,7 +326,7 @@ char *gdb_regs_xml(bool long_mode)
             begin_feature(x, g->feature);
         g_string_append_printf(x, "<reg name=\"%s\" bitsize=\"%u\" type=\"%s\"", g->name, g->bits,
                                g->type);
-        if (g->kind == GDB_REG_X87)
+        if (g->kind == K_X87)
             g_string_append(x, " group=\"float\"");
         g_string_append(x, "/>");
     }

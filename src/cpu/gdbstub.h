@@ -2,8 +2,8 @@
 #ifndef LODGE_GDBSTUB_H
 #define LODGE_GDBSTUB_H
 
-/* GDB's remote protocol for one debugger: bytes in, bytes out. Who owns the socket and the machine is
- * elsewhere. One thread. */
+/* GDB's remote protocol for one debugger: bytes in, bytes out. Who owns the socket and the machine
+ * is elsewhere. One thread. */
 
 #include "vcpu.h"
 

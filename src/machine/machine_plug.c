@@ -94,7 +94,8 @@ static bool open_each(Machine *m, const Tree *t, const char *path, GHashTable *t
     for (unsigned i = 0; i < ids->len; i++) {
         const char *id = g_ptr_array_index(ids, i);
         if (g_hash_table_contains(there, id))
-            return lodge_fail(error, LODGE_ERROR_EXISTS, "%s: a back end of that name is there", id);
+            return lodge_fail(error, LODGE_ERROR_EXISTS, "%s: a back end of that name is there",
+                              id);
         if (!open(m, t, id, error))
             return false;
         g_ptr_array_add(made, g_strdup(id));
@@ -162,6 +163,7 @@ bool machine_disk_files(Machine *m, const char *id, const char **ret_file, const
     BlkNode *n = g_hash_table_lookup(m->blks, id);
     if (!n)
         return false;
+    n = blk_top(n);
     *ret_file = blk_file_under(n)->path;
     *ret_base = n->base ? blk_file_under(n->base)->path : NULL;
     return true;

@@ -149,6 +149,32 @@ def test_networks_come_and_go(box):
     box.end()
 
 
+def test_a_hub(box, tmp_path):
+    """config eth4=daemon against the switch of UML's own tools: the card is on it, and off it again."""
+    hub = subprocess.Popen(["stdbuf", "-oL", "uml_switch", "-hub", "-unix", str(tmp_path / "hub")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def hears(text):
+        out, deadline = b"", time.monotonic() + SECONDS
+        while text not in out:
+            assert select.select([hub.stdout], [], [], max(0, deadline - time.monotonic()))[0], out
+            out += os.read(hub.stdout.fileno(), 4096)
+
+    try:
+        hears(b"attached to unix socket")
+        assert box.uml("config", f"eth4=daemon,02:00:00:00:00:04,unix,{tmp_path}/hub") == ("", 0)
+        hears(b"New connection")
+        assert box.uml("remove", "eth4") == ("", 0)
+        hears(b"Disconnect")
+        assert box.uml("config", f"eth4=daemon,,,{tmp_path}/hub") == ("", 0)  # as Netkit writes it
+        hears(b"New connection")
+    finally:
+        hub.kill()
+        hub.communicate()
+    assert box.uml("config", "eth5=tuntap,a/b") != ("", 0)
+    assert box.uml("halt")[1] == 0
+    box.end()
+
+
 def ask(path, data, name=b""):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
         s.settimeout(SECONDS)

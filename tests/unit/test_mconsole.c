@@ -54,16 +54,22 @@ static int client(const char *name)
     return fd;
 }
 
-static bool say(int fd, const char *path, const char *text)
+/* @said: the length that it tells. */
+static bool say_as(int fd, const char *path, const char *text, uint32_t said)
 {
     uint8_t buf[12 + 512];
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     g_strlcpy(a.sun_path, path, sizeof a.sun_path);
     store_le32(buf, MAGIC);
     store_le32(buf + 4, 2);
-    store_le32(buf + 8, (uint32_t)strlen(text));
+    store_le32(buf + 8, said);
     memcpy(buf + 12, text, strlen(text));
     return sendto(fd, buf, 12 + strlen(text), 0, (struct sockaddr *)&a, sizeof a) > 0;
+}
+
+static bool say(int fd, const char *path, const char *text)
+{
+    return say_as(fd, path, text, (uint32_t)strlen(text));
 }
 
 /* One datagram's text, with its error and whether more follows. */
@@ -88,7 +94,8 @@ static char *hear(int fd, uint32_t *ret_err, uint32_t *ret_more)
 static void test_umid(Fixture *f, gconstpointer unused)
 {
     g_autoptr(GError) error = NULL;
-    g_autofree char *root = in_dir(f, "uml"), *dir = in_dir(f, "uml/a"), *pid = in_dir(f, "uml/a/pid");
+    g_autofree char *root = in_dir(f, "uml"), *dir = in_dir(f, "uml/a");
+    g_autofree char *pid = in_dir(f, "uml/a/pid");
     g_autofree char *other = in_dir(f, "uml/a/other"), *me = g_strdup_printf("%d\n", (int)getpid());
     g_autofree char *text = NULL;
     Umid *u = umid_claim(root, "a", &error);
@@ -172,6 +179,12 @@ static void test_answers(Fixture *f, gconstpointer unused)
         g_assert_cmpuint(err, ==, cases[i].err);
         g_assert_cmpuint(more, ==, 0);
     }
+    const uint32_t lengths[] = {511, 512, UINT32_MAX};
+    for (unsigned i = 0; i < G_N_ELEMENTS(lengths); i++) {
+        say_as(fd, path, "proc", lengths[i]);
+        g_autofree char *answer = hear(fd, &err, &more);
+        g_assert_cmpstr(answer, ==, i ? "Request too large" : "Proc not available");
+    }
     g_autofree char *tail = console_log_since(f->log, 0);
     g_assert_cmpstr(tail, ==, "abc");
     close(fd);
@@ -210,7 +223,8 @@ static void test_slow_client(Fixture *f, gconstpointer unused)
 static void test_socket(Fixture *f, gconstpointer unused)
 {
     g_autoptr(GError) error = NULL;
-    g_autofree char *path = in_dir(f, "m"), *note = in_dir(f, "n"), *long_path = g_strnfill(200, 'x');
+    g_autofree char *path = in_dir(f, "m"), *note = in_dir(f, "n");
+    g_autofree char *long_path = g_strnfill(200, 'x');
     MconsoleConfig config = {.path = path, .notify = note}, far = {.path = long_path};
     struct sockaddr_un a = {.sun_family = AF_UNIX};
     uint8_t buf[1024];
@@ -225,7 +239,8 @@ static void test_socket(Fixture *f, gconstpointer unused)
     close(left);
     Mconsole *m = mconsole_open(f->control, &config, &error);
     g_assert_no_error(error);
-    g_assert_cmpint(recv(notices, buf, sizeof buf, MSG_DONTWAIT), ==, (ssize_t)(16 + strlen(path) + 1));
+    g_assert_cmpint(recv(notices, buf, sizeof buf, MSG_DONTWAIT), ==,
+                    (ssize_t)(16 + strlen(path) + 1));
     g_assert_true(load_le32(buf) == MAGIC && load_le32(buf + 4) == 2 && load_le32(buf + 8) == 0);
     g_assert_cmpstr((char *)buf + 16, ==, path);
     console_log_append(f->log, (const uint8_t *)"Kernel panic - not syncing: why\nx", 33);
