@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <glib-unix.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define RETRY_MS 200u
@@ -57,4 +59,18 @@ void listener_free(Listener *l)
     g_source_remove(l->source);
     close(l->fd);
     g_free(l);
+}
+
+bool listener_is_stale(const struct sockaddr_un *un)
+{
+    struct stat st;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0)
+        return false;
+    bool stale = lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+                 st.st_uid == geteuid() &&
+                 connect(fd, (const struct sockaddr *)un, sizeof *un) < 0 && errno == ECONNREFUSED;
+    close(fd);
+    return stale;
 }

@@ -2,6 +2,8 @@
 #ifndef LODGE_LISTENER_H
 #define LODGE_LISTENER_H
 
+#include <stdbool.h>
+
 #include <glib.h>
 
 typedef struct Listener Listener;
@@ -18,5 +20,9 @@ typedef void (*ListenerFn)(int fd, void *opaque);
 Listener *listener_new(int fd, ListenerFn fn, void *opaque);
 /* Close the socket. NULL is fine; not from inside @fn. Main thread. */
 void listener_free(Listener *l);
+
+struct sockaddr_un;
+/* Whether the socket at @un is this user's and has nobody at its other end, so that it may go. */
+bool listener_is_stale(const struct sockaddr_un *un);
 
 #endif

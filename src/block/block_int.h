@@ -189,8 +189,8 @@ typedef struct BlkDriver {
     bool (*make_empty)(BlkNode *n, GError **error);
     /* Facts for info, by blk_fact_text() and blk_fact_number(). At rest. */
     void (*describe)(BlkNode *n, GPtrArray *facts);
-    /* Write back all that close() would, so that the file is whole and close() writes nothing. NULL:
-     * a flush does that. 0 or errno. At rest. */
+    /* Write back all that close() would, so that the file is whole and close() writes nothing.
+     * NULL: a flush does that. 0 or errno. At rest. */
     int (*settle)(BlkNode *n);
     /* From now on up to @until_s (since 1970) the base will be written, only where this image hides
      * it: a base that has changed by then is the right one all the same. Called again to have more

@@ -16,9 +16,9 @@
  * Safety: a write completes after its bits have reached the page cache, so that a killed VM loses
  * nothing that it was told is done, as with UML; data comes first, so that no bit speaks of data
  * that was not written. When the host loses power, what was written since the last flush may be
- * lost, and such a sector may read as the old data, the new, or zeros; a rebase, which writes what no
- * guest wrote, asks for data on the disk before its bits (BlkReq.ordered). A bitmap write that fails is
- * an error of the request, and is tried again at each flush, which fails until it is mended.
+ * lost, and such a sector may read as the old data, the new, or zeros; a rebase, which writes what
+ * no guest wrote, asks for data on the disk before its bits (BlkReq.ordered). A bitmap write that
+ * fails is an error of the request, and is tried again at each flush, which fails until then.
  *
  * Spec: Linux 6.1 arch/um/drivers/ubd_kern.c, cowify_bitmap(); bit i is byte i/8, mask 1 << i%8.
  *

@@ -3,8 +3,8 @@
 #define LODGE_LIVE_H
 
 /*
- * Disks of machines that run: images put on top of them and merged away, another size. @disk is what
- * blk_open() gave. Main thread; the guest's requests wait meanwhile, and are lost in no case.
+ * Disks of machines that run: images put on top of them and merged away, another size. @disk is
+ * what blk_open() gave. Main thread; the guest's requests wait meanwhile, and are lost in no case.
  */
 
 #include "block_int.h"
@@ -42,8 +42,8 @@ typedef struct BlkOverlayArgs {
 
 /**
  * blk_overlay() - Put a new image on top of @disk, whose present one becomes its base
- * Return: false with all as before: LODGE_ERROR_CONFIG, LODGE_ERROR_EXISTS, LODGE_ERROR_BUSY (a job is
- *         under way), LODGE_ERROR_UNSUPPORTED, LODGE_ERROR_HOST.
+ * Return: false with all as before: LODGE_ERROR_CONFIG, LODGE_ERROR_EXISTS, LODGE_ERROR_BUSY (a job
+ *         is under way), LODGE_ERROR_UNSUPPORTED, LODGE_ERROR_HOST.
  */
 bool blk_overlay(BlkNode *disk, const BlkOverlayArgs *a, GError **error);
 

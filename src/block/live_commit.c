@@ -434,8 +434,8 @@ static void base_takes_over(BlkJob *j)
                "name '%s' at the next start%s",
                j->f->node.name, blk_file_under(j->base)->path, old, blk_file_under(j->base)->path,
                j->top->drv->flags & BLK_DRV_CHECKS_BASE
-                   ? " (its record of the base's time was mended, and is wrong from the guest's next "
-                     "write on)" : "");
+                   ? " (its record of the base's time was mended, and is wrong from the guest's "
+                     "next write on)" : "");
     blk_node_free(j->top);
     j->top = NULL;
 }

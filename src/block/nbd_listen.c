@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "lodge/error.h"
+#include "lodge/listener.h"
 
 #include "nbd_uri.h"
 
@@ -91,21 +92,6 @@ bool nbd_listen_tcp(const char *address, const char *export, NbdListen *ret, GEr
     return true;
 }
 
-/* Whether the socket of ours at @un has nobody at its other end. */
-static bool is_stale(const struct sockaddr_un *un)
-{
-    struct stat st;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-    if (fd < 0)
-        return false;
-    bool stale = lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-                 st.st_uid == geteuid() &&
-                 connect(fd, (const struct sockaddr *)un, sizeof *un) < 0 && errno == ECONNREFUSED;
-    close(fd);
-    return stale;
-}
-
 bool nbd_listen_unix(const char *path, const char *export, NbdListen *ret, GError **error)
 {
     struct sockaddr_un un = {.sun_family = AF_UNIX};
@@ -122,7 +108,7 @@ bool nbd_listen_unix(const char *path, const char *export, NbdListen *ret, GErro
         return lodge_fail_errno(error, err, "--socket: \"%s\"", path);
     }
     g_strlcpy(un.sun_path, path, sizeof un.sun_path);
-    if (is_stale(&un))
+    if (listener_is_stale(&un))
         (void)unlink(path); /* bind() says what is wrong */
     if (bind(fd, (struct sockaddr *)&un, sizeof un) < 0 || listen(fd, BACKLOG) < 0) {
         int err = errno;

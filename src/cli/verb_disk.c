@@ -23,9 +23,10 @@
 
 const OptSpec disk_options_table[] = {
     {"format", 0, "FORMAT",
-     "overlay: its format, qcow2 unless said; umlcow, vhd, vdi and vmdk cannot all be merged while "
-     "the machine runs."},
-    {"existing", 0, NULL, "overlay: FILE is there already, and names the disk's image as its base."},
+     "overlay: its format, qcow2 unless said. One of vhd, vdi or vmdk can only be merged with the "
+     "machine stopped."},
+    {"existing", 0, NULL,
+     "overlay: FILE is there already, and names the disk's image as its base."},
     {"shrink", 0, NULL, "resize: allow a smaller size: what lies behind it is lost."},
     {"speed", 0, "BYTES", "commit: copy no more than this in a second."},
     OPT_JSON,
@@ -418,8 +419,8 @@ static bool disk_commit(DiskVerb *v, GError **error)
         return false;
     if (!strcmp(now, top))
         return lodge_fail(error, LODGE_ERROR_HOST,
-                          "%s: '%s' was not merged and stays in use, nothing is lost; the machine's "
-                          "messages say why", disk, top);
+                          "%s: '%s' was not merged and stays in use, nothing is lost; the "
+                          "machine's messages say why", disk, top);
     return tell_change(v, top, true, error);
 }
 

@@ -5,9 +5,9 @@
  *
  * Names, fields, errors and the order of events are QEMU 7.2's (qapi/block-core.json, job.json). A
  * disk goes by the name of its device or by its own. Its images below the top are named by it and
- * their depth ("disk0.1"). A merge of a running disk becomes ready and follows the guest until it is
- * told to complete, as QEMU's of an active layer; one command merges one image, so base= may be left
- * out only where there is one image below the top.
+ * their depth ("disk0.1"). A merge of a running disk becomes ready and follows the guest until it
+ * is told to complete, as QEMU's of an active layer; one command merges one image, so base= may be
+ * left out only where there is one image below the top.
  */
 #include <errno.h>
 #include <string.h>
@@ -282,8 +282,8 @@ static bool check_pair(BlkNode *disk, const char *top, const char *base, GError 
                           "merged while the machine runs", top);
     if (base && image->base && !same_file(base, image->base))
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                          "Base '%s' is not the image below the top, '%s'; merge one after the other",
-                          base, path_of(image->base));
+                          "Base '%s' is not the image below the top, '%s'; merge one after the "
+                          "other", base, path_of(image->base));
     if (!base && image->base && image->base->base)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "the disk has more than one image below the top; say base='%s', and "

@@ -254,3 +254,15 @@ void control_close(Control *c)
     json_unload(c->json);
     g_free(c);
 }
+
+bool control_flush(int fd, GString *unsent)
+{
+    while (unsent->len) {
+        ssize_t n = send(fd, unsent->str, unsent->len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (n > 0)
+            g_string_erase(unsent, 0, n);
+        else if (n == 0 || errno != EINTR)
+            return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+    }
+    return true;
+}

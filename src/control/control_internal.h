@@ -32,6 +32,9 @@ Machine *control_machine(Control *c, GError **error);
 /* The library, loaded now if need be; NULL with the error. */
 const Json *control_json(Control *c, GError **error);
 
+/* Send what the client at @fd takes at this moment, and forget that. False: it is gone. */
+bool control_flush(int fd, GString *unsent);
+
 /* ---- commands_fd.c ---- */
 
 /* A client's descriptors: those that it passed to us and not yet on to a command. */

@@ -166,17 +166,8 @@ static bool host_emulates(void)
 
 static void client_flush(GdbClient *cl)
 {
-    while (cl->unsent->len && !cl->dropped) {
-        ssize_t n = send(cl->fd, cl->unsent->str, cl->unsent->len, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n > 0)
-            g_string_erase(cl->unsent, 0, n);
-        else if (n < 0 && errno == EINTR)
-            continue;
-        else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-            return;
-        else
-            cl->dropped = true;
-    }
+    if (!cl->dropped && !control_flush(cl->fd, cl->unsent))
+        cl->dropped = true;
 }
 
 static void client_free(GdbClient *cl)

@@ -80,17 +80,8 @@ void qmp_print_version(JsonOut *out, const char *key)
 
 static void client_flush(QmpClient *cl)
 {
-    while (cl->unsent->len && !cl->dropped) {
-        ssize_t n = send(cl->fd, cl->unsent->str, cl->unsent->len, MSG_NOSIGNAL | MSG_DONTWAIT);
-        if (n > 0)
-            g_string_erase(cl->unsent, 0, n);
-        else if (n < 0 && errno == EINTR)
-            continue;
-        else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
-            return;
-        else
-            cl->dropped = true;
-    }
+    if (!cl->dropped && !control_flush(cl->fd, cl->unsent))
+        cl->dropped = true;
 }
 
 static void client_say(QmpClient *cl, const char *line)

@@ -93,7 +93,6 @@ static bool queue_may_run(VirtioDev *vd, unsigned q)
 bool virtio_here(VirtioDev *vd, unsigned q)
 {
     IoThread *io = virtio_lane(vd, q)->io;
-
     return !io || io_thread_is_current(io);
 }
 
@@ -272,31 +271,24 @@ static void start_lane(void *opaque)
     kick_all(l);
 }
 
-/* Call @fn(lane) where each lane's queues are served, and wait. */
-static void run_on_lanes(VirtioDev *vd, IoCallFn fn)
+/* Call @fn(lane) on each lane's loop; a board without threads has no other place than this. */
+static void on_lanes(VirtioDev *vd, IoCallFn fn, bool wait)
 {
     for (unsigned i = 0; i < vd->lanes; i++) {
-        if (vd->io)
-            io_thread_call(vd->lane[i].io, fn, &vd->lane[i]);
-        else
-            fn(&vd->lane[i]);
-    }
-}
+        VirtioLane *l = &vd->lane[i];
 
-/* The same without waiting; a board without threads has no other place. */
-static void post_to_lanes(VirtioDev *vd, IoCallFn fn)
-{
-    for (unsigned i = 0; i < vd->lanes; i++) {
-        if (vd->io)
-            io_thread_post(vd->lane[i].io, fn, &vd->lane[i]);
+        if (!l->io)
+            fn(l);
+        else if (wait)
+            io_thread_call(l->io, fn, l);
         else
-            fn(&vd->lane[i]);
+            io_thread_post(l->io, fn, l);
     }
 }
 
 void virtio_sync_rings(VirtioDev *vd)
 {
-    run_on_lanes(vd, start_lane);
+    on_lanes(vd, start_lane, true);
     lodge_lock(&vd->pci.dev.lock);
     virtio_pci_eventfds_locked(vd, vd->live && !vd->regs.resetting);
     lodge_unlock(&vd->pci.dev.lock);
@@ -390,7 +382,7 @@ static void driver_reset(VirtioDev *vd)
     }
     lodge_unlock(&vd->pci.dev.lock);
     if (first)
-        run_on_lanes(vd, stop_on_lane);
+        on_lanes(vd, stop_on_lane, true);
 }
 
 static bool all_quiet(const VirtioDev *vd)
@@ -416,7 +408,7 @@ void virtio_reset(Device *d, ResetKind kind)
         /* The loops may be in a handler now: they stop the rings themselves. */
         begin_reset_locked(vd);
         virtio_pci_msix_sync_locked(vd);
-        post_to_lanes(vd, stop_on_lane);
+        on_lanes(vd, stop_on_lane, false);
         return;
     }
     vd->unsettled = 0;
@@ -575,7 +567,7 @@ void virtio_quiesce(Device *d)
     VirtioDev *vd = (VirtioDev *)d;
 
     __atomic_store_n(&vd->unquiet, vd->lanes, __ATOMIC_RELEASE);
-    post_to_lanes(vd, quiet_on_lane);
+    on_lanes(vd, quiet_on_lane, false);
 }
 
 static void resume_on_lane(void *opaque)
@@ -592,7 +584,7 @@ static void resume_on_lane(void *opaque)
 
 void virtio_resume(Device *d)
 {
-    post_to_lanes((VirtioDev *)d, resume_on_lane);
+    on_lanes((VirtioDev *)d, resume_on_lane, false);
 }
 
 /* ---- realize ---- */

@@ -263,7 +263,7 @@ static bool stream_connect(HostEnd *h, bool first, GError **error)
     return true;
 }
 
-/* Edges only: a process without descriptors left does not spin on a client it cannot have. */
+/* A process without descriptors left stops listening, and does not spin on what it cannot have. */
 static void on_client(void *opaque, uint32_t events)
 {
     Stream *s = opaque;
@@ -271,8 +271,14 @@ static void on_client(void *opaque, uint32_t events)
     for (unsigned i = 0; i < BACKLOG; i++) {
         g_autoptr(GError) error = NULL;
         int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd < 0)
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
+                lodge_warn("%s: %s: no longer listening: %s", s->h.id, s->h.detail,
+                           g_strerror(errno));
+                io_watch_set(s->listen_watch, 0);
+            }
             break;
+        }
         if (s->h.fd >= 0) {
             close(fd);
             continue;
@@ -325,7 +331,7 @@ static bool stream_listen(Stream *s, GError **error)
         s->path = g_strdup(path);
     if (listen(s->listen_fd, BACKLOG) < 0)
         return lodge_fail_errno(error, errno, "stream: %s: cannot listen", s->h.detail);
-    s->listen_watch = io_watch_new(s->h.io, s->listen_fd, EPOLLIN | EPOLLET, on_client, s, error);
+    s->listen_watch = io_watch_new(s->h.io, s->listen_fd, EPOLLIN, on_client, s, error);
     return s->listen_watch != NULL;
 }
 

@@ -25,13 +25,13 @@
 
 #include <linux/if_tun.h>
 #include <linux/sockios.h>
-#include <linux/virtio_net.h>
 
 #include "lodge/diag.h"
 #include "lodge/error.h"
 #include "host_end.h"
 #include "opts.h"
 #include "pkt.h"
+#include "vnet_hdr.h"
 
 #define TUN_PATH "/dev/net/tun"
 
@@ -52,48 +52,6 @@ typedef struct Tap {
 } Tap;
 
 /* ---- frames ---- */
-
-static void header_of(const NetFrame *f, struct virtio_net_hdr *h)
-{
-    *h = (struct virtio_net_hdr){0};
-    if (f->flags & NET_FRAME_NEEDS_CSUM) {
-        h->flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
-        h->csum_start = f->csum_start;
-        h->csum_offset = f->csum_off;
-    } else if (f->flags & NET_FRAME_CSUM_VALID) {
-        h->flags = VIRTIO_NET_HDR_F_DATA_VALID;
-    }
-    if (f->gso != NET_GSO_NONE) {
-        h->gso_type = f->gso;
-        h->gso_size = (uint16_t)f->gso_size;
-        h->hdr_len = f->hdr_len;
-    }
-}
-
-/* What the kernel says of a frame; false: what it cannot mean, since nobody asked for it. */
-static bool frame_of(const struct virtio_net_hdr *h, NetFrame *f)
-{
-    uint8_t gso = h->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
-
-    if (h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) {
-        if ((uint32_t)h->csum_start + h->csum_offset + sizeof(uint16_t) > f->len)
-            return false;
-        f->flags = NET_FRAME_NEEDS_CSUM;
-        f->csum_start = h->csum_start;
-        f->csum_off = h->csum_offset;
-    } else if (h->flags & VIRTIO_NET_HDR_F_DATA_VALID) {
-        f->flags = NET_FRAME_CSUM_VALID;
-    }
-    if (gso == VIRTIO_NET_HDR_GSO_NONE)
-        return true;
-    if ((gso != VIRTIO_NET_HDR_GSO_TCPV4 && gso != VIRTIO_NET_HDR_GSO_TCPV6) || !h->gso_size ||
-        !(f->flags & NET_FRAME_NEEDS_CSUM))
-        return false;
-    f->gso = gso;
-    f->gso_size = h->gso_size;
-    f->hdr_len = h->hdr_len;
-    return true;
-}
 
 /* Have the kernel give no more than the card takes at this moment. */
 static void match_offloads(Tap *t)
@@ -137,7 +95,7 @@ static int tap_fill(HostEnd *h)
         struct virtio_net_hdr hdr;
         if (f && t->vnet) {
             memcpy(&hdr, slot, HDR_LEN);
-            if (!frame_of(&hdr, f)) {
+            if (!vnet_hdr_read(&hdr, f)) {
                 h->rx_count--;
                 host_end_drop(h, HOST_DROP_MALFORMED, 1);
             }
@@ -156,7 +114,7 @@ static bool send_one(Tap *t, const NetFrame *f)
     unsigned n = 0;
     ssize_t done;
 
-    header_of(f, &hdr);
+    vnet_hdr_of(f, &hdr);
     if (t->vnet)
         iov[n++] = (struct iovec){&hdr, HDR_LEN};
     if (f->niov <= IOV_MAX_FRAME - 1) {

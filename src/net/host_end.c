@@ -103,9 +103,24 @@ static bool rx_flush(HostEnd *h)
     return true;
 }
 
+static void receive(HostEnd *h);
+
+static void receive_more(void *opaque)
+{
+    HostEnd *h = opaque;
+
+    h->more_posted = false;
+    if (h->fd >= 0)
+        receive(h);
+}
+
+/* Until nothing is left, the card is full, or it is the turn of others. Then we come again by
+ * ourselves: what a driver has read and not yet looked at no descriptor tells of. */
 static void receive(HostEnd *h)
 {
-    for (unsigned round = 0; round < ROUNDS && rx_flush(h); round++) {
+    unsigned round = 0;
+
+    for (; rx_flush(h) && round < ROUNDS; round++) {
         int n = h->ops->fill(h);
         if (n == HOST_FILL_DRY)
             break;
@@ -115,6 +130,10 @@ static void receive(HostEnd *h)
             return;
         }
     }
+    if (round == ROUNDS && !rx_held(h) && !h->more_posted) {
+        h->more_posted = true;
+        io_thread_post(h->io, receive_more, h);
+    }
     set_events(h);
 }
 
@@ -122,8 +141,8 @@ static void end_writable(NetPort *port)
 {
     HostEnd *h = port->opaque;
 
-    if (rx_flush(h))
-        set_events(h);
+    if (h->fd >= 0)
+        receive(h);
 }
 
 /* ---- sending ---- */

@@ -68,6 +68,7 @@ struct HostEnd {
     int64_t backoff_ns;
     unsigned full_ticks; /* of the room timer, since something was taken */
     bool tx_full;        /* frames were refused and wait */
+    bool more_posted;    /* receiving goes on in a while */
     bool want_out;       /* ready() is to be called when there is room */
     uint8_t *rx;         /* owned; HOST_RX_BYTES */
     unsigned rx_first, rx_count; /* frames [first, count) wait for the card */

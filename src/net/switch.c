@@ -498,8 +498,8 @@ static void loop_noticed(SwPort *a, SwPort *b, uint64_t key, int64_t now_ms)
     key_text(key, mac);
     g_autofree char *text = g_strdup_printf(
         "%s comes from ports %u (%s) and %u (%s) in turn: a loop, or two machines with one "
-        "address; their broadcasts are held to %d a second", mac, a->number, a->name, b->number, b->name,
-        SW_GUARD_RATE);
+        "address; their broadcasts are held to %d a second", mac, a->number, a->name, b->number,
+        b->name, SW_GUARD_RATE);
     if (sw->config.event)
         sw->config.event(sw->config.opaque, text);
 }

@@ -172,6 +172,30 @@ void sw_host_release_held(SwHost *host)
     timer_cancel(host->hold_timer);
 }
 
+SwOut sw_host_full(SwHostPort *h, bool may_hold)
+{
+    int64_t now = sw_host_now_ms(h->host);
+
+    if (!h->full) {
+        h->full = true;
+        h->hold_end_ms = now >= h->hold_ok_ms ? now + SW_HOLD_MS : 0;
+    }
+    if (h->hold_end_ms && now >= h->hold_end_ms) {
+        h->hold_end_ms = 0;
+        h->hold_ok_ms = now + SW_HOLD_GAP_MS;
+    }
+    return may_hold && h->hold_end_ms ? SW_HOLD : SW_FULL;
+}
+
+void sw_host_room(SwHostPort *h)
+{
+    if (!h->full)
+        return;
+    h->full = false;
+    h->hold_end_ms = 0;
+    sw_host_release_held(h->host);
+}
+
 static void on_hold_end(void *opaque)
 {
     sw_host_release_held(opaque);

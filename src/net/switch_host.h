@@ -37,6 +37,9 @@ struct SwHostPort {
     IoWatch *ctl_watch;           /* the connection that lives as long as the port; owned */
     int ctl_fd;                   /* owned; -1: none */
     bool dirty, held, doomed;
+    bool full;            /* its reader has no room, and it will be told when there is */
+    int64_t hold_end_ms;  /* senders wait for this reader until then; 0: they do not */
+    int64_t hold_ok_ms;   /* not before then again */
 };
 
 struct SwHost {
@@ -83,6 +86,10 @@ void sw_host_dirty(SwHostPort *h);
 /* Have resume called when a reader has room, or after SW_HOLD_MS. */
 void sw_host_hold(SwHostPort *h);
 void sw_host_release_held(SwHost *host);
+/* @h's reader has no room: the answer of output, which is to be told by sw_host_room() when there
+ * is again. */
+SwOut sw_host_full(SwHostPort *h, bool may_hold);
+void sw_host_room(SwHostPort *h);
 
 /* Text of "ports", "macs", "stats"; transfer full. */
 char *sw_host_report(SwHost *host, SwOp op, bool json);

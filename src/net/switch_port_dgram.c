@@ -29,33 +29,38 @@ typedef struct DgramPort {
     int fd;     /* owned */
     char *path; /* owned; where fd is bound, NULL: nowhere that has to be removed */
     uint8_t *slot; /* owned: SLOTS of SLOT_BYTES; pages are touched at first use */
-    unsigned first, last;    /* slots that wait */
+    unsigned first, last;    /* frames that wait; number n is in slot n % SLOTS */
     uint16_t len[SLOTS];
+    GByteArray *kept; /* owned: frames that were received and are held, each behind its length */
+    guint kept_at;    /* the first of them */
     bool blocked; /* the client's queue is full */
     bool shares;  /* its frames come by a socket that others use too */
     struct sockaddr_un from; /* and are known by this */
 } DgramPort;
 
+static void watch_again(DgramPort *d)
+{
+    io_watch_set(d->h.watch, (d->kept->len ? 0 : (uint32_t)EPOLLIN) |
+                                 (d->blocked ? (uint32_t)EPOLLOUT : 0));
+}
+
 static void set_blocked(DgramPort *d, bool blocked)
 {
-    if (d->blocked == blocked)
-        return;
     d->blocked = blocked;
-    io_watch_set(d->h.watch, EPOLLIN | (blocked ? (uint32_t)EPOLLOUT : 0));
+    watch_again(d);
 }
 
 /* Send what waits. Afterwards, slots are free unless the client is slow. */
-static void dgram_flush(SwHostPort *h)
+static void send_waiting(DgramPort *d)
 {
-    DgramPort *d = (DgramPort *)h;
     struct mmsghdr m[SLOTS];
     struct iovec iov[SLOTS];
 
-    while (d->first < d->last) {
+    while (d->first != d->last) {
         unsigned n = d->last - d->first;
 
         for (unsigned i = 0; i < n; i++) {
-            unsigned at = d->first + i;
+            unsigned at = (d->first + i) % SLOTS;
             iov[i] = (struct iovec){d->slot + (size_t)at * SLOT_BYTES, d->len[at]};
             m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
         }
@@ -64,33 +69,47 @@ static void dgram_flush(SwHostPort *h)
             d->first += (unsigned)sent;
         } else if (errno == EAGAIN || errno == ENOBUFS) {
             set_blocked(d, true);
-            return;
+            break;
         } else if (errno != EINTR) {
             d->h.p.drops[SW_DROP_FULL] += n; /* its socket is gone; the control one follows */
             d->first = d->last;
         }
     }
-    d->first = d->last = 0;
-    set_blocked(d, false);
+    if (d->first == d->last) {
+        d->first = d->last = 0; /* quiet ports touch the first slots only */
+        set_blocked(d, false);
+    }
+    if (d->last - d->first <= SLOTS / 2)
+        sw_host_room(&d->h);
+}
+
+static bool room_for(DgramPort *d, uint32_t frames)
+{
+    if (d->last - d->first + frames > SLOTS && !d->blocked)
+        send_waiting(d);
+    return frames <= SLOTS && d->last - d->first <= SLOTS - frames;
 }
 
 /* The next slot, NULL: none. */
 static uint8_t *take_slot(DgramPort *d, uint32_t len)
 {
-    if (d->last == SLOTS && !d->blocked)
-        dgram_flush(&d->h);
-    if (d->last == SLOTS)
+    unsigned at;
+
+    if (!room_for(d, 1))
         return NULL;
-    d->len[d->last] = (uint16_t)len;
-    return d->slot + (size_t)d->last++ * SLOT_BYTES;
+    at = d->last++ % SLOTS; /* having room may have meant to start over */
+    d->len[at] = (uint16_t)len;
+    return d->slot + (size_t)at * SLOT_BYTES;
 }
 
-static SwOut put_segments(DgramPort *d, const NetFrame *f)
+static SwOut put_segments(DgramPort *d, const NetFrame *f, bool may_hold)
 {
     PktSegmenter seg;
 
-    if (!pkt_seg_begin(&seg, f))
+    if (!pkt_seg_begin(&seg, f) || seg.count > SLOTS)
         return SW_BAD;
+    if (!room_for(d, seg.count)) /* all or none, since it may come again */
+        return sw_host_full(&d->h, may_hold);
     for (uint32_t i = 0; i < seg.count; i++) {
         if (pkt_seg_len(&seg, i) > SW_DGRAM_FRAME_MAX)
             return SW_TOO_LONG;
@@ -111,12 +130,12 @@ static SwOut dgram_output(SwPort *p, const NetFrame *f, bool may_hold)
         return SW_FULL;
     sw_host_dirty(&d->h);
     if (f->gso != NET_GSO_NONE)
-        return put_segments(d, f);
+        return put_segments(d, f, may_hold);
     if (f->len > SW_DGRAM_FRAME_MAX)
         return SW_TOO_LONG;
     to = take_slot(d, f->len);
     if (!to)
-        return SW_FULL;
+        return sw_host_full(&d->h, may_hold);
     if (!pkt_gather(f, 0, to, f->len) ||
         ((f->flags & NET_FRAME_NEEDS_CSUM) &&
          !pkt_finish_csum(to, f->len, f->csum_start, f->csum_off))) {
@@ -124,6 +143,50 @@ static SwOut dgram_output(SwPort *p, const NetFrame *f, bool may_hold)
         return SW_BAD;
     }
     return SW_SENT;
+}
+
+static void keep(DgramPort *d, const struct iovec *piece)
+{
+    uint16_t len = (uint16_t)piece->iov_len;
+
+    g_byte_array_append(d->kept, (const guint8 *)&len, sizeof len);
+    g_byte_array_append(d->kept, piece->iov_base, len);
+}
+
+/* What was held. Return: whether all of it went. */
+static bool forward_kept(DgramPort *d)
+{
+    int64_t now = sw_host_now_ms(d->h.host);
+
+    while (d->kept_at < d->kept->len) {
+        uint16_t len;
+        memcpy(&len, d->kept->data + d->kept_at, sizeof len);
+        struct iovec piece = {d->kept->data + d->kept_at + sizeof len, len};
+        NetFrame f = {.iov = &piece, .niov = 1, .len = len};
+        if (!switch_input(&d->h.p, &f, now)) {
+            sw_host_hold(&d->h);
+            return false;
+        }
+        d->kept_at += (guint)sizeof len + len;
+    }
+    g_byte_array_set_size(d->kept, 0);
+    d->kept_at = 0;
+    return true;
+}
+
+/* After a round: frames that were held, then those that wait for the client. */
+static void dgram_flush(SwHostPort *h)
+{
+    DgramPort *d = (DgramPort *)h;
+
+    if (d->kept->len && !h->held && forward_kept(d))
+        watch_again(d);
+    send_waiting(d);
+}
+
+static void dgram_resume(SwHostPort *h)
+{
+    sw_host_dirty(h); /* not now: this may be inside another port's frame */
 }
 
 static void take_frames(DgramPort *d)
@@ -142,11 +205,17 @@ static void take_frames(DgramPort *d)
         struct iovec piece = {iov[i].iov_base, m[i].msg_len};
         NetFrame f = {.iov = &piece, .niov = 1, .len = m[i].msg_len};
 
-        if (m[i].msg_hdr.msg_flags & MSG_TRUNC)
+        if (m[i].msg_hdr.msg_flags & MSG_TRUNC) {
             d->h.p.drops[SW_DROP_LONG]++;
-        else
-            (void)switch_input(&d->h.p, &f, now); /* never held: may_hold is off */
+        } else if (d->kept->len) {
+            keep(d, &piece);
+        } else if (!switch_input(&d->h.p, &f, now)) {
+            keep(d, &piece);
+            sw_host_hold(&d->h);
+        }
     }
+    if (d->kept->len)
+        watch_again(d);
 }
 
 void sw_dgram_take_shared(SwHost *host, int fd)
@@ -186,8 +255,8 @@ static void on_dgram(void *opaque, uint32_t events)
     if (d->h.doomed)
         return;
     if (events & EPOLLOUT)
-        dgram_flush(&d->h);
-    if (events & (EPOLLIN | EPOLLERR))
+        send_waiting(d);
+    if ((events & (EPOLLIN | EPOLLERR)) && !d->kept->len)
         take_frames(d);
 }
 
@@ -200,6 +269,7 @@ static void dgram_free(SwHostPort *h)
         (void)unlink(d->path); /* somebody may have tidied up */
     g_free(d->path);
     g_free(d->slot);
+    g_byte_array_unref(d->kept);
     g_free(d);
 }
 
@@ -217,7 +287,9 @@ bool sw_dgram_add(SwHost *host, const SwPortOps *ops, int ctl_fd, int fd, const 
     DgramPort *d = g_new0(DgramPort, 1);
 
     d->h.p.ops = ops;
+    d->h.p.may_hold = !shared;
     d->h.flush = dgram_flush;
+    d->h.resume = dgram_resume;
     d->h.free = dgram_free;
     d->h.ctl_fd = ctl_fd;
     d->fd = fd;
@@ -225,6 +297,7 @@ bool sw_dgram_add(SwHost *host, const SwPortOps *ops, int ctl_fd, int fd, const 
     if (shared)
         d->from = *shared;
     d->path = g_strdup(path);
+    d->kept = g_byte_array_new();
     d->slot = g_malloc((size_t)SLOTS * SLOT_BYTES);
     return sw_host_adopt(host, &d->h, fd, EPOLLIN, on_dgram, number, name, NULL, error);
 }

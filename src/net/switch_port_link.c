@@ -31,9 +31,6 @@ typedef struct LinkPort {
     LinkTx tx;
     LinkRx rx;
     int wait_fd, peer_fd; /* eventfds; owned */
-    bool want_room;       /* the ring was full and we are to be told */
-    int64_t hold_end_ms;  /* senders wait for this reader until then; 0: they do not */
-    int64_t hold_ok_ms;   /* not before then again */
 } LinkPort;
 
 static void wake_peer(LinkPort *l)
@@ -60,22 +57,6 @@ static void link_flush(SwHostPort *h)
         wake_peer(l);
 }
 
-/* The ring is full: whether senders are to wait. */
-static bool worth_waiting(LinkPort *l)
-{
-    int64_t now = sw_host_now_ms(l->h.host);
-
-    if (!l->want_room) {
-        l->want_room = true;
-        l->hold_end_ms = now >= l->hold_ok_ms ? now + SW_HOLD_MS : 0;
-    }
-    if (l->hold_end_ms && now >= l->hold_end_ms) {
-        l->hold_end_ms = 0;
-        l->hold_ok_ms = now + SW_HOLD_GAP_MS;
-    }
-    return l->hold_end_ms;
-}
-
 static SwOut link_output(SwPort *p, const NetFrame *f, bool may_hold)
 {
     LinkPort *l = (LinkPort *)p;
@@ -83,7 +64,7 @@ static SwOut link_output(SwPort *p, const NetFrame *f, bool may_hold)
     if (l->h.doomed)
         return SW_FULL;
     if (!link_tx_put(&l->tx, f)) {
-        if (!l->want_room) {
+        if (!l->h.full) {
             link_flush(&l->h);
             if (link_tx_want_room(&l->tx) && link_tx_put(&l->tx, f)) {
                 sw_host_dirty(&l->h);
@@ -92,7 +73,7 @@ static SwOut link_output(SwPort *p, const NetFrame *f, bool may_hold)
         }
         if (l->tx.broken)
             sw_host_doom(&l->h, "its ring makes no sense; unplugged");
-        return worth_waiting(l) && may_hold ? SW_HOLD : SW_FULL;
+        return sw_host_full(&l->h, may_hold);
     }
     sw_host_dirty(&l->h);
     return SW_SENT;
@@ -100,11 +81,8 @@ static SwOut link_output(SwPort *p, const NetFrame *f, bool may_hold)
 
 static void check_room(LinkPort *l)
 {
-    if (!l->want_room || !link_tx_want_room(&l->tx))
-        return;
-    l->want_room = false;
-    l->hold_end_ms = 0;
-    sw_host_release_held(l->h.host);
+    if (l->h.full && link_tx_want_room(&l->tx))
+        sw_host_room(&l->h);
 }
 
 /* Forward what came, a batch at most. Return: whether nothing is left. */

@@ -16,9 +16,10 @@
 
 #include <linux/if.h>
 #include <linux/if_tun.h>
-#include <linux/virtio_net.h>
 
 #include "lodge/error.h"
+
+#include "vnet_hdr.h"
 
 typedef struct TapPort {
     SwHostPort h;
@@ -70,49 +71,16 @@ int sw_tap_open(const char *name, GError **error)
 static SwOut tap_output(SwPort *p, const NetFrame *f, bool may_hold)
 {
     TapPort *t = (TapPort *)p;
-    struct virtio_net_hdr h = {0};
+    struct virtio_net_hdr h;
     struct iovec iov[TAP_PIECES] = {{&h, sizeof h}};
 
     if (t->h.doomed || f->niov >= TAP_PIECES)
         return SW_BAD;
-    if (f->flags & NET_FRAME_NEEDS_CSUM) {
-        h.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
-        h.csum_start = f->csum_start;
-        h.csum_offset = f->csum_off;
-    }
-    if (f->gso != NET_GSO_NONE) {
-        h.gso_type = f->gso == NET_GSO_TCPV4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
-        h.gso_size = (uint16_t)f->gso_size;
-        h.hdr_len = f->hdr_len;
-    }
+    vnet_hdr_of(f, &h);
     memcpy(iov + 1, f->iov, f->niov * sizeof *iov);
     if (writev(t->fd, iov, (int)f->niov + 1) >= 0)
         return SW_SENT;
     return errno == EAGAIN || errno == ENOBUFS || errno == EIO ? SW_FULL : SW_BAD;
-}
-
-/* Fill @f from the kernel's header; false: it makes no sense. */
-static bool frame_of(const struct virtio_net_hdr *h, NetFrame *f)
-{
-    uint8_t gso = h->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
-
-    if (h->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) {
-        if ((uint32_t)h->csum_start + h->csum_offset + sizeof(uint16_t) > f->len)
-            return false;
-        f->flags = NET_FRAME_NEEDS_CSUM;
-        f->csum_start = h->csum_start;
-        f->csum_off = h->csum_offset;
-    } else if (h->flags & VIRTIO_NET_HDR_F_DATA_VALID) {
-        f->flags = NET_FRAME_CSUM_VALID;
-    }
-    if (gso == VIRTIO_NET_HDR_GSO_NONE)
-        return true;
-    if (gso != VIRTIO_NET_HDR_GSO_TCPV4 && gso != VIRTIO_NET_HDR_GSO_TCPV6)
-        return false;
-    f->gso = gso == VIRTIO_NET_HDR_GSO_TCPV4 ? NET_GSO_TCPV4 : NET_GSO_TCPV6;
-    f->gso_size = h->gso_size;
-    f->hdr_len = h->hdr_len;
-    return h->gso_size && (f->flags & NET_FRAME_NEEDS_CSUM);
 }
 
 static void on_tap(void *opaque, uint32_t events)
@@ -133,7 +101,7 @@ static void on_tap(void *opaque, uint32_t events)
         }
         struct iovec piece = {t->buf, (size_t)n - sizeof h};
         NetFrame f = {.iov = &piece, .niov = 1, .len = (uint32_t)piece.iov_len};
-        if (frame_of(&h, &f))
+        if (vnet_hdr_read(&h, &f))
             (void)switch_input(&t->h.p, &f, now); /* never held: may_hold is off */
         else
             t->h.p.drops[SW_DROP_MALFORMED]++;

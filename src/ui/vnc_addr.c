@@ -18,6 +18,7 @@
 
 #include "lodge/device.h"
 #include "lodge/error.h"
+#include "lodge/listener.h"
 
 #define VNC_PORT 5900
 #define VNC_DISPLAY_MAX (65535 - VNC_PORT)
@@ -143,22 +144,6 @@ void vnc_addr_clear(VncAddr *addr)
     g_clear_pointer(&addr->password, g_free);
 }
 
-/* Whether the socket of ours at @un has nobody at its other end. */
-static bool is_stale(const struct sockaddr_un *un)
-{
-    struct stat st;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-    if (fd < 0)
-        return false;
-    bool stale = lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-                 st.st_uid == geteuid() &&
-                 connect(fd, (const struct sockaddr *)un, sizeof(*un)) < 0 &&
-                 errno == ECONNREFUSED;
-    close(fd);
-    return stale;
-}
-
 static int listen_unix(const char *path, GError **error)
 {
     struct sockaddr_un un = {.sun_family = AF_UNIX};
@@ -168,7 +153,7 @@ static int listen_unix(const char *path, GError **error)
     if (fd < 0 || fchmod(fd, S_IRUSR | S_IWUSR) < 0) { /* before bind(): the file gets it */
         lodge_fail_errno(error, errno, "unix:%s", path);
     } else {
-        if (is_stale(&un))
+        if (listener_is_stale(&un))
             (void)unlink(path); /* bind() says what is wrong */
         if (bind(fd, (struct sockaddr *)&un, sizeof(un)) == 0 && listen(fd, VNC_BACKLOG) == 0)
             return fd;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A host whose disk is full, for images of every shape: a file system of our own in memory, so small
- * that it is full soon, where writes end early or not at all and holes cannot be filled.
+ * A host whose disk is full, for images of every shape: a file system of our own in memory, so
+ * small that it is full soon, where writes end early or not at all and holes cannot be filled.
  *
- * write: random requests go on while there is no room, and after there is again. Each says ENOSPC or
- *        has done its work; the image is sound then and holds what was written well.
+ * write: random requests go on while there is no room, and after there is again. Each says ENOSPC
+ *        or has done its work; the image is sound then and holds what was written well.
  * stop:  the same with on-error=stop: requests wait until there is room, and none is lost.
  * make:  images are made and converted with a little more room each time, until it is enough; what
  *        does not fit says so and leaves nothing behind.

@@ -7,11 +7,11 @@
  *
  * The first byte says what is done, the rest is the file. With its highest bit set, the last byte
  * counts steps of 4 bytes before it, which are taken one after the other: requests, snapshots,
- * changes of size and base, overlays of the image. An image that was sound and whose last flush went
- * well must be sound after that.
+ * changes of size and base, overlays of the image. An image that was sound and whose last flush
+ * went well must be sound after that.
  *
- * A recorded base is not opened: it would be a file of the host. The checksums of a VHD image are made
- * right, unless the first byte says to leave them: little would be reached behind them.
+ * A recorded base is not opened: it would be a file of the host. The checksums of a VHD image are
+ * made right, unless the first byte says to leave them: little would be reached behind them.
  */
 #include <fcntl.h>
 #include <signal.h>

@@ -2,8 +2,8 @@
 /*
  * Writes sectors to the primary IDE master by programmed I/O, and reads them back. Arguments: n=
  * sectors; fails= the first sector whose write must end in an error (none). "follow" writes them
- * over and over, other bytes each time, with a flush and a look at each, until a byte comes in at the
- * serial line; then it says how often that was.
+ * over and over, other bytes each time, with a flush and a look at each, until a byte comes in at
+ * the serial line; then it says how often that was.
  * Spec: ATA/ATAPI-6, 9.5 and 9.6 (PIO data-in and data-out commands).
  */
 #include "lib.h"

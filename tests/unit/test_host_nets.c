@@ -249,6 +249,24 @@ static void test_stream_framing(void)
     card_stop(&c);
 }
 
+/* More at once than a turn of the loop takes. */
+static void test_stream_burst(void)
+{
+    Card c;
+    int peer = stream_start(&c);
+    uint8_t wire[1000 * (4 + 60)];
+
+    for (unsigned i = 0; i < 1000; i++) {
+        store_be32(wire + i * 64, 60);
+        fill(wire + i * 64 + 4, 60, i);
+    }
+    write_all(peer, wire, sizeof wire);
+    for (unsigned i = 0; i < 1000; i++)
+        card_expect(&c, wire + i * 64 + 4, 60);
+    close(peer);
+    card_stop(&c);
+}
+
 static void test_stream_longest(void)
 {
     Card c;
@@ -607,6 +625,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/host-nets/stream/framing", test_stream_framing);
+    g_test_add_func("/host-nets/stream/burst", test_stream_burst);
     g_test_add_func("/host-nets/stream/longest", test_stream_longest);
     g_test_add_func("/host-nets/stream/cut", test_stream_cut);
     g_test_add_func("/host-nets/stream/slow", test_stream_slow);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Hostile images, the same for every format: cut off at each byte of their heads, bases that are the
- * image itself, in a loop, no files, or too many; data of two places in one. What only one format
- * has is in its own tests.
+ * Hostile images, the same for every format: cut off at each byte of their heads, bases that are
+ * the image itself, in a loop, no files, or too many; data of two places in one. What only one
+ * format has is in its own tests.
  */
 #include <glib/gstdio.h>
 #include <string.h>

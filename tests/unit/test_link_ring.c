@@ -243,6 +243,16 @@ static void test_hostile_end(void)
     g_assert_false(link_rx_next(&x.rx, &f, &at));
     g_assert_true(x.rx.broken);
     fix_close(&x);
+
+    /* A pad that is longer than what was written, before a record that looks good. */
+    fix_open(&x);
+    x.rx.tail = x.rx.head = x.rx.released = LINK_RING_BYTES - 32;
+    x.rx.shared->head = LINK_RING_BYTES - 16;
+    store_le64(x.memory + LINK_HEAD_BYTES + LINK_RING_BYTES - 32, UINT32_MAX);
+    store_le64(x.memory + LINK_HEAD_BYTES, 60);
+    g_assert_false(link_rx_next(&x.rx, &f, &at));
+    g_assert_true(x.rx.broken);
+    fix_close(&x);
 }
 
 static void test_hostile_tail(void)

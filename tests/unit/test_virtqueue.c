@@ -251,6 +251,38 @@ static void test_suppression(Fixture *f, gconstpointer unused)
     g_assert_false(virtqueue_publish(&f->q));
 }
 
+/* With an event index: whether a driver that offers up to @now, after @old, kicks (2.7.10.1). */
+static bool would_kick(Fixture *f, uint16_t now, uint16_t old)
+{
+    uint16_t event;
+
+    memcpy(&event, f->ram + 0x2004 + 4 * sizeof(struct vring_used_elem), sizeof event);
+    return vring_need_event(event, now, old);
+}
+
+static void test_event_index(Fixture *f, gconstpointer unused)
+{
+    struct vring_desc d = {.addr = 0x3000, .len = 16};
+    const char *why;
+
+    memcpy(f->ram, &d, sizeof d);
+    f->s.event_idx = true;
+    f->s.last_avail = UINT16_MAX; /* the next one wraps */
+    offer(f, UINT16_MAX);
+    g_assert_true(virtqueue_start(&f->q, f->mem, &f->s, &why));
+    for (uint16_t i = UINT16_MAX; i != 3; i++) {
+        g_assert_false(virtqueue_notify_on(&f->q));
+        g_assert_true(would_kick(f, (uint16_t)(i + 1), i));
+        virtqueue_notify_off(&f->q); /* also of what was asked for a moment ago */
+        g_assert_false(would_kick(f, (uint16_t)(i + 1), i));
+        g_assert_false(would_kick(f, (uint16_t)(i + 4), i));
+        offer(f, (uint16_t)(i + 1));
+        g_assert_true(virtqueue_notify_on(&f->q));
+        g_assert_cmpint(virtqueue_pop(&f->q, &f->c), ==, VIRTQ_CHAIN);
+        virtqueue_push_chain(&f->q, &f->c, 0);
+    }
+}
+
 static void test_iov(void)
 {
     uint8_t a[4] = "abcd", b[4] = "efgh", got[9] = {0};
@@ -286,6 +318,7 @@ int main(int argc, char **argv)
     ADD("in-use", test_in_use);
     ADD("rewind", test_rewind);
     ADD("suppression", test_suppression);
+    ADD("event-index", test_event_index);
     g_test_add_func("/virtqueue/iov", test_iov);
     return g_test_run();
 }
