@@ -78,8 +78,8 @@ static void test_framing(Fixture *x, gconstpointer kind)
     feed(x, "noise$?#3f");
     g_assert_cmpstr(x->f.out->str, ==, "+$T05thread:1;#d7");
     g_string_truncate(x->f.out, 0);
-    feed(x, "$?#00"); /* a wrong sum */
-    g_assert_cmpstr(x->f.out->str, ==, "-");
+    feed(x, "$?#00$?#zz$?#3g"); /* wrong sums */
+    g_assert_cmpstr(x->f.out->str, ==, "---");
     g_string_truncate(x->f.out, 0);
     feed(x, "-"); /* it did not arrive: the same once more */
     g_assert_cmpstr(x->f.out->str, ==, "$T05thread:1;#d7");
