@@ -5,7 +5,7 @@ SETUP ?=
 override BUILD := $(abspath $(BUILD))
 export BUILD
 
-.PHONY: build demo check check-long check-sanitize bench clean install help deps-build deps-test deps-demo configure
+.PHONY: build demo check check-long check-sanitize bench clean install help deps-build deps-test deps-demo deps-bench configure
 
 build: deps-build configure  ## build lodge
 	@ninja -C $(BUILD)
@@ -23,7 +23,7 @@ check-sanitize: deps-test  ## unit tests and bare-metal guests under the address
 	@$(MAKE) --no-print-directory build BUILD=$(BUILD)-sanitize SETUP="-Db_sanitize=address,undefined -Db_lundef=false -Dwerror=true $(SETUP)"
 	@BUILD=$(BUILD)-sanitize ASAN_OPTIONS=detect_leaks=1:$$ASAN_OPTIONS UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1:$$UBSAN_OPTIONS tests/run unit native
 
-bench: deps-test  ## the benchmarks, on a release build
+bench: deps-bench  ## the benchmarks, on a release build
 	@$(MAKE) --no-print-directory build BUILD=$(BUILD)-release SETUP="--buildtype=release $(SETUP)"
 	@meson test -C $(BUILD)-release --benchmark --verbose
 
@@ -39,5 +39,5 @@ help:  ## this list
 configure:
 	@[ -f $(BUILD)/build.ninja ] || meson setup $(BUILD) . $(SETUP)
 
-deps-build deps-test deps-demo:
+deps-build deps-test deps-demo deps-bench:
 	@scripts/deps $(@:deps-%=%)

@@ -6,12 +6,14 @@
  * what is ready; run timers; run posts; run idle hooks. A watch freed during a round is only
  * marked, and reclaimed at its end, so events already fetched for it are harmless.
  *
- * Polls (IoPoll) are looked at before each sleep, for up to `window_ns`. A round that follows found
+ * Polls (IoPoll) are looked at before each sleep, for up to `window_ns` unless the kernel is at work
+ * for one of them: its threads may want this very CPU. A round that follows found
  * work does not sleep, and asks for events only each EVENTS_EVERY times. The window adapts: it grows
  * when such work ended a short sleep, shrinks after a long one, and is shut for HOLD_OFF sleeps when
- * waiting was MISSES_MAX times in vain, so a loop burns at most a bounded share of a CPU and nothing
- * when it is idle. A kick costs the guest an exit and us a wake-up, some 60 us on hosts that emulate
- * guest kernel mode, 5 us on others; hence the bounds.
+ * waiting was MISSES_MAX times in a row in vain or too long to pay, so a loop burns at most a bounded
+ * share of a CPU and nothing when it is idle. The largest window is longer than it takes a guest to
+ * come back from a kick where guest kernel mode is emulated, 60 us and more: a guest that has begun to
+ * kick for each request must be waited for once.
  *
  * Invariants:
  * (1) Watches, idle hooks and callbacks are touched by the loop's thread only, once it runs;
@@ -35,10 +37,11 @@
 #define EVENTS_PER_ROUND 64
 #define EVENTS_EVERY 16u /* rounds without a sleep */
 #define WINDOW_FIRST_NS 8000
-#define WINDOW_MAX_NS 64000
+#define WINDOW_MAX_NS 200000
+#define PAYS_NS 50000 /* waiting for longer costs more than a kick */
 #define NEAR_NS 150000 /* a sleep that waiting could have spared, but for what waking costs */
 #define MISSES_MAX 8u
-#define HOLD_OFF 256u
+#define HOLD_OFF 64u
 
 typedef struct Call {
     IoCallFn fn;
@@ -145,15 +148,25 @@ static bool look(IoThread *t)
     return found;
 }
 
-static bool arm(IoThread *t)
+static bool arm(IoThread *t, bool on)
 {
     bool found = false;
 
     for (unsigned i = 0; i < t->polls->len; i++) {
         IoPoll *p = g_ptr_array_index(t->polls, i);
-        found |= p->ops->arm && p->ops->arm(p->opaque);
+        found |= p->ops->arm && p->ops->arm(p->opaque, on);
     }
     return found;
+}
+
+static bool others_work(IoThread *t)
+{
+    for (unsigned i = 0; i < t->polls->len; i++) {
+        IoPoll *p = g_ptr_array_index(t->polls, i);
+        if (p->ops->waits && p->ops->waits(p->opaque))
+            return true;
+    }
+    return false;
 }
 
 static int64_t until_timer_ns(IoThread *t)
@@ -170,7 +183,7 @@ static bool spin(IoThread *t)
 
     if (look(t) || __atomic_load_n(&t->posted, __ATOMIC_RELAXED))
         return true;
-    if (!t->window_ns)
+    if (!t->window_ns || others_work(t))
         return false;
     most = MIN(t->window_ns, until_timer_ns(t));
     start = clock_host_ns();
@@ -178,13 +191,16 @@ static bool spin(IoThread *t)
         for (unsigned i = 0; i < 8; i++)
             __builtin_ia32_pause();
         if (look(t)) {
-            t->misses = 0;
+            if (clock_host_ns() - start < PAYS_NS)
+                t->misses = 0;
+            else
+                t->misses++;
             return true;
         }
         if (__atomic_load_n(&t->posted, __ATOMIC_RELAXED))
             return true;
-    } while (clock_host_ns() - start < most);
-    if (++t->misses == MISSES_MAX) {
+    } while (clock_host_ns() - start < most && t->misses < MISSES_MAX);
+    if (++t->misses >= MISSES_MAX) {
         t->window_ns = 0;
         t->misses = 0;
         t->hold_off = HOLD_OFF;
@@ -215,7 +231,7 @@ static bool can_spin(void)
 /* Sleep until there is something to do; the events that came. */
 static int sleep_round(IoThread *t, struct epoll_event *ev)
 {
-    bool stop, now = arm(t);
+    bool stop, now = arm(t, true);
     __atomic_store_n(&t->asleep, true, __ATOMIC_SEQ_CST);
     int64_t wait_ns = -1;
     if (!posts_empty(t, &stop) || stop || now) {
@@ -230,6 +246,8 @@ static int sleep_round(IoThread *t, struct epoll_event *ev)
     __atomic_store_n(&t->asleep, false, __ATOMIC_SEQ_CST);
     if (t->polls->len) {
         int64_t slept_ns = clock_host_ns() - start;
+        if (t->window_ns)
+            (void)arm(t, false);
         adapt(t, slept_ns, look(t));
     }
     return n;

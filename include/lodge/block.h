@@ -158,6 +158,10 @@ void blk_hurry(BlkNode *n, bool on);
 /* With BLK_ERROR_STOP: @fn is called when a request begins to wait, once until the next
  * blk_retry(), on the node's IoThread, where nothing may be waited for. Before the first request. */
 void blk_on_stop(BlkNode *n, void (*fn)(void *opaque, BlkNode *n, int err), void *opaque);
+/* @fn is called when the host has failed a request, with what became of it; on the IoThread of the
+ * request, where nothing may be waited for. Before the first request. */
+typedef void (*BlkErrorFn)(void *opaque, BlkNode *n, BlkOp op, int err, BlkOnError action);
+void blk_on_error(BlkNode *n, BlkErrorFn fn, void *opaque);
 /* Start the requests that wait behind an error once more; with @fail let errors be seen, these and
  * all until the next call. Main thread. */
 void blk_retry(BlkNode *n, bool fail);

@@ -129,6 +129,9 @@ typedef struct DeviceClass {
     bool (*change_medium)(Device *d, BlkNode *medium, bool force, GError **error);
     /* Whether the guest has locked the medium in. Main thread. NULL: it cannot. */
     bool (*medium_locked)(Device *d);
+    /* The image has another size (blk_limits()): tell the guest. Main thread, the machine may run.
+     * NULL: the guest learns of it at its next start. */
+    void (*medium_resized)(Device *d);
 } DeviceClass;
 
 extern const DeviceClass *const device_table[]; /* src/devices/device_table.c, NULL-terminated */

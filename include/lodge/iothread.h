@@ -70,9 +70,13 @@ typedef struct IoPoll IoPoll;
 typedef struct IoPollOps {
     /* Do what is there; whether there was anything. Context: the loop's thread, no lock held. */
     bool (*look)(void *opaque);
-    /* The loop is about to sleep: have an event sent for what comes from now on. True: there is
-     * work already. Context likewise. NULL: events are always sent. */
-    bool (*arm)(void *opaque);
+    /* @on: the loop is about to sleep: have an event sent for what comes from now on. True: there is
+     * work already. Else it is awake, and will look: no events, please. Context likewise. NULL:
+     * events are always sent. */
+    bool (*arm)(void *opaque, bool on);
+    /* Others are at work for us, who need a CPU more than looking does, and an event tells when they
+     * are through. Context likewise. NULL: never. */
+    bool (*waits)(void *opaque);
 } IoPollOps;
 /* @ops is borrowed. Transfer full. Context: any thread, no lock held. */
 IoPoll *io_poll_new(IoThread *t, const IoPollOps *ops, void *opaque);

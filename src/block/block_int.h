@@ -230,6 +230,8 @@ struct BlkNode {
     unsigned in_submit; /* depth of driver submits on the stack */
     BlkWorker *worker;  /* owned; made at first use */
     BlkPolicy *policy;  /* owned; NULL: requests go as they come */
+    BlkErrorFn error_fn; /* or NULL; set before the first request */
+    void *error_opaque;
     BlkDirty *dirty;    /* borrowed; of a front: where changes are noted, or NULL */
     BlkReq *parked_head, **parked_tail;
     BlkReq *late_head, **late_tail; /* done, to be told from the loop; error in scratch[0] */
@@ -550,6 +552,8 @@ struct BlkFile {
     uint64_t dev, ino;
     uint32_t mtime;  /* seconds, low 32 bits, as UML's COW header has it */
     bool block_device, direct, read_only, unsafe, locked;
+    bool serial;     /* buffered writes are carried out one by one, and wait */
+    bool instant;    /* on tmpfs: a transfer is a copy in memory, and waits for nothing */
     uint32_t align;  /* bytes; of offsets, lengths and memory where direct */
     uint32_t physical; /* bytes: blocks of the device, or of the file system */
     bool remote;     /* no descriptor, a size that stays: everything goes by requests */
@@ -654,6 +658,7 @@ struct BlkEngine {
     BlkUring *uring; /* owned, or NULL */
     BlkAioRing *aio; /* owned, or NULL */
     BlkPool *pool;   /* owned */
+    BlkPool *writer; /* owned; of one thread: writes that exclude one another anyhow */
 };
 
 BlkEngine *blk_engine_new(IoThread *io, BlkAio aio, GError **error);
@@ -684,7 +689,10 @@ void blk_aio_submit(BlkAioRing *a, BlkReq *req);
 
 /* ---- engine_pool.c ---- */
 
-BlkPool *blk_pool_new(IoThread *io);
+#define BLK_POOL_THREADS 4u
+
+/* At most @threads <= BLK_POOL_THREADS. Transfer full. */
+BlkPool *blk_pool_new(IoThread *io, unsigned threads);
 void blk_pool_free(BlkPool *p);
 void blk_pool_submit(BlkPool *p, BlkReq *req);
 

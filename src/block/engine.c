@@ -8,13 +8,17 @@
 
 #include "block_int.h"
 
+#define WRITER_MAX (64u << 10)  /* bytes; what is larger is worth a wake-up */
+#define INSTANT_MAX (64u << 10) /* bytes; a copy of some 10 us */
+
 BlkEngine *blk_engine_new(IoThread *io, BlkAio aio, GError **error)
 {
     g_autoptr(BlkEngine) e = g_new0(BlkEngine, 1);
 
     e->refs = 1;
     e->io = io;
-    e->pool = blk_pool_new(io);
+    e->pool = blk_pool_new(io, BLK_POOL_THREADS);
+    e->writer = blk_pool_new(io, 1);
     if (aio == BLK_AIO_LIBAIO) {
         int errnum = 0;
         e->aio = blk_aio_new(io, e->pool, &errnum);
@@ -50,6 +54,7 @@ void blk_engine_unref(BlkEngine *e)
     blk_uring_free(e->uring);
     blk_aio_free(e->aio);
     blk_pool_free(e->pool);
+    blk_pool_free(e->writer);
     g_free(e);
 }
 
@@ -74,13 +79,38 @@ static bool read_now(BlkReq *req)
     return r >= 0 && (uint64_t)r == req->len;
 }
 
+/* Files in memory: io_uring would hand each request to a thread of the kernel's, which takes longer
+ * than the copy. Large ones go that way, so that several of them are copied at once. */
+static bool run_at_once(const BlkEngine *e, BlkReq *req)
+{
+    return e->uring && blk_xfer(req)->file->instant &&
+           (req->op == BLK_FLUSH ||
+            ((req->op == BLK_READ || req->op == BLK_WRITE) && req->len <= INSTANT_MAX));
+}
+
+/* Where a file system has no buffered writes that do not wait (ext4), io_uring gives them to its
+ * threads, one after the other, and wakes us for each; our own takes them by the dozen. */
+static bool by_writer(const BlkEngine *e, BlkReq *req)
+{
+    const BlkFile *f = blk_xfer(req)->file;
+
+    return e->uring && req->op == BLK_WRITE && f->serial && req->len <= WRITER_MAX &&
+           (!f->direct || (req->flags & BLK_REQ_META));
+}
+
 void blk_engine_submit(BlkEngine *e, BlkReq *req)
 {
+    if (run_at_once(e, req)) {
+        blk_complete(req, blk_file_run(req));
+        return;
+    }
     if (!e->uring && req->op == BLK_READ && read_now(req)) {
         blk_complete(req, 0);
         return;
     }
-    if (e->uring && (req->op == BLK_READ || req->op == BLK_WRITE || req->op == BLK_FLUSH))
+    if (by_writer(e, req))
+        blk_pool_submit(e->writer, req);
+    else if (e->uring && (req->op == BLK_READ || req->op == BLK_WRITE || req->op == BLK_FLUSH))
         blk_uring_submit(e->uring, req);
     else if (e->aio && blk_aio_takes(req))
         blk_aio_submit(e->aio, req);

@@ -2,9 +2,10 @@
 /*
  * Blocking host calls on a few threads: what io_uring is not used for (hole punching, block device
  * ioctls, maps), and everything where io_uring is missing. Threads start when work comes and none
- * is free, at most MAX_THREADS, and leave after LINGER_US without work.
+ * is free, at most as many as the pool may have, and leave after LINGER_US without work.
  *
- * Answers go back as one posted call for as many requests as have piled up until it runs.
+ * Answers go back as one posted call for as many requests as have piled up until it runs; a pool of
+ * one thread posts it when it has nothing to do, or TELL_EVERY answers.
  *
  * Lock: p->mutex (a GMutex because it has a GCond) is a leaf; nothing is called with it held.
  */
@@ -12,7 +13,7 @@
 
 #include "block_int.h"
 
-#define MAX_THREADS 4u
+#define TELL_EVERY 8u
 #define LINGER_US (2 * G_TIME_SPAN_SECOND)
 
 typedef struct Worker {
@@ -22,15 +23,18 @@ typedef struct Worker {
 } Worker;
 
 struct BlkPool {
-    IoThread *io; /* borrowed */
+    IoThread *io;     /* borrowed */
+    IoPoll *poll;     /* owned */
+    unsigned threads; /* constant */
+    unsigned out;     /* IoThread: requests that were not delivered yet */
     GMutex mutex;
     GCond work;
     /* guarded by mutex */
     BlkReq *todo_head, **todo_tail;
     BlkReq *done_head, **done_tail;
-    unsigned queued, idle;
+    unsigned queued, idle, untold;
     bool posted, stopping;
-    Worker workers[MAX_THREADS];
+    Worker workers[BLK_POOL_THREADS];
 };
 
 static void deliver(void *opaque)
@@ -42,9 +46,11 @@ static void deliver(void *opaque)
     p->done_head = NULL;
     p->done_tail = &p->done_head;
     p->posted = false;
+    p->untold = 0;
     g_mutex_unlock(&p->mutex);
     while (req) {
         BlkReq *next = req->next;
+        p->out--;
         blk_complete(req, blk_xfer(req)->result);
         req = next;
     }
@@ -86,7 +92,8 @@ static void *work(void *opaque)
         req->next = NULL;
         *p->done_tail = req;
         p->done_tail = &req->next;
-        if (!p->posted) {
+        p->untold++;
+        if (!p->posted && (p->threads > 1 || !p->todo_head || p->untold >= TELL_EVERY)) {
             p->posted = true;
             g_mutex_unlock(&p->mutex);
             io_thread_post(p->io, deliver, p);
@@ -104,7 +111,7 @@ static bool grow_locked(BlkPool *p)
     Worker *slot = NULL;
     bool any = false;
 
-    for (unsigned i = 0; i < MAX_THREADS; i++) {
+    for (unsigned i = 0; i < p->threads; i++) {
         Worker *w = &p->workers[i];
         if (w->thread && !w->gone)
             any = true;
@@ -120,17 +127,31 @@ static bool grow_locked(BlkPool *p)
     return slot->thread || any;
 }
 
-BlkPool *blk_pool_new(IoThread *io)
+static bool pool_look(void *opaque)
+{
+    return false; /* a posted call tells */
+}
+
+static bool pool_waits(void *opaque)
+{
+    return ((BlkPool *)opaque)->out;
+}
+
+static const IoPollOps pool_poll = {.look = pool_look, .waits = pool_waits};
+
+BlkPool *blk_pool_new(IoThread *io, unsigned threads)
 {
     BlkPool *p = g_new0(BlkPool, 1);
 
     p->io = io;
+    p->threads = threads;
     g_mutex_init(&p->mutex);
     g_cond_init(&p->work);
     p->todo_tail = &p->todo_head;
     p->done_tail = &p->done_head;
-    for (unsigned i = 0; i < MAX_THREADS; i++)
+    for (unsigned i = 0; i < threads; i++)
         p->workers[i].pool = p;
+    p->poll = io_poll_new(io, &pool_poll, p);
     return p;
 }
 
@@ -146,9 +167,10 @@ void blk_pool_free(BlkPool *p)
     p->stopping = true;
     g_cond_broadcast(&p->work);
     g_mutex_unlock(&p->mutex);
-    for (unsigned i = 0; i < MAX_THREADS; i++)
+    for (unsigned i = 0; i < p->threads; i++)
         if (p->workers[i].thread)
             g_thread_join(p->workers[i].thread);
+    io_poll_free(p->poll);
     io_thread_call(p->io, nothing, NULL); /* a posted deliver() has run after this */
     g_cond_clear(&p->work);
     g_mutex_clear(&p->mutex);
@@ -160,6 +182,7 @@ void blk_pool_submit(BlkPool *p, BlkReq *req)
     bool taken = true;
 
     req->next = NULL;
+    p->out++;
     g_mutex_lock(&p->mutex);
     *p->todo_tail = req;
     p->todo_tail = &req->next;
@@ -174,6 +197,8 @@ void blk_pool_submit(BlkPool *p, BlkReq *req)
         g_cond_signal(&p->work);
     }
     g_mutex_unlock(&p->mutex);
-    if (!taken)
+    if (!taken) {
+        p->out--;
         blk_complete(req, EAGAIN);
+    }
 }

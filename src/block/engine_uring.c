@@ -4,10 +4,10 @@
  *
  * A request is queued; one call posted to the loop, which runs after the round's events, turns all
  * that the round has queued into submission entries and enters the kernel once. (A post, not the
- * loop's idle hook: it also works when the request comes from somebody's idle hook.) The ring's
- * descriptor is watched: what has completed by then, as page-cache hits have, makes it readable, so
- * the loop's next wait returns at once and the completions run as ordinary events. At most
- * MAX_IN_FLIGHT are with the kernel; more wait in line.
+ * loop's idle hook: it also works when the request comes from somebody's idle hook.) What has
+ * completed by then, as page-cache hits have, is told of at once, and a line longer than SUBMIT_BATCH
+ * goes on after that. For the rest the loop looks at the ring before it sleeps, and the ring's
+ * descriptor is watched. At most MAX_IN_FLIGHT are with the kernel; more wait in line.
  *
  * Spec: io_uring(7), io_uring_enter(2), io_uring_register(2).
  *
@@ -28,6 +28,7 @@
 #define MAX_IN_FLIGHT RING_ENTRIES /* the completion ring has twice that: no overflow */
 #define FILE_SLOTS 8u              /* overlay and base, each with a second descriptor, doubled */
 #define REAP_BATCH 32u
+#define SUBMIT_BATCH 16u /* a guest fills its ring again while the rest of a long line is carried out */
 
 struct BlkUring {
     IoThread *io;           /* borrowed */
@@ -94,7 +95,7 @@ static void prepare(struct io_uring_sqe *sqe, BlkReq *req, const struct iovec *i
 /* Fill entries from the line. */
 static void pump(BlkUring *u)
 {
-    while (u->line_head && u->in_flight < MAX_IN_FLIGHT) {
+    while (u->line_head && u->in_flight < MAX_IN_FLIGHT && u->unsubmitted < SUBMIT_BATCH) {
         struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
         if (!sqe)
             return;
@@ -127,6 +128,8 @@ static void want_flush(BlkUring *u)
     io_thread_post(u->io, uring_flush, u);
 }
 
+static void reap(void *opaque, uint32_t events);
+
 /* One io_uring_enter() for a round. */
 static void uring_flush(void *opaque)
 {
@@ -139,6 +142,8 @@ static void uring_flush(void *opaque)
     int n = io_uring_submit(&u->ring);
     if (n > 0)
         u->unsubmitted -= MIN((unsigned)n, u->unsubmitted);
+    if (io_uring_cq_ready(&u->ring))
+        reap(u, 0);
     if (u->unsubmitted || (u->line_head && u->in_flight < MAX_IN_FLIGHT))
         want_flush(u); /* memory is short, a signal came, or the ring was full; keeps (3) */
 }
@@ -196,7 +201,14 @@ static bool uring_look(void *opaque)
     return true;
 }
 
-static const IoPollOps uring_poll = {.look = uring_look};
+static bool uring_waits(void *opaque)
+{
+    BlkUring *u = opaque;
+
+    return u->in_flight;
+}
+
+static const IoPollOps uring_poll = {.look = uring_look, .waits = uring_waits};
 
 BlkUring *blk_uring_new(IoThread *io, int *ret_errno)
 {

@@ -83,7 +83,7 @@ const char *blk_format(const BlkNode *n)
 
 const char *blk_engine(const BlkNode *n)
 {
-    while (n->file)
+    for (n = blk_top((BlkNode *)n); n->file;)
         n = n->file;
     return n->drv == &blk_driver_nbd ? n->drv->name : blk_engine_kind(n->engine);
 }
@@ -131,6 +131,19 @@ static bool is_change(const BlkReq *req)
     return req->op == BLK_WRITE || req->op == BLK_DISCARD || req->op == BLK_ZERO;
 }
 
+/* The host failed @req. True: it is kept; else *@err may be taken away. */
+static bool failed(BlkNode *n, BlkReq *req, int *err)
+{
+    int was = *err;
+    bool kept = n->policy && blk_policy_keeps(n->policy, req, err);
+    const BlkNode *disk = n->side_of ? n->side_of : n;
+
+    if (disk->error_fn)
+        disk->error_fn(disk->error_opaque, n, req->op, was,
+                    kept ? BLK_ERROR_STOP : *err ? BLK_ERROR_REPORT : BLK_ERROR_IGNORE);
+    return kept;
+}
+
 static void finish(BlkReq *req, int err)
 {
     BlkNode *image = req->node, *n = req->front ? req->front : image;
@@ -139,8 +152,7 @@ static void finish(BlkReq *req, int err)
         blk_dirty_set(n->dirty, req->offset, req->len); /* failed ones may have written a part */
     if (req->flags & BLK_REQ_ZEROED)
         req->op = BLK_WRITE;
-    if (err && n->policy && !(req->flags & (BLK_REQ_THROUGH | BLK_REQ_REFUSED)) &&
-        blk_policy_keeps(n->policy, req, &err)) {
+    if (err && !(req->flags & (BLK_REQ_THROUGH | BLK_REQ_REFUSED)) && failed(n, req, &err)) {
         leave_both(n, image);
         return;
     }
@@ -473,6 +485,12 @@ void blk_on_stop(BlkNode *n, void (*fn)(void *opaque, BlkNode *n, int err), void
 {
     if (n->policy)
         blk_policy_on_stop(n->policy, fn, opaque);
+}
+
+void blk_on_error(BlkNode *n, BlkErrorFn fn, void *opaque)
+{
+    n->error_fn = fn;
+    n->error_opaque = opaque;
 }
 
 static void retry_here(void *opaque)

@@ -27,7 +27,7 @@
 /* A lock that no process holds may be a killed one's: the kernel takes an io_uring apart, and drops
  * the files it refers to, some time after the process is gone. Nothing tells when. */
 #define GHOST_WAIT_US 20000u
-#define GHOST_TRIES 50u
+#define GHOST_TRIES 150u
 
 static struct {
     BlkHolderFn fn;

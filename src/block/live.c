@@ -51,6 +51,12 @@ BlkNode *blk_again(BlkFront *f, BlkNode *old, bool writable, GError **error)
     BlkFileOpen fo = {.path = was->path, .read_only = !writable, .cache = f->cache,
                       .holder = f->holder, .is_base = true, .no_lock = true, .empty_ok = true};
     g_autofree char *self = g_strdup_printf("/proc/self/fd/%d", was->meta_fd);
+    if (was->remote) {
+        lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                   "'%s': is on a server, where it cannot be opened once more while the disk runs; "
+                   "end the machine first", was->path);
+        return NULL;
+    }
     int fd = open(self, (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC);
 
     if (fd < 0) {
@@ -94,6 +100,37 @@ void blk_again_take(BlkNode *old, BlkNode *again)
     blk_node_free(old);
 }
 
+/* ---- locks ---- */
+
+/* It only fails where nobody writes and nobody minds: on file systems without locks, of which was
+ * warned before. */
+static void lock_as(BlkNode *n, short type)
+{
+    struct flock l = {.l_type = type, .l_whence = SEEK_SET};
+    BlkFile *f = blk_file_under(n);
+
+    (void)fcntl(f->fd, F_OFD_SETLK, &l);
+    f->locked = type != F_UNLCK;
+}
+
+void blk_lock_down(BlkNode *old, BlkNode *again)
+{
+    lock_as(old, F_RDLCK);
+    lock_as(again, F_RDLCK);
+}
+
+bool blk_lock_up(BlkFront *f, BlkNode *old, BlkNode *again, GError **error)
+{
+    const BlkFile *file = blk_file_under(again);
+
+    lock_as(again, F_RDLCK);
+    lock_as(old, F_UNLCK);
+    if (image_lock(file->fd, file->path, true, f->holder, error))
+        return true;
+    lock_as(old, F_RDLCK);
+    return false;
+}
+
 /* ---- an overlay ---- */
 
 /* What the new image says of its base when it is opened by itself must lead there. */
@@ -110,6 +147,10 @@ static bool can_be_base(const BlkFront *f, GError **error)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "'%s': is read-only here, so an overlay would stay empty; leave ,ro out",
                           path);
+    if (blk_file_under((BlkNode *)top)->remote)
+        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                          "'%s': a network disk cannot become a base while it is written; stop the "
+                          "machine and start it with file=OVERLAY,base=%s", path, path);
     if (top->base && !top->ref.format && top->base->drv != &blk_driver_raw)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
                           "'%s': does not record that its base is a %s image, so below an overlay "
@@ -190,17 +231,6 @@ static BlkNode *make_overlay(BlkFront *f, const BlkOverlayArgs *a, BlkNode *base
     return NULL;
 }
 
-/* From a writer's lock of @old to a reader's of @again. */
-static void hand_down_lock(BlkNode *old, BlkNode *again)
-{
-    struct flock l = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
-
-    /* Both can only fail on file systems without locks, of which was warned before. */
-    (void)fcntl(blk_file_under(old)->fd, F_OFD_SETLK, &l);
-    (void)fcntl(blk_file_under(again)->fd, F_OFD_SETLK, &l);
-    blk_file_under(again)->locked = true;
-}
-
 /* The front is drained. */
 static bool overlay_at_rest(BlkFront *f, const BlkOverlayArgs *a, GError **error)
 {
@@ -215,7 +245,7 @@ static bool overlay_at_rest(BlkFront *f, const BlkOverlayArgs *a, GError **error
         blk_again_drop(base);
         return false;
     }
-    hand_down_lock(old, base);
+    blk_lock_down(old, base);
     blk_sides_detach(&f->node); /* their ways lead past the overlay */
     blk_front_set_top(f, top);
     blk_again_take(old, base);

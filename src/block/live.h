@@ -56,6 +56,10 @@ BlkNode *blk_again(BlkFront *f, BlkNode *old, bool writable, GError **error);
 /* Give that up, or put it in @old's place: that one is closed. */
 void blk_again_drop(BlkNode *again);
 void blk_again_take(BlkNode *old, BlkNode *again);
+/* From a writer's lock of @old to a reader's of both, or from a reader's of @old to a writer's of
+ * @again, which others may refuse; without a moment in which there is none. */
+void blk_lock_down(BlkNode *old, BlkNode *again);
+bool blk_lock_up(BlkFront *f, BlkNode *old, BlkNode *again, GError **error);
 /* Everything is in the file. 0 or errno. At rest. */
 int blk_settle(BlkNode *n);
 

@@ -18,7 +18,6 @@
  * what is guarded by mutex. Main touches the images with the front drained and the thread gone.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -224,33 +223,6 @@ static void *work(void *opaque)
     return NULL;
 }
 
-/* ---- locks ---- */
-
-/* From a reader's lock of @old to a writer's of @again, without a moment in which there is none. */
-static bool raise_lock(BlkFront *f, BlkNode *old, BlkNode *again, GError **error)
-{
-    int had = blk_file_under(old)->fd, fd = blk_file_under(again)->fd;
-    struct flock l = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
-
-    /* Where these fail, the file system has no locks, and image_lock() says so. */
-    (void)fcntl(fd, F_OFD_SETLK, &l);
-    l.l_type = F_UNLCK;
-    (void)fcntl(had, F_OFD_SETLK, &l);
-    if (image_lock(fd, blk_file_under(again)->path, true, f->holder, error))
-        return true;
-    l.l_type = F_RDLCK;
-    (void)fcntl(had, F_OFD_SETLK, &l);
-    return false;
-}
-
-static void lower_lock(BlkNode *old, BlkNode *again)
-{
-    struct flock l = {.l_type = F_RDLCK, .l_whence = SEEK_SET};
-
-    (void)fcntl(blk_file_under(old)->fd, F_OFD_SETLK, &l);
-    (void)fcntl(blk_file_under(again)->fd, F_OFD_SETLK, &l);
-}
-
 /* ---- begin ---- */
 
 static bool can_merge(const BlkFront *f, GError **error)
@@ -265,6 +237,10 @@ static bool can_merge(const BlkFront *f, GError **error)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
                           "'%s': is used %s, so nothing may be merged; leave that out", path,
                           f->nameless ? "with snapshot=on" : "read-only");
+    if (blk_file_under(top->base)->remote)
+        return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                          "'%s': a network disk that others may read is not written; stop the "
+                          "machine, then use lodge image commit", blk_file_under(top->base)->path);
     if (!top->drv->base_changes || !top->drv->make_empty)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
                           "'%s': a %s overlay fits one state of its base, so it cannot be merged "
@@ -305,7 +281,7 @@ static bool open_base(BlkJob *j, GError **error)
     if (!no_snapshots(top, error) || !grant(j, error))
         return false;
     BlkNode *base = blk_again(j->f, old, true, error);
-    if (base && raise_lock(j->f, old, base, error) &&
+    if (base && blk_lock_up(j->f, old, base, error) &&
         (base->limits.size == top->limits.size ||
          image_resize(base, top->limits.size, false, error))) {
         top->base = j->base = base;
@@ -313,7 +289,7 @@ static bool open_base(BlkJob *j, GError **error)
         return true;
     }
     if (base)
-        lower_lock(base, old);
+        blk_lock_down(base, old);
     blk_again_drop(base);
     g_autoptr(GError) why = NULL;
     if (!image_follow_base(top, &why)) /* what the grant said ends by itself */
@@ -412,7 +388,7 @@ static void keep_overlay(BlkJob *j)
                    j->f->node.name, blk_file_under(j->base)->path, g_strerror(err));
     BlkNode *base = blk_again(j->f, j->base, false, &error);
     if (base) {
-        lower_lock(j->base, base);
+        blk_lock_down(j->base, base);
         j->top->base = base;
         blk_again_take(j->base, base);
     } else { /* it serves as it is */

@@ -188,6 +188,13 @@ static const BlkDriver *maker(const char *format, bool base, GError **error)
     return NULL;
 }
 
+static bool is_there(const char *path, GError **error)
+{
+    return lodge_fail(error, LODGE_ERROR_EXISTS,
+                      "'%s': is there already; name another file, or have it replaced (--force)",
+                      path);
+}
+
 BlkNode *blk_make_begin(const BlkMake *m, BlkCache cache, IoThread *io, GPtrArray **ret_files,
                         GError **error)
 {
@@ -206,15 +213,12 @@ BlkNode *blk_make_begin(const BlkMake *m, BlkCache cache, IoThread *io, GPtrArra
     g_autoptr(GHashTable) options = drv ? create_options(drv, m->options, error) : NULL;
     if (!options)
         return NULL;
-    if (blk_is_remote(m->file)) {
-        lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                   "'%s': is on a server, where no image can be made; lodge image convert --force "
-                   "writes into one that is there", m->file);
-        return NULL;
-    }
     if (stat(m->file, &st) == 0 && (!m->overwrite || !S_ISREG(st.st_mode))) {
-        lodge_fail(error, m->overwrite ? LODGE_ERROR_CONFIG : LODGE_ERROR_EXISTS, "'%s': %s",
-                   m->file, m->overwrite ? "is no regular file" : "is there already");
+        if (m->overwrite)
+            lodge_fail(error, LODGE_ERROR_CONFIG,
+                       "'%s': is no regular file; name one, or a file that is not there", m->file);
+        else
+            is_there(m->file, error);
         return NULL;
     }
     if (!m->base && !m->size) {
@@ -242,7 +246,7 @@ bool blk_make_finish(GPtrArray *files, bool overwrite, GError **error)
     int err = publish_all(files, overwrite);
 
     if (err == EEXIST)
-        return lodge_fail(error, LODGE_ERROR_EXISTS, "'%s': is there already", image->path);
+        return is_there(image->path, error);
     return !err || lodge_fail_errno(error, err, "'%s': cannot make it", image->path);
 }
 

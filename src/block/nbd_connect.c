@@ -232,7 +232,10 @@ static NbdHandle *attempt(const NbdTry *t, GError **error)
             return h;
     }
     const char *said = lib->get_error();
-    g_autofree char *why = g_strdup(said ? said : "");
+    g_autofree char *why = g_strdup(said ? said : ""); /* may have the server's words in it */
+    for (char *p = why; *p; p++)
+        if (g_ascii_iscntrl(*p))
+            *p = ' ';
     bool late = left_ms(t) == 0;
     if (!given)
         close(fd);

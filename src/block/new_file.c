@@ -36,6 +36,12 @@ BlkNewFile *blk_new_file(const char *path, const char *what, GError **error)
     g_autoptr(BlkNewFile) f = g_new0(BlkNewFile, 1);
     g_autofree char *dir = g_path_get_dirname(path);
 
+    if (blk_is_remote(path)) {
+        lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
+                   "'%s': is on a server, where no image can be made; lodge image convert --force "
+                   "writes into one that is there", path);
+        return NULL;
+    }
     f->path = g_strdup(path);
     f->fd = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, IMAGE_MODE);
     for (unsigned i = 0; f->fd < 0 && no_tmpfile(errno) && i < NAME_TRIES; i++) {

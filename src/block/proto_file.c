@@ -20,10 +20,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -376,6 +378,11 @@ static bool check_kind(BlkFile *f, bool empty_ok, GError **error)
                           : S_ISCHR(st.st_mode)  ? "character device"
                                                  : "socket");
     }
+    struct statfs fs;
+    if (S_ISREG(st.st_mode) && fstatfs(f->fd, &fs) == 0) {
+        f->instant = fs.f_type == TMPFS_MAGIC;
+        f->serial = fs.f_type == EXT4_SUPER_MAGIC;
+    }
     /* What would make no sense, or is a network's favourite, is a page. */
     if (!is_power_of_two(f->physical) || f->physical < BLK_SECTOR || f->physical > PHYSICAL_MAX)
         f->physical = PHYSICAL_MAX;
@@ -435,6 +442,8 @@ BlkFile *blk_file_again(const BlkFile *f, IoThread *io, BlkEngine *engine, GErro
     g->unsafe = f->unsafe;
     g->align = f->align;
     g->physical = f->physical;
+    g->instant = f->instant;
+    g->serial = f->serial;
     g->fd = fcntl(f->fd, F_DUPFD_CLOEXEC, 0);
     g->meta_fd = f->meta_fd == f->fd ? g->fd : fcntl(f->meta_fd, F_DUPFD_CLOEXEC, 0);
     if (g->fd < 0 || g->meta_fd < 0) {

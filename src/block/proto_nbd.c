@@ -503,7 +503,7 @@ static void tried(void *opaque)
     }
     n->pause_ms = 0;
     n->refused = false;
-    lodge_note("disk %s: '%s': is back", n->file.node.name, n->file.path);
+    lodge_note("disk %s: '%s': the server is back", n->file.node.name, n->file.path);
     settle(n);
 }
 

@@ -69,7 +69,11 @@ static int write_text(BlkVmdk *v, const char *text)
         end--;
     if (end > same)
         err = blk_file_write_at(file_of(v), buf + same, end - same, v->text_at + same);
-    if (!err && !v->text_max && len < old)
+    /* What lay behind a zero byte was none of it, and would be now. */
+    uint64_t have = 0;
+    if (!err && !v->text_max)
+        err = blk_file_length(file_of(v), &have);
+    if (!err && have > len)
         err = blk_file_truncate(file_of(v), len);
     if (err)
         return err;

@@ -3,6 +3,8 @@
 #include "libraries.h"
 
 #include <dlfcn.h>
+#include <unistd.h>
+
 #include <glib.h>
 #include <libslirp.h>
 
@@ -22,8 +24,18 @@ const OptionalLibrary optional_libraries[] = {
     {NULL},
 };
 
+/* Where distributions have libraries for x86-64: a look there costs a thousandth of loading one
+ * with all that it needs. */
+static const char *const library_dirs[] = {"/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"};
+
 bool library_there(const OptionalLibrary *l)
 {
+    for (size_t i = 0; i < G_N_ELEMENTS(library_dirs); i++) {
+        g_autofree char *path = g_build_filename(library_dirs[i], l->soname, NULL);
+
+        if (access(path, R_OK) == 0)
+            return true;
+    }
     void *handle = dlopen(l->soname, RTLD_LAZY | RTLD_LOCAL);
 
     if (!handle)

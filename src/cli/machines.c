@@ -19,6 +19,7 @@
 #include "lodge/num.h"
 
 #define PAUSE_US 20000
+#define PID_SECONDS 5
 #define SECONDS_MAX 31536000.0 /* a year */
 
 int64_t machines_deadline(double seconds)
@@ -113,17 +114,22 @@ Client *machines_reach(const char *name, int64_t deadline, GError **error)
     }
 }
 
-int machines_process(const MachineLook *l)
+int machines_process(const char *name)
 {
-    long pid = l->status ? l->status->pid : 0;
-    int fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-    if (fd < 0)
-        return -1;
-    /* If the name still has that process, the number meant it when it was opened. */
-    g_autoptr(MachineLook) again = registry_look(l->name, NULL);
-    if (again && again->running && again->status->pid == pid)
-        return fd;
-    close(fd);
+    int64_t deadline = machines_deadline(PID_SECONDS);
+    do {
+        g_autoptr(MachineLook) l = machines_running(name, NULL);
+        long pid = l ? l->status->pid : 0;
+        int fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+        if (!l)
+            return -1;
+        /* If the name still has that process, the number meant it when it was opened. */
+        g_autoptr(MachineLook) again = fd >= 0 ? machines_running(name, NULL) : NULL;
+        if (again && again->status->pid == pid)
+            return fd;
+        if (fd >= 0)
+            close(fd);
+    } while (machines_pause(deadline)); /* it has the name, and has not yet said who it is */
     return -1;
 }
 

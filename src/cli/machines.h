@@ -34,8 +34,8 @@ const char *machines_one(const Options *o, GError **error);
 MachineLook *machines_running(const char *name, GError **error);
 /* client_connect(); one that is still starting is waited for. */
 Client *machines_reach(const char *name, int64_t deadline, GError **error);
-/* A descriptor that becomes readable when the process of @l has ended; -1: it has. */
-int machines_process(const MachineLook *l);
+/* A descriptor that becomes readable when the process that has @name now has ended; -1: it has. */
+int machines_process(const char *name);
 /* Wait for that. Return: false: not before the deadline. */
 bool machines_wait_end(int pidfd, int64_t deadline);
 /* Bytes of memory that process @pid has from the host. */

@@ -3,10 +3,10 @@
  * Between "lodge run" and the definitions of machines: a line that names a machine and says nothing
  * else about it stands for its definition, and any other with a name makes one.
  *
- * What is kept are the options as they were given, not the tree that they compile to: the defaults of
- * a newer version, the host's kernel and modules, and what a person changes by hand then have their
- * effect at the next start, through the one function that compiles lines. Options about the run alone
- * (OPT_RUN: --detach, --quiet and so on) are not kept.
+ * What is kept are the options as they were given, not the tree that they compile to: the defaults
+ * of a newer version, the host's kernel and modules, and what a person changes by hand then have
+ * their effect at the next start, through the one function that compiles lines. Options about the
+ * run alone (OPT_RUN: --detach, --quiet and so on) are not kept.
  */
 #include <errno.h>
 #include <string.h>

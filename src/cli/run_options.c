@@ -18,7 +18,9 @@ static const SubSpec kernel_subs[] = {
 };
 
 const SubSpec run_disk_subs[] = {
-    {"file", "FILE", "the image"},
+    {"file", "FILE",
+     "the image; or of a network block device nbd://HOST[:PORT]/EXPORT, or "
+     "nbd+unix:///EXPORT?socket=PATH"},
     {"base", "FILE", "make FILE as an overlay over this image where it is not there yet"},
     {"format", "FORMAT", "instead of looking at the image's first bytes: raw, umlcow, ..."},
     {"base-format", "FORMAT", "of the base, where the image does not say it (raw)"},
@@ -139,9 +141,9 @@ const OptSpec run_options_table[] = {
     {"memory", 'm', "SIZE[,huge=on|thp|off][,prefault=on][,shared=on]", "Guest memory (512M).",
      memory_subs},
     {"cpus", 0, "N[,model=host]", "Virtual CPUs (1).", cpus_subs},
-    {"net", 0, "user[,KEY=VALUE]...|none",
-     "A network card and what it is joined to (one on "
-     "user). Other keys are options of the back end or properties of the device.",
+    {"net", 0, "BACKEND[=VALUE][,KEY=VALUE]...|none",
+     "A network card and what it is joined to (one on user); up to 16 times. Other keys are options "
+     "of the back end, which lodge net lists, or properties of the device.",
      net_subs, OPT_REPEAT | OPT_OPEN},
     {"publish", 'p', "[ADDR:]HOST:GUEST[/udp]",
      "Forward a port of the host (at 127.0.0.1 unless "

@@ -74,6 +74,22 @@ static void print_options(const Verb *v)
     printf("            esac ;;\n");
 }
 
+/* Verbs whose words are names of machines: "a|b|c". */
+static void print_name_verbs(void)
+{
+    const char *join = "";
+
+    for (const Verb *v = verb_table; v->name; v++) {
+        const char *name = strstr(v->synopsis, "NAME");
+
+        if (!name || v->verbs || (name != v->synopsis && !strchr(" [", name[-1])) ||
+            !strcmp(v->name, "devices"))
+            continue;
+        printf("%s%s", join, v->name);
+        join = "|";
+    }
+}
+
 static void print_bash(void)
 {
     printf("# bash completion for lodge, printed by: lodge completion bash\n"
@@ -96,6 +112,9 @@ static void print_bash(void)
         print_options(v);
     printf("    esac\n"
            "    case ${COMP_WORDS[1]} in\n"
+           "        ");
+    print_name_verbs();
+    printf(")\n            [ -n \"$words$files\" ] || words=$(lodge list -q 2>/dev/null) ;;\n"
            "        help) [ -n \"$words\" ] || words=$verbs ;;\n"
            "        completion) words=bash ;;\n"
            "        devices) words=$devices ;;\n"

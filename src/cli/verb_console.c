@@ -161,7 +161,7 @@ static void look(View *v)
         if (p[1].revents)
             input = read_keys(v);
         if (p[2].revents && !client_discard(v->client))
-            g_clear_pointer(&v->client, client_free); /* what the guest said last is still to come */
+            g_clear_pointer(&v->client, client_free); /* the guest's last words are still to come */
     }
 }
 

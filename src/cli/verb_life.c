@@ -57,7 +57,8 @@ static bool pull_plug(const char *name, int pidfd, GError **error)
     bool told = tell(name, "quit", QUIT_SECONDS, &why);
     if (machines_wait_end(pidfd, told ? machines_deadline(PLUG_SECONDS) : g_get_monotonic_time()))
         return true;
-    lodge_note("%s%s; its process is killed", told ? name : why->message, told ? ": does not end" : "");
+    lodge_note("%s%s; its process is killed", told ? name : why->message,
+               told ? ": does not end" : "");
     if (syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) == 0 &&
         machines_wait_end(pidfd, machines_deadline(PLUG_SECONDS)))
         return true;
@@ -76,7 +77,7 @@ static int begin(const Verb *self, Target *t, bool told, int status)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(MachineLook) l = machines_running(t->name, &error);
-    t->pidfd = l ? machines_process(l) : -1;
+    t->pidfd = l ? machines_process(t->name) : -1;
     if (l && (!told || press_power(t->name, l, &error))) {
         t->waiting = true;
         return status;

@@ -94,7 +94,8 @@ static void fill_row(const MachineLook *l, char *cells[COLUMNS])
         cells[3] = s && s->memory ? machines_size(s->memory) : g_strdup("-");
     }
     cells[4] = l->running && s->since ? machines_time(s->since, false) : g_strdup("-");
-    cells[5] = l->running && s->forwards && s->forwards[0] ? g_strjoinv(" ", s->forwards) : g_strdup("-");
+    bool ports = l->running && s->forwards && s->forwards[0];
+    cells[5] = ports ? g_strjoinv(" ", s->forwards) : g_strdup("-");
 }
 
 static void print_table(const GPtrArray *list)

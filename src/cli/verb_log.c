@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * "lodge log": what a machine has said on its console, and with --machine what Lodge has said of it.
- * On a terminal the guest's escape sequences are left out, since they are a stranger's; elsewhere the
- * bytes are as they came.
+ * "lodge log": what a machine has said on its console, and with --machine what Lodge has said of
+ * it. On a terminal the guest's escape sequences are left out, since they are a stranger's;
+ * elsewhere the bytes are as they came.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -62,7 +62,7 @@ static bool show_console(const MachineLook *l, bool follow, GError **error)
     bool raw = !isatty(STDOUT_FILENO);
     if (!log)
         return false;
-    int fd = follow && l->running ? machines_process(l) : -1;
+    int fd = follow && l->running ? machines_process(l->name) : -1;
     bool ended = !follow || fd < 0;
     print_all(log, text, raw);
     while (!ended && !ferror(stdout)) {

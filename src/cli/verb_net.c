@@ -1,21 +1,22 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * "lodge net": the networks of a running machine. "lodge capture": what passes one of them, as
- * pcap. The machine writes into a pipe of ours; whole records go on to standard output or a file,
- * so that an interrupted capture is a good one.
+ * "lodge net": what --net can name, or the networks of a running machine. "lodge capture": what
+ * passes one of them, as pcap. The machine writes into a pipe of ours; whole records go on to
+ * standard output or a file, so that an interrupted capture is a good one.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/signalfd.h>
-#include <signal.h>
-#include <poll.h>
 #include <unistd.h>
 
 #include "lodge/error.h"
 #include "lodge/json_out.h"
+#include "lodge/net.h"
 #include "lodge/num.h"
 
 #include "cli.h"
@@ -32,8 +33,8 @@ enum {
 #define FD_NAME "capture"
 
 const OptSpec net_options_table[] = {
-    {"publish", 'p', "[ADDR:]HOST:GUEST[/udp]", "Lead a port of the host to the guest; HOST 0 takes "
-     "a free one, which is printed.", NULL, OPT_REPEAT},
+    {"publish", 'p', "[ADDR:]HOST:GUEST[/udp]",
+     "Lead a port of the host to the guest; HOST 0 takes a free one, which is printed.", NULL, OPT_REPEAT},
     {"unpublish", 0, "[ADDR:]HOST[/udp]", "Let go of a port of the host.", NULL, OPT_REPEAT},
     OPT_JSON,
     {NULL},
@@ -151,14 +152,65 @@ static bool net_run(Options *o, GError **error)
     return changes || show_nets(c, name, options_has(o, "json"), error);
 }
 
+static void list_options(const NetOptSpec *opts)
+{
+    for (const NetOptSpec *p = opts; p->name; p++)
+        printf("    %s  %s\n", p->name, p->help);
+}
+
+static void print_options(JsonOut *j, const char *key, const NetOptSpec *opts)
+{
+    json_array(j, key);
+    for (const NetOptSpec *p = opts; p->name; p++) {
+        json_object(j, NULL);
+        json_string(j, "name", p->name);
+        json_string(j, "help", p->help);
+        json_bool(j, "repeat", p->repeat);
+        json_end(j);
+    }
+    json_end(j);
+}
+
+/* What --net can name. */
+static void list_drivers(bool json)
+{
+    g_autoptr(JsonOut) j = json_out_new();
+
+    json_object(j, NULL);
+    json_number(j, "schema", 1);
+    json_array(j, "backends");
+    for (const NetDriver *const *d = net_driver_table; *d; d++) {
+        json_object(j, NULL);
+        json_string(j, "name", (*d)->name);
+        json_string(j, "help", (*d)->help);
+        json_string(j, "target", (*d)->target);
+        print_options(j, "options", (*d)->opts);
+        json_end(j);
+        if (json)
+            continue;
+        printf("%s: %s\n", (*d)->name, (*d)->help);
+        list_options((*d)->opts);
+    }
+    json_end(j);
+    print_options(j, "common", net_common_opts);
+    if (json) {
+        fputs(json_text(j), stdout);
+    } else {
+        printf("all but none:\n");
+        list_options(net_common_opts);
+    }
+}
+
 int verb_net(const Verb *self, int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
     g_autoptr(Options) o = options_parse(self->opts, argc, argv, 1, &error);
 
-    if (o && !o->args->len)
+    if (o && !o->args->len && (options_has(o, "publish") || options_has(o, "unpublish")))
         lodge_fail(&error, LODGE_ERROR_CONFIG, "which machine? write lodge net NAME");
-    if (error || !net_run(o, &error))
+    else if (o && !o->args->len)
+        list_drivers(options_has(o, "json"));
+    if (error || (o->args->len && !net_run(o, &error)))
         return cli_fail(self->name, error, false);
     return cli_finish(STATUS_OK);
 }

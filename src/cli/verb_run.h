@@ -24,7 +24,7 @@ typedef struct RunOptions {
     bool verbose, quiet;
     bool trace_boot;   /* time of each step until the guest runs, on standard error */
     uint64_t timeout_ns; /* 0: none */
-    char *display;       /* owned; where the screen is shown, as vnc_open() takes it; NULL: nowhere */
+    char *display; /* owned; where the screen is shown, as vnc_open() takes it; NULL: nowhere */
     char *display_password; /* owned; file with the viewers' password; NULL: none */
     Definition *define;  /* owned; to be kept under the name once the guest runs; NULL: nothing */
     char *gdb;     /* owned; where a debugger is let in; NULL: nowhere */

@@ -32,8 +32,8 @@ typedef struct Usage {
     unsigned threads;
 } Usage;
 
-/* utime and stime of a stat file, in seconds. Fields are counted behind the name's parenthesis, which
- * may hold anything: they are the 14th and 15th of the whole. */
+/* utime and stime of a stat file, in seconds. Fields are counted behind the name's parenthesis,
+ * which may hold anything: they are the 14th and 15th of the whole. */
 static double cpu_seconds(const char *path)
 {
     g_autofree char *text = NULL;
@@ -176,7 +176,8 @@ int verb_stats(const Verb *self, int argc, char **argv)
     g_autoptr(Options) o = options_parse(self->opts, argc, argv, G_MAXUINT, &error);
     g_autoptr(GPtrArray) names = o ? machines_named(o, &error) : NULL;
     for (unsigned i = 0; names && !error && i < names->len; i++) {
-        g_autoptr(MachineLook) l = machines_running(g_ptr_array_index(names, i), &error);
+        MachineLook *l = machines_running(g_ptr_array_index(names, i), &error);
+        machine_look_free(l);
     }
     if (error)
         return cli_fail(self->name, error, false);

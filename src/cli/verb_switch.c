@@ -41,8 +41,8 @@ enum {
 const OptSpec switch_options_table[] = {
     {"hub", 0, NULL, "Send every frame to every port, as a hub does."},
     {"vlan", 0, "PORT=VLAN",
-     "Settle port PORT's VLAN: a number (frames of it, without tags), or trunk (all, with tags), or "
-     "trunk:10+20-29. With plug: of the new port, without PORT=.", NULL, OPT_REPEAT},
+     "Settle port PORT's VLAN: a number (frames of it, without tags), or trunk (all, with tags), "
+     "or trunk:10+20-29. With plug: of the new port, without PORT=.", NULL, OPT_REPEAT},
     {"mirror", 0, "PORT", "Port PORT gets a copy of every frame."},
     {"age", 0, "SECONDS", "Forget an address that was not seen for so long (300)."},
     {"storm", 0, "FRAMES",
@@ -147,7 +147,8 @@ static bool fill_hello(const Options *o, const Action *a, SwHello *h, GError **e
 
     if (a->takes_arg != !!arg)
         return lodge_fail(error, LODGE_ERROR_CONFIG, a->takes_arg
-                          ? "%s: say what: tap:NAME or switch:NAME to plug, a port's number to unplug"
+                          ? "%s: say what: tap:NAME or switch:NAME to plug, a port's number to "
+                            "unplug"
                           : "%s: takes nothing more", a->name);
     if (a->op == SW_OP_UNPLUG && (!parse_u64(arg, &port) || port < 1 || port > SW_PORTS_MAX))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "unplug %s: must be 1 to %d", arg,

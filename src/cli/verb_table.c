@@ -52,6 +52,17 @@ static const VerbExample qmp_examples[] = {
     {NULL},
 };
 
+static const VerbExample set_examples[] = {
+    {"lodge set web --memory 2G --cpus 4", "At the next start."},
+    {"lodge set web --cdrom two.iso", "Another CD, now if the guest has not locked the drive."},
+    {NULL},
+};
+
+static const VerbExample unset_examples[] = {
+    {"lodge unset web cdrom publish", "No CD-ROM drive, no ports."},
+    {NULL},
+};
+
 static const VerbExample define_examples[] = {
     {"lodge define web --kernel vmlinuz --disk web.cow,base=debian.img -p 8080:80",
      "Make the machine web, to be started by lodge run web."},
@@ -78,6 +89,16 @@ static const VerbExample view_examples[] = {
     {NULL},
 };
 
+static const VerbExample disk_examples[] = {
+    {"lodge disk web", "The disks of machine web, each with its chain of images."},
+    {"lodge disk web overlay disk0 /vm/web-today.qcow2",
+     "From now on the guest writes there; what was is kept as it is in the images below, which may "
+     "be copied."},
+    {"lodge disk web commit disk0", "And back again, with what the guest wrote meanwhile."},
+    {"lodge disk web resize disk0 20G", "A virtio disk: the guest sees it at once."},
+    {NULL},
+};
+
 static const VerbExample gdb_examples[] = {
     {"lodge gdb web -- vmlinux", "GDB on machine web, with the kernel's symbols."},
     {"lodge gdb --print web", "Only the line for a GDB that is started otherwise."},
@@ -86,6 +107,7 @@ static const VerbExample gdb_examples[] = {
 };
 
 static const VerbExample net_examples[] = {
+    {"lodge net", "What --net can name."},
     {"lodge net web", "The networks of machine web."},
     {"lodge net web --publish 8443:443", "Lead port 8443 of the host to the guest's web server."},
     {NULL},
@@ -115,11 +137,14 @@ const Verb verb_table[] = {
      "and underscores; without one the machine is vm-PID, with the number of its process.\n\n"
      "A NAME with options is defined by them once it runs: lodge run NAME alone then starts it "
      "again, with its files looked up where it was defined. Options about the run (--detach, "
-     "--ephemeral, --quiet, --timeout, --trace, --verbose) may stand beside such a NAME and are not "
+     "--ephemeral, --quiet, --timeout, --trace, --verbose) may stand beside such a NAME and are "
+     "not "
      "kept.\n\n"
-     "With --kernel FILE it starts that; without, firmware (SeaBIOS) looks for something to boot on "
+     "With --kernel FILE it starts that; without, firmware (SeaBIOS) looks for something to boot "
+     "on "
      "the drives and the network, with a screen that lodge screen shows.\n\n"
-     "What else is there unless said otherwise: 512 MiB, one CPU, the terminal as serial console, a network card on "
+     "What else is there unless said otherwise: 512 MiB, one CPU, the terminal as serial console, "
+     "a network card on "
      "the user network, an entropy source. A distribution's kernel and a root disk are enough for "
      "a "
      "system: Lodge makes the initial RAM disk that mounts it.\n\n"
@@ -133,8 +158,22 @@ const Verb verb_table[] = {
      "The options are those of lodge run that tell what the machine is. What was defined under the "
      "name before is replaced; a machine of that name that runs is not touched.",
      run_options_table, define_examples, NULL, verb_define},
+    {"set", "NAME OPTION...", "change what a machine is defined as",
+     "The options are those of lodge define, and each takes the place of all of its name that the "
+     "definition has: all --disk, for instance. If the machine runs, says of each whether it has "
+     "its "
+     "effect now, as other media in CD-ROM and floppy drives have, or at the next start.",
+     run_options_table, set_examples, NULL, verb_set},
+    {"unset", "NAME OPTION...", "take options out of a machine's definition",
+     "The options are named without dashes; what they said is as if they had never been given.",
+     no_options_table, unset_examples, NULL, verb_unset},
+    {"edit", "NAME", "change a machine's definition in an editor",
+     "Starts $VISUAL, $EDITOR or vi on it: the folder where relative paths are looked up, and an "
+     "option on each line. What makes no machine is refused, and nothing is changed then.",
+     no_options_table, NULL, NULL, verb_edit},
     {"list", "[OPTION]... [NAME]...", "list machines that run or are defined",
-     "One line each: name, state (running, paused, io-error, starting or stopped), CPUs, how much of "
+     "One line each: name, state (running, paused, io-error, starting or stopped), CPUs, how much "
+     "of "
      "its memory it has from the host, since when it runs, and the ports of the host that lead to "
      "it.",
      list_options_table, list_examples, NULL, verb_list},
@@ -155,7 +194,8 @@ const Verb verb_table[] = {
      "again.",
      names_options_table, NULL, NULL, verb_resume},
     {"reset", "NAME...|--all", "press the reset button of machines",
-     "The machine starts again from its kernel or firmware, and this returns when it does. One that "
+     "The machine starts again from its kernel or firmware, and this returns when it does. One "
+     "that "
      "is paused does so when it goes on.",
      names_options_table, NULL, NULL, verb_reset},
     {"wait", "[--exit|--running|--paused|--log REGEX] [--timeout SECONDS] NAME",
@@ -170,7 +210,8 @@ const Verb verb_table[] = {
      log_options_table, log_examples, NULL, verb_log},
     {"console", "[--read-only] NAME", "look at a machine's console, and type there",
      "Shows what was said last, and what is said from now on, until the machine ends. Several may "
-     "look; the first of them types. On a terminal all keys go to the guest, Ctrl-C too: Ctrl-] then "
+     "look; the first of them types. On a terminal all keys go to the guest, Ctrl-C too: Ctrl-] "
+     "then "
      "q leaves, Ctrl-] then w types here and no longer elsewhere, Ctrl-] then ? lists the keys.",
      console_options_table, NULL, NULL, verb_console},
     {"events", "[--json] NAME", "print what happens to a running machine",
@@ -227,8 +268,10 @@ const Verb verb_table[] = {
      "Prints the address at which a browser on this host finds the screen, keyboard and mouse of "
      "machine NAME, and serves it until Ctrl-C or the machine's end. The page is noVNC's, from the "
      "distribution's package novnc. The machine needs no --display for it.\n\n"
-     "An address is good once: it carries a token that nobody can guess, and the first who opens it "
-     "is shown the screen. Then another address is printed, for the next viewer or for the same one "
+     "An address is good once: it carries a token that nobody can guess, and the first who opens "
+     "it "
+     "is shown the screen. Then another address is printed, for the next viewer or for the same "
+     "one "
      "after the page was loaded anew.\n\n"
      "It listens on the loopback interface. With --address, others can reach it, and what they see "
      "and type is not encrypted: better let ssh -L carry the port.",
@@ -250,15 +293,32 @@ const Verb verb_table[] = {
      "a terminal, a bar shows how far it is.\n\n"
      "Sizes take K, M, G and T, powers of 1024.",
      .opts = no_options_table, .verbs = image_verbs},
+    {"disk", "[OPTION]... NAME [list|overlay DISK FILE|commit DISK|resize DISK SIZE]",
+     "see and change the disks of a running machine",
+     "Without an action, or with list: the disks of machine NAME, each with the image that it writes "
+     "to and those below it. DISK is the name of a device or disk as that shows it.\n\n"
+     "overlay puts a new image FILE on top of a disk while the guest runs; the image that was there "
+     "becomes its base and is written no more. If anything fails, all is as before. At the next "
+     "start, name FILE as the disk; a machine that has a definition (lodge define) gets it changed.\n\n"
+     "commit merges the image on top into the one below it while the guest runs, then the disk goes "
+     "on with that, and the merged image is empty. A bar shows how far it is; Ctrl-C gives up and "
+     "leaves all as it was. A base that other machines use is not written. Should the host or the "
+     "machine die in between, the overlay is still the disk, with all that the guest had flushed. "
+     "A UML COW file is put right as to its base's time: User-Mode Linux takes it again, but after a "
+     "crash in the middle only when Lodge has opened it once.\n\n"
+     "resize gives a disk another size; a guest on a virtio disk is told, others see it at their next "
+     "start.",
+     disk_options_table, disk_examples, NULL, verb_disk},
     {"devices", "[--json] [CLASS|NAME]", "list device classes, or the devices of a machine",
      "Those on bus pci or isa can be added by lodge run --device; the others stand on the board. "
      "With CLASS, only that one. With the NAME of a running machine, its devices: class, bus, "
      "address, and the values of the properties.",
      json_options_table, NULL, NULL, verb_devices},
-    {"net", "[OPTION]... NAME", "show the networks of a running machine",
-     "Prints for each network of machine NAME its card, what it is joined to, whether the link is "
-     "up, what passed and what was dropped and why, and the addresses that the guest was seen to "
-     "use (by ARP, DHCP and neighbour discovery).\n\n"
+    {"net", "[OPTION]... [NAME]", "list what --net can name, or the networks of a machine",
+     "Without NAME: the back ends of lodge run --net, each with its options.\n\n"
+     "With the NAME of a running machine: for each of its networks the card, what it is joined to, whether the link is "
+     "up, what passed, what was dropped and why, and the addresses that the guest was seen to use "
+     "(by ARP, DHCP and neighbour discovery).\n\n"
      "With --publish and --unpublish, ports of the host that lead to the guest through its first "
      "user network come and go while it runs; see --publish of lodge run.",
      net_options_table, net_examples, NULL, verb_net},

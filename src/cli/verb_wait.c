@@ -58,7 +58,7 @@ static bool wait_end(Wait *w, GError **error)
     g_autoptr(MachineLook) l = machines_running(w->name, error);
     if (!l)
         return false;
-    int fd = machines_process(l);
+    int fd = machines_process(w->name);
     bool ended = machines_wait_end(fd, w->deadline);
     if (fd >= 0)
         close(fd);
@@ -91,7 +91,7 @@ static bool wait_log(Wait *w, GError **error)
     g_autoptr(LogReader) log = log_reader_open(l, error);
     if (!log)
         return false;
-    int fd = machines_process(l);
+    int fd = machines_process(w->name);
     g_autoptr(GString) text = g_string_new(NULL);
     bool ended = false, found = false, in_time = true;
     while (!found && !ended && in_time) {

@@ -91,6 +91,47 @@ static const CommandArg device_del_args[] = {
     {NULL},
 };
 
+static const char *const snapshot_modes[] = {"existing", "absolute-paths", NULL};
+static const CommandArg snapshot_args[] = {
+    {"device", ARG_STRING, true, .help = "the disk, or"},
+    {"node-name", ARG_STRING, true, .help = "the disk"},
+    {"snapshot-file", ARG_STRING, .help = "the overlay"},
+    {"format", ARG_STRING, true, .help = "of the overlay, qcow2 unless said"},
+    {"mode", ARG_STRING, true, snapshot_modes, "absolute-paths, which makes the file, unless said"},
+    {NULL},
+};
+static const CommandArg resize_args[] = {
+    {"device", ARG_STRING, true, .help = "the disk, or"},
+    {"node-name", ARG_STRING, true, .help = "the disk"},
+    {"size", ARG_INT, .help = "bytes"},
+    {NULL},
+};
+static const CommandArg commit_args[] = {
+    {"job-id", ARG_STRING, true, .help = "name of the job; the disk's unless said"},
+    {"device", ARG_STRING, .help = "the disk"},
+    {"base", ARG_STRING, true, .help = "file of the image below the top"},
+    {"top", ARG_STRING, true, .help = "file of the image on top"},
+    {"speed", ARG_INT, true, .help = "bytes a second; 0: no limit"},
+    {NULL},
+};
+static const CommandArg block_job_args[] = {
+    {"device", ARG_STRING, .help = "the job"},
+    {NULL},
+};
+static const CommandArg block_job_cancel_args[] = {
+    {"device", ARG_STRING, .help = "the job"},
+    {"force", ARG_BOOL, true, .help = "of no meaning: what is copied does no harm"},
+    {NULL},
+};
+static const CommandArg job_speed_args[] = {
+    {"device", ARG_STRING, .help = "the job"},
+    {"speed", ARG_INT, .help = "bytes a second; 0: no limit"},
+    {NULL},
+};
+static const CommandArg job_args[] = {
+    {"id", ARG_STRING, .help = "the job"},
+    {NULL},
+};
 static const CommandArg capture_args[] = {
     {"netdev", ARG_STRING, .help = "the network"},
     {"fdname", ARG_STRING, .help = "where the frames go, named by getfd"},
@@ -105,7 +146,15 @@ static const CommandArg hostfwd_args[] = {
 const Command command_table[] = {
     {"add_client", add_client_args, "serve the screen to a connection that was passed",
      cmd_add_client},
+    {"block-commit", commit_args, "merge the image on top of a disk into the one below",
+     cmd_block_commit},
+    {"block-job-cancel", block_job_cancel_args, "give up a job", cmd_block_job_cancel},
+    {"block-job-complete", block_job_args, "let a job that is ready finish",
+     cmd_block_job_complete},
+    {"block-job-set-speed", job_speed_args, "limit a job", cmd_block_job_speed},
+    {"block_resize", resize_args, "give a disk another size", cmd_block_resize},
     {"blockdev-change-medium", medium_args, "put another medium into a drive", cmd_change_medium},
+    {"blockdev-snapshot-sync", snapshot_args, "put an overlay on a disk", cmd_snapshot_sync},
     {"closefd", fd_args, "close a descriptor that was passed", cmd_closefd},
     {"cont", NULL, "let a paused machine run", cmd_cont},
     {"device_add", device_add_args, "plug in a PCI device", cmd_device_add},
@@ -114,10 +163,15 @@ const Command command_table[] = {
     {"getfd", fd_args, "name the descriptor that came with it (SCM_RIGHTS)", cmd_getfd},
     {"human-monitor-command", hmp_args, "a line of the human monitor", cmd_human_monitor},
     {"input-send-event", input_args, "move the pointer, press keys and buttons", cmd_input_event},
+    {"job-cancel", job_args, "give up a job", cmd_job_cancel},
+    {"job-complete", job_args, "let a job that is ready finish", cmd_job_complete},
     {"query-block", NULL, "list drives and their media", cmd_query_block},
+    {"query-block-jobs", NULL, "list jobs on disks", cmd_query_block_jobs},
     {"query-commands", NULL, "list the commands", cmd_query_commands},
+    {"query-jobs", NULL, "list jobs", cmd_query_jobs},
     {"query-kvm", NULL, "whether KVM is used", cmd_query_kvm},
     {"query-name", NULL, "name of the machine", cmd_query_name},
+    {"query-named-block-nodes", NULL, "list the images of all disks", cmd_query_nodes},
     {"query-status", NULL, "whether the machine runs", cmd_query_status},
     {"query-uuid", NULL, "UUID of the machine", cmd_query_uuid},
     {"query-version", NULL, "version of the protocol, and of Lodge", cmd_query_version},

@@ -77,8 +77,8 @@ bool arg_unexpected(GError **error, const char *name);
 bool arg_type(GError **error, const char *name, const char *expected);
 bool arg_value(GError **error, const char *name, const char *value);
 
-/* ---- functions of the table: commands.c, commands_console.c, commands_devices.c, commands_fd.c,
- * commands_input.c, commands_plug.c, commands_screen.c, gdb.c, hmp.c ---- */
+/* ---- functions of the table: commands.c, commands_block.c, commands_console.c, commands_devices.c,
+ * commands_fd.c, commands_input.c, commands_plug.c, commands_screen.c, gdb.c, hmp.c ---- */
 #define COMMAND_FN(fn) bool fn(Control *c, Jv args, ControlReply *r, GError **error)
 COMMAND_FN(cmd_query_version);
 COMMAND_FN(cmd_query_commands);
@@ -106,6 +106,17 @@ COMMAND_FN(cmd_getfd);
 COMMAND_FN(cmd_closefd);
 COMMAND_FN(cmd_add_client);
 COMMAND_FN(cmd_query_block);
+COMMAND_FN(cmd_query_nodes);
+COMMAND_FN(cmd_snapshot_sync);
+COMMAND_FN(cmd_block_resize);
+COMMAND_FN(cmd_block_commit);
+COMMAND_FN(cmd_query_block_jobs);
+COMMAND_FN(cmd_query_jobs);
+COMMAND_FN(cmd_block_job_cancel);
+COMMAND_FN(cmd_block_job_complete);
+COMMAND_FN(cmd_block_job_speed);
+COMMAND_FN(cmd_job_cancel);
+COMMAND_FN(cmd_job_complete);
 COMMAND_FN(cmd_change_medium);
 COMMAND_FN(cmd_eject);
 COMMAND_FN(cmd_gdb);

@@ -94,53 +94,6 @@ COMMAND_FN(cmd_devices)
 
 /* ---- media ---- */
 
-static const PropSpec *blk_prop(const Device *d)
-{
-    for (const PropSpec *p = d->cls->props; p && p->name; p++) {
-        if (p->kind == PROP_BLK)
-            return p;
-    }
-    return NULL;
-}
-
-COMMAND_FN(cmd_query_block)
-{
-    Machine *m = control_machine(c, error);
-    if (!m)
-        return false;
-    const GPtrArray *devices = machine_devices(m);
-    JsonOut *out = control_return(r);
-    json_array(out, "return");
-    for (unsigned i = 0; i < devices->len; i++) {
-        Device *d = g_ptr_array_index(devices, i);
-        if (!blk_prop(d))
-            continue;
-        BlkNode *node = machine_medium(m, d);
-        json_object(out, NULL);
-        json_string(out, "device", d->id);
-        json_bool(out, "locked", d->cls->medium_locked && d->cls->medium_locked(d));
-        json_bool(out, "removable", d->cls->change_medium != NULL);
-        if (node) {
-            BlkLimits limits;
-            blk_limits(node, &limits);
-            json_object(out, "inserted");
-            json_bool(out, "ro", limits.read_only);
-            json_string(out, "drv", blk_format(node));
-            json_string(out, "node-name", blk_name(node));
-            json_object(out, "image");
-            json_number(out, "virtual-size", (int64_t)limits.size);
-            json_string(out, "format", blk_format(node));
-            json_end(out);
-            json_end(out);
-        }
-        json_string(out, "qdev", d->id);
-        json_string(out, "type", "unknown");
-        json_end(out);
-    }
-    json_end(out);
-    return true;
-}
-
 static Device *find_drive(Control *c, Jv args, GError **error)
 {
     Machine *m = control_machine(c, error);

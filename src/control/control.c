@@ -176,6 +176,12 @@ static void on_machine(void *opaque, const MachineNews *news)
     case MACHINE_EVENT_UNPLUGGED:
         deleted_event(c, news->device);
         break;
+    case MACHINE_EVENT_DISK_ERROR:
+        control_disk_error(c, news->disk_error);
+        break;
+    case MACHINE_EVENT_JOB:
+        control_job_event(c, news->job);
+        break;
     case MACHINE_EVENT_ENDED:
         end_event(c, news->result);
         answer_resets(c);

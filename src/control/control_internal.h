@@ -87,6 +87,12 @@ bool control_screendump(Control *c, const char *filename, const char *format, GE
 GBytes *picture_ppm(Display *d, GError **error);
 GBytes *picture_png(Display *d, GError **error);
 
+/* ---- commands_block.c ---- */
+
+/* Events of jobs on disks, and of requests that the host failed. */
+void control_job_event(Control *c, const BlkJobInfo *info);
+void control_disk_error(Control *c, const MachineDiskError *e);
+
 /* ---- gdb.c ---- */
 
 void gdb_server_free(GdbServer *s); /* NULL is fine */

@@ -8,8 +8,8 @@
  *   --memory=1G
  *
  * The first line is the form and its version. A line is an option and its value, as on the command
- * line in one word; in values and the folder, a backslash is doubled and a newline is \n. Empty lines
- * and lines that begin with # are passed over.
+ * line in one word; in values and the folder, a backslash is doubled and a newline is \n. Empty
+ * lines and lines that begin with # are passed over.
  */
 #include "definition.h"
 
@@ -144,7 +144,8 @@ Definition *definition_parse(const char *text, GError **error)
     }
     if (strcmp(lines[0] + strlen(FORM), VERSION)) {
         lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                   "is of another version of the form than " VERSION "; use the lodge that wrote it");
+                   "is of another version of the form than " VERSION
+                   "; use the lodge that wrote it");
         return NULL;
     }
     for (unsigned i = 1; lines[i]; i++) {

@@ -2,8 +2,8 @@
 /*
  * Names, folders, locks.
  *
- * A running machine holds a lock on RUN/lodge/NAME/lock; the kernel drops it with the process, so
- * a machine that was killed leaves nothing that hinders the next one of its name. It is a lock of an
+ * A running machine holds a lock on RUN/lodge/NAME/lock; the kernel drops it with the process, so a
+ * machine that was killed leaves nothing that hinders the next one of its name. It is a lock of an
  * open file description (fcntl(2), F_OFD_SETLK): others can see that it is held without taking it.
  *
  * Invariant: who has the lock and finds that the path still leads to the locked file owns the

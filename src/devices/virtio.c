@@ -135,8 +135,7 @@ static bool poll_look(void *opaque)
     return found;
 }
 
-/* The loop is about to sleep. */
-static bool poll_arm(void *opaque)
+static bool poll_arm(void *opaque, bool on)
 {
     VirtioLane *l = opaque;
     VirtioDev *vd = l->vd;
@@ -145,8 +144,12 @@ static bool poll_arm(void *opaque)
     for (unsigned i = l->index; i < vd->queues; i += vd->lanes) {
         VirtioQ *q = &vd->q[i];
 
-        if (q->armed || !queue_may_run(vd, i))
+        if (q->armed == on || !queue_may_run(vd, i))
             continue;
+        if (!on) {
+            virtio_notify_off(vd, i);
+            continue;
+        }
         q->armed = !virtqueue_notify_on(&q->vq);
         found |= !q->armed;
     }

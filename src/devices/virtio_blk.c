@@ -45,6 +45,7 @@ enum {
     HDR_LEN = sizeof(struct virtio_blk_outhdr),
     RANGE_LEN = sizeof(struct virtio_blk_discard_write_zeroes),
     KICK_BATCH = VIRTIO_QUEUE_SIZE, /* requests a kick starts before others get a turn */
+    LOOK_BATCH = 16, /* likewise of a ring that is polled: the guest adds more while these are done */
     CONFIG_LEN = offsetof(struct virtio_blk_config, max_secure_erase_sectors),
     CLASS_SCSI_STORAGE = 0x010000,
 };
@@ -87,7 +88,7 @@ struct VirtioBlk {
     char *serial;
     uint32_t queues, iothreads;
     /* Constant after realize: */
-    BlkLimits limits;
+    BlkLimits limits; /* but for the size, which is the loop's */
     VirtioBlkQueue queue[BLK_QUEUES_MAX];
     /* Main thread, quiesced: */
     VirtioSaved saved;
@@ -370,14 +371,15 @@ static bool take_one(VirtioBlk *b, unsigned qi)
 static void blk_kick(VirtioDev *vd, unsigned qi)
 {
     VirtioBlk *b = (VirtioBlk *)vd;
-    unsigned n = 0;
+    bool polled = virtio_lane(vd, qi)->poll;
+    unsigned n = 0, most = polled ? LOOK_BATCH : KICK_BATCH;
 
     do {
         virtio_notify_off(vd, qi);
-        while (n < KICK_BATCH && take_one(b, qi))
+        while (n < most && take_one(b, qi))
             n++;
-    } while (n < KICK_BATCH && !vd->broken && virtio_notify_on(vd, qi));
-    if (n == KICK_BATCH && !virtio_lane(vd, qi)->poll)
+    } while (n < most && !vd->broken && virtio_notify_on(vd, qi));
+    if (n == most && !polled)
         virtio_kick_again(vd, qi);
     flush_used(&b->queue[qi]);
 }
@@ -520,6 +522,28 @@ static bool blk_realize(Device *d, GError **error)
     return false;
 }
 
+/* Context: the loop. */
+static void take_size(void *opaque)
+{
+    VirtioBlk *b = opaque;
+    BlkLimits l;
+
+    blk_limits(b->drive, &l);
+    b->limits.size = l.size;
+}
+
+/* 5.2.4: capacity may change while the driver is at work; it hears by a configuration change. */
+static void blk_resized(Device *d)
+{
+    VirtioBlk *b = (VirtioBlk *)d;
+    uint8_t capacity[8];
+
+    io_thread_call(blk_io_thread(b->drive), take_size, b);
+    store_le64(capacity, b->limits.size / SECTOR);
+    virtio_config_set(&b->v, offsetof(struct virtio_blk_config, capacity), capacity,
+                      sizeof capacity);
+}
+
 static void blk_unrealize(Device *d)
 {
     VirtioBlk *b = (VirtioBlk *)d;
@@ -581,4 +605,5 @@ const DeviceClass virtio_blk_pci_class = {
     .quiesce = virtio_quiesce,
     .resume = virtio_resume,
     .unrealize = blk_unrealize,
+    .medium_resized = blk_resized,
 };

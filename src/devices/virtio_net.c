@@ -8,8 +8,8 @@
  * pairs, VLAN filter, guest announcements, UFO, hash reports, offloads changed at run time.
  *
  * Threads: the queues and the port belong to one loop thread, the back end's own where that is
- * quick, so that a frame goes from the ring to the host in one call. The link callback takes the device's
- * lock for the status field.
+ * quick, so that a frame goes from the ring to the host in one call. The link callback takes the
+ * device's lock for the status field.
  *
  * Invariants:
  * (1) Frames popped for sending and not taken by the wire are tx[first..last), in ring order, the

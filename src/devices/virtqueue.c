@@ -310,8 +310,12 @@ bool virtqueue_publish(VirtQueue *q)
 
 void virtqueue_notify_off(VirtQueue *q)
 {
-    /* With event index the driver kicks once when it passes avail_event, which is behind us. */
-    if (q->size && !q->event_idx)
+    if (!q->size)
+        return;
+    if (q->event_idx) /* the driver kicks when it passes avail_event: one that lies behind us */
+        __atomic_store_n(ring_u16(&q->used, USED_RING + (size_t)q->size * USED_ELEM_LEN),
+                         (uint16_t)(q->last_avail - 1), __ATOMIC_RELAXED);
+    else
         __atomic_store_n(ring_u16(&q->used, USED_FLAGS), VRING_USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
 }
 

@@ -632,6 +632,7 @@ void machine_free(Machine *m)
         g_ptr_array_free(m->net_order, TRUE);
     g_clear_pointer(&m->nets, g_hash_table_destroy);
     g_clear_pointer(&m->blks, g_hash_table_destroy);
+    g_clear_pointer(&m->disk_watches, g_hash_table_destroy);
     g_clear_pointer(&m->chans, g_hash_table_destroy);
     for (unsigned i = 0; i < MACHINE_DISK_LOOPS; i++)
         io_thread_free(m->disk_io[i]);

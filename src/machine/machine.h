@@ -23,6 +23,7 @@
 #include "lodge/block.h"
 #include "lodge/device.h"
 
+#include "live.h"
 #include "tree.h"
 #include "vcpu.h"
 
@@ -93,13 +94,24 @@ typedef enum MachineEvent {
     MACHINE_EVENT_GUEST_RESET,  /* the guest starts again, as it asked */
     MACHINE_EVENT_HOST_RESET,   /* the same, as machine_reset() asked */
     MACHINE_EVENT_UNPLUGGED,    /* the guest let go of a device, and it is gone */
+    MACHINE_EVENT_DISK_ERROR,   /* the host failed a disk's request; the next one is told of later */
+    MACHINE_EVENT_JOB,          /* a merge of disk images is in another state */
     MACHINE_EVENT_ENDED,        /* before MachineConfig.ended */
 } MachineEvent;
+
+typedef struct MachineDiskError {
+    const char *disk; /* its node's name */
+    BlkOp op;
+    int err;
+    BlkOnError action; /* what becomes of the request */
+} MachineDiskError;
 
 typedef struct MachineNews {
     MachineEvent what;
     const MachineResult *result; /* ENDED; else NULL */
     const char *device;          /* UNPLUGGED: its name; else NULL */
+    const MachineDiskError *disk_error; /* DISK_ERROR */
+    const BlkJobInfo *job;       /* JOB */
 } MachineNews;
 
 /* Be told of what happens to the machine. One listener, NULL takes it away. It is called in the
@@ -120,6 +132,18 @@ BlkNode *machine_medium(Machine *m, Device *d);
  *         error of opening the image or of the drive.
  */
 bool machine_change_medium(Machine *m, Device *d, const BlkOptions *o, bool force, GError **error);
+
+/* The disk of the device @name, or the one that goes by that name itself; NULL: none. *@ret_device,
+ * if asked for: who has it, or NULL. Transfer none. */
+BlkNode *machine_disk(Machine *m, const char *name, Device **ret_device);
+/* blk_disk_resize(), and the device is told. */
+bool machine_resize_disk(Machine *m, BlkNode *disk, uint64_t size, bool shrink, GError **error);
+/* blk_commit(); MACHINE_EVENT_JOB tells. @id: NULL: the disk's name. */
+bool machine_commit_disk(Machine *m, BlkNode *disk, const char *id, uint64_t speed, GError **error);
+/* The job of that name; NULL: none. */
+BlkJob *machine_job(Machine *m, const char *id);
+/* The disks, in the order of their names; transfer container (BlkNode). */
+GPtrArray *machine_disks(Machine *m);
 
 /* Back ends by their name in the description; NULL: none. Transfer none. */
 Chan *machine_chan(Machine *m, const char *name);

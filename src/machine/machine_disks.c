@@ -133,6 +133,80 @@ static void disk_stopped(void *opaque, BlkNode *n, int err)
     machine_request(m, REQUEST_DISK_ERROR);
 }
 
+/* What is still to be told of a disk. One error at a time, and no more than one a second that stops
+ * nothing: a guest may cause as many as it likes. */
+typedef struct DiskWatch {
+    Machine *m; /* borrowed */
+    char *name; /* owned */
+    GMutex mutex;
+    /* guarded by mutex */
+    GSource *source; /* owned; NULL: nothing is to be told */
+    int64_t told_us;
+    BlkOp op;
+    int err;
+    BlkOnError action;
+} DiskWatch;
+
+static gboolean tell_error(gpointer opaque)
+{
+    DiskWatch *w = opaque;
+
+    g_mutex_lock(&w->mutex);
+    g_clear_pointer(&w->source, g_source_unref);
+    MachineDiskError e = {.disk = w->name, .op = w->op, .err = w->err, .action = w->action};
+    g_mutex_unlock(&w->mutex);
+    machine_tell(w->m, &(MachineNews){.what = MACHINE_EVENT_DISK_ERROR, .disk_error = &e});
+    return G_SOURCE_REMOVE;
+}
+
+/* Context: the disk's IoThread. */
+static void disk_failed(void *opaque, BlkNode *n, BlkOp op, int err, BlkOnError action)
+{
+    DiskWatch *w = opaque;
+    int64_t now = g_get_monotonic_time();
+
+    g_mutex_lock(&w->mutex);
+    bool soon = now < w->told_us + G_TIME_SPAN_SECOND && action != BLK_ERROR_STOP;
+    if (!w->source && !soon) {
+        w->told_us = now;
+        w->op = op;
+        w->err = err;
+        w->action = action;
+        w->source = g_idle_source_new();
+        g_source_set_priority(w->source, G_PRIORITY_HIGH - 10); /* before the machine stalls */
+        g_source_set_callback(w->source, tell_error, w, NULL);
+        g_source_attach(w->source, w->m->context);
+    }
+    g_mutex_unlock(&w->mutex);
+}
+
+static void watch_free(gpointer opaque)
+{
+    DiskWatch *w = opaque;
+
+    if (w->source) {
+        g_source_destroy(w->source);
+        g_source_unref(w->source);
+    }
+    g_mutex_clear(&w->mutex);
+    g_free(w->name);
+    g_free(w);
+}
+
+void machine_watch_disk(Machine *m, BlkNode *n)
+{
+    DiskWatch *w = g_new0(DiskWatch, 1);
+
+    w->m = m;
+    w->name = g_strdup(blk_name(n));
+    w->told_us = INT64_MIN / 2;
+    g_mutex_init(&w->mutex);
+    if (!m->disk_watches)
+        m->disk_watches = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, watch_free);
+    g_hash_table_insert(m->disk_watches, w->name, w);
+    blk_on_error(n, disk_failed, w);
+}
+
 bool machine_open_disk(Machine *m, const Tree *t, const char *id, GError **error)
 {
     BlkOptions o;
@@ -144,6 +218,7 @@ bool machine_open_disk(Machine *m, const Tree *t, const char *id, GError **error
     if (!n)
         return false;
     blk_on_stop(n, disk_stopped, m);
+    machine_watch_disk(m, n);
     g_hash_table_insert(m->blks, g_strdup(id), n);
     return true;
 }
@@ -166,4 +241,86 @@ void machine_disks_hurry(Machine *m, bool on)
 void machine_disks_retry(Machine *m, bool fail)
 {
     each_disk(m, blk_retry, fail);
+}
+
+/* ---- disks of a machine that runs ---- */
+
+BlkNode *machine_disk(Machine *m, const char *name, Device **ret_device)
+{
+    Device *found = machine_device(m, name);
+    BlkNode *n = found ? machine_medium(m, found) : NULL;
+
+    if (!n) {
+        n = g_hash_table_lookup(m->blks, name);
+        found = NULL;
+        for (unsigned i = 0; n && !found && i < m->devices->len; i++)
+            if (machine_medium(m, g_ptr_array_index(m->devices, i)) == n)
+                found = g_ptr_array_index(m->devices, i);
+    }
+    if (ret_device)
+        *ret_device = found;
+    return n;
+}
+
+static gint by_name(gconstpointer a, gconstpointer b)
+{
+    return strcmp(blk_name(*(BlkNode *const *)a), blk_name(*(BlkNode *const *)b));
+}
+
+GPtrArray *machine_disks(Machine *m)
+{
+    GPtrArray *all = g_ptr_array_new();
+    GHashTableIter it;
+    gpointer node;
+
+    g_hash_table_iter_init(&it, m->blks);
+    while (g_hash_table_iter_next(&it, NULL, &node))
+        g_ptr_array_add(all, node);
+    g_ptr_array_sort(all, by_name);
+    return all;
+}
+
+bool machine_resize_disk(Machine *m, BlkNode *disk, uint64_t size, bool shrink, GError **error)
+{
+    if (!blk_disk_resize(disk, size, shrink, error))
+        return false;
+    for (unsigned i = 0; i < m->devices->len; i++) {
+        Device *d = g_ptr_array_index(m->devices, i);
+        if (d->cls->medium_resized && machine_medium(m, d) == disk)
+            d->cls->medium_resized(d);
+    }
+    return true;
+}
+
+static void job_changed(void *opaque, const BlkJobInfo *info)
+{
+    machine_tell(opaque, &(MachineNews){.what = MACHINE_EVENT_JOB, .job = info});
+}
+
+bool machine_commit_disk(Machine *m, BlkNode *disk, const char *id, uint64_t speed, GError **error)
+{
+    BlkCommitArgs a = {.id = id, .speed = speed, .context = m->context, .tell = job_changed,
+                       .opaque = m};
+
+    if (machine_job(m, id ? id : blk_name(disk)))
+        return lodge_fail(error, LODGE_ERROR_EXISTS, "Job ID '%s' already in use",
+                          id ? id : blk_name(disk));
+    return blk_commit(disk, &a, error);
+}
+
+BlkJob *machine_job(Machine *m, const char *id)
+{
+    GHashTableIter it;
+    gpointer node;
+
+    g_hash_table_iter_init(&it, m->blks);
+    while (g_hash_table_iter_next(&it, NULL, &node)) {
+        BlkJob *j = blk_job(node);
+        BlkJobInfo info;
+        if (j)
+            blk_job_info(j, &info);
+        if (j && strcmp(info.id, id) == 0)
+            return j;
+    }
+    return NULL;
 }

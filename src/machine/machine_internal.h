@@ -36,6 +36,7 @@ struct Machine {
     PcBoard pc;
     GPtrArray *devices;    /* owned: Device, in order of making; freed in reverse */
     GHashTable *blks;      /* owned: name -> BlkNode */
+    GHashTable *disk_watches; /* owned: name -> who hears of a disk's errors; outlives blks */
     GPtrArray *net_order;  /* owned: NetBackend */
     GHashTable *nets;      /* name -> NetBackend, borrowed from net_order */
     GHashTable *chans;     /* owned: name -> Chan */
@@ -78,6 +79,8 @@ void machine_request(Machine *m, unsigned bits);
 /* machine_disks.c: open /backends/block/@id; see blk_hurry() and blk_retry() for the others. */
 IoThread *machine_disk_loop(Board *b, unsigned i, GError **error);
 bool machine_open_disk(Machine *m, const Tree *t, const char *id, GError **error);
+/* Hear of @n's errors. */
+void machine_watch_disk(Machine *m, BlkNode *n);
 void machine_disks_hurry(Machine *m, bool on);
 void machine_disks_retry(Machine *m, bool fail);
 

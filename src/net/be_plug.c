@@ -9,11 +9,12 @@
  * bytes: longer ones are not sent.
  * vde: vde_switch's plug protocol: the same request with a description in place of the two bytes of
  * padding, the number of the wished port above the type; the answer is the address of a socket of
- * that port alone, to which ours is connected. It cuts frames at 1518 bytes.
+ * that port alone. It cuts frames at 1518 bytes.
  *
- * Our address is an abstract one, which leaves no file behind. A switch that is killed takes the
- * link down, and is sought until it is back. Nothing may ever be written to the control stream
- * after the request. Threads and invariants: host_end.c.
+ * Our address is an abstract one, which leaves no file behind. Others on the host can see it, so
+ * our socket is connected to the switch's: then the kernel takes frames from nobody else. A switch
+ * that is killed takes the link down, and is sought until it is back. Nothing may ever be written
+ * to the control stream after the request. Threads and invariants: host_end.c.
  */
 #include "driver_table.h"
 
@@ -135,15 +136,8 @@ static bool plug_in(Plug *p, int ms, GError **error)
         return lodge_fail(error, LODGE_ERROR_HOST,
                           "%s: the switch gives no port%s", h->detail,
                           p->port ? "; that one may be taken" : "");
-    memset(&p->d.to, 0, sizeof p->d.to);
-    memset(&p->d.only, 0, sizeof p->d.only);
-    if (p->vde) {
-        if (connect(h->fd, (struct sockaddr *)&there, sizeof there) < 0)
-            return lodge_fail_errno(error, errno, "%s: cannot reach the port", h->detail);
-        return true;
-    }
-    memcpy(&p->d.to.sa, &there, sizeof there);
-    p->d.to.len = sizeof there;
+    if (connect(h->fd, (struct sockaddr *)&there, sizeof there) < 0)
+        return lodge_fail_errno(error, errno, "%s: cannot reach the port", h->detail);
     return true;
 }
 
@@ -188,7 +182,7 @@ static NetBackend *plug_open(const NetDriver *driver, bool vde, const char *name
 
     p->d.h.be.close = plug_close;
     p->d.h.again = true;
-    p->d.h.polls_room = vde; /* a connected socket knows the queue of its peer */
+    p->d.h.polls_room = true; /* a connected socket knows the queue of its peer */
     p->d.longest = vde ? FRAME_VDE : FRAME_UML;
     p->vde = vde;
     p->port = port;

@@ -263,23 +263,26 @@ static bool stream_connect(HostEnd *h, bool first, GError **error)
     return true;
 }
 
-/* Edges only, so that a process without descriptors left does not spin on a client it cannot have. */
+/* Edges only: a process without descriptors left does not spin on a client it cannot have. */
 static void on_client(void *opaque, uint32_t events)
 {
     Stream *s = opaque;
-    int fd;
 
-    for (unsigned i = 0; i < BACKLOG &&
-                         (fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0;
-         i++) {
+    for (unsigned i = 0; i < BACKLOG; i++) {
         g_autoptr(GError) error = NULL;
+        int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0)
+            break;
         if (s->h.fd >= 0) {
             close(fd);
             continue;
         }
         prepare(fd, &s->addr);
         s->h.fd = fd;
-        if (host_end_up(&s->h, &error))
+        bool up = host_end_up(&s->h, &error);
+        if (!host_end_may_say(&s->h))
+            continue;
+        if (up)
             lodge_note("%s: %s: connected", s->h.id, s->h.detail);
         else
             lodge_warn("%s: %s: %s", s->h.id, s->h.detail, error->message);

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * "switch" and "internal": a port of Lodge's own switch. A switch that does not run is made, and
- * ends by itself when nobody has used it for a while.
+ * "switch", "internal" and "host-only": a port of Lodge's own switch. A switch that does not run is
+ * made, and ends by itself when nothing has been plugged in for a while.
  *
  * Frames go through the link's two rings (switch_port_link.c has how sleeping and waking go). A
  * frame from the guest is copied once, into the ring; one for the guest goes from the ring straight
- * into its buffers. The switch is not trusted: what stands beside a frame is checked by link_ring.c,
- * and cards decide nothing by bytes that they read twice.
+ * into its buffers. The switch is not trusted: what stands beside a frame is checked by
+ * link_ring.c, and cards decide nothing by bytes that they read twice.
  *
  * When the switch goes the guest's link goes down, frames are lost and counted, and we look for it
  * ever more rarely, at least every RETRY_MAX_MS. One that was made at first use is made again; one
  * that somebody started is theirs to start.
  *
- * Threads: opened and closed by main; all else is on the back end's own loop. Invariant: either all of
- * memory, ctl, wait_fd, peer_fd are there (plugged in), or at most ctl (asking), or none.
+ * Threads: opened and closed by main; all else is on the back end's own loop. Invariant: either all
+ * of memory, ctl, wait_fd, peer_fd are there (plugged in), or at most ctl (asking), or none.
  */
 #include "driver_table.h"
 
@@ -29,6 +29,7 @@
 #include "lodge/iothread.h"
 #include "lodge/num.h"
 #include "link_ring.h"
+#include "opts.h"
 #include "switch.h"
 #include "switch_client.h"
 
@@ -48,6 +49,7 @@ typedef struct SwitchNet {
     char *id;   /* owned */
     char *name; /* owned; the switch's */
     SwHello hello;
+    SwMake make; /* what is made where none runs */
     LodgeClock *clock; /* borrowed, outlives us */
     IoThread *io;      /* owned */
     /* The loop's thread, once it runs: */
@@ -61,7 +63,7 @@ typedef struct SwitchNet {
     bool blocked;   /* the guest is full; the wire says when it is not */
     bool remake;    /* the switch was made at first use */
     bool lost;      /* and that was said */
-    unsigned tries;
+    unsigned tries, number; /* number: of the port */
 } SwitchNet;
 
 static void poke(int fd)
@@ -197,7 +199,8 @@ static void switch_lost(SwitchNet *s, const char *why)
 {
     hang_up(s);
     if (!s->lost)
-        lodge_warn("net '%s': switch %s: %s; frames are lost until it is back", s->id, s->name, why);
+        lodge_warn("net '%s': switch %s: %s; frames are lost until it is back", s->id, s->name,
+                   why);
     s->lost = true;
     net_set_link(&s->port, false);
     if (s->want_room) {
@@ -223,6 +226,7 @@ static bool plug_in(SwitchNet *s, const SwWelcome *w, const int fds[SW_ATTACH_FD
     if (!s->memory)
         return false;
     s->remake = w->flags & SW_WELCOME_AUTO;
+    s->number = w->port;
     s->blocked = s->want_room = false;
     link_tx_init(&s->tx, s->memory, 0);
     link_rx_init(&s->rx, s->memory, 1);
@@ -266,13 +270,13 @@ static void on_retry(void *opaque)
     if (s->ctl >= 0 && sw_send_hello(s->ctl, &s->hello, NULL, 0, &error))
         s->ctl_watch = io_watch_new(s->io, s->ctl, EPOLLIN | EPOLLRDHUP, on_answer, s, &error);
     else if (s->remake && s->tries >= REMAKE_TRIES)
-        (void)sw_spawn(s->name, s->hello.flags & SW_HELLO_INTERNAL, false, NULL); /* and once more */
+        (void)sw_spawn(s->name, s->make, false, NULL); /* or later */
     try_later(s);
 }
 
 /* ---- life ---- */
 
-static bool dial(SwitchNet *s, bool internal, GError **error)
+static bool dial(SwitchNet *s, GError **error)
 {
     g_autoptr(GError) why = NULL, spawn_why = NULL;
 
@@ -285,7 +289,7 @@ static bool dial(SwitchNet *s, bool internal, GError **error)
             break;
         /* Another machine may be making it just now: what counts is whether it is there then. */
         g_clear_error(&spawn_why);
-        (void)sw_spawn(s->name, internal, true, &spawn_why);
+        (void)sw_spawn(s->name, s->make, true, &spawn_why);
     }
     g_propagate_error(error, spawn_why ? g_steal_pointer(&spawn_why) : g_steal_pointer(&why));
     return false;
@@ -332,18 +336,32 @@ static void switch_close(NetBackend *be)
     g_free(s);
 }
 
-static const char *opt_get(GHashTable *opts, const char *name)
-{
-    GPtrArray *values = g_hash_table_lookup(opts, name);
+typedef struct SwitchLook {
+    SwitchNet *s;
+    NetInfo *info;
+} SwitchLook;
 
-    return values && values->len ? g_ptr_array_index(values, values->len - 1) : NULL;
+static void look(void *opaque)
+{
+    SwitchLook *l = opaque;
+
+    l->info->link = l->s->memory;
+    g_snprintf(l->info->detail, sizeof l->info->detail, "switch %s, port %u", l->s->name,
+               l->s->number);
+}
+
+static void switch_info(NetBackend *be, NetInfo *ret_info)
+{
+    SwitchLook l = {(SwitchNet *)be, ret_info};
+
+    io_thread_call(l.s->io, look, &l);
 }
 
 static bool read_opts(SwitchNet *s, GHashTable *opts, const NetDriver *driver,
                       GError **error)
 {
-    const char *name = opt_get(opts, driver->target), *port = opt_get(opts, "port");
-    const char *vlan = opt_get(opts, "vlan");
+    const char *name = net_opt(opts, driver->target), *port = net_opt(opts, "port");
+    const char *vlan = net_opt(opts, "vlan");
     guint64 number = 0;
     SwVlan v;
 
@@ -372,27 +390,29 @@ static bool ask(SwitchNet *s, SwWelcome *w, int fds[SW_ATTACH_FDS], GError **err
 {
     unsigned nfds;
 
-    return dial(s, s->hello.flags & SW_HELLO_INTERNAL, error) &&
+    return dial(s, error) &&
            sw_send_hello(s->ctl, &s->hello, NULL, 0, error) &&
            sw_recv_welcome(s->ctl, w, fds, &nfds, ANSWER_MS, error) &&
            (nfds == SW_ATTACH_FDS ||
             lodge_fail(error, LODGE_ERROR_HOST, "switch %s: sent no link", s->name));
 }
 
-static NetBackend *open_at(const NetDriver *driver, uint32_t flags, const char *id, GHashTable *opts,
-                           LodgeClock *clock, GError **error)
+static NetBackend *open_at(const NetDriver *driver, SwMake make, const char *id,
+                           GHashTable *opts, LodgeClock *clock, GError **error)
 {
     SwitchNet *s = g_new0(SwitchNet, 1);
     int fds[SW_ATTACH_FDS];
     SwWelcome w;
 
-    s->be = (NetBackend){.driver = driver, .port = &s->port, .close = switch_close};
+    s->be = (NetBackend){.driver = driver, .port = &s->port, .close = switch_close,
+                         .info = switch_info};
     s->id = g_strdup(id);
     s->clock = clock;
     s->ctl = s->wait_fd = s->peer_fd = -1;
     SwitchStart start = {.s = s, .w = &w, .fds = fds, .error = error};
     if (read_opts(s, opts, driver, error)) {
-        s->hello.flags = flags;
+        s->hello.flags = make == SW_MAKE_INTERNAL ? (uint32_t)SW_HELLO_INTERNAL : 0;
+        s->make = make;
         s->io = io_thread_new("net-switch", clock, error);
     }
     if (s->io && ask(s, &w, fds, error)) {
@@ -412,26 +432,26 @@ static NetBackend *open_at(const NetDriver *driver, uint32_t flags, const char *
     {"vlan", "N: frames of VLAN N, without tags; trunk[:N+N-M]: frames of these with tags (none)"}
 
 static const NetOptSpec switch_opts[] = {
-    {"name", "name of the switch; it is made if it does not run"},
+    {"switch", "name of the switch; it is made if it does not run"},
     PORT_OPTS,
     {NULL},
 };
 
 static NetBackend *switch_open(const char *id, GHashTable *opts, LodgeClock *clock, GError **error)
 {
-    return open_at(&net_driver_switch, 0, id, opts, clock, error);
+    return open_at(&net_driver_switch, SW_MAKE_PLAIN, id, opts, clock, error);
 }
 
 const NetDriver net_driver_switch = {
     .name = "switch",
     .help = "a port of Lodge's own switch, made at first use (lodge switch)",
-    .target = "name",
+    .target = "switch",
     .opts = switch_opts,
     .open = switch_open,
 };
 
 static const NetOptSpec internal_opts[] = {
-    {"name", "name of the switch; it is made if it does not run"},
+    {"internal", "name of the switch; it is made if it does not run"},
     PORT_OPTS,
     {NULL},
 };
@@ -439,13 +459,33 @@ static const NetOptSpec internal_opts[] = {
 static NetBackend *internal_open(const char *id, GHashTable *opts, LodgeClock *clock,
                                  GError **error)
 {
-    return open_at(&net_driver_internal, SW_HELLO_INTERNAL, id, opts, clock, error);
+    return open_at(&net_driver_internal, SW_MAKE_INTERNAL, id, opts, clock, error);
 }
 
 const NetDriver net_driver_internal = {
     .name = "internal",
     .help = "a port of a switch that only machines are on, made at first use",
-    .target = "name",
+    .target = "internal",
     .opts = internal_opts,
     .open = internal_open,
+};
+
+static const NetOptSpec host_only_opts[] = {
+    {"host-only", "name of the switch, and of its tap"},
+    PORT_OPTS,
+    {NULL},
+};
+
+static NetBackend *host_only_open(const char *id, GHashTable *opts, LodgeClock *clock,
+                                  GError **error)
+{
+    return open_at(&net_driver_host_only, SW_MAKE_HOST_ONLY, id, opts, clock, error);
+}
+
+const NetDriver net_driver_host_only = {
+    .name = "host-only",
+    .help = "a port of a switch that a tap of the host's is on, made at first use; needs rights",
+    .target = "host-only",
+    .opts = host_only_opts,
+    .open = host_only_open,
 };

@@ -205,7 +205,8 @@ static bool tap_refused(const Tap *t, int err, GError **error)
                           "tap \"%s\": another program has it; take another one", name);
     if (err == EINVAL)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "tap \"%s\": is there and is no tap of one queue; take another name", name);
+                          "tap \"%s\": is there and is no tap of one queue; take another name",
+                          name);
     return lodge_fail_errno(error, err, "tap \"%s\": cannot attach", name);
 }
 

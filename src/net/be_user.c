@@ -365,12 +365,13 @@ static const NetPortOps user_port_ops = {
 static const NetOptSpec user_opts[] = {
     {"hostfwd", "tcp|udp:[ADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT: a host port into the guest; ADDR "
                 "is 127.0.0.1 when empty, HOSTPORT 0 takes a free one", true},
-    {"guestfwd", "tcp:ADDR:PORT-unix:PATH or tcp:ADDR:PORT-cmd:COMMAND: what the guest reaches there, "
-                 "an address of its network: a socket, or a program's input and output", true},
+    {"guestfwd", "tcp:ADDR:PORT-unix:PATH or tcp:ADDR:PORT-cmd:COMMAND: what the guest reaches "
+                 "there, an address of its network: a socket, or a program's input and output",
+     true},
     {"restrict", "on|off: keep the guest from reaching anything outside (off)"},
     {"host-loopback", "on|off: the guest reaches the host's 127.0.0.1 as 10.0.2.2 (on)"},
-    {"net", "the guest's network, ADDR/BITS with 8 to 27 bits (10.0.2.0/24): the host is its second "
-            "address, the name server the third, leases begin at the fifteenth"},
+    {"net", "the guest's network, ADDR/BITS with 8 to 27 bits (10.0.2.0/24): the host is its "
+            "second address, the name server the third, leases begin at the fifteenth"},
     {"ipv6", "on|off (on)"},
     {"ipv6-net", "the guest's IPv6 network, ADDR/64 (fec0::/64)"},
     {"mtu", "bytes, 576 to 65520 (1500)"},
@@ -469,7 +470,8 @@ static bool user_parse(GHashTable *opts, UserOpts *o, GError **error)
     return net_opt_switch(opts, "restrict", false, &o->restricted, error) &&
            net_opt_switch(opts, "host-loopback", true, &o->host_loopback, error) &&
            net_opt_switch(opts, "ipv6", true, &o->ip6, error) && opt_mtu(opts, o, error) &&
-           opt_networks(opts, o, error) && opt_names(opts, o, error) && opt_forwards(opts, o, error);
+           opt_networks(opts, o, error) && opt_names(opts, o, error) &&
+           opt_forwards(opts, o, error);
 }
 
 /* ---- life ---- */
@@ -530,7 +532,8 @@ static bool add_guest_forward(UserNet *u, const char *text, GError **error)
         strcmp(part[0], "tcp") || inet_pton(AF_INET, part[1], &addr) != 1 ||
         !g_ascii_string_to_unsigned(part[2], 10, 1, UINT16_MAX, &port, NULL))
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "guestfwd '%s' is not tcp:ADDR:PORT-unix:PATH or tcp:ADDR:PORT-cmd:COMMAND",
+                          "guestfwd '%s' is not tcp:ADDR:PORT-unix:PATH or "
+                          "tcp:ADDR:PORT-cmd:COMMAND",
                           text);
     const char *target = strchr(dash, ':') + 1;
     if ((path ? slirp_add_unix(u->slirp, target, &addr, (int)port)

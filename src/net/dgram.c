@@ -39,12 +39,7 @@ int dgram_fill(HostEnd *h)
     if (n <= 0)
         return HOST_FILL_DRY;
     for (int i = 0; i < n; i++) {
-        socklen_t len = m[i].msg_hdr.msg_namelen;
-        if (d->self.len && same_addr(&d->self, &from[i], len))
-            continue;
-        if (d->only.len && !same_addr(&d->only, &from[i], len))
-            host_end_drop(h, HOST_DROP_MALFORMED, 1);
-        else
+        if (!d->self.len || !same_addr(&d->self, &from[i], m[i].msg_hdr.msg_namelen))
             (void)host_end_rx(h, iov[i].iov_base, m[i].msg_len); /* counts what is no frame */
     }
     return n;

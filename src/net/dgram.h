@@ -12,7 +12,6 @@ typedef struct Dgram {
     /* Loop only, set by connect: */
     int tx;          /* borrowed or owned as the driver has it: what is sent through */
     NetAddr to;      /* len 0: tx is connected */
-    NetAddr only;    /* len not 0: frames from others are thrown away */
     NetAddr self;    /* len not 0: frames from here are our own, come back */
     uint32_t longest; /* bytes of a frame that the other end takes */
 } Dgram;

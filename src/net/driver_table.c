@@ -14,6 +14,7 @@ const NetDriver *const net_driver_table[] = {
     &net_driver_vde,
     &net_driver_switch,
     &net_driver_internal,
+    &net_driver_host_only,
     &net_driver_none,
     NULL,
 };

@@ -6,6 +6,7 @@
 
 extern const NetDriver net_driver_daemon;
 extern const NetDriver net_driver_dgram;
+extern const NetDriver net_driver_host_only;
 extern const NetDriver net_driver_internal;
 extern const NetDriver net_driver_mcast;
 extern const NetDriver net_driver_none;

@@ -25,12 +25,14 @@
 
 #define RETRY_MIN_NS (100 * INT64_C(1000000))
 #define RETRY_MAX_NS (5 * NS_PER_SEC)
+#define SAY_NS (60 * NS_PER_SEC)
 #define ROOM_NS INT64_C(1000000)        /* where nothing tells that there is room */
 #define ROOM_POLLED_NS (20 * ROOM_NS)   /* where the descriptor does */
 
 enum {
     FULL_TICKS = 50, /* of the room timer: then frames are dropped */
     ROUNDS = 8,      /* batches before others get a turn */
+    SAY_MAX = 20,    /* lines in SAY_NS */
 };
 
 static const char *const drop_reasons[HOST_DROPS] = {
@@ -256,14 +258,26 @@ static void seek(HostEnd *h)
     h->backoff_ns = MIN(2 * h->backoff_ns, RETRY_MAX_NS);
 }
 
+bool host_end_may_say(HostEnd *h)
+{
+    int64_t now = clock_now_ns(h->clock);
+
+    if (!h->said || now - h->said_since > SAY_NS) {
+        h->said_since = now;
+        h->said = 0;
+    }
+    return h->said < SAY_MAX && ++h->said;
+}
+
 void host_end_lost(HostEnd *h, const char *why)
 {
     if (h->fd < 0)
         return;
     disconnect(h);
     set_link(h, false);
-    lodge_warn("%s: %s: %s%s", h->id, h->detail, why,
-               h->again ? "; trying again" : "; the link is down");
+    if (host_end_may_say(h))
+        lodge_warn("%s: %s: %s%s", h->id, h->detail, why,
+                   h->again ? "; trying again" : "; the link is down");
     if (h->tx_full)
         room_again(h); /* to be dropped, and counted */
     if (h->again)
@@ -278,7 +292,8 @@ static void on_retry(void *opaque)
     if (h->fd >= 0)
         return;
     if (h->ops->connect(h, false, &error) && h->fd >= 0 && host_end_up(h, &error)) {
-        lodge_note("%s: %s: connected again", h->id, h->detail);
+        if (host_end_may_say(h))
+            lodge_note("%s: %s: connected again", h->id, h->detail);
         return;
     }
     lodge_trace("net", "%s: %s", h->id, error ? error->message : "not yet");

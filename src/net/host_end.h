@@ -74,6 +74,8 @@ struct HostEnd {
     NetFrame frame[HOST_RX_BATCH];
     struct iovec iov[HOST_RX_BATCH][2];
     const char *why;     /* static; of a loss */
+    int64_t said_since;  /* guest ns; what is said in a while is bounded */
+    unsigned said;
     char detail[160]; /* what it is joined to */
 
     uint64_t drops[HOST_DROPS]; /* atomic */
@@ -95,6 +97,8 @@ NetFrame *host_end_rx(HostEnd *h, void *data, size_t len);
 /* A connection came (a server's): watch it. */
 bool host_end_up(HostEnd *h, GError **error);
 void host_end_lost(HostEnd *h, const char *why);
+/* Whether one more line about the connection may be said: a peer cannot fill the log. */
+bool host_end_may_say(HostEnd *h);
 /* Ask for ready() once there is room. */
 void host_end_want_out(HostEnd *h, bool want);
 

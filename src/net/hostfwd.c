@@ -72,7 +72,7 @@ bool hostfwd_parse(const char *text, HostFwd *ret_fwd, GError **error)
 }
 
 /**
- * hostfwd_parse_host() - Read the host's end alone, "tcp|udp:[ADDR]:HOSTPORT", by which one is named
+ * hostfwd_parse_host() - Read the host's end alone, "tcp|udp:[ADDR]:HOSTPORT", that names one
  * Context: any thread. Return: false with LODGE_ERROR_CONFIG.
  */
 bool hostfwd_parse_host(const char *text, HostFwd *ret_fwd, GError **error)

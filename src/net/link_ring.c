@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Rings of frames in shared memory. A record is 16 bytes and the frame, in one piece; where the ring
- * ends before it, a record of length PAD leads to the start. Counters run freely, so that full and
- * empty differ.
+ * Rings of frames in shared memory. A record is 16 bytes and the frame, in one piece; where the
+ * ring ends before it, a record of length PAD leads to the start. Counters run freely, so that full
+ * and empty differ.
  *
  * A producer that finds the ring empty goes back to its start, by a pad too: a link with little
  * traffic touches a few pages, not the whole ring.
@@ -13,8 +13,8 @@
  * the owner takes it down. Bytes of frames may change while they are looked at; whoever decides by
  * them copies them first.
  *
- * Threads: one for each end. Invariant: sleeping and waking follow one order on both sides: say what
- * is wanted, full barrier, look again; and publish, full barrier, look what is wanted.
+ * Threads: one for each end. Invariant: sleeping and waking follow one order on both sides: say
+ * what is wanted, full barrier, look again; and publish, full barrier, look what is wanted.
  */
 #include "link_ring.h"
 

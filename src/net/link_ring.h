@@ -46,12 +46,13 @@ typedef struct LinkRx {
     bool broken;
 } LinkRx;
 
-/* Direction @which (0 or 1) of the link in @memory (LINK_BYTES). @memory is all zero, or was left by
- * a peer that is gone: both sides start with fresh memory only. */
+/* Direction @which (0 or 1) of the link in @memory (LINK_BYTES), which is all zero: a link whose
+ * peer is gone is not taken up again. */
 void link_tx_init(LinkTx *t, void *memory, unsigned which);
 void link_rx_init(LinkRx *r, void *memory, unsigned which);
 
-/* Copy @f into the ring, not to be seen before link_tx_publish(). Return: false: no room, or broken. */
+/* Copy @f into the ring, not to be seen before link_tx_publish(). Return: false: no room, or
+ * broken. */
 bool link_tx_put(LinkTx *t, const NetFrame *f);
 /* Let the consumer see it. Return: whether it sleeps, and is to be woken. */
 bool link_tx_publish(LinkTx *t);

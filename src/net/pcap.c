@@ -252,7 +252,8 @@ static Pcap *pcap_start(int fd, const char *path, uint64_t limit, GError **error
     p->limit = limit;
     p->fill = g_byte_array_new();
     p->out = g_byte_array_new();
-    put_file_header(p->out);
+    /* A descriptor's reader may be gone: that is for the writer thread to find. */
+    put_file_header(path ? p->out : p->fill);
     lodge_lock_init(&p->lock, LOCK_RANK_DIAG, "capture");
     pthread_cond_init(&p->cond, NULL);
     int err = 0;

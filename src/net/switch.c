@@ -12,16 +12,16 @@
  * taken away. Tags of 802.1ad are payload.
  *
  * Loops. There is no spanning tree: BPDUs are frames like others, so that guests can run it. What a
- * loop does is seen in the table: one address comes from two ports in turn. At LOOP_MOVES times in a
- * second both ports' flooded frames are held to SW_GUARD_RATE for a while, which bounds the storm,
- * and the operator is told.
+ * loop does is seen in the table: one address comes from two ports in turn. At LOOP_MOVES times in
+ * a second both ports' flooded frames are held to SW_GUARD_RATE for a while, which bounds the
+ * storm, and the operator is told.
  *
  * Left out: GVRP, multicast snooping, priorities.
  *
  * Threads: the owner's only. Invariants:
  * (1) What is decided is decided on the bytes of iov[0], which nobody else can change.
- * (2) A frame that is to be held has left no trace: only a single reader can hold it, and asking it
- *     comes before counting.
+ * (2) A frame that is to be held has left no trace but in the table: only a single reader can hold
+ *     it, and asking it comes before counting.
  */
 #include "switch.h"
 
@@ -497,8 +497,8 @@ static void loop_noticed(SwPort *a, SwPort *b, uint64_t key, int64_t now_ms)
     sw->event_ms = now_ms;
     key_text(key, mac);
     g_autofree char *text = g_strdup_printf(
-        "%s comes from ports %u (%s) and %u (%s) in turn: a loop, or two machines with one address; "
-        "their broadcasts are held to %d a second", mac, a->number, a->name, b->number, b->name,
+        "%s comes from ports %u (%s) and %u (%s) in turn: a loop, or two machines with one "
+        "address; their broadcasts are held to %d a second", mac, a->number, a->name, b->number, b->name,
         SW_GUARD_RATE);
     if (sw->config.event)
         sw->config.event(sw->config.opaque, text);
@@ -566,6 +566,8 @@ bool switch_input(SwPort *in, const NetFrame *f, int64_t now_ms)
         return true;
     }
     bool may = classify(&a);
+    if (may)
+        learn(&a, now_ms);
     if (may && !sw->config.hub && !(a.head[0] & 1)) {
         uint16_t port = sw_table_find(sw->table, key_of(a.head, a.vlan),
                                       (uint32_t)(now_ms / MS_PER_S), sw->config.age_s);
@@ -582,7 +584,6 @@ bool switch_input(SwPort *in, const NetFrame *f, int64_t now_ms)
         drop(in, SW_DROP_VLAN);
         return true;
     }
-    learn(&a, now_ms);
     if (!known) {
         if (flood_allowed(in, now_ms))
             flood(&a);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The other side of a switch's own control socket, and where that is: RUN/.switch/NAME in the folder
- * of running machines, with a lock beside it for as long as the switch runs. Names of machines start
- * with a letter or digit, so the folder's cannot be one.
+ * The other side of a switch's own control socket, and where that is: RUN/.switch/NAME in the
+ * folder of running machines, with a lock beside it for as long as the switch runs. Names of
+ * machines start with a letter or digit, so the folder's cannot be one.
  *
  * Threads: any.
  */
@@ -179,10 +179,13 @@ void sw_name_release(SwName *n)
     g_free(n);
 }
 
-bool sw_spawn(const char *name, bool internal, bool wait, GError **error)
+bool sw_spawn(const char *name, SwMake make, bool wait, GError **error)
 {
+    static const char *const option[] = {
+        [SW_MAKE_PLAIN] = NULL, [SW_MAKE_INTERNAL] = "--internal", [SW_MAKE_HOST_ONLY] = "--tap",
+    };
     const char *words[] = {"/proc/self/exe", "lodge", "switch", name, "--detach", "--until-unused",
-                           internal ? "--internal" : NULL, NULL};
+                           option[make], make == SW_MAKE_HOST_ONLY ? name : NULL, NULL};
     char **argv = (char **)words; /* GLib only reads it */
     const GSpawnFlags flags = G_SPAWN_FILE_AND_ARGV_ZERO | G_SPAWN_STDOUT_TO_DEV_NULL;
     g_autofree char *said = NULL;

@@ -42,8 +42,14 @@ bool sw_send_hello(int fd, const SwHello *h, const int *fds, unsigned nfds, GErr
  */
 bool sw_recv_welcome(int fd, SwWelcome *ret_welcome, int fds[SW_ATTACH_FDS], unsigned *ret_nfds,
                      int wait_ms, GError **error);
-/* Have a switch made that ends when it is unused, as "lodge switch NAME --detach --until-unused". */
-bool sw_spawn(const char *name, bool internal, bool wait, GError **error);
+typedef enum SwMake {
+    SW_MAKE_PLAIN,
+    SW_MAKE_INTERNAL,  /* --internal */
+    SW_MAKE_HOST_ONLY, /* --tap NAME */
+} SwMake;
+/* Have a switch made that ends when it is unused: lodge switch NAME --detach --until-unused.
+ * @wait: until it can be reached, or it is known why not */
+bool sw_spawn(const char *name, SwMake make, bool wait, GError **error);
 /* Map the memory of a link if it is what it should be. @fd: borrowed. NULL: LODGE_ERROR_HOST. */
 void *sw_link_map(int fd, GError **error);
 

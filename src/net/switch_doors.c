@@ -4,14 +4,14 @@
  * vde_switch's protocols. A connection that has not become a port yet is a guest; there are at most
  * SW_CLIENTS_MAX of them at a door, and the oldest goes when another comes.
  *
- * uml_switch and vde_switch: a port lives as long as its control connection. Each port gets a socket
- * of its own, connected to the address in the request, and its address is the answer: an abstract
- * one for UML's clients, DIR/NNN.N for vde's. uml_switch answers with one socket for all; its clients
- * need not care, since they send to the address that they were told. Nothing of the protocols says who a
- * client is; the sockets are their owner's only (mode 0600, the folder 0700).
+ * uml_switch and vde_switch: a port lives as long as its control connection. Each port gets a
+ * socket of its own, connected to the address in the request, and its address is the answer: an
+ * abstract one for UML's clients, DIR/NNN.N for vde's. uml_switch answers with one socket for all;
+ * its clients need not care, since they send to the address that they were told. Nothing of the
+ * protocols says who a client is; the sockets are their owner's only (mode 0600, the folder 0700).
  *
- * v0 clients do not ask for the switch's address, they know it: so v0 is served only at a door with a
- * data socket ("uml:PATH,DATA"), and whose frame it is that comes there is seen from its sender.
+ * v0 clients do not ask for the switch's address, they know it: so v0 is served only at a door with
+ * a data socket ("uml:PATH,DATA"), and whose frame it is that comes there is seen from its sender.
  */
 #include "switch_host.h"
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A running switch: one loop with everything on it, so that nothing needs a lock. A round of the loop
- * takes a batch from each port that has frames; what they put into other ports is handed over at the
- * round's end, in as few system calls as it takes.
+ * A running switch: one loop with everything on it, so that nothing needs a lock. A round of the
+ * loop takes a batch from each port that has frames; what they put into other ports is handed over
+ * at the round's end, in as few system calls as it takes.
  *
  * Slow readers. A port whose queue is full makes those who send to it wait, for SW_HOLD_MS at most;
- * a reader that freed half of its queue by then loses nothing. One that did not loses frames until it
- * has, and nobody waits for it again within SW_HOLD_GAP_MS. So a fast reader is never outrun, and a
- * slow one takes a fiftieth of a sender's time at most.
+ * a reader that freed half of its queue by then loses nothing. One that did not loses frames until
+ * it has, and nobody waits for it again within SW_HOLD_GAP_MS. So a fast reader is never outrun,
+ * and a slow one takes a fiftieth of a sender's time at most.
  *
  * Ports that end are freed at the end of the round, since they may end inside one another's calls.
  */
@@ -318,8 +318,8 @@ static void stats_text(SwHost *host, GString *to)
     g_string_append_printf(to, "%s %s, pid %d%s%s\n", c->hub ? "hub" : "switch", host->name,
                            (int)getpid(), host->internal ? ", internal" : "",
                            host->automatic ? ", until unused" : "");
-    g_string_append_printf(to, "addresses: %u of %d, forgotten after %u s, not learnt %" PRIu64 "\n",
-                           switch_macs(host->sw), SW_MACS_MAX, c->age_s,
+    g_string_append_printf(to, "addresses: %u of %d, forgotten after %u s, not learnt %" PRIu64
+                           "\n", switch_macs(host->sw), SW_MACS_MAX, c->age_s,
                            switch_macs_refused(host->sw));
     g_string_append_printf(to, "loops noticed: %" PRIu64 "\n", switch_loops(host->sw));
     for (unsigned i = 1; i <= SW_PORTS_MAX; i++) {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Ports of a switch that speak uml_switch's or vde_switch's protocol: one datagram is one frame. Each
- * port has a socket of its own, connected to the client's, so only that client's frames come in by
- * it, and the kernel says when a slow client has room again. Frames go out in batches; at most SLOTS
- * wait for a client.
+ * Ports of a switch that speak uml_switch's or vde_switch's protocol: one datagram is one frame.
+ * Each port has a socket of its own, connected to the client's, so only that client's frames come
+ * in by it, and the kernel says when a slow client has room again. Frames go out in batches; at
+ * most SLOTS wait for a client.
  *
  * These clients know no offloads: checksums are done and segments are cut here. What is longer than
  * they have room for is dropped and counted, where uml_switch would cut it off; and so is what they
@@ -66,7 +66,7 @@ static void dgram_flush(SwHostPort *h)
             set_blocked(d, true);
             return;
         } else if (errno != EINTR) {
-            d->h.p.drops[SW_DROP_FULL] += n; /* its socket is gone; its control connection follows */
+            d->h.p.drops[SW_DROP_FULL] += n; /* its socket is gone; the control one follows */
             d->first = d->last;
         }
     }

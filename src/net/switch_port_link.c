@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Ports of a switch that are other Lodge processes: a link of two rings in a sealed memfd and an
- * eventfd for each side, which means "look": frames are there, or room. Frames keep what is asked of
- * them (checksums, segments) all the way.
+ * eventfd for each side, which means "look": frames are there, or room. Frames keep what is asked
+ * of them (checksums, segments) all the way.
  *
  * While a side is awake its eventfd stays readable, so the loop comes back to it without anybody
- * writing; it is read when there is nothing left to do, and then everything is looked at once more. A
- * port whose frames are held does not say that it sleeps: nobody need wake it for more.
+ * writing; it is read when there is nothing left to do, and then everything is looked at once more.
+ * A port whose frames are held does not say that it sleeps: nobody need wake it for more.
  *
- * The first SW_HEAD bytes of a frame are copied before the switch decides by them. A peer whose ring
- * makes no sense loses its port.
+ * The first SW_HEAD bytes of a frame are copied before the switch decides by them. A peer whose
+ * ring makes no sense loses its port.
  */
 #include "switch_host.h"
 

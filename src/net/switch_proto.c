@@ -7,7 +7,8 @@
  *     v1: magic, type, address of 6 bytes, socket address
  *     v3: magic, version, type, socket address                 v2 was never spoken
  * v1 has its type, 0 or 1, where v3 has its version. vde_switch (vde-2) takes v3 without its two
- * bytes of padding and with a description behind it; bits 8 and up of type are the number of a port.
+ * bytes of padding and with a description behind it; bits 8 and up of type are the number of a
+ * port.
  *
  * A client may leave the socket address's unused bytes as they are; uml_switch and its clients use
  * names of their full length. So an abstract name has all 108 bytes, a path ends at its zero.

@@ -34,7 +34,8 @@ typedef struct SwRequest {
 /**
  * sw_request_parse() - Read the first bytes of a control connection
  * @data: @len bytes that came up to now, at most SW_REQUEST_MAX
- * Return: SW_PARSE_MORE: not all of it is there; SW_PARSE_BAD: no request, or of an unknown version.
+ * Return: SW_PARSE_MORE: not all of it is there; SW_PARSE_BAD: no request, or of an unknown
+ * version.
  */
 SwParse sw_request_parse(const uint8_t *data, size_t len, SwRequest *ret_request);
 

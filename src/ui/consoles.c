@@ -2,13 +2,13 @@
 /*
  * Consoles of a machine beside the one that it was started on.
  *
- * The guest's output comes on the channel's IoThread, through its tap. There it goes to the log, and
- * is put aside for each client; the main thread sends it. A client that takes nothing is no reason to
- * wait: what it has not taken is bounded, and thrown away as a whole beyond that.
+ * The guest's output comes on the channel's IoThread, through its tap. There it goes to the log,
+ * and is put aside for each client; the main thread sends it. A client that takes nothing is no
+ * reason to wait: what it has not taken is bounded, and thrown away as a whole beyond that.
  *
  * Invariants:
- * (1) The log and what is put aside change together under the lock, so that a client that comes gets
- *     each byte once, from the one or the other.
+ * (1) The log and what is put aside change together under the lock, so that a client that comes
+ *     gets each byte once, from the one or the other.
  * (2) `told` is true exactly while a send_all() is on its way.
  */
 #include "consoles.h"

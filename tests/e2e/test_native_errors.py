@@ -252,7 +252,7 @@ def test_cpus(value, lodge, hello):
     (["--memroy", "64M"], "--memroy: unknown option; did you mean --memory\\?"), (["--xyzzy"], "--xyzzy: unknown option; see --help"),
     (["-z"], "-z: unknown option"), (["--memory"], "--memory: needs a value; "), (["--no-reboot=yes"], "--no-reboot: takes no value"),
     (["--memory", "64M,hug=on"], '--memory: "hug": unknown sub-option; valid ones are .*huge'),
-    (["--net", "vde"], '--net: "vde": unknown back end; this version has .*user'), (["--net", "user,speed=9"], '--net: "speed": unknown sub-option; valid ones .*hostfwd'),
+    (["--net", "wifi"], '--net: "wifi": unknown back end; this version has .*user'), (["--net", "user,speed=9"], '--net: "speed": unknown sub-option; valid ones .*hostfwd'),
     (["--net", "user,mac=52:54:00"], '--net: mac .*"52:54:00"'), (["--net", "user,mac=zz:54:00:12:34:56"], "--net: mac "),
     (["--net", "user,hostfwd=22"], "hostfwd '22' is not "), (["--net", "user,hostfwd=tcp:127.0.0.1:99999-:22"], "99999"), (["--net", "user,hostfwd=sctp::1-:2"], "sctp"),
     (["-p", "nothing"], '--publish: "nothing": write '), (["--disk", "x,speed=1"], '--disk: "speed": unknown sub-option'), (["--timeout", "0"], "--timeout: "),

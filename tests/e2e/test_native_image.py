@@ -93,7 +93,7 @@ def test_wrong(lodge, folder, base):
     new = folder / "new.img"
     before = sorted(os.listdir(folder))
     refused(lodge("image", "create", new), 2, "no size")
-    refused(lodge("image", "create", "--size", "1M", base), 5, "is there already")
+    refused(lodge("image", "create", "--size", "1M", base), 5, "is there already; name another file, or have it replaced (--force)")
     refused(lodge("image", "create", "--format", "wow", "--size", "1M", new), 2, "it can be qcow2, raw")
     refused(lodge("image", "create", "--base", folder / "none", new), 2, "no such file")
     refused(lodge("image", "create", "--option", "x=1", "--size", "1M", new), 2, "format raw has no options")

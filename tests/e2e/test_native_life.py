@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import resource
+import select
 import signal
 import socket
 import stat
@@ -13,7 +14,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import BUILD
+from conftest import BUILD, has_assist
 
 SECONDS = 30
 
@@ -23,6 +24,16 @@ def until(what, condition, seconds=SECONDS):
     while not condition():
         assert time.monotonic() < deadline, f"never: {what}"
         time.sleep(0.01)
+
+
+def hear(p, text):
+    """What a child says on standard output, up to @text."""
+    out, deadline = b"", time.monotonic() + SECONDS
+    while text not in out:
+        assert select.select([p.stdout], [], [], max(0, deadline - time.monotonic()))[0], f"no {text!r} in {out!r}"
+        got = os.read(p.stdout.fileno(), 4096)
+        assert got, f"ended before {text!r}: {out!r}"
+        out += got
 
 
 def fails(r, status, pattern):
@@ -143,7 +154,7 @@ def test_full_disk(lodge, echo):
     works(lodge("define", "web", "--memory", "1G"))
     before = (folder(lodge, "web") / "definition").read_text()
     p = lodge.popen("run", "web", *echo, stdin=subprocess.PIPE, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64)))
-    until("it runs", lambda: b"READY" in p.stdout.read1())
+    hear(p, b"READY")
     works(lodge("kill", "web"))
     assert "its definition is not kept" in p.communicate()[1].decode()
     assert (folder(lodge, "web") / "definition").read_text() == before
@@ -160,6 +171,56 @@ def test_ephemeral(lodge, echo, tmp_path):
     assert not folder(lodge, "web").exists() and state(lodge, "web") is None
     out = works(lodge("run", "web", *echo, "--ephemeral", "--disk", disk, "--disk", "/x,ro", "--dry-run"))
     assert out.count("snapshot;") == 1
+
+
+def test_set(lodge, echo, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).write_bytes(bytes(1 << 16))
+    works(lodge("define", "web", *echo, "--cdrom", "none", "--disk", tmp_path / "one"))
+    works(lodge("set", "web", "--memory", "24M", "--disk", "two,ro", "--disk", "one", cwd=tmp_path))
+    at = folder(lodge, "web") / "definition"
+    assert at.read_text().splitlines()[2:] == [*(f"{a}={b}" for a, b in zip(echo[:4:2], echo[1:4:2])), "--net=none", "--cdrom=none", "--memory=size=24M",
+                                               f"--disk=file={tmp_path}/two,ro=on", f"--disk=file={tmp_path}/one"]
+    works(lodge("run", "web", "-d"))
+    assert works(lodge("set", "web", "--cdrom", tmp_path / "two", "--cpus", "2")) == "web: cdrom: now\nweb: cpus: at the next start\n"
+
+    def inserted():
+        return ["inserted" in d for d in json.loads(works(lodge("qmp", "web", "query-block"))) if d["qdev"] == "cd0"]
+    assert inserted() == [True]
+    assert works(lodge("set", "web", "--cdrom", "none")) == "web: cdrom: now\n" and inserted() == [False]
+    assert works(lodge("set", "web", "--floppy", "none")) == "web: floppy: at the next start\n"
+    assert works(lodge("unset", "web", "floppy", "cdrom")) == "web: floppy: at the next start\nweb: cdrom: at the next start\n"
+    works(lodge("kill", "web"))
+    before = at.read_text()
+    assert "--cpus=2" in before and "cdrom" not in before and "floppy" not in before
+    fails(lodge("set", "web", "--memory", "1"), 2, 'set: --memory: "1": less than .*')
+    fails(lodge("set", "web", "-d"), 2, "set: --detach: is about one run; .*")
+    fails(lodge("set", "web"), 2, "set: web: nothing to change; give options")
+    fails(lodge("unset", "web"), 2, "unset: web: nothing to take away; .*")
+    fails(lodge("unset", "web", "memory", "vga"), 3, "unset: web: --vga: is not in its definition")
+    fails(lodge("unset", "web", "mem"), 3, "unset: web: --mem: is not in its definition")
+    for verb in (["set", "db", "--cpus", "2"], ["unset", "db", "cpus"], ["edit", "db"]):
+        fails(lodge(*verb), 3, f"{verb[0]}: db: no machine of that name is defined; .*")
+    assert at.read_text() == before
+    # In an editor.
+    works(lodge("edit", "web", env={"EDITOR": "sed -i s/cpus=2/cpus=3/"}))
+    assert at.read_text() == before.replace("cpus=2", "cpus=3")
+    r = lodge("edit", "web", env={"EDITOR": "sed -i s/cpus=3/cpus=x/"})
+    text, = (lodge.home / "tmp").glob("lodge-*")
+    assert "cpus=x" in text.read_text() and "--cpus=3" in at.read_text()
+    text.unlink()
+    fails(r, 2, f"edit: web: nothing is changed, your text is in '{text}': --cpus: .*")
+    fails(lodge("edit", "web", env={"EDITOR": "false"}), 1, "edit: the editor 'false' failed: .*")
+    assert not list((lodge.home / "tmp").glob("lodge-*"))
+
+
+def test_completion(lodge):
+    works(lodge("define", "webserver"))
+    script = works(lodge("completion", "bash")) + 'COMP_WORDS=(lodge $1 "$2"); COMP_CWORD=2; _lodge; echo "${COMPREPLY[@]}"\n'
+    env = dict(lodge.env, PATH=f"{lodge.path.parent}:{os.environ['PATH']}")
+    for verb in ("run", "stop", "console", "log", "rm", "screen", "set"):
+        assert subprocess.run(["bash", "-c", script, "bash", verb, "web"], env=env, capture_output=True, text=True, check=True).stdout == "webserver\n", verb
+    assert subprocess.run(["bash", "-c", script, "bash", "help", "web"], env=env, capture_output=True, text=True, check=True).stdout == "\n"
 
 
 # ---- the verbs ----
@@ -262,6 +323,14 @@ def test_log(lodge, echo, guests):
     fails(lodge("log", "--machine", "never"), 3, "log: never: has no such log")
 
 
+@pytest.mark.skipif(has_assist() is not False, reason="the CPU runs what KVM's emulation cannot")
+def test_log_of_a_stopped_cpu(lodge, guests):
+    """The registers are kept, too."""
+    assert lodge("run", "web", "--kernel", guests / "fault", "--append", "how=int3", "--memory", "16M", "--net", "none").status == 8
+    out = works(lodge("log", "--machine", "web"))
+    assert "ended: a CPU stopped, status 8" in out and re.search(r"rip[ =:]", out, re.I) and "the last lines of the console:" in out, out
+
+
 def test_stats(lodge, echo):
     works(lodge("run", "web", "-d", *echo))
     works(lodge("wait", "web", "--log", "READY", "--timeout", "20"))
@@ -270,7 +339,7 @@ def test_stats(lodge, echo):
     one, = json.loads(works(lodge("stats", "--all", "--json")))["machines"]
     assert one["vcpu_seconds"] > 0 and one["cpu_seconds"] >= one["vcpu_seconds"] and one["resident"] > 0 and one["threads"] > 2
     watcher = lodge.popen("stats", "-w", "web")
-    until("a second look", lambda: watcher.stdout.read1().count(b"%") >= 0 and b"%" in watcher.stdout.readline())
+    hear(watcher, b"%")
     works(lodge("kill", "web"))
     assert watcher.wait(timeout=SECONDS) == 0
 
@@ -351,7 +420,8 @@ def test_console_many(lodge, echo):
     works(lodge("run", "web", "-d", *echo))
     works(lodge("wait", "web", "--log", "READY", "--timeout", "20"))
     many = [lodge.popen("console", "web") for _ in range(15)]
-    until("all look", lambda: all(p.stdout.read1() for p in many))
+    for p in many:
+        hear(p, b"READY")
     for p in many[1:]:
         p.kill()
     typist = many[0]

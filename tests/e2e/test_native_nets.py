@@ -266,6 +266,34 @@ def test_passt(host, vm, lodge):
     v.passes()
 
 
+def test_malformed(host, vm, lodge):
+    """What no host should send, from the network's side: the machine and its guest live on."""
+    scapy = pytest.importorskip("scapy.all", reason="no scapy here; scripts/deps test installs it")
+    theirs, mine = lodge.home / "v", lodge.home / "m"
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    end.bind(str(mine))
+    end.settimeout(20)
+    v = vm(f"dgram=unix:{mine},local=unix:{theirs},pcap={lodge.home}/p")
+    v.says("ready")
+    ether = scapy.Ether(src="02:00:00:00:00:01", dst="52:54:00:12:34:56")
+    ip = scapy.IP(src="10.9.0.1", dst=ECHO)
+    ping = ether / ip / scapy.ICMP(id=7, seq=1) / b"abcdefgh"
+    bad = [b"", b"x", bytes(13), bytes(14), bytes(59), bytes(9000), bytes(65000),
+           ether / scapy.Dot1Q(vlan=1) / scapy.Dot1Q(vlan=2) / ip / scapy.ICMP(), ether / scapy.Dot1Q(vlan=4095),
+           ether / scapy.IP(dst=ECHO, len=9999) / scapy.ICMP(), ether / scapy.IP(dst=ECHO, len=5) / scapy.ICMP(), ether / scapy.IP(dst=ECHO, ihl=15) / scapy.ICMP(),
+           ether / scapy.IP(dst=ECHO, ihl=1), ether / scapy.IP(dst=ECHO, version=9), bytes(ping)[:20], bytes(ping)[:33], bytes(ping)[:38],
+           ether / scapy.ARP(hwlen=200, plen=200), bytes(ether / scapy.ARP(op=2))[:30], ether / scapy.IPv6(plen=5000) / scapy.ICMPv6ND_NS(),
+           ether / scapy.IPv6(nh=0) / b"\xff\xff", scapy.Ether(dst="ff:ff:ff:ff:ff:ff", type=0x8100), ether / scapy.IP(dst=ECHO, flags="MF", frag=8191) / scapy.UDP()]
+    for frame in bad:
+        end.sendto(bytes(frame), str(theirs))
+    end.sendto(bytes(ping), str(theirs))
+    while scapy.ICMP not in (answer := scapy.Ether(end.recv(70000))) or answer[scapy.ICMP].id != 7:
+        pass
+    assert answer[scapy.IP].src == ECHO and answer[scapy.Raw].load == b"abcdefgh"
+    assert {d["reason"]: d["frames"] for d in v.net()["drops"]} == {"received malformed": 3}
+    end.close()
+
+
 def test_shape(host, vm, lodge):
     """Twice 100 ms on the way, and every third frame lost: the guest asks again until it has its answers."""
     path = lodge.home / "s"

@@ -145,9 +145,10 @@ static void apply(GByteArray *a, const Entry *e, uint64_t from, uint64_t len)
 }
 
 /* Some of @e: all, nothing, or some of its sectors. */
-static void tear(GByteArray *a, const Entry *e, GRand *rand)
+static void tear(const Medium *m, GByteArray *a, const Entry *e, GRand *rand)
 {
-    unsigned kind = g_rand_int_range(rand, 0, 4);
+    bool whole = range_within(e->offset - m->whole_at, e->len, m->whole_len);
+    unsigned kind = g_rand_int_range(rand, 0, whole ? 3 : 4);
 
     if (kind == 0)
         return;
@@ -185,7 +186,7 @@ GByteArray *medium_cut(Medium *m, unsigned index, uint64_t at, GRand *rand)
         if (i < sure || (all && i < at))
             apply(a, e, 0, e->len);
         else if (!none && e->start <= at) /* written, or under way at the cut */
-            tear(a, e, rand);
+            tear(m, a, e, rand);
     }
     return a;
 }

@@ -31,6 +31,7 @@ struct Medium {
     uint64_t fail_from, fail_for;
     int fail_err;
     bool reads_too;  /* reads can fail as well */
+    uint64_t whole_at, whole_len; /* of each file: what a host writes together, or not at all */
     uint64_t failed; /* operations that did */
 };
 

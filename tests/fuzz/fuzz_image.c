@@ -5,14 +5,19 @@
  * written must read back, now and after it was opened anew, unless a check finds errors before:
  * where two pieces of a disk share a place in the file nothing can be promised.
  *
- * The first byte says what is done, the rest is the file. A recorded base is not opened: it would
- * be a file of the host. The checksums of a VHD image are made right, unless the first byte says to
- * leave them: little would be reached behind them.
+ * The first byte says what is done, the rest is the file. With its highest bit set, the last byte
+ * counts steps of 4 bytes before it, which are taken one after the other: requests, snapshots,
+ * changes of size and base, overlays of the image. An image that was sound and whose last flush went
+ * well must be sound after that.
+ *
+ * A recorded base is not opened: it would be a file of the host. The checksums of a VHD image are made
+ * right, unless the first byte says to leave them: little would be reached behind them.
  */
 #include <fcntl.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -33,9 +38,26 @@
 #define FLAGS (BLK_OPEN_QUIET | BLK_OPEN_NO_BASE | BLK_OPEN_UNLOCKED)
 
 enum { DO_CHECK = 1, DO_REPAIR = 2, DO_WRITE = 4, DO_RESIZE = 8, DO_EMPTY = 16, DO_ZERO = 32,
-       KEEP_SUMS = 64 };
+       KEEP_SUMS = 64, STEPS = 128 };
+#define STEP_BYTES 4u
+#define STEPS_MAX 24u
+#define STEP_LEN_MAX (128 * KIB)
+#define OVERLAY_MAX (8 * MIB) /* disk of an image that others are made from */
+
+typedef enum StepKind {
+    STEP_WRITE, STEP_READ, STEP_ZERO, STEP_DISCARD, STEP_FLUSH, STEP_SNAPSHOT, STEP_APPLY,
+    STEP_DELETE, STEP_RESIZE, STEP_PACK, STEP_CHECK, STEP_REPAIR, STEP_EMPTY, STEP_NO_BASE,
+    STEP_BASE, STEP_REOPEN, STEP_OVERLAY, STEP_MAP, STEP_KINDS
+} StepKind;
 
 static IoThread *io;
+
+static char *folder; /* for overlays and bases */
+
+static void clean_up(void)
+{
+    (void)rmdir(folder);
+}
 
 static void set_up(void)
 {
@@ -46,6 +68,11 @@ static void set_up(void)
     (void)setrlimit(RLIMIT_FSIZE, &limit);
     io = io_thread_new("fuzz", lodge_clock_new(), &error);
     g_assert_no_error(error);
+    if (access("/dev/shm", W_OK) == 0)
+        g_setenv("TMPDIR", "/dev/shm", TRUE);
+    folder = g_dir_make_tmp("lodge-fuzz-XXXXXX", &error);
+    g_assert_no_error(error);
+    (void)atexit(clean_up);
 }
 
 static BlkNode *open_image(const char *path, bool read_only, unsigned flags)
@@ -190,12 +217,174 @@ static void seal_vhd(uint8_t *p, size_t len)
         seal(p + header, VHD_HEADER, HD_CHECKSUM);
 }
 
+/* ---- steps ---- */
+
+/* Another image of the same format and size; its path, or NULL: the format has none like that. */
+static char *another(BlkNode *n, const char *name, const char *base, uint8_t how)
+{
+    static const char *const keys[] = {"subformat", "cluster-size", "compat", "preallocation"};
+    static const char *const values[] = {"fixed", "512", "0.10", "metadata"};
+    g_autoptr(GHashTable) options = g_hash_table_new(g_str_hash, g_str_equal);
+    g_autofree char *path = g_build_filename(folder, name, NULL);
+    BlkMake m = {.file = path, .format = n->drv->name, .base = base,
+                 .base_format = base ? n->drv->name : NULL, .size = base ? 0 : n->limits.size,
+                 .options = options, .overwrite = true};
+    g_autoptr(GError) error = NULL;
+
+    if (n->limits.size > OVERLAY_MAX)
+        return NULL;
+    if (how % 5 < G_N_ELEMENTS(keys))
+        g_hash_table_insert(options, (void *)keys[how % 5], (void *)values[how % 5]);
+    if (blk_make(&m, io, &error))
+        return g_steal_pointer(&path);
+    g_assert(error->domain == LODGE_ERROR && !strchr(error->message, '\n'));
+    return NULL;
+}
+
+/* An overlay on what is open as @n, which is closed for that: written, committed. */
+static void use_overlay(BlkNode *n, const char *path, uint8_t how)
+{
+    g_autofree char *over = another(n, "overlay", path, how);
+    BlkOptions o = {.file = over, .aio = BLK_AIO_THREADS};
+    CopyResult result;
+    uint8_t buf[1024];
+
+    if (!over)
+        return;
+    memset(buf, how, sizeof buf);
+    g_autoptr(BlkNode) top = blk_open_flags(NULL, &o, BLK_OPEN_QUIET | BLK_OPEN_UNLOCKED |
+                                            BLK_OPEN_BASE_RW, io, NULL);
+    if (top && blk_pwrite(top, buf, 0, MIN(sizeof buf, top->limits.size)) == 0)
+        (void)image_commit(top, how & 1, NULL, &result, NULL);
+    if (top)
+        look(top);
+    blk_close(g_steal_pointer(&top));
+    (void)unlink(over);
+}
+
+static void change_base(BlkNode *n, uint8_t how)
+{
+    g_autofree char *base = another(n, "base", NULL, how);
+    BlkOptions o = {.file = base, .read_only = true, .aio = BLK_AIO_THREADS};
+
+    if (!base)
+        return;
+    g_autoptr(BlkNode) b = blk_open_flags(NULL, &o, BLK_OPEN_QUIET, io, NULL);
+    if (b && n->drv->set_base) {
+        BlkBaseInfo info = blk_base_info(b, how & 1 ? "base" : base, base);
+        blk_drain_begin(n);
+        (void)n->drv->set_base(n, &info, NULL);
+        blk_drain_end(n);
+    }
+    blk_close(g_steal_pointer(&b));
+    (void)unlink(base);
+}
+
+static void request(BlkNode *n, StepKind kind, const uint8_t *p)
+{
+    static const BlkOp ops[] = {[STEP_WRITE] = BLK_WRITE, [STEP_READ] = BLK_READ,
+                                [STEP_ZERO] = BLK_ZERO, [STEP_DISCARD] = BLK_DISCARD};
+    uint64_t sectors = n->limits.size / BLK_SECTOR, first = sectors * p[1] / 256;
+    uint64_t len = MIN((1 + (uint64_t)p[2]) * BLK_SECTOR, STEP_LEN_MAX);
+    g_autofree uint8_t *buf = g_malloc(STEP_LEN_MAX);
+    struct iovec iov = {buf, MIN(len, (sectors - first) * BLK_SECTOR)};
+    BlkReq req = {.op = kind == STEP_PACK ? BLK_WRITE : ops[kind], .offset = first * BLK_SECTOR,
+                  .len = iov.iov_len, .may_unmap = p[3] & 1, .fua = p[3] & 2,
+                  .compress = kind == STEP_PACK};
+
+    memset(buf, p[3], STEP_LEN_MAX);
+    for (unsigned i = 0; i < STEP_LEN_MAX && p[3] & 4; i++)
+        buf[i] = (uint8_t)(i * 167 >> 3); /* nothing that packs well */
+    if (kind == STEP_WRITE || kind == STEP_READ || kind == STEP_PACK) {
+        req.iov = &iov;
+        req.niov = 1;
+    }
+    (void)blk_wait(n, &req);
+}
+
+/* One step; *@n may be another node after it, or NULL. False: nothing more can be done. */
+static bool step(BlkNode **at_n, const char *path, const uint8_t *p, bool *flushed)
+{
+    static const char *const verbs[] = {[STEP_SNAPSHOT] = "create", [STEP_APPLY] = "apply",
+                                        [STEP_DELETE] = "delete"};
+    StepKind kind = p[0] % STEP_KINDS;
+    g_autofree char *name = g_strdup_printf("%u", p[1] % 4);
+    BlkNode *n = *at_n;
+    bool done;
+
+    *flushed = false;
+    switch (kind) {
+    case STEP_FLUSH:
+        *flushed = blk_flush(n) == 0;
+        break;
+    case STEP_SNAPSHOT:
+    case STEP_APPLY:
+    case STEP_DELETE:
+        (void)image_snapshot(n, verbs[kind], name, NULL);
+        break;
+    case STEP_RESIZE:
+        (void)image_resize(n, n->limits.size / 128 * p[1] + p[2] * BLK_SECTOR, p[3] & 1, NULL);
+        break;
+    case STEP_CHECK:
+    case STEP_REPAIR:
+        if (n->drv->check)
+            (void)errors_of(n, kind == STEP_REPAIR, &done);
+        break;
+    case STEP_EMPTY:
+    case STEP_NO_BASE:
+        blk_drain_begin(n);
+        if (kind == STEP_EMPTY && n->drv->make_empty)
+            (void)n->drv->make_empty(n, NULL);
+        else if (kind == STEP_NO_BASE && n->drv->set_base)
+            (void)n->drv->set_base(n, NULL, NULL);
+        blk_drain_end(n);
+        break;
+    case STEP_BASE:
+        change_base(n, p[1]);
+        break;
+    case STEP_REOPEN:
+    case STEP_OVERLAY:
+        if (kind == STEP_OVERLAY)
+            use_overlay(n, path, p[1]);
+        blk_close(n);
+        *at_n = open_image(path, false, 0);
+        break;
+    case STEP_MAP:
+        look(n);
+        break;
+    default:
+        request(n, kind, p);
+    }
+    return *at_n;
+}
+
+static void take_steps(const char *path, const uint8_t *program, unsigned count)
+{
+    bool sound = is_sound(path), flushed = true;
+    BlkNode *n = open_image(path, false, 0);
+    bool ok = n;
+
+    for (unsigned i = 0; ok && i < count; i++)
+        ok = step(&n, path, program + (size_t)i * STEP_BYTES, &flushed);
+    if (n)
+        flushed = blk_flush(n) == 0;
+    blk_close(n);
+    if (sound && ok && flushed)
+        g_assert(is_sound(path));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
     if (!io)
         set_up();
     if (len < 2 || len > FILE_MAX)
         return 0;
+    unsigned steps = data[0] & STEPS ? MIN(data[len - 1], STEPS_MAX) : 0;
+    size_t tail = steps ? 1 + steps * STEP_BYTES : 0;
+    if (tail + 2 > len)
+        return 0;
+    const uint8_t *program = data + len - tail;
+    len -= tail;
     int fd = memfd_create("fuzz", MFD_CLOEXEC);
     g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
     g_autofree uint8_t *file = g_memdup2(data + 1, len - 1);
@@ -210,6 +399,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
         check_and_mend(path, data[0] & DO_REPAIR);
     if (data[0] & (DO_WRITE | DO_ZERO | DO_RESIZE | DO_EMPTY))
         change(path, data[0]);
+    if (steps)
+        take_steps(path, program, steps);
     close(fd);
     return 0;
 }

@@ -27,6 +27,7 @@ enum {
     DESC_NEXT = 1,
     DESC_WRITE = 2,
     DESC_INDIRECT = 4,
+    F_BLK_FLUSH = 1 << 9, /* without it each write would go to the medium */
     F_BLK_MQ = 1 << 12,
     F_INDIRECT = 1 << 28,
     F_EVENT_IDX = 1 << 29,
@@ -157,7 +158,7 @@ static void start_device(void)
     mmio_write32(common + 0, 0);
     offered = mmio_read32(common + 4);
     CHECK(offered & F_INDIRECT, "no indirect descriptors");
-    accept = offered & (F_INDIRECT | (arg_has("noevent") ? 0 : F_EVENT_IDX) |
+    accept = offered & (F_INDIRECT | F_BLK_FLUSH | (arg_has("noevent") ? 0 : F_EVENT_IDX) |
                         (queues > 1 ? F_BLK_MQ : 0));
     event_idx = accept & F_EVENT_IDX;
     mmio_write32(common + 8, 0);

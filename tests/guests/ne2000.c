@@ -187,10 +187,13 @@ static void check_loopback(void)
 
 static void on_irq(Frame *f)
 {
-    u8 isr = in(7);
+    u8 isr;
 
-    out(7, isr & (ISR_PRX | ISR_PTX));
-    causes |= isr & (ISR_PRX | ISR_PTX);
+    /* Until none is left: on ISA, what comes before the line has fallen makes no edge. */
+    while ((isr = in(7) & (ISR_PRX | ISR_PTX))) {
+        out(7, isr);
+        causes |= isr;
+    }
     interrupts++;
     pic_eoi(irq);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A virtio network card (1AF4:1041), driven by polling: answers ARP and ICMP echo requests for
- * ip=ADDR until n=COUNT were answered or a datagram to port 9 says "bye"; with ping=ADDR it asks that
- * address n times instead. No offloads, one frame in one buffer. Spec: Virtual I/O Device 1.2,
+ * ip=ADDR until n=COUNT were answered or a datagram to port 9 says "bye"; with ping=ADDR it asks
+ * that address n times instead. No offloads, one frame in one buffer. Spec: Virtual I/O Device 1.2,
  * sections 2.7, 4.1 and 5.1.
  */
 #include "lib.h"
@@ -288,7 +288,8 @@ static void handle(u8 *f, u32 len)
         echoes++;
     } else if (is_ip(f, len, 1) && f[34] == 0) {
         replies++;
-    } else if (is_ip(f, len, 17) && !f[36] && f[37] == 9 && len >= 45 && !memcmp(f + 42, "bye", 3)) {
+    } else if (is_ip(f, len, 17) && !f[36] && f[37] == 9 && len >= 45 &&
+               !memcmp(f + 42, "bye", 3)) {
         bye = true;
     }
 }

@@ -77,7 +77,6 @@ static char *make(BlockFix *f, const char *name, const BlkMake *what, const char
 char *shape_make(BlockFix *f, const Shape *s, uint64_t size, char **ret_base)
 {
     BlkMake m = {.format = s->format, .size = size};
-    g_autoptr(GError) error = NULL;
 
     *ret_base = NULL;
     if (s->base_format && !strcmp(s->base_format, "raw")) {

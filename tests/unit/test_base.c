@@ -127,11 +127,11 @@ static bool ring_look(void *opaque)
     return true;
 }
 
-static bool ring_arm(void *opaque)
+static bool ring_arm(void *opaque, bool on)
 {
     Ring *r = opaque;
 
-    __atomic_store_n(&r->armed, 1, __ATOMIC_SEQ_CST);
+    __atomic_store_n(&r->armed, on, __ATOMIC_SEQ_CST);
     return __atomic_load_n(&r->put, __ATOMIC_SEQ_CST) != r->taken;
 }
 

@@ -13,8 +13,8 @@
 
 static void test_round(void)
 {
-    static const char expect[] = "lodge machine 1\nfolder /a\\\\b\\nc\n--kernel=k\n--append=x\\ny\\\\\n"
-                                 "--firmware\n--append=\n";
+    static const char expect[] = "lodge machine 1\nfolder /a\\\\b\\nc\n--kernel=k\n"
+                                 "--append=x\\ny\\\\\n--firmware\n--append=\n";
     g_autoptr(GError) error = NULL;
     g_autoptr(Definition) d = definition_new("/a\\b\nc");
     definition_add(d, "kernel", "k");

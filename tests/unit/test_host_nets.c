@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Back ends over sockets, spoken to by hand at both ends: framing and what is malformed, a peer that
- * stops reading, leaves in the middle of a frame or comes back; the requests to switches of others. */
+/* Back ends over sockets, spoken to by hand at both ends: framing and what is malformed, a peer
+ * that stops reading, leaves in the middle of a frame or comes back; requests to other switches. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -235,7 +235,7 @@ static void test_stream_framing(void)
         write_all(peer, wire + at, 1);
     card_expect(&c, wire + 2 * sizeof got + 4, FRAME);
 
-    /* Short ones are filled up, what is no frame at all is counted, and the stream stays in step. */
+    /* Short ones are filled up, what is no frame is counted, and the stream stays in step. */
     static const uint8_t empty[4], tiny[4 + 13] = {0, 0, 0, 13};
     uint8_t small[4 + 20] = {0, 0, 0, 20};
     fill(small + 4, 20, 9);
@@ -289,7 +289,7 @@ static void test_stream_cut(void)
     card_stop(&c);
 }
 
-/* A peer that does not read: frames wait at the card, then are dropped, and are whole afterwards. */
+/* A peer that does not read: frames wait at the card, then are dropped, and are whole after it. */
 static void test_stream_slow(void)
 {
     Card c;
@@ -533,6 +533,11 @@ static void test_plug(gconstpointer cut)
         /* The sender is who asked, in all bytes. */
         g_assert_cmpuint(len, ==, sizeof from);
         g_assert_cmpmem(&from, sizeof from, &client, sizeof client);
+        /* Nobody else can put a frame on the network. */
+        int other = socket(AF_UNIX, SOCK_DGRAM, 0);
+        g_assert_cmpint(sendto(other, frame, 80, 0, (struct sockaddr *)&client, sizeof client), <,
+                        0);
+        close(other);
         g_assert_true(card_send(&c, frame, 1515));
         g_assert_cmpuint(drops(&c, "too long for the other end"), ==, 1);
         g_assert_cmpint(sendto(s.data_fd, frame, 80, 0, (struct sockaddr *)&client, sizeof client),

@@ -28,7 +28,8 @@ static void test_status(void)
     g_assert_nonnull(t);
     g_autofree char *again = machine_status_format(t);
     g_assert_cmpstr(text, ==, again);
-    g_autoptr(MachineStatus) least = machine_status_parse("lodge status 1\nfuture x\n\nodd\npid 1\n");
+    g_autoptr(MachineStatus) least =
+        machine_status_parse("lodge status 1\nfuture x\n\nodd\npid 1\n");
     g_assert_nonnull(least);
     g_assert_cmpint(least->state, ==, MACHINE_STATUS_STARTING);
     g_assert_null(least->log);

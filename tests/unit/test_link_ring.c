@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Rings between processes: order, full and empty, sleeping, and a peer that writes what it likes. */
+/* Rings between processes: order, full and empty, sleeping, a peer that writes what it likes. */
 #include <string.h>
 
 #include "lodge/num.h"
@@ -65,7 +65,8 @@ static void test_order(void)
         unsigned puts = rand >> 28, gets = rand >> 24 & 15;
         for (unsigned i = 0; i < puts; i++) {
             rand = rand * 1664525u + 1013904223u;
-            uint32_t len = rand >> 30 ? 60 + (rand >> 8) % 1500 : 4 + (rand >> 8) % (NET_FRAME_MAX - 3);
+            uint32_t some = rand >> 8, len = rand >> 30 ? 60 + some % 1500
+                                                        : 4 + some % (NET_FRAME_MAX - 3);
             lens[in % 4096] = len;
             if (in - out == 4095 || !put(&x, len, in))
                 break;
@@ -114,7 +115,8 @@ static void test_full(void)
         g_assert_true(get(&x, 1500, i));
         bool woken = link_rx_release(&x.rx);
         uint32_t left = (n - 1 - i) * 1520;
-        g_assert_cmpint(woken, ==, left <= LINK_RING_BYTES / 2 && left + 1520 > LINK_RING_BYTES / 2);
+        g_assert_cmpint(woken, ==,
+                        left <= LINK_RING_BYTES / 2 && left + 1520 > LINK_RING_BYTES / 2);
     }
     g_assert_true(link_tx_want_room(&x.tx));
     g_assert_true(put(&x, 1500, n));

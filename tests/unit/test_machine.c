@@ -4,6 +4,7 @@
  * pause, a pause between the two accesses of one instruction, a stopped CPU, descriptions that
  * are refused.
  */
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -381,6 +382,25 @@ static void wait_paused(Vm *vm)
     g_source_remove(timer);
 }
 
+typedef struct Heard {
+    unsigned errors, pauses;
+    MachineDiskError last;
+} Heard;
+
+/* An error is told before what it causes. */
+static void hear(void *opaque, const MachineNews *news)
+{
+    Heard *h = opaque;
+    if (news->what == MACHINE_EVENT_DISK_ERROR) {
+        h->errors++;
+        h->last = *news->disk_error;
+        g_assert_cmpstr(h->last.disk, ==, "disk0");
+    } else if (news->what == MACHINE_EVENT_PAUSED) {
+        h->pauses++;
+        g_assert_cmpuint(h->errors, >=, h->pauses);
+    }
+}
+
 /* The machine stands still where the host fails a write; going on loses nothing, however often. */
 static void test_disk_stop(void)
 {
@@ -390,22 +410,30 @@ static void test_disk_stop(void)
         return;
     g_autofree char *image = g_build_filename(dir, "fail.img", NULL);
     build_disk_vm(&vm, "n=64", "stop", image);
+    Heard heard = {0};
+    machine_listen(vm.machine, hear, &heard);
     writes_fail(true);
     vm_start(&vm);
     wait_paused(&vm);
     g_assert_true(machine_stalled(vm.machine));
+    g_assert_cmpuint(heard.errors, ==, 1);
+    g_assert_cmpint(heard.last.op, ==, BLK_WRITE);
+    g_assert_cmpint(heard.last.err, ==, EFBIG);
+    g_assert_cmpint(heard.last.action, ==, BLK_ERROR_STOP);
     g_assert_false(machine_pause(vm.machine, NULL));
     g_assert_false(machine_hold(vm.machine, &error)); /* as it is not at rest */
     g_assert_error(error, LODGE_ERROR, LODGE_ERROR_STATE);
     g_clear_error(&error);
     machine_resume(vm.machine); /* fails again */
     wait_paused(&vm);
+    g_assert_cmpuint(heard.errors, ==, 2);
     writes_fail(false);
     machine_resume(vm.machine);
     g_assert_false(machine_stalled(vm.machine));
     wait_end(&vm, "the guest behind a failed write");
     g_assert_cmpint(vm.why, ==, MACHINE_END_EXIT);
     g_assert_cmpint(vm.status, ==, GUEST_PASS);
+    machine_listen(vm.machine, NULL, NULL);
     vm_free(&vm);
     g_unlink(image);
 }
@@ -444,10 +472,15 @@ static void test_disk_report(void)
         return;
     g_autofree char *image = g_build_filename(dir, "fail.img", NULL);
     build_disk_vm(&vm, "n=64 fails=32", "report", image);
+    Heard heard = {0};
+    machine_listen(vm.machine, hear, &heard);
     writes_fail(true);
     vm_start(&vm);
     wait_end(&vm, "the guest that sees errors");
     writes_fail(false);
+    machine_listen(vm.machine, NULL, NULL);
+    g_assert_cmpint(heard.last.action, ==, BLK_ERROR_REPORT);
+    g_assert_cmpuint(heard.errors, >=, 1);
     g_assert_cmpint(vm.status, ==, GUEST_PASS);
     vm_free(&vm);
     g_unlink(image);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A running switch and its clients: those of uml_switch's and vde_switch's protocols, made here from
- * the protocols' layouts; Lodge's own link, well and badly behaved; and the back end of --net.
+ * A running switch and its clients: those of uml_switch's and vde_switch's protocols, made here
+ * from the protocols' layouts; Lodge's own link, well and badly behaved; and the back end of --net.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -494,7 +494,7 @@ static void test_link(void)
     client_get(&c, 1, 10);
     client_put(&c, 1, 3, 11);
     link_get(&a, 3, 11);
-    for (unsigned i = 0; i < 20000; i++) { /* many times around */
+    for (unsigned i = 0; i < 3000; i++) { /* the ring's start comes by again and again */
         while (!link_put(&b, 1, 2, i))
             g_usleep(100);
         link_get(&a, 2, i);
@@ -578,7 +578,7 @@ static void test_slow_reader(void)
     g_assert_true(link_put(&slow, 0, 3, 1));
     link_get(&a, 3, 1);
     link_get(&b, 3, 1);
-    for (unsigned i = 0; i < 40000; i++) {
+    for (unsigned i = 0; i < 20000; i++) {
         while (!link_put(&a, 3, 1, i))
             g_usleep(100);
         if (i % 100 == 0) {
@@ -592,7 +592,7 @@ static void test_slow_reader(void)
         }
     }
     gint64 end = g_get_monotonic_time() + DEADLINE_S * G_TIME_SPAN_SECOND;
-    while (count_of(&x, slow.port, SW_DROP_FULL) < 20000)
+    while (count_of(&x, slow.port, SW_DROP_FULL) < 5000)
         g_assert_cmpint(g_get_monotonic_time(), <, end);
     link_close(&a);
     link_close(&b);
@@ -622,7 +622,7 @@ static void test_hostile(void)
             bad.tx.shared->head = 64;
         } else {
             bad.rx.shared->tail = 0xffff0000u;
-            for (unsigned k = 0; k < 30000 && ports_of(&x) == 3; k++)
+            for (unsigned k = 0; k < 30000 && (k % 512 || ports_of(&x) == 3); k++)
                 (void)link_put(&good, 99, 1, k); /* flooded into its ring until it is full */
         }
         link_kick(&bad);
@@ -741,7 +741,7 @@ static NetBackend *open_backend(Fix *x, const char *option, const char *value, G
 {
     g_autoptr(GHashTable) opts =
         g_hash_table_new_full(g_str_hash, g_str_equal, g_free, (GDestroyNotify)g_ptr_array_unref);
-    const char *pairs[2][2] = {{"name", "t"}, {option, value}};
+    const char *pairs[2][2] = {{"switch", "t"}, {option, value}};
 
     for (unsigned i = 0; i < 2 && pairs[i][0]; i++) {
         GPtrArray *values = g_ptr_array_new_with_free_func(g_free);
@@ -803,7 +803,7 @@ static void test_backend_options(void)
         {"port", "x", "not a number"},
         {"vlan", "0", "vlan '0'"},
         {"vlan", "trunk:", "vlan 'trunk:'"},
-        {"name", "a/b", "not a name for a switch"},
+        {"switch", "a/b", "not a name for a switch"},
     };
     Fix x;
 

@@ -390,7 +390,7 @@ static void test_descriptors(void)
     g_autoptr(BlockFix) f = block_fix_new();
     g_autofree char *path = block_fix_path(f, "h.vmdk"), *fifo = block_fix_path(f, "fifo");
     BlkOptions o = {.file = path};
-    uint8_t buf[4096];
+    uint8_t buf[4096] = {0};
 
     g_assert_cmpint(mkfifo(fifo, 0600), ==, 0);
     g_free(block_fix_image(f, "a.img", 8192, 3));
@@ -399,6 +399,19 @@ static void test_descriptors(void)
         g_assert_true(g_file_set_contents(path, all[i].text, -1, NULL));
         block_fix_refused(f, &o, all[i].code, all[i].says);
     }
+    /* What lies behind a zero byte never becomes a part of it, however long a new CID makes it. */
+    static const char hidden[] = "# Disk DescriptorFile\ncreateType=\"monolithicFlat\"\n"
+                                 "RW 8 FLAT \"a.img\" 0\n\0some bytes\n"
+                                 "RW 8 NONSENSE \"x\"\nRW 8 NONSENSE \"x\"\n";
+    g_assert_true(g_file_set_contents(path, hidden, sizeof hidden - 1, NULL));
+    for (unsigned i = 0; i < 2; i++) {
+        BlkNode *h = block_fix_open(f, &o);
+        g_assert_cmpuint(h->limits.size, ==, 4096);
+        g_assert_cmpint(blk_pwrite(h, buf, 0, 512), ==, 0);
+        g_assert_cmpint(blk_flush(h), ==, 0);
+        blk_close(h);
+    }
+    g_free(block_fix_image(f, "a.img", 8192, 3));
     /* Read-only, the same file twice and the image itself get through the locks. */
     o.read_only = true;
     g_assert_true(g_file_set_contents(

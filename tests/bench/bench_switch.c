@@ -1,0 +1,406 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * bench_switch LODGE [FRAME-BYTES [SECONDS]]
+ *
+ * Frames a second between pairs of ports through lodge switch, by Lodge's own link and by
+ * uml_switch's protocol, and through uml_switch and vde_switch, with 2, 8 and 64 ports. One thread
+ * sends on all even ports, one receives on all odd ones; clients of the protocols send and receive
+ * in batches, the same for each switch. What counts is what arrives. The four take turns, ROUNDS
+ * times; the table has the medians.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <glib/gstdio.h>
+
+#include "lodge/clock.h"
+#include "lodge/num.h"
+#include "link_ring.h"
+#include "switch_client.h"
+
+enum { ROUNDS = 3, BATCH = 32, PORTS_MAX = 64, FRAME_MAX = 1514, START_MS = 5000, WARM_MS = 50 };
+
+typedef enum Kind { LODGE_LINK, LODGE_UML, UML_SWITCH, VDE_SWITCH, KINDS } Kind;
+static const char *const kind_names[KINDS] = {"lodge link", "lodge uml", "uml_switch",
+                                              "vde_switch"};
+static const unsigned sizes[] = {2, 8, 64};
+enum { SIZES = G_N_ELEMENTS(sizes) };
+
+typedef struct Port {
+    int ctl, fd;
+    struct sockaddr_un own, peer;
+    int fds[SW_ATTACH_FDS];
+    void *memory;
+    LinkTx tx;
+    LinkRx rx;
+} Port;
+
+typedef struct Bench {
+    const char *lodge;
+    char *dir;
+    unsigned frame;
+    double seconds;
+    Kind kind;
+    unsigned ports;
+    Port port[PORTS_MAX];
+    uint8_t data[PORTS_MAX][FRAME_MAX];
+    bool stop; /* atomic */
+    uint64_t got;
+    pid_t pid; /* of the switch */
+    long rss_kib;
+} Bench;
+
+static void die(const char *what)
+{
+    fprintf(stderr, "bench_switch: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static pid_t start(const char *const *argv)
+{
+    pid_t pid = fork();
+
+    if (pid < 0)
+        die("fork");
+    if (!pid) {
+        int null = open("/dev/null", O_WRONLY), in[2];
+
+        if (null < 0 || pipe(in) < 0 || dup2(in[0], 0) < 0 || dup2(null, 1) < 0 ||
+            dup2(null, 2) < 0)
+            _exit(1);
+        execvp(argv[0], (char *const *)argv);
+        _exit(127);
+    }
+    return pid;
+}
+
+static char *path_of(const Bench *b, const char *name)
+{
+    return g_build_filename(b->dir, name, NULL);
+}
+
+static void start_switch(Bench *b)
+{
+    g_autofree char *sock = path_of(b, "sock"), *listen = g_strdup_printf("uml:%s", sock);
+    const char *ours[] = {b->lodge, "switch", "bench", "--listen", listen, NULL};
+    const char *uml[] = {"uml_switch", "-unix", sock, NULL};
+    const char *vde[] = {"vde_switch", "-n", "70", "-s", sock, NULL};
+
+    b->pid = start(b->kind == UML_SWITCH ? uml : b->kind == VDE_SWITCH ? vde : ours);
+}
+
+static void stop_switch(Bench *b)
+{
+    g_autofree char *sock = path_of(b, "sock");
+
+    kill(b->pid, b->kind <= LODGE_UML ? SIGTERM : SIGKILL);
+    waitpid(b->pid, NULL, 0);
+    if (b->kind == VDE_SWITCH) {
+        g_autoptr(GDir) d = g_dir_open(sock, 0, NULL);
+        const char *name;
+        while (d && (name = g_dir_read_name(d))) {
+            g_autofree char *file = g_build_filename(sock, name, NULL);
+            (void)g_unlink(file);
+        }
+    }
+    (void)g_remove(sock);
+}
+
+static bool dial_stream(int fd, const char *path)
+{
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int64_t end = clock_host_ns() + START_MS * INT64_C(1000000);
+
+    g_strlcpy(a.sun_path, path, sizeof a.sun_path);
+    while (connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
+        if (clock_host_ns() > end)
+            return false;
+        g_usleep(5000);
+    }
+    return true;
+}
+
+static void open_dgram(Bench *b, Port *p, unsigned n)
+{
+    g_autofree char *sock = path_of(b, "sock"), *ctl = g_build_filename(sock, "ctl", NULL);
+    uint8_t request[124] = {0};
+    int pid = getpid();
+
+    p->ctl = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    p->fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    p->own = (struct sockaddr_un){.sun_family = AF_UNIX};
+    memcpy(p->own.sun_path + 4, &pid, sizeof pid);
+    memcpy(p->own.sun_path + 8, &n, sizeof n);
+    struct timeval wait = {.tv_usec = 100000};
+    (void)setsockopt(p->fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait); /* so that it ends */
+    if (bind(p->fd, (struct sockaddr *)&p->own, sizeof p->own) < 0 ||
+        !dial_stream(p->ctl, b->kind == VDE_SWITCH ? ctl : sock))
+        die("switch");
+    store_le32(request, 0xfeedface);
+    store_le32(request + 4, 3);
+    memcpy(request + 12, &p->own, sizeof p->own);
+    if (send(p->ctl, request, sizeof request, 0) != sizeof request ||
+        recv(p->ctl, &p->peer, sizeof p->peer, MSG_WAITALL) != sizeof p->peer)
+        die("request");
+    if (b->kind == VDE_SWITCH && connect(p->fd, (struct sockaddr *)&p->peer, sizeof p->peer) < 0)
+        die("data socket");
+}
+
+static void open_link(Port *p)
+{
+    SwHello h = sw_hello(SW_OP_ATTACH, "bench");
+    int64_t end = clock_host_ns() + START_MS * INT64_C(1000000);
+    g_autoptr(GError) error = NULL;
+    SwWelcome w;
+    unsigned nfds;
+
+    while ((p->ctl = sw_dial("bench", NULL)) < 0 && clock_host_ns() < end)
+        g_usleep(5000);
+    if (p->ctl < 0 || !sw_send_hello(p->ctl, &h, NULL, 0, &error) ||
+        !sw_recv_welcome(p->ctl, &w, p->fds, &nfds, START_MS, &error) || nfds != SW_ATTACH_FDS ||
+        !(p->memory = sw_link_map(p->fds[0], &error))) {
+        fprintf(stderr, "bench_switch: %s\n", error ? error->message : "no switch");
+        exit(1);
+    }
+    link_tx_init(&p->tx, p->memory, 0);
+    link_rx_init(&p->rx, p->memory, 1);
+    p->fd = p->fds[1];
+}
+
+static void open_port(Bench *b, unsigned n)
+{
+    Port *p = &b->port[n];
+
+    if (b->kind == LODGE_LINK)
+        open_link(p);
+    else
+        open_dgram(b, p, n);
+    /* To the pair's other port, from this one. */
+    memset(b->data[n], 0, FRAME_MAX);
+    b->data[n][0] = b->data[n][6] = 2;
+    b->data[n][5] = (uint8_t)(n ^ 1);
+    b->data[n][11] = (uint8_t)n;
+    store_be16(b->data[n] + 12, 0x88b5);
+}
+
+static void close_port(Bench *b, Port *p)
+{
+    if (b->kind == LODGE_LINK) {
+        munmap(p->memory, LINK_BYTES);
+        for (unsigned i = 0; i < SW_ATTACH_FDS; i++)
+            close(p->fds[i]);
+    } else {
+        close(p->fd);
+    }
+    close(p->ctl);
+}
+
+static void poke(int fd)
+{
+    uint64_t one = 1;
+    ssize_t n = write(fd, &one, sizeof one);
+
+    (void)n; /* a full counter wakes as well */
+}
+
+/* Return: whether anything went. */
+static bool send_batch(Bench *b, unsigned n)
+{
+    Port *p = &b->port[n];
+    struct iovec iov = {b->data[n], b->frame};
+    bool any = false;
+
+    if (b->kind == LODGE_LINK) {
+        NetFrame f = {.iov = &iov, .niov = 1, .len = b->frame};
+        for (unsigned i = 0; i < BATCH && link_tx_put(&p->tx, &f); i++)
+            any = true;
+        if (link_tx_publish(&p->tx))
+            poke(p->fds[2]);
+        return any;
+    }
+    struct mmsghdr m[BATCH];
+    for (unsigned i = 0; i < BATCH; i++) {
+        m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
+        if (b->kind != VDE_SWITCH) {
+            m[i].msg_hdr.msg_name = &p->peer;
+            m[i].msg_hdr.msg_namelen = sizeof p->peer;
+        }
+    }
+    return sendmmsg(p->fd, m, BATCH, 0) > 0;
+}
+
+static unsigned take(Bench *b, Port *p)
+{
+    static uint8_t bytes[BATCH][2048];
+    struct iovec iov[BATCH];
+    struct mmsghdr m[BATCH];
+    unsigned n = 0;
+
+    if (b->kind == LODGE_LINK) {
+        NetFrame f;
+        uint64_t count;
+        while (link_rx_next(&p->rx, &f, iov)) {
+            memcpy(bytes[0], iov[0].iov_base, MIN(iov[0].iov_len, sizeof bytes[0]));
+            n++;
+        }
+        if (link_rx_release(&p->rx))
+            poke(p->fds[2]);
+        if (!n) {
+            ssize_t got = read(p->fds[1], &count, sizeof count);
+            (void)got; /* the ring says what there is */
+            if (!link_rx_sleep(&p->rx))
+                poke(p->fds[1]);
+        }
+        return n;
+    }
+    for (unsigned i = 0; i < BATCH; i++) {
+        iov[i] = (struct iovec){bytes[i], sizeof bytes[i]};
+        m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
+    }
+    int got = recvmmsg(p->fd, m, BATCH, MSG_DONTWAIT, NULL);
+    return got > 0 ? (unsigned)got : 0;
+}
+
+static void *sender(void *opaque)
+{
+    Bench *b = opaque;
+
+    while (!__atomic_load_n(&b->stop, __ATOMIC_RELAXED)) {
+        bool any = false;
+        for (unsigned n = 0; n < b->ports; n += 2)
+            any |= send_batch(b, n);
+        if (!any)
+            g_usleep(50); /* all rings are full */
+    }
+    return NULL;
+}
+
+static void receive_until(Bench *b, int set, int64_t end)
+{
+    while (clock_host_ns() < end) {
+        struct epoll_event ev[PORTS_MAX];
+        int n = epoll_wait(set, ev, PORTS_MAX, 10);
+        for (int i = 0; i < n; i++)
+            b->got += take(b, &b->port[ev[i].data.u32]);
+    }
+}
+
+static long rss_of(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/status", (int)pid), *text = NULL;
+    const char *at;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL) || !(at = strstr(text, "VmRSS:")))
+        return 0;
+    return strtol(at + 6, NULL, 10);
+}
+
+static double run(Bench *b)
+{
+    pthread_t thread;
+    int set = epoll_create1(EPOLL_CLOEXEC);
+
+    start_switch(b);
+    for (unsigned n = 0; n < b->ports; n++)
+        open_port(b, n);
+    for (unsigned n = 0; n < b->ports; n++) {
+        struct epoll_event ev = {.events = EPOLLIN, .data.u32 = n};
+        (void)send_batch(b, n); /* they learn where everybody is */
+        if (b->kind == LODGE_LINK)
+            poke(b->port[n].fds[1]);
+        if (epoll_ctl(set, EPOLL_CTL_ADD, b->port[n].fd, &ev) < 0)
+            die("epoll");
+    }
+    b->rss_kib = rss_of(b->pid);
+    b->stop = false;
+    pthread_create(&thread, NULL, sender, b);
+    int64_t now = clock_host_ns();
+    receive_until(b, set, now + WARM_MS * INT64_C(1000000));
+    b->got = 0;
+    now = clock_host_ns();
+    receive_until(b, set, now + (int64_t)(b->seconds * 1e9));
+    double rate = (double)b->got / ((double)(clock_host_ns() - now) / 1e9);
+    __atomic_store_n(&b->stop, true, __ATOMIC_RELAXED);
+    receive_until(b, set, clock_host_ns() + 2 * WARM_MS * INT64_C(1000000)); /* lets it end */
+    pthread_join(thread, NULL);
+    for (unsigned n = 0; n < b->ports; n++)
+        close_port(b, &b->port[n]);
+    close(set);
+    stop_switch(b);
+    return rate;
+}
+
+static int compare(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+static bool have(const char *program)
+{
+    g_autofree char *path = g_find_program_in_path(program);
+
+    return path;
+}
+
+int main(int argc, char **argv)
+{
+    double rate[SIZES][KINDS][ROUNDS] = {0};
+    long rss[SIZES] = {0};
+    g_autofree Bench *b = g_new0(Bench, 1);
+
+    if (argc < 2) {
+        fprintf(stderr, "bench_switch LODGE [FRAME-BYTES [SECONDS]]\n");
+        return 2;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    b->lodge = argv[1];
+    b->frame = argc > 2 ? (unsigned)CLAMP(atoi(argv[2]), 60, FRAME_MAX) : 64;
+    b->seconds = argc > 3 ? g_ascii_strtod(argv[3], NULL) : 0.5;
+    b->dir = g_dir_make_tmp("bsw.XXXXXX", NULL);
+    if (!b->dir)
+        die("temporary folder");
+    g_setenv("XDG_RUNTIME_DIR", b->dir, TRUE);
+    const bool there[KINDS] = {true, true, have("uml_switch"), have("vde_switch")};
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        for (unsigned s = 0; s < SIZES; s++) {
+            for (unsigned k = 0; k < KINDS; k++) {
+                b->kind = (Kind)k;
+                b->ports = sizes[s];
+                if (there[k])
+                    rate[s][k][round] = run(b);
+                if (k == LODGE_LINK)
+                    rss[s] = b->rss_kib;
+            }
+        }
+    }
+    (void)g_rmdir(b->dir);
+    g_free(b->dir);
+    printf("frames of %u bytes a second that arrive\n%5s", b->frame, "ports");
+    for (unsigned k = 0; k < KINDS; k++)
+        printf(" %12s", kind_names[k]);
+    printf(" %11s %11s %11s %11s %9s\n", "link/uml", "link/vde", "uml/uml", "uml/vde", "RSS KiB");
+    for (unsigned s = 0; s < SIZES; s++) {
+        double r[KINDS];
+        printf("%5u", sizes[s]);
+        for (unsigned k = 0; k < KINDS; k++) {
+            qsort(rate[s][k], ROUNDS, sizeof(double), compare);
+            r[k] = rate[s][k][ROUNDS / 2];
+            printf(" %12.0f", r[k]);
+        }
+        printf(" %11.2f %11.2f %11.2f %11.2f %9ld\n", r[LODGE_LINK] / r[UML_SWITCH],
+               r[LODGE_LINK] / r[VDE_SWITCH], r[LODGE_UML] / r[UML_SWITCH],
+               r[LODGE_UML] / r[VDE_SWITCH], rss[s]);
+    }
+    return 0;
+}
