@@ -282,11 +282,25 @@ static void do_plain_run(GdbStub *g, char c, const char *p)
     resume(g);
 }
 
+/* Somebody let it go on while the debugger believes that it stands: nothing of it stops there. */
+static void ignore(GdbStub *g)
+{
+    static const VcpuDebug none = {0};
+    g_autofree bool *held = g_new0(bool, g->t.cpus);
+    for (unsigned i = 0; i < g->t.cpus; i++)
+        (void)g->t.debug(g->t.opaque, i, &none);
+    g->t.run(g->t.opaque, held);
+}
+
 void gdb_stub_stopped(GdbStub *g, const VcpuDebugStop *stop)
 {
     static const char *const watches[] = {"watch", "rwatch", "awatch"};
-    if (!g->running || g->detached || stop->cpu >= g->t.cpus)
+    if (g->detached || stop->cpu >= g->t.cpus)
         return;
+    if (!g->running) {
+        ignore(g);
+        return;
+    }
     g_autofree char *what = NULL;
     unsigned hit = VCPU_DEBUG_SLOTS;
     bool mine = false;

@@ -370,9 +370,6 @@ static void debug_stop(Machine *m, const VcpuDebugStop *stop)
         release_cpus(m);
         cpu_set_run(m->cpus);
     } else if (machine_pause(m, &error)) {
-        lodge_lock(&m->request_lock);
-        m->requested &= ~REQUEST_DEBUG; /* others that stopped meanwhile */
-        lodge_unlock(&m->request_lock);
         m->debug_listener(m->debug_opaque, stop);
     } else {
         lodge_warn("the debugger's stop is lost: %s", error->message);
@@ -418,8 +415,6 @@ static gboolean machine_poll(gpointer opaque)
             reset_now(m, host ? MACHINE_EVENT_HOST_RESET : MACHINE_EVENT_GUEST_RESET);
     } else if (asked & REQUEST_DISK_ERROR) {
         stall(m);
-        if (asked & REQUEST_DEBUG)
-            machine_request(m, REQUEST_DEBUG); /* told when it goes on */
     } else if (asked & REQUEST_DEBUG) {
         debug_stop(m, &stop);
     } else {
@@ -457,6 +452,11 @@ bool machine_pause(Machine *m, GError **error)
         cpu_set_run(m->cpus);
         return false;
     }
+    /* A vCPU that stops for its debugger at this moment does so again when it goes on; told late,
+     * its stop would be one that nobody waits for. */
+    lodge_lock(&m->request_lock);
+    m->requested &= ~REQUEST_DEBUG;
+    lodge_unlock(&m->request_lock);
     m->state = MACHINE_PAUSED;
     tell(m, MACHINE_EVENT_PAUSED);
     return true;

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-SECONDS = 600 if os.environ.get("LODGE_TEST_EMULATED") else 60
+SECONDS = 180 if os.environ.get("LODGE_TEST_EMULATED") else 60
 
 
 def gdb_or_skip():
@@ -44,7 +44,10 @@ class Debuggee:
         options = ["-nx", "-batch", "-ex", "set confirm off", "-ex", "set height 0", "-ex", "set width 0", *lines]
         env = dict(self.lodge.env, TERM="dumb")
         line = [str(self.lodge.path), "gdb", "box", "--", str(self.symbols), *options] if remote is None else ["gdb", "-q", str(self.symbols), "-ex", "set remotetimeout 60", "-ex", f"target remote {remote}", *options]
-        p = subprocess.run(line, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=2 * SECONDS, check=False, text=True)
+        try:
+            p = subprocess.run(line, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=2 * SECONDS, check=False, text=True)
+        except subprocess.TimeoutExpired as e:
+            pytest.fail(f"GDB did not end:\n{(e.stdout or b'').decode(errors='replace')}")
         parts = re.split(r"^== \d+\n", p.stdout, flags=re.M)
         assert len(parts) == len(commands) + 1, p.stdout
         return parts[1:]

@@ -78,8 +78,8 @@ static void test_framing(Fixture *x, gconstpointer kind)
     feed(x, "noise$?#3f");
     g_assert_cmpstr(x->f.out->str, ==, "+$T05thread:1;#d7");
     g_string_truncate(x->f.out, 0);
-    feed(x, "$?#00"); /* a wrong sum */
-    g_assert_cmpstr(x->f.out->str, ==, "-");
+    feed(x, "$?#00$?#zz$?#3g"); /* wrong sums */
+    g_assert_cmpstr(x->f.out->str, ==, "---");
     g_string_truncate(x->f.out, 0);
     feed(x, "-"); /* it did not arrive: the same once more */
     g_assert_cmpstr(x->f.out->str, ==, "$T05thread:1;#d7");
@@ -347,6 +347,18 @@ static void test_running(Fixture *x, gconstpointer kind)
     /* Something is asked while it runs: it is brought to rest first. */
     ASK("m10,1", "10");
     g_assert_false(x->f.running);
+    /* Let go on behind the debugger's back, it is not stopped by what the debugger left. */
+    feed(x, "\003");
+    heard(x);
+    ASK("Z1,100,1", "OK");
+    ASK("vCont;c", "");
+    feed(x, "\003");
+    heard(x);
+    g_assert_cmpuint(x->f.debug[0].slots, ==, 1);
+    stopped(x, 0, 1, 0x100, 1);
+    g_assert_cmpstr(heard(x), ==, "");
+    g_assert_true(x->f.running && !x->f.debug[0].slots && !x->f.held[0]);
+    ASK("z1,100,1", "OK");
     const char *const bad[] = {"vCont", "vCont;", "vCont;x", "vCont;c:3", "vCont;c:", "vCont;Cz",
                                "vCont;c;", "vCont;c1", "Cz", "C05x"};
     unsigned runs = x->f.runs;
