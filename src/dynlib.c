@@ -10,6 +10,8 @@
  */
 #include "lodge/dynlib.h"
 
+#include <string.h>
+
 #include <gmodule.h>
 
 #include "lodge/error.h"
@@ -42,6 +44,17 @@ void *dynlib_sym(DynLib *lib, const char *symbol, GError **error)
         return NULL;
     }
     return address;
+}
+
+bool dynlib_syms(DynLib *lib, const DynSym *table, size_t n, void *object, GError **error)
+{
+    for (size_t i = 0; i < n; i++) {
+        void *address = dynlib_sym(lib, table[i].symbol, error);
+        if (!address)
+            return false;
+        memcpy((char *)object + table[i].offset, &address, sizeof address);
+    }
+    return true;
 }
 
 void dynlib_close(DynLib *lib)

@@ -2,6 +2,8 @@
 #ifndef LODGE_DYNLIB_H
 #define LODGE_DYNLIB_H
 
+#include <stdbool.h>
+
 #include <glib.h>
 
 typedef struct DynLib DynLib; /* a shared library loaded for a while */
@@ -16,6 +18,16 @@ typedef struct DynLib DynLib; /* a shared library loaded for a while */
 DynLib *dynlib_open(const char *soname, const char *package, GError **error);
 /* Address of @symbol, or NULL with LODGE_ERROR_UNSUPPORTED. Valid until dynlib_close(). */
 void *dynlib_sym(DynLib *lib, const char *symbol, GError **error);
+
+/* A function of a library, and where its address goes in an object. */
+typedef struct DynSym {
+    const char *symbol;
+    size_t offset;
+} DynSym;
+
+/* The addresses of all @n of @table into @object; false with LODGE_ERROR_UNSUPPORTED at the first one
+ * that is missing. */
+bool dynlib_syms(DynLib *lib, const DynSym *table, size_t n, void *object, GError **error);
 /* Unload it: a VM keeps no library that it used only to start. NULL is fine. */
 void dynlib_close(DynLib *lib);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DynLib, dynlib_close)

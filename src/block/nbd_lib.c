@@ -5,16 +5,9 @@
  */
 #include "nbd_lib.h"
 
-#include <string.h>
-
 #include "lodge/dynlib.h"
 
-typedef struct Wanted {
-    const char *symbol;
-    size_t offset; /* in NbdLib */
-} Wanted;
-
-static const Wanted wanted[] = {
+static const DynSym wanted[] = {
 #define F(type, name, args) {"nbd_" #name, offsetof(NbdLib, name)},
     NBD_LIB_FUNCTIONS(F)
 #undef F
@@ -32,14 +25,10 @@ const NbdLib *nbd_lib(GError **error)
     if (!so)
         return NULL;
     lib = g_new0(NbdLib, 1);
-    for (unsigned i = 0; i < G_N_ELEMENTS(wanted); i++) {
-        void *at = dynlib_sym(so, wanted[i].symbol, error);
-        if (!at) {
-            g_free(lib);
-            dynlib_close(so);
-            return NULL;
-        }
-        memcpy((char *)lib + wanted[i].offset, &at, sizeof at);
+    if (!dynlib_syms(so, wanted, G_N_ELEMENTS(wanted), lib, error)) {
+        g_free(lib);
+        dynlib_close(so);
+        return NULL;
     }
     dynlib_keep(so);
     loaded = lib;

@@ -20,22 +20,9 @@
 #include "lodge/diag.h"
 #include "lodge/dynlib.h"
 #include "lodge/num.h"
+#include "lodge/zstream.h"
 
 #include "qcow2.h"
-
-/* z_stream of zlib.h; the soname promises that its layout stays. */
-typedef struct ZStream {
-    const uint8_t *next_in;
-    unsigned avail_in;
-    unsigned long total_in;
-    uint8_t *next_out;
-    unsigned avail_out;
-    unsigned long total_out;
-    const char *msg;
-    void *state, *zalloc, *zfree, *opaque;
-    int data_type;
-    unsigned long adler, reserved;
-} ZStream;
 
 enum { Z_WINDOW = -12, Z_WINDOW_MAX = -15, Z_FINISHED = 4, Z_STREAM_ENDED = 1, Z_BUFFER = -5,
        Z_DEFLATE = 8, Z_LEVEL = 1, Z_MEMORY = 8 };
@@ -68,46 +55,28 @@ struct QcowPacker {
     uint64_t at, room; /* where the next stream goes, and how much of that cluster is left */
 };
 
+#define SYM(field, name) {name, offsetof(QcowPacker, field)}
+static const DynSym zlib_syms[] = {
+    SYM(inflate_init, "inflateInit2_"), SYM(inflate, "inflate"), SYM(inflate_end, "inflateEnd"),
+    SYM(deflate_init, "deflateInit2_"), SYM(deflate, "deflate"), SYM(deflate_end, "deflateEnd"),
+};
+static const DynSym zstd_syms[] = {
+    SYM(new_dctx, "ZSTD_createDCtx"), SYM(free_dctx, "ZSTD_freeDCtx"),
+    SYM(decompress, "ZSTD_decompressStream"), SYM(compress, "ZSTD_compress"),
+    SYM(is_error, "ZSTD_isError"),
+};
+#undef SYM
+
 static bool load_zlib(QcowPacker *p, GError **error)
 {
-    const struct {
-        void *slot;
-        const char *symbol;
-    } all[] = {
-        {&p->inflate_init, "inflateInit2_"}, {&p->inflate, "inflate"},
-        {&p->inflate_end, "inflateEnd"}, {&p->deflate_init, "deflateInit2_"},
-        {&p->deflate, "deflate"}, {&p->deflate_end, "deflateEnd"},
-    };
-
     p->lib = dynlib_open("libz.so.1", "zlib1g", error);
-    for (unsigned i = 0; p->lib && i < G_N_ELEMENTS(all); i++) {
-        void *f = dynlib_sym(p->lib, all[i].symbol, error);
-        if (!f)
-            return false;
-        memcpy(all[i].slot, &f, sizeof f);
-    }
-    return p->lib;
+    return p->lib && dynlib_syms(p->lib, zlib_syms, G_N_ELEMENTS(zlib_syms), p, error);
 }
 
 static bool load_zstd(QcowPacker *p, GError **error)
 {
-    const struct {
-        void *slot;
-        const char *symbol;
-    } all[] = {
-        {&p->new_dctx, "ZSTD_createDCtx"}, {&p->free_dctx, "ZSTD_freeDCtx"},
-        {&p->decompress, "ZSTD_decompressStream"}, {&p->compress, "ZSTD_compress"},
-        {&p->is_error, "ZSTD_isError"},
-    };
-
     p->lib = dynlib_open("libzstd.so.1", "libzstd1", error);
-    for (unsigned i = 0; p->lib && i < G_N_ELEMENTS(all); i++) {
-        void *f = dynlib_sym(p->lib, all[i].symbol, error);
-        if (!f)
-            return false;
-        memcpy(all[i].slot, &f, sizeof f);
-    }
-    return p->lib;
+    return p->lib && dynlib_syms(p->lib, zstd_syms, G_N_ELEMENTS(zstd_syms), p, error);
 }
 
 static QcowPacker *packer_of(BlkQcow *q)

@@ -35,10 +35,7 @@ struct Json {
     void *(*element)(void *array, guint i);
 };
 
-static const struct {
-    const char *symbol;
-    size_t offset;
-} functions[] = {
+static const DynSym functions[] = {
     {"json_from_string", offsetof(Json, from_string)},
     {"json_node_unref", offsetof(Json, unref)},
     {"json_node_get_node_type", offsetof(Json, node_type)},
@@ -61,12 +58,7 @@ Json *json_load(GError **error)
     if (!lib)
         return NULL;
     g_autoptr(Json) j = g_new0(Json, 1);
-    bool ok = true;
-    for (size_t i = 0; ok && i < G_N_ELEMENTS(functions); i++) {
-        void *address = dynlib_sym(lib, functions[i].symbol, error);
-        *(void **)((char *)j + functions[i].offset) = address;
-        ok = address != NULL;
-    }
+    bool ok = dynlib_syms(lib, functions, G_N_ELEMENTS(functions), j, error);
     dynlib_keep(lib);
     return ok ? g_steal_pointer(&j) : NULL;
 }

@@ -24,7 +24,8 @@
  * meets a ring that is set up wrongly (pointers outside of it) and is stopped by the boundary,
  * overflows as NIC 7.0 says: OVW, RST until the boundary moves, and the missed-packet tally. Frames
  * from the wire are padded to 60 bytes; those over 1518 (with a VLAN tag, without the check
- * sequence) are on no Ethernet and are lost. A stopped part (STP) hears nothing; in monitor mode each frame counts as missed.
+ * sequence) are on no Ethernet and are lost. A stopped part (STP) hears nothing; in monitor mode
+ * each frame counts as missed.
  *
  * A frame is sent when the queue to the loop took it: 64 of them, then TXP stays 1 until there is
  * room. Lengths that no Ethernet carries (under 14, over 1518 bytes) are a guest fault and sent

@@ -21,6 +21,7 @@
 #include "lodge/dynlib.h"
 #include "lodge/error.h"
 #include "lodge/num.h"
+#include "lodge/zstream.h"
 
 #define LZ4_LEGACY_MAGIC 0x184c2102u
 #define LZ4_LEGACY_BLOCK (8 * MIB)
@@ -77,20 +78,6 @@ static bool damaged(const Job *job, GError **error)
                       "compressed data: damaged, truncated, or more than %zu bytes when unpacked",
                       job->cap);
 }
-
-/* z_stream of zlib.h; sonames promise that its layout stays. */
-typedef struct ZStream {
-    const uint8_t *next_in;
-    unsigned avail_in;
-    unsigned long total_in;
-    uint8_t *next_out;
-    unsigned avail_out;
-    unsigned long total_out;
-    const char *msg;
-    void *state, *zalloc, *zfree, *opaque;
-    int data_type;
-    unsigned long adler, reserved;
-} ZStream;
 
 static bool unpack_gzip(DynLib *lib, Job *job, GError **error)
 {
