@@ -8,6 +8,7 @@
 
 #include "block_int.h"
 #include "blockfix.h"
+#include "live.h"
 
 #define BLOCK 4096u
 #define BLOCKS 256u
@@ -213,6 +214,40 @@ static void test_detach(Fix *f, gconstpointer unused)
     g_assert_cmpuint(own.ops[BLK_WRITE], <=, before);
 }
 
+/* As a device has it: an overlay that is put on top while the sides are written to gets all that is
+ * written from then on. */
+static void test_overlay(Fix *f, gconstpointer unused)
+{
+    g_autofree char *top = block_fix_path(f->b, "top.qcow2");
+    g_autofree char *before = NULL, *after = NULL;
+    BlkOptions o = {.file = f->image};
+    BlkOverlayArgs a = {.file = top};
+    uint8_t buf[BLOCK];
+    GError *error = NULL;
+    gsize len;
+
+    blk_close(f->n);
+    f->n = blk_open("d0", &o, f->io[0], &error);
+    g_assert_no_error(error);
+    start(f, 1);
+    g_assert_true(f->load[1].node != f->n);
+    finish(f);
+    compare(f, 1);
+    start(f, 5);
+    g_assert_true(blk_overlay(f->n, &a, &error));
+    g_assert_no_error(error);
+    g_assert_true(g_file_get_contents(f->image, &before, &len, NULL));
+    finish(f);
+    start(f, 9);
+    finish(f);
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        g_assert_cmpint(blk_pread(f->n, buf, (uint64_t)i * BLOCK, BLOCK), ==, 0);
+        g_assert_cmpuint(buf[1], ==, (uint8_t)(i + 9));
+    }
+    g_assert_true(g_file_get_contents(f->image, &after, &len, NULL));
+    g_assert_cmpmem(before, len, after, len);
+}
+
 static void test_errors(Fix *f, gconstpointer unused)
 {
     GError *error = NULL;
@@ -272,6 +307,7 @@ int main(int argc, char **argv)
     ADD("write-threads", &threads, test_write);
     ADD("drain", NULL, test_drain);
     ADD("detach", NULL, test_detach);
+    ADD("overlay", NULL, test_overlay);
     ADD("errors", NULL, test_errors);
     ADD("none", &limited, test_none);
     ADD("limits", NULL, test_limits);
