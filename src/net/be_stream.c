@@ -263,6 +263,14 @@ static bool stream_connect(HostEnd *h, bool first, GError **error)
     return true;
 }
 
+/* Whether the other end of a connection has left, and nothing of it is to be read. */
+static bool has_left(int fd)
+{
+    uint8_t b;
+
+    return recv(fd, &b, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 /* A process without descriptors left stops listening, and does not spin on what it cannot have. */
 static void on_client(void *opaque, uint32_t events)
 {
@@ -279,6 +287,8 @@ static void on_client(void *opaque, uint32_t events)
             }
             break;
         }
+        if (s->h.fd >= 0 && has_left(s->h.fd)) /* its event comes after this one */
+            host_end_lost(&s->h, "the other end has closed the connection");
         if (s->h.fd >= 0) {
             close(fd);
             continue;
