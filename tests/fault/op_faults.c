@@ -284,11 +284,26 @@ static bool do_work(Work *w, const BlkTap *tap, const BlkTap *base_tap, GError *
     return ok;
 }
 
-/* An image that cannot be changed so says it before anything is touched. */
+static void expect_untouched(Work *w)
+{
+    for (unsigned i = 0; i < w->m->n_files; i++) {
+        g_autofree char *now = NULL;
+        gsize len, now_len;
+        const void *start = g_bytes_get_data(w->m->files[i].start, &len);
+        g_assert_true(g_file_get_contents(w->m->files[i].path, &now, &now_len, NULL));
+        g_assert_cmpmem(now, now_len, start, len);
+    }
+}
+
+/* An image that cannot be changed so says it before anything is touched: then there is no more to
+ * see. */
 static bool can_do(Work *w)
 {
     g_autoptr(GError) error = NULL;
     bool ok = do_work(w, NULL, NULL, &error);
+
+    if (!ok)
+        expect_untouched(w);
 
     if (!ok && !g_error_matches(error, LODGE_ERROR, LODGE_ERROR_UNSUPPORTED) &&
         !g_error_matches(error, LODGE_ERROR, LODGE_ERROR_CONFIG))
@@ -394,7 +409,6 @@ static void test_cut(gconstpointer data)
 
     work_init(&w, c, rand);
     if (!can_do(&w)) {
-        g_test_skip("the format cannot do that here");
         work_end(&w);
         return;
     }
@@ -437,7 +451,6 @@ static void test_fail(gconstpointer data)
 
     work_init(&w, c, rand);
     if (!can_do(&w)) {
-        g_test_skip("the format cannot do that here");
         work_end(&w);
         return;
     }
