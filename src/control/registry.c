@@ -152,6 +152,16 @@ static char *state_dir(const char *sub)
 }
 
 /* Where the console log goes; a home that cannot be written is no reason not to run. */
+#define NEXT ".new" /* a text on its way to the place of the one before */
+
+static void remove_text(const char *path)
+{
+    g_autofree char *next = g_strconcat(path, NEXT, NULL);
+
+    (void)unlink(path);
+    (void)unlink(next); /* of one that was killed just then */
+}
+
 static void find_log(Registry *r, RegistryKeep keep)
 {
     if (keep == REGISTRY_NOTHING)
@@ -204,18 +214,34 @@ Registry *registry_claim(const char *name, RegistryKeep keep, GError **error)
         registry_release(r);
         return NULL;
     }
-    (void)unlink(r->status_path); /* of one that was killed */
+    remove_text(r->status_path); /* of one that was killed */
     find_log(r, keep);
     return r;
+}
+
+/* Readers see the old text or the new one. */
+static bool replace_text(const char *path, const char *text, GError **error)
+{
+    g_autofree char *next = g_strconcat(path, NEXT, NULL);
+    size_t len = strlen(text);
+    int fd = open(next, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return lodge_fail_errno(error, errno, "%s: cannot write", next);
+    ssize_t n = write(fd, text, len);
+    int err = n < 0 ? errno : (size_t)n < len ? ENOSPC : 0;
+    close(fd);
+    if (!err && rename(next, path) < 0)
+        err = errno;
+    if (!err)
+        return true;
+    (void)unlink(next);
+    return lodge_fail_errno(error, err, "%s: cannot write", path);
 }
 
 bool registry_set_pid(Registry *r, GError **error)
 {
     g_autofree char *text = g_strdup_printf("%d\n", (int)getpid());
-    g_autoptr(GError) why = NULL;
-    if (!g_file_set_contents(r->pid_path, text, -1, &why))
-        return lodge_fail(error, LODGE_ERROR_HOST, "%s", why->message);
-    return true;
+    return replace_text(r->pid_path, text, error);
 }
 
 void registry_release(Registry *r)
@@ -223,8 +249,8 @@ void registry_release(Registry *r)
     if (!r)
         return;
     if (r->lock_fd >= 0) {
-        (void)unlink(r->pid_path);
-        (void)unlink(r->status_path);
+        remove_text(r->pid_path);
+        remove_text(r->status_path);
         (void)unlink(r->lock_path);
         close(r->lock_fd);
     }
@@ -279,11 +305,7 @@ const char *registry_lasting_dir(const Registry *r)
 bool registry_set_status(Registry *r, const MachineStatus *s, GError **error)
 {
     g_autofree char *text = machine_status_format(s);
-    g_autoptr(GError) why = NULL;
-    if (!g_file_set_contents_full(r->status_path, text, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600,
-                                  &why))
-        return lodge_fail(error, LODGE_ERROR_HOST, "%s", why->message);
-    return true;
+    return replace_text(r->status_path, text, error);
 }
 
 /* ---- looking at others ---- */

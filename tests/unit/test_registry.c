@@ -133,6 +133,10 @@ static void test_killed(Fixture *f, gconstpointer unused)
     kill(child, SIGKILL);
     g_assert_cmpint(waitpid(child, &status, 0), ==, child);
     g_assert_cmpuint(entries(f->run), ==, 1); /* what it left */
+    g_autofree char *half = g_build_filename(f->run, "lodge", "vm1", "status.new", NULL);
+    g_autofree char *half_pid = g_build_filename(f->run, "lodge", "vm1", "pid.new", NULL);
+    g_assert_true(g_file_set_contents(half, "x", 1, NULL));
+    g_assert_true(g_file_set_contents(half_pid, "x", 1, NULL));
     Registry *r = registry_claim("vm1", REGISTRY_LASTING, NULL);
     g_assert_nonnull(r);
     registry_release(r);
