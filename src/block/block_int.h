@@ -383,6 +383,8 @@ BlkNode *blk_make_begin(const BlkMake *m, BlkCache cache, IoThread *io, GPtrArra
                         GError **error);
 /* Publish; the node is closed before. What of it has a name already is taken away on failure. */
 bool blk_make_finish(GPtrArray *files, bool overwrite, GError **error);
+/* What option subformat=dynamic|fixed asks for; an overlay is never fixed. LODGE_ERROR_CONFIG. */
+bool blk_create_fixed(const BlkCreate *c, bool *ret_fixed, GError **error);
 /* Describe the open @n as a base; strings are borrowed from @n and the arguments. */
 BlkBaseInfo blk_base_info(BlkNode *n, const char *path, const char *full);
 /* The host file under @n that holds its image. */
@@ -503,8 +505,9 @@ bool blk_meta_dirty(BlkMeta *m);
  *          without locks: true, after a warning.
  */
 bool image_lock(int fd, const char *path, bool exclusive, const char *holder, GError **error);
-/* Give it back at once; others that refer to the open file (a child, io_uring) hold it no more. */
-void image_unlock(int fd);
+/* Have another lock where nobody can be in the way: F_RDLCK, or F_UNLCK to give it back at once, also
+ * where others still refer to the open file (a child, io_uring). */
+void image_lock_change(int fd, short type);
 
 /* ---- proto_file.c ---- */
 

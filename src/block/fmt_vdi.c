@@ -325,17 +325,12 @@ static bool write_table(const BlkCreate *c, uint64_t entries, bool fixed, GError
 
 static bool vdi_create(const BlkCreate *c, GError **error)
 {
-    const char *sub = g_hash_table_lookup(c->options, "subformat");
-    bool fixed = sub && strcmp(sub, "fixed") == 0;
+    bool fixed;
     uint64_t size = align_up(c->size, BLK_SECTOR), blocks = (size + VDI_BLOCK - 1) / VDI_BLOCK;
     uint8_t head[VDI_HEAD] = "<<< Lodge virtual disk image >>>\n";
 
-    if (sub && !fixed && strcmp(sub, "dynamic") != 0)
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "option subformat=%s: can be dynamic or fixed", sub);
-    if (fixed && c->base)
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "'%s': an overlay cannot be fixed; leave subformat out", c->path);
+    if (!blk_create_fixed(c, &fixed, error))
+        return false;
     if (size > VDI_SIZE_MAX)
         return lodge_fail(error, LODGE_ERROR_LIMIT, "'%s': a vdi image has at most 32 TiB here",
                           c->path);

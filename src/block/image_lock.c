@@ -163,9 +163,10 @@ bool image_lock(int fd, const char *path, bool exclusive, const char *holder, GE
     }
 }
 
-void image_unlock(int fd)
+void image_lock_change(int fd, short type)
 {
-    struct flock l = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+    struct flock l = {.l_type = type, .l_whence = SEEK_SET};
 
-    (void)fcntl(fd, F_OFD_SETLK, &l); /* it goes with the file at the latest */
+    /* Without locks the file system has said so before; a lock goes with its file at the latest. */
+    (void)fcntl(fd, F_OFD_SETLK, &l);
 }

@@ -102,14 +102,11 @@ void blk_again_take(BlkNode *old, BlkNode *again)
 
 /* ---- locks ---- */
 
-/* It only fails where nobody writes and nobody minds: on file systems without locks, of which was
- * warned before. */
 static void lock_as(BlkNode *n, short type)
 {
-    struct flock l = {.l_type = type, .l_whence = SEEK_SET};
     BlkFile *f = blk_file_under(n);
 
-    (void)fcntl(f->fd, F_OFD_SETLK, &l);
+    image_lock_change(f->fd, type);
     f->locked = type != F_UNLCK;
 }
 

@@ -48,6 +48,21 @@ static char *relative_path(const char *from, const char *to)
     return g_string_free(s, FALSE);
 }
 
+bool blk_create_fixed(const BlkCreate *c, bool *ret_fixed, GError **error)
+{
+    const char *sub = g_hash_table_lookup(c->options, "subformat");
+    bool fixed = sub && strcmp(sub, "fixed") == 0;
+
+    if (sub && !fixed && strcmp(sub, "dynamic") != 0)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "option subformat=%s: can be dynamic or fixed", sub);
+    if (fixed && c->base)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "'%s': an overlay cannot be fixed; leave subformat out", c->path);
+    *ret_fixed = fixed;
+    return true;
+}
+
 char *blk_record_path(const BlkDriver *drv, const char *image, const char *path)
 {
     char *full = blk_is_remote(path) ? g_strdup(path) : absolute_path(path);

@@ -89,7 +89,7 @@ static void file_close(BlkNode *n)
     if (f->meta_fd >= 0 && f->meta_fd != f->fd)
         close(f->meta_fd);
     if (f->locked)
-        image_unlock(f->fd); /* io_uring refers to the file for a while after it is closed */
+        image_lock_change(f->fd, F_UNLCK); /* io_uring refers to the file for a while after it is closed */
     if (f->fd >= 0)
         close(f->fd);
     g_free(f->path);

@@ -234,17 +234,12 @@ static bool create_dynamic(const BlkCreate *c, uint64_t size, Locator loc[2], GE
 
 bool vhd_create(const BlkCreate *c, GError **error)
 {
-    const char *sub = g_hash_table_lookup(c->options, "subformat");
-    bool fixed = sub && strcmp(sub, "fixed") == 0;
+    bool fixed;
     uint64_t size = align_up(c->size, BLK_SECTOR);
     Locator loc[2] = {{0}};
 
-    if (sub && !fixed && strcmp(sub, "dynamic") != 0)
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "option subformat=%s: can be dynamic or fixed", sub);
-    if (fixed && c->base)
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "'%s': an overlay cannot be fixed; leave subformat out", c->path);
+    if (!blk_create_fixed(c, &fixed, error))
+        return false;
     if (size > VHD_SIZE_MAX)
         return lodge_fail(error, LODGE_ERROR_LIMIT, "'%s': a vhd image has at most 2040 GiB",
                           c->path);

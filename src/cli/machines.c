@@ -10,12 +10,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "lodge/error.h"
+#include "lodge/json_out.h"
 #include "lodge/num.h"
 
 #define PAUSE_US 20000
@@ -153,6 +155,17 @@ uint64_t machines_resident(long pid)
         return 0;
     const char *second = strchr(text, ' ');
     return second ? strtoull(second, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+void machines_print(const char *name, const char *key, Jv answer)
+{
+    g_autoptr(JsonOut) j = json_out_new();
+
+    json_object(j, NULL);
+    json_number(j, "schema", 1);
+    json_string(j, "name", name);
+    jv_print(answer, j, key);
+    fputs(json_text(j), stdout);
 }
 
 char *machines_time(int64_t seconds, bool utc)

@@ -41,6 +41,9 @@ bool machines_wait_end(int pidfd, int64_t deadline);
 /* Bytes of memory that process @pid has from the host. */
 uint64_t machines_resident(long pid);
 
+/* Print @answer of machine @name as JSON, under @key. */
+void machines_print(const char *name, const char *key, Jv answer);
+
 /* "2026-11-21 21:40:05" here, or with @utc "2026-11-21T21:40:05Z"; transfer full. */
 char *machines_time(int64_t seconds, bool utc);
 /* "1.5G", of K, M, G, T; transfer full. */

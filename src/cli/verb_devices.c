@@ -10,8 +10,7 @@
 #include "lodge/device.h"
 #include "lodge/error.h"
 
-#include "cli.h"
-#include "client.h"
+#include "machines.h"
 
 #define DEVICES_SECONDS 30
 #include "lodge/json_out.h"
@@ -88,7 +87,6 @@ static bool show_machine(const char *name, bool json, GError **error)
 {
     int64_t deadline = g_get_monotonic_time() + DEVICES_SECONDS * G_TIME_SPAN_SECOND;
     g_autoptr(Client) c = client_connect(name, deadline, error);
-    g_autoptr(JsonOut) j = json_out_new();
     Jv list;
 
     if (!c)
@@ -96,13 +94,8 @@ static bool show_machine(const char *name, bool json, GError **error)
     list = client_call(c, client_begin("x-lodge-devices"), deadline, error);
     if (!list.node)
         return false;
-    if (json) {
-        json_object(j, NULL);
-        json_number(j, "schema", 1);
-        json_string(j, "name", name);
-        jv_print(list, j, "devices");
-        fputs(json_text(j), stdout);
-    }
+    if (json)
+        machines_print(name, "devices", list);
     for (size_t i = 0; !json && i < jv_length(list); i++)
         print_live_text(jv_at(list, i));
     return true;

@@ -19,8 +19,7 @@
 #include "lodge/net.h"
 #include "lodge/num.h"
 
-#include "cli.h"
-#include "client.h"
+#include "machines.h"
 #include "run_compile.h"
 
 enum {
@@ -85,18 +84,12 @@ static void print_net(Jv n)
 
 static bool show_nets(Client *c, const char *name, bool json, GError **error)
 {
-    g_autoptr(JsonOut) j = json_out_new();
     Jv list = client_call(c, client_begin("x-lodge-net"), soon(), error);
 
     if (!list.node)
         return false;
-    if (json) {
-        json_object(j, NULL);
-        json_number(j, "schema", 1);
-        json_string(j, "name", name);
-        jv_print(list, j, "networks");
-        fputs(json_text(j), stdout);
-    }
+    if (json)
+        machines_print(name, "networks", list);
     for (size_t i = 0; !json && i < jv_length(list); i++)
         print_net(jv_at(list, i));
     return true;

@@ -161,8 +161,7 @@ const Verb verb_table[] = {
     {"set", "NAME OPTION...", "change what a machine is defined as",
      "The options are those of lodge define, and each takes the place of all of its name that the "
      "definition has: all --disk, for instance. If the machine runs, says of each whether it has "
-     "its "
-     "effect now, as other media in CD-ROM and floppy drives have, or at the next start.",
+     "its effect now, as other media in CD-ROM and floppy drives have, or at the next start.",
      run_options_table, set_examples, NULL, verb_set},
     {"unset", "NAME OPTION...", "take options out of a machine's definition",
      "The options are named without dashes; what they said is as if they had never been given.",
@@ -173,8 +172,7 @@ const Verb verb_table[] = {
      no_options_table, NULL, NULL, verb_edit},
     {"list", "[OPTION]... [NAME]...", "list machines that run or are defined",
      "One line each: name, state (running, paused, io-error, starting or stopped), CPUs, how much "
-     "of "
-     "its memory it has from the host, since when it runs, and the ports of the host that lead to "
+     "of its memory it has from the host, since when it runs, and the ports of the host that lead to "
      "it.",
      list_options_table, list_examples, NULL, verb_list},
     {"stop", "[--timeout SECONDS] NAME...|--all", "have machines power off",
