@@ -15,6 +15,7 @@
 #include "lodge/error.h"
 #include "lodge/num.h"
 
+#include "agent_port.h"
 #include "run_compile.h"
 #include "verb_run.h"
 
@@ -177,6 +178,39 @@ static bool compile_channel(Tree *t, const char *text, unsigned n, bool *stdio_u
     return put(t, device, port, id, error) && put(t, device, label, name, error);
 }
 
+/* The guest agent's port is the one behind those of --channel, on the same device. */
+static bool compile_agent(Tree *t, const Options *o, unsigned channels, GError **error)
+{
+    const DeviceClass *cls = class_for("agent", CLASS_CHANNEL, error);
+    const char *text = options_text(o, "agent");
+    g_autofree char *port = g_strdup_printf("port%u", channels + 1);
+    g_autofree char *label = g_strdup_printf("port%u-name", channels + 1);
+    bool on = true;
+
+    if (!cls)
+        return false;
+    if (text && !parse_bool(text, &on))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--agent: \"%s\" is neither on nor off", text);
+    for (const OptValue *v = NULL; (v = options_next(o, "channel", v));) {
+        if (!g_str_has_prefix(v->text, AGENT_PORT_NAME "="))
+            continue;
+        if (text && on)
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "--agent: on: a --channel has the name " AGENT_PORT_NAME);
+        on = false; /* somebody else talks to the agent */
+    }
+    if (!on)
+        return true;
+    if (!prop_named(cls, port))
+        return !text || lodge_fail(error, LODGE_ERROR_CONFIG,
+                                   "--agent: on: there are %u channels already; leave one away",
+                                   channels);
+    g_autofree char *device = device_add(t, "channels", cls);
+    return put(t, "/backends/chan/" RUN_AGENT_CHAN, "spec", "pair", error) &&
+           put(t, device, port, RUN_AGENT_CHAN, error) &&
+           put(t, device, label, AGENT_PORT_NAME, error);
+}
+
 static bool compile_chans(Tree *t, const Options *o, GError **error)
 {
     const char *preset = options_has(o, "detach") ? "none" : "stdio";
@@ -205,7 +239,7 @@ static bool compile_chans(Tree *t, const Options *o, GError **error)
         if (!compile_channel(t, v->text, n, &stdio_used, error))
             return false;
     }
-    return true;
+    return compile_agent(t, o, n, error);
 }
 
 static bool compile_device(Tree *t, const OptValue *v, unsigned n, GError **error)

@@ -25,6 +25,7 @@
 #include "lodge/error.h"
 #include "lodge/num.h"
 
+#include "agent_port.h"
 #include "cli.h"
 #include "console.h"
 #include "consoles.h"
@@ -51,6 +52,7 @@ typedef struct Run {
     Notify *notify; /* NULL: no service manager */
     Console *console;
     Consoles *consoles;
+    AgentPort *agent; /* NULL: there is no port */
     Machine *machine;
     Control *control;
     Mconsole *mconsole;
@@ -273,6 +275,7 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
         .display = b->display,
         .input = b->input,
         .console_log = r->log,
+        .agent = r->agent,
         .add_viewer = add_viewer,
         .add_console = add_console,
         .take_console = take_console,
@@ -409,6 +412,8 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
     }
     Chan *c = machine_chan(r->machine, "con0");
     r->consoles = consoles_new(c, r->log);
+    Chan *agent = machine_chan(r->machine, RUN_AGENT_CHAN);
+    r->agent = agent ? agent_port_new(chan_take_peer(agent)) : NULL;
     if (c && chan_is_terminal(c)) {
         lodge_note("%s: " CONSOLE_HINT, o->name);
         r->console = console_new(c, &console_ops, r);
@@ -444,6 +449,7 @@ static void tear_down(Run *r)
     }
     mconsole_close(r->mconsole);
     control_close(r->control);
+    agent_port_free(r->agent);
     vnc_close(r->vnc);
     console_free(r->console);
     consoles_stop(r->consoles);

@@ -12,6 +12,7 @@
 #include "tree.h"
 
 #define RUN_MEMORY_DEFAULT ((uint64_t)512 << 20)
+#define RUN_AGENT_CHAN "agent" /* the channel of the guest agent's port */
 
 /* What of a run's command line is no part of the machine. */
 typedef struct RunOptions {

@@ -33,6 +33,12 @@ static const VerbExample stop_examples[] = {
     {NULL},
 };
 
+static const VerbExample exec_examples[] = {
+    {"lodge exec web -- uname -r", "Print the release of the kernel in the machine web."},
+    {"lodge exec -u www-data -w /srv web -- sh -c 'cat > notes' < notes",
+     "Copy standard input to a file there, as another user."},
+    {NULL},
+};
 static const VerbExample wait_examples[] = {
     {"lodge wait web --log 'login:' --timeout 60", "Until it asks for a name."},
     {"lodge run web -d && lodge wait web", "Until it is over."},
@@ -212,6 +218,15 @@ const Verb verb_table[] = {
      "then "
      "q leaves, Ctrl-] then w types here and no longer elsewhere, Ctrl-] then ? lists the keys.",
      console_options_table, NULL, NULL, verb_console},
+    {"exec", "[OPTION]... NAME -- COMMAND [ARGUMENT]...", "run a command in the guest of a machine",
+     "Standard input, output and error are the command's, each by itself, and its status is ours, as "
+     "in a shell: 126 and 127 where it cannot be run, 128 + N where signal N ended it. 124: the time "
+     "ran out; 125: Lodge or the guest's agent failed, and says why; 255: the guest's kernel "
+     "panicked. Ctrl-C ends the command.\n\n"
+     "The guest needs the QEMU guest agent (Debian's package qemu-guest-agent), running, and "
+     "/bin/sh. There is no terminal: see lodge ssh and lodge console. Output and input lie in a "
+     "folder of the guest's /tmp until they are taken.",
+     exec_options_table, exec_examples, NULL, verb_exec},
     {"events", "[--json] NAME", "print what happens to a running machine",
      "One line for each event of its control socket, until it has ended.", events_options_table,
      NULL, NULL, verb_events},

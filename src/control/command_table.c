@@ -181,6 +181,8 @@ const Command command_table[] = {
     {"stop", NULL, "pause the machine", cmd_stop},
     {"system_powerdown", NULL, "press the power button", cmd_powerdown},
     {"system_reset", NULL, "press the reset button", cmd_reset},
+    {"x-lodge-agent", fd_args, "have a turn at the guest agent's port, from a newline on",
+     cmd_agent},
     {"x-lodge-capture", capture_args, "write a network's frames as pcap until nobody reads",
      cmd_capture},
     {"x-lodge-console", console_args, "serve the first serial port to a connection that was passed",

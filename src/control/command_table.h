@@ -105,6 +105,7 @@ COMMAND_FN(cmd_console_take);
 COMMAND_FN(cmd_getfd);
 COMMAND_FN(cmd_closefd);
 COMMAND_FN(cmd_add_client);
+COMMAND_FN(cmd_agent);
 COMMAND_FN(cmd_query_block);
 COMMAND_FN(cmd_query_nodes);
 COMMAND_FN(cmd_snapshot_sync);
