@@ -35,6 +35,7 @@
 void run_options_clear(RunOptions *o)
 {
     g_clear_pointer(&o->name, g_free);
+    g_clear_pointer(&o->command, g_strfreev);
     g_clear_pointer(&o->display, g_free);
     g_clear_pointer(&o->display_password, g_free);
     g_clear_pointer(&o->define, definition_free);
@@ -199,10 +200,14 @@ static bool compile_agent(Tree *t, const Options *o, unsigned channels, GError *
                               "--agent: on: a --channel has the name " AGENT_PORT_NAME);
         on = false; /* somebody else talks to the agent */
     }
+    if (!on && o->command)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--: a command for the guest needs its agent's port; leave --agent off and "
+                          "a --channel of that name away");
     if (!on)
         return true;
     if (!prop_named(cls, port))
-        return !text || lodge_fail(error, LODGE_ERROR_CONFIG,
+        return (!text && !o->command) || lodge_fail(error, LODGE_ERROR_CONFIG,
                                    "--agent: on: there are %u channels already; leave one away",
                                    channels);
     g_autofree char *device = device_add(t, "channels", cls);
@@ -213,7 +218,11 @@ static bool compile_agent(Tree *t, const Options *o, unsigned channels, GError *
 
 static bool compile_chans(Tree *t, const Options *o, GError **error)
 {
-    const char *preset = options_has(o, "detach") ? "none" : "stdio";
+    /* Whether the machine's standard streams are no terminal of its own. */
+    const char *why = options_has(o, "detach") ? "a detached machine has no terminal"
+                      : o->command             ? "the command for the guest has it"
+                                               : NULL;
+    const char *preset = why ? "none" : "stdio";
     bool stdio_used = false;
     unsigned n = 0;
 
@@ -224,9 +233,8 @@ static bool compile_chans(Tree *t, const Options *o, GError **error)
             return lodge_fail(error, LODGE_ERROR_CONFIG,
                               "--console: \"%s\": the machine has %d serial ports; use --channel",
                               v->text, RUN_CONSOLES_MAX);
-        if (options_has(o, "detach") && !strcmp(v->text, "stdio"))
-            return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--console: stdio: a detached machine has no terminal; write pty");
+        if (why && !strcmp(v->text, "stdio"))
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "--console: stdio: %s; write pty", why);
         if (!chan_add(t, "console", id, v->text, &stdio_used, error) ||
             !compile_serial(t, n, id, error))
             return false;
@@ -424,11 +432,24 @@ static bool compile_identity(Tree *t, const Options *o, RunOptions *r, GError **
 
 static bool compile_flags(Tree *t, const Options *o, RunOptions *r, GError **error)
 {
+    static const char *const no_command[] = {"detach", "debug-exit"};
     const char *trace = options_text(o, "trace");
 
-    if (o->command)
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "--: a command to run in the guest is not supported by this version");
+    if (o->command && !o->command_len)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--: no command; write it behind \"--\"");
+    for (unsigned i = 0; o->command && i < G_N_ELEMENTS(no_command); i++) {
+        if (options_has(o, no_command[i]))
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "--%s: stands beside a command for the guest; choose one",
+                              no_command[i]);
+    }
+    if (o->command) {
+        GStrvBuilder *words = g_strv_builder_new();
+        for (int i = 0; i < o->command_len; i++)
+            g_strv_builder_add(words, o->command[i]);
+        r->command = g_strv_builder_end(words);
+        g_strv_builder_unref(words);
+    }
     if (trace && strcmp(trace, "boot"))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--trace: \"%s\": write --trace boot", trace);
     r->detach = options_has(o, "detach");

@@ -5,14 +5,16 @@
  *
  * Signals come through the main loop. On a terminal Ctrl-C goes to the guest, since the terminal
  * is raw; without one, SIGINT and SIGTERM press the power button and a second one pulls the plug.
- * With -d the process forks before it makes any thread; the parent waits on a pipe until the guest
- * runs, or for the error that it then prints.
+ * With -d or a command for the guest the process forks before it makes any thread; the parent waits
+ * on a pipe until the guest runs, or for the error that the other one prints. Then it leaves, or runs
+ * the command (run_command.c).
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -66,6 +68,12 @@ typedef struct Run {
 
 /* ---- how it ended ---- */
 
+/* What the exit status speaks of: then a failure of ours is STATUS_LODGE. */
+static bool status_is_guests(const RunOptions *o)
+{
+    return o->debug_exit || o->command;
+}
+
 static void print_tail(Run *r)
 {
     Chan *c = machine_chan(r->machine, "con0");
@@ -100,7 +108,7 @@ static void on_ended(void *opaque, const MachineResult *result)
 {
     Run *r = opaque;
     const char *name = r->options->name;
-    bool around = r->options->debug_exit, badly = true;
+    bool around = status_is_guests(r->options), badly = true;
     switch (result->why) {
     case MACHINE_END_POWER_OFF:
     case MACHINE_END_RESET:
@@ -423,7 +431,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
     /* Before the guest's first word; until here a signal ends the process at once. */
     r->signal_sources[0] = g_unix_signal_add(SIGINT, on_sigint, r);
     r->signal_sources[1] = g_unix_signal_add(SIGTERM, on_sigterm, r);
-    if (o->detach)
+    if (o->detach || o->command)
         signal(SIGHUP, SIG_IGN); /* it has no terminal that could go away */
     else
         r->signal_sources[2] = g_unix_signal_add(SIGHUP, on_sighup, r);
@@ -481,7 +489,7 @@ static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
     Run r = {.options = o, .loop = g_main_loop_new(NULL, FALSE)};
     signal(SIGPIPE, SIG_IGN);
     if (!set_up(&r, tree, &error)) {
-        r.status = cli_fail("run", error, o->debug_exit); /* in the log, too */
+        r.status = cli_fail("run", error, status_is_guests(o)); /* in the log, too */
         tear_down(&r);
         return r.status;
     }
@@ -489,7 +497,8 @@ static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
                                                 on_timeout, &r)
                                 : 0;
     if (ready_fd >= 0) {
-        detach_streams(STDERR_FILENO, STDERR_FILENO);
+        if (o->detach)
+            detach_streams(STDERR_FILENO, STDERR_FILENO);
         ssize_t n = write(ready_fd, "+", 1);
         (void)n; /* the parent may have been killed; the machine lives on */
         close(ready_fd);
@@ -502,23 +511,26 @@ static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
     return r.status;
 }
 
-static int run_detached(Tree *tree, const RunOptions *o)
+/* In a process of its own, to which this one then speaks, or which it leaves. */
+static int run_forked(Tree *tree, const RunOptions *o)
 {
     int ready[2];
     if (pipe2(ready, O_CLOEXEC) < 0) {
         g_autoptr(GError) error = NULL;
-        lodge_fail_errno(&error, errno, "%s: cannot detach", o->name);
-        return cli_fail("run", error, o->debug_exit);
+        lodge_fail_errno(&error, errno, "%s: cannot make a process", o->name);
+        return cli_fail("run", error, status_is_guests(o));
     }
     pid_t pid = fork();
     if (pid < 0) {
         g_autoptr(GError) error = NULL;
-        lodge_fail_errno(&error, errno, "%s: cannot detach", o->name);
-        return cli_fail("run", error, o->debug_exit);
+        lodge_fail_errno(&error, errno, "%s: cannot make a process", o->name);
+        return cli_fail("run", error, status_is_guests(o));
     }
     if (pid == 0) {
         close(ready[0]);
         setsid();
+        if (o->command)
+            prctl(PR_SET_PDEATHSIG, SIGTERM); /* nobody else would end it */
         detach_streams(STDIN_FILENO, STDOUT_FILENO); /* errors still go to the terminal */
         _exit(run_here(tree, o, ready[1]));
     }
@@ -530,7 +542,7 @@ static int run_detached(Tree *tree, const RunOptions *o)
     } while (n < 0 && errno == EINTR);
     close(ready[0]);
     if (n == 1)
-        return STATUS_OK;
+        return o->command ? run_command(tree, o, pid) : STATUS_OK;
     /* It failed, and has said why. */
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
@@ -540,5 +552,5 @@ static int run_detached(Tree *tree, const RunOptions *o)
 
 int run_execute(Tree *tree, const RunOptions *o)
 {
-    return o->detach ? run_detached(tree, o) : run_here(tree, o, -1);
+    return o->detach || o->command ? run_forked(tree, o) : run_here(tree, o, -1);
 }

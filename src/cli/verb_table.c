@@ -39,6 +39,15 @@ static const VerbExample exec_examples[] = {
      "Copy standard input to a file there, as another user."},
     {NULL},
 };
+static const VerbExample ssh_examples[] = {
+    {"lodge ssh web -l root", "Log in as root."},
+    {"lodge ssh web uptime", "Run a command there."},
+    {NULL},
+};
+static const VerbExample ssh_config_examples[] = {
+    {"lodge ssh-config web >> ~/.ssh/config", "Have scp and rsync know it, too."},
+    {NULL},
+};
 static const VerbExample wait_examples[] = {
     {"lodge wait web --log 'login:' --timeout 60", "Until it asks for a name."},
     {"lodge run web -d && lodge wait web", "Until it is over."},
@@ -202,7 +211,7 @@ const Verb verb_table[] = {
      "that "
      "is paused does so when it goes on.",
      names_options_table, NULL, NULL, verb_reset},
-    {"wait", "[--exit|--running|--paused|--log REGEX] [--timeout SECONDS] NAME",
+    {"wait", "[--exit|--running|--paused|--agent|--ssh|--log REGEX] [--timeout SECONDS] NAME",
      "wait for something that a machine does",
      "The status is 0 when it came, 124 when the time ran out, 7 when the machine does not run or "
      "ended before.",
@@ -230,6 +239,15 @@ const Verb verb_table[] = {
     {"events", "[--json] NAME", "print what happens to a running machine",
      "One line for each event of its control socket, until it has ended.", events_options_table,
      NULL, NULL, verb_events},
+    {"ssh", "NAME [SSH-ARGUMENT]...", "log in to the guest of a running machine",
+     "Starts ssh(1), joined to the port of the host that leads to the guest's port 22 (-p 2222:22 of "
+     "lodge run, or lodge net NAME --publish 2222:22). What stands behind NAME is for ssh: options, "
+     "a command. The host key of a guest is remembered under the machine's name, in "
+     "~/.ssh/known_hosts.",
+     ssh_options_table, ssh_examples, NULL, verb_ssh},
+    {"ssh-config", "NAME", "print how ssh reaches the guest of a running machine",
+     "Lines for ~/.ssh/config, after which ssh, scp, rsync and others know the machine by its name.",
+     no_options_table, ssh_config_examples, NULL, verb_ssh_config},
     {"stats", "[-w] [--json] NAME...|--all", "show what running machines use of the host",
      "CPU time of the process and of its virtual CPUs, memory, and bytes that went from and to "
      "disks, since the start. With --watch, of each second, CPUs in percent of one.",
