@@ -20,7 +20,7 @@
 #include "machines.h"
 #include "vm_log.h"
 
-#define JOIN_SECONDS 10
+#define JOIN_SECONDS 30 /* for the machine's own answer, whatever the agent's deadline is */
 #define END_SECONDS 5 /* for a machine whose connection is gone to have ended */
 #define ENDED "ended: "
 #define PANICKED "ended: panic"
@@ -80,14 +80,13 @@ static bool ask_turn(const char *name, int fd, int64_t deadline, GError **error)
 static int join(void *opaque, int64_t deadline, GError **error)
 {
     const char *name = opaque;
-    int64_t ours = MIN(deadline, machines_deadline(JOIN_SECONDS));
     int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
         lodge_fail_errno(error, errno, "%s: cannot make a pair of sockets", name);
         return -1;
     }
-    bool ok = ask_turn(name, pair[1], ours, error);
+    bool ok = ask_turn(name, pair[1], machines_deadline(JOIN_SECONDS), error);
     close(pair[1]);
     if (ok)
         return pair[0];

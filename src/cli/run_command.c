@@ -16,7 +16,7 @@
 #include "machines.h"
 #include "verb_run.h"
 
-#define TURN_US 2000000
+#define TURN_US 5000000
 #define PAUSE_US 50000
 #define OFF_SECONDS 30 /* for the guest to power off */
 #define QUIT_SECONDS 10

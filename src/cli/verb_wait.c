@@ -11,7 +11,7 @@
 #include "machines.h"
 #include "ssh.h"
 
-#define TURN_US 2000000
+#define TURN_US 5000000
 #define TURN_PAUSE_US 100000
 #define LINE_BYTES_MAX 65536u /* of a line that is looked at in one piece */
 
