@@ -77,6 +77,7 @@ void help_print(const Verb *v);
 /* The options and functions of verbs, for verb_table.c. */
 extern const OptSpec capture_options_table[];
 extern const OptSpec console_options_table[];
+extern const OptSpec cp_options_table[];
 extern const OptSpec disk_options_table[];
 extern const OptSpec doctor_options_table[];
 extern const OptSpec events_options_table[];
@@ -101,6 +102,7 @@ extern const Verb image_verbs[];
 int verb_capture(const Verb *self, int argc, char **argv);
 int verb_completion(const Verb *self, int argc, char **argv);
 int verb_console(const Verb *self, int argc, char **argv);
+int verb_cp(const Verb *self, int argc, char **argv);
 int verb_define(const Verb *self, int argc, char **argv);
 int verb_devices(const Verb *self, int argc, char **argv);
 int verb_disk(const Verb *self, int argc, char **argv);

@@ -39,6 +39,11 @@ static const VerbExample exec_examples[] = {
      "Copy standard input to a file there, as another user."},
     {NULL},
 };
+static const VerbExample cp_examples[] = {
+    {"lodge cp site.tar web:/srv/", "Copy a file into the machine web."},
+    {"lodge cp -r web:/var/log .", "Copy a folder out of it."},
+    {NULL},
+};
 static const VerbExample ssh_examples[] = {
     {"lodge ssh web -l root", "Log in as root."},
     {"lodge ssh web uptime", "Run a command there."},
@@ -239,6 +244,14 @@ const Verb verb_table[] = {
     {"events", "[--json] NAME", "print what happens to a running machine",
      "One line for each event of its control socket, until it has ended.", events_options_table,
      NULL, NULL, verb_events},
+    {"cp", "[-r] SOURCE DESTINATION", "copy files into and out of the guest of a machine",
+     "One of the two is NAME:PATH, a path in the guest from its root; a path of this host with a "
+     "colon is written ./a:b. Where DESTINATION is a folder, the copy goes into it, under the "
+     "name of SOURCE. A file gets its name when it is whole; permissions are kept, owners are not, "
+     "and blocks of zeros become holes. On a terminal, a bar shows how far it is.\n\n"
+     "The guest needs what lodge exec needs, and for folders tar. A folder that is copied to this "
+     "host must not be there yet; devices in it are left out.",
+     cp_options_table, cp_examples, NULL, verb_cp},
     {"ssh", "NAME [SSH-ARGUMENT]...", "log in to the guest of a running machine",
      "Starts ssh(1), joined to the port of the host that leads to the guest's port 22 (-p 2222:22 of "
      "lodge run, or lodge net NAME --publish 2222:22). What stands behind NAME is for ssh: options, "

@@ -68,7 +68,7 @@ static const char script[] =
     "  if command -v runuser > /dev/null; then\n"
     "    set -- runuser -u \"$u\" -- " SHELL " -c \"$run\" lodge \"$@\"\n"
     "  else\n"
-    "    set -- su -s " SHELL " -c \"$run\" \"$u\" lodge \"$@\"\n"
+    "    set -- su -s " SHELL " -c \"$run\" -- \"$u\" lodge \"$@\"\n"
     "  fi\n"
     "fi\n"
     "! command -v setsid > /dev/null || set -- setsid \"$@\"\n"
