@@ -170,13 +170,19 @@ static NetBackend *find_user(Control *c, const char *name, GError **error)
 char *control_hostfwd_add(Control *c, const char *netdev, const char *rule, GError **error)
 {
     NetBackend *be = find_user(c, netdev, error);
-    return be ? be->hostfwd_add(be, rule, error) : NULL;
+    char *made = be ? be->hostfwd_add(be, rule, error) : NULL;
+    if (made)
+        control_forward_came(c, rule, made);
+    return made;
 }
 
 bool control_hostfwd_remove(Control *c, const char *netdev, const char *rule, GError **error)
 {
     NetBackend *be = find_user(c, netdev, error);
-    return be && be->hostfwd_remove(be, rule, error);
+    bool ok = be && be->hostfwd_remove(be, rule, error);
+    if (ok)
+        control_forward_went(c, rule);
+    return ok;
 }
 
 COMMAND_FN(cmd_hostfwd_add)

@@ -138,6 +138,7 @@ void control_tell_status(Control *c)
     if (!c->config.status || !c->config.registry || !c->config.machine)
         return;
     MachineStatus s = *c->config.status;
+    s.forwards = control_forwards(c);
     s.state = machine_stalled(c->config.machine) ? MACHINE_STATUS_IO_ERROR
                                                  : states[machine_state(c->config.machine)];
     g_autoptr(GError) error = NULL;
@@ -251,6 +252,8 @@ void control_close(Control *c)
     qmp_free(c->qmp);
     key_queue_free(c->keys);
     g_ptr_array_free(c->resets, TRUE);
+    if (c->forwards)
+        g_ptr_array_free(c->forwards, TRUE);
     json_unload(c->json);
     g_free(c);
 }

@@ -21,6 +21,7 @@ struct Control {
     Qmp *qmp;           /* owned; NULL: no socket */
     GdbServer *gdb;     /* owned; NULL: no debugger is let in */
     Mconsole *mconsole; /* borrowed; NULL: none is open */
+    GPtrArray *forwards; /* char *, NULL at the end, owned; NULL: those of config.status */
     GPtrArray *resets;  /* ControlReply that wait for the reset they asked for */
     const char *end_reason; /* why the machine is killed, for SHUTDOWN; static */
     unsigned buttons;   /* INPUT_* that commands hold down */
@@ -73,6 +74,14 @@ bool key_queue_add(KeyQueue *q, Input *in, const KeyStep *steps, size_t n, Contr
 /* As the commands; @netdev: NULL: the first that has forwards. What add makes is transfer full. */
 char *control_hostfwd_add(Control *c, const char *netdev, const char *rule, GError **error);
 bool control_hostfwd_remove(Control *c, const char *netdev, const char *rule, GError **error);
+
+/* ---- forwards.c ---- */
+
+/* A forward came by @rule, as the option hostfwd has it, and is @made; or went, by its host's end. */
+void control_forward_came(Control *c, const char *rule, const char *made);
+void control_forward_went(Control *c, const char *rule);
+/* Those that are there, as MachineStatus has them; borrowed. */
+char **control_forwards(const Control *c);
 
 /* ---- commands_input.c ---- */
 

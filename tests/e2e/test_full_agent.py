@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A guest with the distribution's QEMU guest agent: commands with streams and status of their own,
 files both ways, several clients at once, and a kernel that dies meanwhile."""
+import hashlib
 import pathlib
 import re
 import shutil
@@ -76,6 +77,35 @@ def test_commands_and_files(lodge, tmp_path, nothing_left):
     [t.join() for t in threads]
     assert sorted(seen) == [1, 2, 3]
 
+    data = bytes(range(256)) * 1200 + bytes(1 << 20) + b"end"
+    (tmp_path / "file").write_bytes(data)
+    (tmp_path / "file").chmod(0o640)
+    r = lodge("cp", tmp_path / "file", "vm:/srv/", timeout=BOOT_SECONDS)
+    assert (r.status, r.out, r.err) == (0, "", "")
+    assert run("vm", "--", "sh", "-c", "sha256sum < /srv/file; stat -c %a /srv/file").out.split() == [hashlib.sha256(data).hexdigest(), "-", "640"]
+    assert lodge("cp", "vm:/srv/file", tmp_path / "back", timeout=BOOT_SECONDS).status == 0
+    assert (tmp_path / "back").read_bytes() == data and (tmp_path / "back").stat().st_mode & 0o777 == 0o640
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    (tmp_path / "folder" / "sub" / "a").write_text("a")
+    (tmp_path / "folder" / "link").symlink_to("/etc/passwd")
+    r = lodge("cp", "-r", tmp_path / "folder", "vm:/srv", timeout=BOOT_SECONDS)
+    assert (r.status, r.err) == (0, "")
+    # What is there and is neither file nor folder nor link stays there.
+    assert run("vm", "--", "mknod", "/srv/folder/device", "b", "8", "0").status == 0
+    r = lodge("cp", "-r", "vm:/srv/folder", tmp_path / "copy", timeout=BOOT_SECONDS)
+    assert (r.status, r.err) == (0, "lodge: cp: device: is no file, folder or link; left out\n")
+    assert sorted(p.name for p in (tmp_path / "copy").rglob("*")) == ["a", "link", "sub"]
+    assert (tmp_path / "copy" / "link").readlink() == pathlib.Path("/etc/passwd")
+    r = lodge("cp", "vm:/no/such", tmp_path / "x", timeout=BOOT_SECONDS)
+    assert r.status == 1 and "No such file" in r.err and not list(tmp_path.glob("x*"))
+    r = lodge("cp", "vm:/srv", tmp_path / "x", timeout=BOOT_SECONDS)
+    assert r.status == 1 and r.err == "lodge: cp: vm: /srv is a folder; copy it with -r\n"
+
     # A panic ends the command with the status that stands for it.
     r = run("vm", "--", "sh", "-c", "echo c > /proc/sysrq-trigger; sleep 100")
     assert r.status == 255 and "died (panic)" in r.err, r
+
+
+def test_a_machine_for_one_command(lodge, tmp_path, nothing_left):
+    r = lodge("run", *root(tmp_path / "initrd"), "--", "sh", "-c", "cat; echo err >&2; exit 3", input=b"in\n", timeout=2 * BOOT_SECONDS)
+    assert (r.status, r.out, r.err) == (3, "in\n", "err\n")
