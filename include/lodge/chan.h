@@ -28,7 +28,8 @@ typedef struct ChanOps {
 /**
  * chan_open() - Open a channel from its text
  * @spec: none | stdio | pty | file:PATH | unix:PATH[,server=on|off] |
- *        tcp:[HOST]:PORT[,server=on|off] | fd:N[,fd:M]; server is on by default, HOST 127.0.0.1
+ *        tcp:[HOST]:PORT[,server=on|off] | fd:N[,fd:M] | tty:PATH; server is on by default, HOST
+ *        127.0.0.1
  * @name: copied; names it in messages
  * @io:   borrowed
  * Context: main thread. Return: transfer full, or NULL: LODGE_ERROR_CONFIG (unknown kind, bad

@@ -358,6 +358,12 @@ static bool press_sysrq(Mconsole *m, char letter)
     bool shift;
     unsigned keys[3] = {KEY_LEFTALT, KEY_SYSRQ, input_key_by_char((uint8_t)letter, &shift)};
 
+    /* A virtio console has no breaks: there Ctrl-O says that the next letter is SysRq's. */
+    if (line && machine_device(config->machine, "consoles")) {
+        char keys_of_hvc[] = {0x0f, letter};
+        chan_inject(line, keys_of_hvc, sizeof keys_of_hvc);
+        return true;
+    }
     if (line && !strcmp(port->cls->name, "16550a")) {
         uart_receive_break(port);
         chan_inject(line, &letter, 1);

@@ -24,12 +24,9 @@
 #include "lodge/num.h"
 
 #include "mconsole_internal.h"
+#include "uml_words.h"
 
 #define REMOVE_SECONDS 10
-#define UBD_MAX 15u
-#define CON_MAX 15u
-#define SSL_MAX 63u
-#define ETH_MAX 31u
 #define REMOVALS_MAX 64u
 
 typedef enum Kind { KIND_UBD, KIND_CON, KIND_SSL, KIND_ETH, KIND_VEC, KIND_MEM } Kind;
@@ -59,32 +56,10 @@ static bool find_kind(const char **text, Kind *ret)
     return false;
 }
 
-/* A number as strtoul() with any base reads it, and for disks a letter; false: none. */
-static bool take_number(const char **text, bool letters, unsigned *ret)
-{
-    char *end;
-
-    if (letters && g_ascii_islower(**text)) {
-        *ret = (unsigned)(*(*text)++ - 'a');
-        return true;
-    }
-    if (!g_ascii_isdigit(**text))
-        return false;
-    unsigned long n = strtoul(*text, &end, 0);
-    *text = end;
-    *ret = (unsigned)MIN(n, (unsigned long)G_MAXINT);
-    return true;
-}
-
 /* The device's name in the machine; transfer full. */
 static char *id_of(Kind kind, unsigned n)
 {
     return g_strdup_printf(kind == KIND_UBD ? "disk%u" : "net%u", n);
-}
-
-static bool put(Tree *t, const char *path, const char *name, const char *value)
-{
-    return !value || !value[0] || tree_set_str(t, path, name, value);
 }
 
 /* The first line of @error with UML's number for it. */
@@ -125,58 +100,29 @@ static void plug(Machine *machine, const Tree *t, Kind kind, const char *id, Mco
 
 /* ---- disks ---- */
 
-/* UNIT[FLAGS]=FILE[sep FILE[sep SERIAL]] */
 static void config_ubd(Machine *machine, const char *text, MconsoleReply *r)
 {
-    const char *problem = NULL, *flags;
-    unsigned n = 0;
-    bool plain = false, read_only = false, keep = false;
+    UmlDisk d = {0};
+    const char *problem = uml_disk_parse(text, &d);
+    g_autofree char *id = id_of(KIND_UBD, d.n);
 
-    if (!take_number(&text, true, &n)) {
-        mconsole_answer(r, -EINVAL, "Couldn't parse device number");
-        return;
-    }
-    if (n > UBD_MAX)
-        problem = "Device number out of range";
-    for (flags = text; !problem && *text != '='; text++) {
-        read_only |= *text == 'r';
-        plain |= *text == 'd';
-        keep |= *text == 't';
-        if (!*text || !strchr("rscdt", *text) || text - flags > 6)
-            problem = "Expected '=' or flag letter (r, s, c, t or d)";
-    }
-    g_auto(GStrv) part = problem ? NULL : g_strsplit_set(text + 1, ",:", 3);
-    const char *file = part && part[0] ? part[0] : "";
-    const char *base = file[0] && part[1] && part[1][0] ? part[1] : NULL;
-    const char *serial = file[0] && part[1] ? part[2] : NULL;
-    g_autofree char *id = id_of(KIND_UBD, n), *preset = g_strdup_printf("ubd%u", n);
-    if (!problem && plain && base)
-        problem = "Can't specify both 'd' and a cow file";
     if (problem) {
         mconsole_answer(r, -EINVAL, problem);
-    } else if (!file[0]) {
+    } else if (!d.file) {
         mconsole_answer(r, 0, ""); /* names no disk: none */
     } else if (machine_device(machine, id)) {
         mconsole_answer(r, -EBUSY, "Device is already configured");
-    } else if (!g_file_test(base ? base : file, G_FILE_TEST_EXISTS)) {
+    } else if (!g_file_test(d.base ? d.base : d.file, G_FILE_TEST_EXISTS)) {
         mconsole_answer(r, -ENOENT, "Couldn't determine size of device's file");
     } else {
         g_autoptr(Tree) t = tree_new();
-        g_autofree char *back = g_strdup_printf("/backends/block/%s", id);
-        g_autofree char *device = g_strdup_printf("/devices/%s", id);
-        bool ok = put(t, back, "file", file) && put(t, back, "base", base) &&
-                  put(t, back, "format", plain ? "raw" : NULL) &&
-                  put(t, back, "discard", keep ? "ignore" : NULL) &&
-                  put(t, device, "compatible", "virtio-blk-pci") && put(t, device, "drive", id) &&
-                  put(t, device, "serial", serial && serial[0] ? serial : preset);
 
-        if (!ok) {
+        if (uml_disk_put(t, id, &d))
+            plug(machine, t, KIND_UBD, id, r);
+        else
             mconsole_answer(r, -EINVAL, "not text that a name can have");
-            return;
-        }
-        tree_set_bool(t, back, "read-only", read_only);
-        plug(machine, t, KIND_UBD, id, r);
     }
+    uml_disk_clear(&d);
 }
 
 static void query_ubd(Machine *machine, const char *text, MconsoleReply *r)
@@ -184,7 +130,7 @@ static void query_ubd(Machine *machine, const char *text, MconsoleReply *r)
     const char *file = NULL, *base = NULL;
     unsigned n;
 
-    if (!take_number(&text, true, &n) || *text || n > UBD_MAX) {
+    if (!uml_take_number(&text, true, &n) || *text || n > UML_UBD_MAX) {
         mconsole_answer(r, 1, "ubd_get_config : Couldn't parse device number");
         return;
     }
@@ -199,103 +145,26 @@ static void query_ubd(Machine *machine, const char *text, MconsoleReply *r)
 
 /* ---- network cards ---- */
 
-/* UML's transports by the back ends of lodge run --net; fields are counted from 1, 0: none. */
-static const struct Transport {
-    const char *transport, *driver;
-    unsigned mac;
-    struct {
-        const char *option;
-        unsigned field;
-    } options[2];
-} transports[] = {
-    {"tuntap", "tap", 2, {{"ifname", 1}}},
-    {"daemon", "daemon", 1, {{"path", 3}}},
-    {"vde", "vde", 2, {{"dir", 1}, {"port", 3}}},
-    {"slirp", "user", 1, {{NULL, 0}}},
-    {"mcast", "mcast", 1, {{"ttl", 4}}},
-    {"ucast", "dgram", 1, {{NULL, 0}}},
-};
-
-#define UML_PORT "1102"
-#define UML_GROUP "239.192.168.1"
-#define UML_SWITCH "/var/run/uml-utilities/uml_switch.ctl" /* as Debian's kernel has it */
-
-static const char *field(char **part, unsigned n, const char *otherwise)
-{
-    return n < g_strv_length(part) && part[n][0] ? part[n] : otherwise;
-}
-
-static bool put_transport(Tree *t, const char *back, const struct Transport *x, char **part)
-{
-    bool ok = put(t, back, "driver", x->driver);
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(x->options) && x->options[i].option; i++)
-        ok = ok && put(t, back, x->options[i].option, field(part, x->options[i].field, NULL));
-    if (!strcmp(x->transport, "daemon") && !field(part, 3, NULL)) {
-        ok = ok && put(t, back, "path", UML_SWITCH);
-    } else if (!strcmp(x->transport, "mcast")) {
-        g_autofree char *group = g_strdup_printf("%s:%s", field(part, 2, UML_GROUP),
-                                                 field(part, 3, UML_PORT));
-        ok = ok && put(t, back, "group", group);
-    } else if (!strcmp(x->transport, "ucast")) {
-        g_autofree char *local = g_strdup_printf("udp::%s", field(part, 3, UML_PORT));
-        g_autofree char *remote = g_strdup_printf("udp:%s:%s", field(part, 2, ""),
-                                                  field(part, 4, UML_PORT));
-        ok = ok && put(t, back, "local", local) && put(t, back, "remote", remote);
-    }
-    return ok;
-}
-
-/* A usable address of UML's form, "" for none given; UML draws one where it is wrong. */
-static char *mac_of(const char *text, unsigned n)
-{
-    unsigned v[6], zero = 0;
-    char more;
-
-    if (sscanf(text, "%2x:%2x:%2x:%2x:%2x:%2x%c", &v[0], &v[1], &v[2], &v[3], &v[4], &v[5],
-               &more) == 6) {
-        for (unsigned i = 0; i < 6; i++)
-            zero |= v[i];
-        if (!(v[0] & 1) && zero)
-            return g_strdup(text);
-    }
-    return g_strdup_printf("52:54:00:12:34:%02x", (0x56 + n) & 0xff);
-}
-
-/* N=TRANSPORT[,FIELD]... */
 static void config_eth(Machine *machine, const char *text, MconsoleReply *r)
 {
-    unsigned n = 0;
+    UmlNet n = {0};
+    const char *problem = uml_net_parse(text, &n);
+    g_autofree char *id = id_of(KIND_ETH, n.n);
 
-    if (!take_number(&text, false, &n) || *text != '=' || n > ETH_MAX) {
-        mconsole_answer(r, 1, n > ETH_MAX ? "device number out of range" : "");
-        return;
-    }
-    g_auto(GStrv) part = g_strsplit(text + 1, ",", 8);
-    g_autofree char *id = id_of(KIND_ETH, n);
-    unsigned fields = g_strv_length(part);
-    for (unsigned i = 0; fields && i < G_N_ELEMENTS(transports); i++) {
-        if (strcmp(part[0], transports[i].transport))
-            continue;
-        if (machine_device(machine, id)) {
-            mconsole_answer(r, -EBUSY, "Device is already configured");
-            return;
-        }
+    if (problem) {
+        mconsole_answer(r, 1, problem);
+    } else if (machine_device(machine, id)) {
+        mconsole_answer(r, -EBUSY, "Device is already configured");
+    } else {
         g_autoptr(Tree) t = tree_new();
-        g_autofree char *back = g_strdup_printf("/backends/net/%s", id);
-        g_autofree char *device = g_strdup_printf("/devices/%s", id);
-        g_autofree char *mac = mac_of(field(part, transports[i].mac, ""), n);
+        g_autofree char *mac = uml_mac(uml_net_mac(&n), NULL, id);
 
-        if (!put_transport(t, back, &transports[i], part) ||
-            !put(t, device, "compatible", "virtio-net-pci") || !put(t, device, "netdev", id) ||
-            !put(t, device, "mac", mac)) {
+        if (uml_net_put(t, id, &n, mac))
+            plug(machine, t, KIND_ETH, id, r);
+        else
             mconsole_answer(r, -EINVAL, "not text that a name can have");
-            return;
-        }
-        plug(machine, t, KIND_ETH, id, r);
-        return;
     }
-    mconsole_answer(r, 1, ""); /* as UML says it */
+    uml_net_clear(&n);
 }
 
 /* ---- consoles, memory ---- */
@@ -321,7 +190,7 @@ static void config_line(Machine *machine, const char *text, unsigned max, Mconso
         mconsole_answer(r, -EINVAL, "Can't configure all devices from mconsole");
         return;
     }
-    if (!take_number(&text, false, &n) || *text != '=') {
+    if (!uml_take_number(&text, false, &n) || *text != '=') {
         mconsole_answer(r, -EINVAL, "Couldn't parse device number");
         return;
     }
@@ -335,7 +204,7 @@ static void config_line(Machine *machine, const char *text, unsigned max, Mconso
         mconsole_answer(r, -EINVAL, "Device number out of range");
     else if (!ok)
         mconsole_answer(r, -EPERM, "failed to parse channel pair");
-    else if (max == CON_MAX && machine_chan(machine, chan))
+    else if (max == UML_CON_MAX && machine_chan(machine, chan))
         mconsole_answer(r, -EINVAL, "Device is already open");
     else
         mconsole_answer(r, -EINVAL, "Device number out of range"); /* none can be added */
@@ -346,12 +215,12 @@ static void query_line(Machine *machine, const char *text, unsigned max, Mconsol
 {
     unsigned n;
 
-    if (!take_number(&text, false, &n) || *text || n > max) {
+    if (!uml_take_number(&text, false, &n) || *text || n > max) {
         mconsole_answer(r, 1, "Couldn't parse device number");
         return;
     }
     g_autofree char *name = g_strdup_printf("con%u", n);
-    Chan *c = max == CON_MAX ? machine_chan(machine, name) : NULL;
+    Chan *c = max == UML_CON_MAX ? machine_chan(machine, name) : NULL;
     const char *what = c ? chan_describe(c) : NULL;
     g_autofree char *answer =
         !what                           ? g_strdup("none")
@@ -402,10 +271,10 @@ void mconsole_config(Mconsole *m, const char *args, MconsoleReply *r)
         (query ? query_ubd : config_ubd)(machine, args, r);
         break;
     case KIND_CON:
-        (query ? query_line : config_line)(machine, args, CON_MAX, r);
+        (query ? query_line : config_line)(machine, args, UML_CON_MAX, r);
         break;
     case KIND_SSL:
-        (query ? query_line : config_line)(machine, args, SSL_MAX, r);
+        (query ? query_line : config_line)(machine, args, UML_SSL_MAX, r);
         break;
     case KIND_ETH:
         if (query)
@@ -531,7 +400,7 @@ static void remove_line(Machine *machine, unsigned n, bool con, MconsoleReply *r
 
 void mconsole_remove(Mconsole *m, const char *args, MconsoleReply *r)
 {
-    static const unsigned limits[] = {UBD_MAX, CON_MAX, SSL_MAX, G_MAXINT, G_MAXINT, 0};
+    static const unsigned limits[] = {UML_UBD_MAX, UML_CON_MAX, UML_SSL_MAX, G_MAXINT, G_MAXINT, 0};
     Machine *machine = m->control->config.machine;
     g_autofree char *problem = NULL;
     unsigned n = 0;
@@ -545,7 +414,7 @@ void mconsole_remove(Mconsole *m, const char *args, MconsoleReply *r)
         mconsole_answer(r, -EBUSY, "Memory doesn't support the remove operation");
         return;
     }
-    if (!take_number(&args, kind == KIND_UBD, &n))
+    if (!uml_take_number(&args, kind == KIND_UBD, &n))
         problem = g_strdup("Couldn't parse device number");
     else if (n > limits[kind])
         problem = g_strdup_printf("Invalid device number - must be between 0 and %u", limits[kind]);
