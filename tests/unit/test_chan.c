@@ -161,15 +161,16 @@ static void test_none(Fixture *f, gconstpointer data)
     g_autoptr(Chan) c = chan_open("none", "console", f->io, NULL);
 
     g_assert_cmpstr(chan_describe(c), ==, "none");
-    chan_set_tap(c, on_tap, f);
     chan_attach(c, &ops, f);
+    g_assert_cmpint(f->ups, ==, 0);
+    chan_set_tap(c, on_tap, f);
+    g_assert_cmpint(f->ups, ==, 1);
     chan_write(c, "hello", 5);
     wait_len(f, f->tap, 5);
     chan_inject(c, "typed", 5);
     wait_len(f, f->got, 5);
     g_assert_cmpstr(f->got->str, ==, "typed");
     g_assert_false(chan_is_terminal(c));
-    g_assert_cmpint(f->ups, ==, 0);
 }
 
 /* Input waits for the device; a pipe is not read ahead without bound; EOF is no end. */
