@@ -58,9 +58,9 @@ static void check_schema(const Tree *t)
             const char *name = g_ptr_array_index(props, k);
             const PropSpec *p = cls->props;
 
-            while (p->name && strcmp(p->name, name))
+            while (p && p->name && strcmp(p->name, name))
                 p++;
-            if (!p->name && strcmp(name, "compatible"))
+            if ((!p || !p->name) && strcmp(name, "compatible"))
                 g_error("%s: no property %s", path, name);
         }
     }
