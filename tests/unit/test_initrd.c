@@ -126,7 +126,7 @@ static void test_order(void)
     g_autoptr(GBytes) init = look(fd, "init", &mode);
     g_assert_cmpuint(mode, ==, S_IFREG | 0755);
     g_assert_cmpmem(g_bytes_get_data(init, NULL), 4, "\177ELF", 4);
-    g_assert_cmpuint(g_bytes_get_size(init), <, 8192);
+    g_assert_cmpuint(g_bytes_get_size(init), <, 20480);
     g_autoptr(GBytes) console = look(fd, "dev/console", &mode);
     g_assert_nonnull(console);
     g_assert_cmpuint(mode, ==, S_IFCHR | 0600);
