@@ -102,7 +102,8 @@ static const Row rows[] = {
     {"", "/devices/consoles", "chan", "con0"},
     {"", "/devices/consoles", "max-ports", "16"},
     {"", "/devices/consoles", "port1-name", "lodge.mconsole"},
-    {"", "/devices/com1", "chan", "con0"},
+    {"", "/devices/com1", "beside", "con0"},
+    {"initrd=/i", "/devices/com1", "chan", "con0"},
     {"", "/devices/rng0", "compatible", "virtio-rng-pci"},
     {"", "/devices/net0", "compatible", NULL},
     /* what goes to the guest */
