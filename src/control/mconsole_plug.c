@@ -5,7 +5,9 @@
  * Spec: Linux 6.1, arch/um/drivers: ubd_kern.c, net_kern.c, line.c, mconsole_kern.c (syntax, texts
  * of errors). ubdN is the disk named diskN, a virtio disk with the serial number ubdN unless another
  * is given; ethN is the card netN. "config ubdN=COW,BASE" makes COW where it is not there, as the
- * command line does. Consoles are told and cannot be added: con0 and con1 are the serial ports.
+ * command line does. conN and sslN are ports of the virtio console that a machine run as User-Mode
+ * Linux has, and its channels' names; elsewhere con0 and con1 are the serial ports, and none can be
+ * added.
  *
  * "remove" asks the guest to let go and answers when it did; where it does not within
  * REMOVE_SECONDS the device is said to be in use, which it is. What the guest lets go of later goes
@@ -19,6 +21,7 @@
 #include <string.h>
 
 #include "lodge/chan.h"
+#include "lodge/diag.h"
 #include "lodge/error.h"
 #include "lodge/net.h"
 #include "lodge/num.h"
@@ -28,6 +31,7 @@
 
 #define REMOVE_SECONDS 10
 #define REMOVALS_MAX 64u
+#define CONSOLES "consoles" /* the device whose ports are the lines */
 
 typedef enum Kind { KIND_UBD, KIND_CON, KIND_SSL, KIND_ETH, KIND_VEC, KIND_MEM } Kind;
 
@@ -100,8 +104,9 @@ static void plug(Machine *machine, const Tree *t, Kind kind, const char *id, Mco
 
 /* ---- disks ---- */
 
-static void config_ubd(Machine *machine, const char *text, MconsoleReply *r)
+static void config_ubd(Mconsole *m, const char *text, MconsoleReply *r)
 {
+    Machine *machine = m->control->config.machine;
     UmlDisk d = {0};
     const char *problem = uml_disk_parse(text, &d);
     g_autofree char *id = id_of(KIND_UBD, d.n);
@@ -117,10 +122,15 @@ static void config_ubd(Machine *machine, const char *text, MconsoleReply *r)
     } else {
         g_autoptr(Tree) t = tree_new();
 
-        if (uml_disk_put(t, id, &d))
+        if (uml_disk_put(t, id, &d)) {
+            g_autofree char *n = g_strdup_printf("%u", d.n);
+
+            if (d.serial)
+                mconsole_guest_expect(m->guest, "ubd", n, d.serial);
             plug(machine, t, KIND_UBD, id, r);
-        else
+        } else {
             mconsole_answer(r, -EINVAL, "not text that a name can have");
+        }
     }
     uml_disk_clear(&d);
 }
@@ -145,8 +155,9 @@ static void query_ubd(Machine *machine, const char *text, MconsoleReply *r)
 
 /* ---- network cards ---- */
 
-static void config_eth(Machine *machine, const char *text, MconsoleReply *r)
+static void config_eth(Mconsole *m, const char *text, MconsoleReply *r)
 {
+    Machine *machine = m->control->config.machine;
     UmlNet n = {0};
     const char *problem = uml_net_parse(text, &n);
     g_autofree char *id = id_of(KIND_ETH, n.n);
@@ -159,31 +170,61 @@ static void config_eth(Machine *machine, const char *text, MconsoleReply *r)
         g_autoptr(Tree) t = tree_new();
         g_autofree char *mac = uml_mac(uml_net_mac(&n), NULL, id);
 
-        if (uml_net_put(t, id, &n, mac))
+        if (uml_net_put(t, id, &n, mac)) {
+            g_autofree char *name = g_strdup_printf("eth%u", n.n);
+
+            mconsole_guest_expect(m->guest, "eth", name, mac);
             plug(machine, t, KIND_ETH, id, r);
-        else
+        } else {
             mconsole_answer(r, -EINVAL, "not text that a name can have");
+        }
     }
     uml_net_clear(&n);
 }
 
 /* ---- consoles, memory ---- */
 
-static const char *const channels[] = {"null", "none", "fd:", "pts", "pty", "tty:", "port:",
-                                       "xterm"};
-
-static bool channel_ok(const char *text)
+/* The line's back end, "con3"; transfer full. */
+static char *line_id(Kind kind, unsigned n)
 {
-    for (unsigned i = 0; i < G_N_ELEMENTS(channels); i++) {
-        if (g_str_has_prefix(text, channels[i]))
-            return true;
+    return g_strdup_printf("%s%u", prefixes[kind], n);
+}
+
+/* Its name in the guest, which is its port's. */
+static char *line_name(Kind kind, unsigned n)
+{
+    return g_strdup_printf("tty%s%u", kind == KIND_SSL ? "S" : "", n);
+}
+
+static unsigned line_max(Kind kind)
+{
+    return kind == KIND_CON ? UML_CON_MAX : UML_SSL_MAX;
+}
+
+/* Line @n of the guest is from now on what chan_open() makes of @spec. */
+static void add_line(Machine *machine, Kind kind, unsigned n, const char *spec, MconsoleReply *r)
+{
+    g_autofree char *id = line_id(kind, n), *name = line_name(kind, n);
+    g_autoptr(GError) error = NULL;
+
+    if (!machine_device(machine, CONSOLES)) {
+        mconsole_answer(r, -EINVAL, "Device number out of range"); /* none can be added */
+    } else if (!machine_plug_port(machine, CONSOLES, name, id, spec, &error)) {
+        answer_error(r, error);
+    } else {
+        const char *what = chan_describe(machine_chan(machine, id));
+
+        if (g_str_has_prefix(what, "pty "))
+            lodge_note("%s %u assigned device '%s'",
+                       kind == KIND_CON ? "Virtual console" : "Serial line", n, what + 4);
+        mconsole_answer(r, 0, "");
     }
-    return false;
 }
 
 /* N=CHANNEL[,CHANNEL] */
-static void config_line(Machine *machine, const char *text, unsigned max, MconsoleReply *r)
+static void config_line(Machine *machine, Kind kind, const char *text, MconsoleReply *r)
 {
+    const char *problem = NULL;
     unsigned n;
 
     if (*text == '=') {
@@ -194,33 +235,30 @@ static void config_line(Machine *machine, const char *text, unsigned max, Mconso
         mconsole_answer(r, -EINVAL, "Couldn't parse device number");
         return;
     }
-    g_auto(GStrv) part = g_strsplit(text + 1, ",", 3);
-    unsigned count = g_strv_length(part);
-    bool ok = count >= 1 && count <= 2;
-    for (unsigned i = 0; i < count; i++)
-        ok = ok && channel_ok(part[i]);
-    g_autofree char *chan = g_strdup_printf("con%u", n);
-    if (n > max)
+    g_autofree char *spec = uml_channel(text + 1, &problem), *id = line_id(kind, n);
+    if (n > line_max(kind))
         mconsole_answer(r, -EINVAL, "Device number out of range");
-    else if (!ok)
-        mconsole_answer(r, -EPERM, "failed to parse channel pair");
-    else if (max == UML_CON_MAX && machine_chan(machine, chan))
+    else if (!spec)
+        mconsole_answer(r, -EPERM, problem);
+    else if (machine_chan(machine, id))
         mconsole_answer(r, -EINVAL, "Device is already open");
+    else if (!*spec)
+        mconsole_answer(r, 0, ""); /* none, as it was */
     else
-        mconsole_answer(r, -EINVAL, "Device number out of range"); /* none can be added */
+        add_line(machine, kind, n, spec, r);
 }
 
-/* What con @n is joined to, in UML's words. */
-static void query_line(Machine *machine, const char *text, unsigned max, MconsoleReply *r)
+/* What line @n is joined to, in UML's words. */
+static void query_line(Machine *machine, Kind kind, const char *text, MconsoleReply *r)
 {
     unsigned n;
 
-    if (!uml_take_number(&text, false, &n) || *text || n > max) {
+    if (!uml_take_number(&text, false, &n) || *text || n > line_max(kind)) {
         mconsole_answer(r, 1, "Couldn't parse device number");
         return;
     }
-    g_autofree char *name = g_strdup_printf("con%u", n);
-    Chan *c = max == UML_CON_MAX ? machine_chan(machine, name) : NULL;
+    g_autofree char *id = line_id(kind, n);
+    Chan *c = machine_chan(machine, id);
     const char *what = c ? chan_describe(c) : NULL;
     g_autofree char *answer =
         !what                           ? g_strdup("none")
@@ -268,19 +306,20 @@ void mconsole_config(Mconsole *m, const char *args, MconsoleReply *r)
     bool query = !strchr(args, '=');
     switch (kind) {
     case KIND_UBD:
-        (query ? query_ubd : config_ubd)(machine, args, r);
+        if (query)
+            query_ubd(machine, args, r);
+        else
+            config_ubd(m, args, r);
         break;
     case KIND_CON:
-        (query ? query_line : config_line)(machine, args, UML_CON_MAX, r);
-        break;
     case KIND_SSL:
-        (query ? query_line : config_line)(machine, args, UML_SSL_MAX, r);
+        (query ? query_line : config_line)(machine, kind, args, r);
         break;
     case KIND_ETH:
         if (query)
             mconsole_answer(r, 1, "No get_config routine defined");
         else
-            config_eth(machine, args, r);
+            config_eth(m, args, r);
         break;
     case KIND_VEC:
         mconsole_answer(r, 1, query ? "No get_config routine defined" : "");
@@ -389,13 +428,18 @@ static void remove_device(Mconsole *m, Kind kind, unsigned n, MconsoleReply *r)
     }
 }
 
-static void remove_line(Machine *machine, unsigned n, bool con, MconsoleReply *r)
+/* The first console is the kernel's, and stays. */
+static void remove_line(Machine *machine, Kind kind, unsigned n, MconsoleReply *r)
 {
-    g_autofree char *name = g_strdup_printf("con%u", n);
+    g_autofree char *id = line_id(kind, n), *name = line_name(kind, n);
 
-    mconsole_answer(r, -EINVAL,
-                    con && machine_chan(machine, name) ? "Device is already open"
-                                                       : "configured as 'none'");
+    if (!machine_chan(machine, id))
+        mconsole_answer(r, -EINVAL, "configured as 'none'");
+    else if ((kind == KIND_CON && n == 0) ||
+             !machine_unplug_port(machine, CONSOLES, name, id))
+        mconsole_answer(r, -EINVAL, "Device is already open");
+    else
+        mconsole_answer(r, 0, "");
 }
 
 void mconsole_remove(Mconsole *m, const char *args, MconsoleReply *r)
@@ -423,7 +467,7 @@ void mconsole_remove(Mconsole *m, const char *args, MconsoleReply *r)
     if (problem)
         mconsole_answer(r, 1, problem);
     else if (kind == KIND_CON || kind == KIND_SSL)
-        remove_line(machine, n, kind == KIND_CON, r);
+        remove_line(machine, kind, n, r);
     else if (kind == KIND_VEC)
         mconsole_answer(r, -ENODEV, "Device doesn't exist");
     else

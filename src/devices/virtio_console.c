@@ -31,6 +31,7 @@
 
 enum {
     PORTS = 16,
+    TERMINALS = 8, /* hvc0 to hvc7 in Linux, whose driver has no more */
     CONSOLE_ENTRIES = 64,
     NAME_MAX_LEN = 64,
     QUEUE_CONTROL_RX = 2,
@@ -483,7 +484,13 @@ static void change_port(PortChange *x, void (*fn)(void *opaque))
 bool virtio_console_add_port(Device *d, const char *name, bool tty, Chan *chan, GError **error)
 {
     VirtioConsole *con = (VirtioConsole *)d;
+    unsigned terminals = 1;
 
+    for (unsigned p = 1; p < con->nports; p++)
+        terminals += con->port[p].tty;
+    if (tty && terminals >= TERMINALS)
+        return lodge_fail(error, LODGE_ERROR_LIMIT, "%s: has %d terminals, and Linux knows no more",
+                          d->id, TERMINALS);
     for (unsigned p = 1; p < con->nports; p++) {
         PortChange x = {.con = con, .port = p, .chan = chan, .tty = tty};
 
