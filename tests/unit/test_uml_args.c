@@ -273,6 +273,7 @@ static void test_options(void)
     for (unsigned i = 0; i < G_N_ELEMENTS(asks); i++) {
         g_autoptr(Tree) asked = compile_for(&linux_host, asks[i].line, &o, &error);
         g_assert_no_error(error);
+        g_assert_nonnull(asked);
         g_assert_cmpint(o.ask, ==, asks[i].ask);
         uml_options_clear(&o);
     }
