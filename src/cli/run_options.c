@@ -149,7 +149,7 @@ const OptSpec run_options_table[] = {
      "Forward a port of the host (at 127.0.0.1 unless "
      "ADDR says otherwise) to the guest, through the first user network.",
      NULL, OPT_REPEAT},
-    {"console", 0, "stdio|pty|none|unix:P|file:P|tcp:H:P",
+    {"console", 0, "stdio|pty|none|unix:P|file:P|tcp:H:P|tty:P",
      "Where the first serial port goes "
      "(stdio; none with --detach); given twice, the second one too.",
      NULL, OPT_REPEAT},
