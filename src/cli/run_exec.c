@@ -41,6 +41,8 @@
 #define CONSOLE_LOG_BYTES (1 * MIB)
 #define TAIL_LINES 100 /* a panic with its call trace, whose first line says why */
 #define LOG_TAIL_LINES 30
+#define HALT_LOOK_MS 500
+#define LAST_SIGNAL_MS 5
 
 typedef struct Run {
     const RunOptions *options; /* borrowed */
@@ -60,6 +62,8 @@ typedef struct Run {
     int killed_by;    /* signal number, or 0 */
     int status_of_signal; /* User-Mode Linux's after a signal, or 0 */
     guint signal_sources[3]; /* 0: not watched */
+    guint halt_timer;    /* 0: nobody waits for a halt */
+    uint64_t log_seen;
     bool timed_out, killed_by_key;
     int status;
 } Run;
@@ -97,11 +101,11 @@ static void log_end(Run *r, const MachineResult *result, bool badly)
 }
 
 /* A restart of the guest, and after a panic one too, is the machine's end for us. */
-static int uml_reset_status(Run *r)
+static int uml_reset_status(Run *r, bool by_host)
 {
     g_autofree char *tail = console_log_tail(r->log, TAIL_LINES);
 
-    if (uml_panicked(tail))
+    if (!by_host && uml_panicked(tail))
         return RUN_UML_PANIC;
     return r->options->uml->no_reboot ? STATUS_OK : RUN_UML_AGAIN;
 }
@@ -142,7 +146,7 @@ static void on_ended(void *opaque, const MachineResult *result)
         break;
     }
     if (r->options->uml && result->why == MACHINE_END_RESET)
-        r->status = uml_reset_status(r);
+        r->status = uml_reset_status(r, result->status);
     if (r->options->uml && result->why == MACHINE_END_PANIC)
         r->status = RUN_UML_PANIC;
     log_end(r, result, badly);
@@ -191,7 +195,7 @@ static const ConsoleOps console_ops = {.power = key_power, .kill = key_kill, .re
 static gboolean on_signal(Run *r, int sig)
 {
     if (r->options->uml) { /* at once, and its folder goes */
-        r->status_of_signal = STATUS_FAILURE;
+        r->status_of_signal = r->status = STATUS_FAILURE; /* though it may have ended just now */
         machine_kill(r->machine, 0);
     } else if (!r->signals++) {
         lodge_note("%s: power button pressed; a second signal pulls the plug", r->options->name);
@@ -220,6 +224,19 @@ static gboolean on_sighup(gpointer opaque)
     Run *r = opaque;
     r->killed_by = SIGHUP;
     machine_kill(r->machine, 0);
+    return G_SOURCE_CONTINUE;
+}
+
+/* A PC's kernel that halts does not switch the machine off; User-Mode Linux ends then. */
+static gboolean look_for_halt(gpointer opaque)
+{
+    Run *r = opaque;
+    uint64_t now = console_log_position(r->log);
+    g_autofree char *last = now == r->log_seen ? console_log_tail(r->log, 1) : NULL;
+
+    if (last && uml_halted(last))
+        machine_kill(r->machine, 0);
+    r->log_seen = now;
     return G_SOURCE_CONTINUE;
 }
 
@@ -450,8 +467,10 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
         signal(SIGHUP, SIG_IGN); /* it has no terminal that could go away, or outlives it */
     else
         r->signal_sources[2] = g_unix_signal_add(SIGHUP, on_sighup, r);
-    if (o->uml)
-        uml_announce(r->machine, r->mconsole ? mconsole_path(r->mconsole) : NULL, o->uml->notes);
+    if (o->uml) {
+        uml_announce(r->machine, mconsole_path(r->mconsole), o->uml->notes);
+        r->halt_timer = g_timeout_add(HALT_LOOK_MS, look_for_halt, r);
+    }
     if (!machine_start(r->machine, error))
         return false;
     if (machine_board(r->machine)->display && !r->vnc && !o->quiet)
@@ -468,6 +487,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
 
 static void tear_down(Run *r)
 {
+    g_clear_handle_id(&r->halt_timer, g_source_remove);
     for (unsigned i = 0; i < G_N_ELEMENTS(r->signal_sources); i++) {
         if (r->signal_sources[i])
             g_source_remove(r->signal_sources[i]);
@@ -498,6 +518,17 @@ static void detach_streams(int first, int last)
         close(null);
 }
 
+/* A signal that came when the machine had ended still counts. */
+static void take_last_signals(void)
+{
+    uml_signals_hold();
+    for (unsigned i = 0; i < LAST_SIGNAL_MS; i++) {
+        while (g_main_context_iteration(NULL, FALSE))
+            ;
+        g_usleep(1000); /* GLib tells of it from another thread */
+    }
+}
+
 /* Build, run to the end. @ready_fd: told with a byte once the guest runs; -1: nobody waits. */
 static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
 {
@@ -522,6 +553,8 @@ static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
         g_main_loop_run(r.loop);
     if (timer && !r.timed_out)
         g_source_remove(timer);
+    if (o->uml)
+        take_last_signals();
     tear_down(&r);
     return r.status;
 }

@@ -65,6 +65,7 @@ int verb_uml(const Verb *self, int argc, char **argv)
     g_autoptr(Tree) tree = uml_compile(argc, argv, &host, &o, &error);
     int status = STATUS_FAILURE;
 
+    uml_signals_early();
     if (tree && o.ask == UML_ASK_HELP) {
         help_print(self);
         status = STATUS_OK;

@@ -207,7 +207,10 @@ void mconsole_news(Mconsole *m, const MachineNews *news)
         mconsole_unplugged(m, news->device);
     if (news->what == MACHINE_EVENT_GUEST_RESET || news->what == MACHINE_EVENT_HOST_RESET)
         mconsole_guest_restarted(m->guest);
-    if (news->what == MACHINE_EVENT_ENDED && news->result->why == MACHINE_END_PANIC) {
+    MachineEnd why = news->what == MACHINE_EVENT_ENDED ? news->result->why : MACHINE_END_KILLED;
+    /* With panic=-1 a kernel has the machine reset. */
+    bool maybe = why == MACHINE_END_RESET && !news->result->status;
+    if (why == MACHINE_END_PANIC || maybe) {
         ConsoleLog *log = m->control->config.console_log;
         g_autofree char *tail = log ? console_log_tail(log, 100) : g_strdup("");
         const char *mark = "Kernel panic - not syncing: ";
@@ -217,7 +220,8 @@ void mconsole_news(Mconsole *m, const MachineNews *news)
             at += strlen(mark);
             at[strcspn(at, "\n")] = '\0';
         }
-        notify(m, NOTICE_PANIC, at ? at : "the guest's kernel died");
+        if (at || !maybe)
+            notify(m, NOTICE_PANIC, at ? at : "the guest's kernel died");
     }
 }
 

@@ -48,7 +48,7 @@ typedef enum MachineEnd {
 
 typedef struct MachineResult {
     MachineEnd why;
-    int status;   /* EXIT: 0..255; KILLED: the caller's */
+    int status;   /* EXIT: 0..255; KILLED: the caller's; RESET: 1 for machine_reset(), else 0 */
     char *report; /* owned by the machine; CPU, ERROR; else NULL */
 } MachineResult;
 

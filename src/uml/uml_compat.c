@@ -4,7 +4,8 @@
  *
  * Spec: Linux 6.1, arch/um/os-Linux (main.c, util.c) and drivers (line.c, mconsole_kern.c): UML
  * ends with 0 after a halt, with 1 after SIGINT or SIGTERM, by SIGABRT after a panic, and restarts by
- * executing itself, so that the process keeps its number.
+ * executing itself, so that the process keeps its number. A signal to it in between is kept for the
+ * next one: what is pending outlives execve().
  *
  * Threads: main; uml_die() and uml_again() when the machine is gone.
  */
@@ -23,6 +24,7 @@
 
 #include "lodge/chan.h"
 #include "lodge/error.h"
+#include "lodge/terminal.h"
 
 #include "boot.h"
 #include "uml_words.h"
@@ -172,9 +174,47 @@ void uml_announce(Machine *m, const char *mconsole, const GPtrArray *notes)
 
 /* ---- the end ---- */
 
+static void on_early_signal(int sig)
+{
+    terminal_restore();
+    _exit(1);
+}
+
+static void set_mask(int how)
+{
+    sigset_t both;
+
+    sigemptyset(&both);
+    sigaddset(&both, SIGINT);
+    sigaddset(&both, SIGTERM);
+    (void)pthread_sigmask(how, &both, NULL); /* fails for another @how only */
+}
+
+void uml_signals_early(void)
+{
+    signal(SIGINT, on_early_signal);
+    signal(SIGTERM, on_early_signal);
+    set_mask(SIG_UNBLOCK);
+}
+
+void uml_signals_hold(void)
+{
+    set_mask(SIG_BLOCK);
+}
+
 bool uml_panicked(const char *text)
 {
     return strstr(text, "Kernel panic - not syncing") != NULL;
+}
+
+bool uml_halted(const char *line)
+{
+    static const char text[] = "reboot: System halted";
+    const char *at = strstr(line, text);
+
+    /* From the kernel, at most with its time in front. */
+    return at && (at == line || (line[0] == '[' && at[-1] == ' ' && at[-2] == ']')) &&
+           (!at[sizeof text - 1] || at[sizeof text - 1] == '\n');
 }
 
 void uml_die(void)
@@ -194,7 +234,6 @@ void uml_again(GError **error)
     g_autofree char *words = NULL;
     g_autoptr(GPtrArray) argv = g_ptr_array_new();
     gsize len = 0;
-    sigset_t none;
 
     if (!g_file_get_contents("/proc/self/cmdline", &words, &len, error))
         return;
@@ -202,8 +241,6 @@ void uml_again(GError **error)
         g_ptr_array_add(argv, word);
     g_ptr_array_add(argv, NULL);
     (void)fflush(NULL);
-    sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
     signal(SIGHUP, SIG_DFL);
     execv("/proc/self/exe", (char **)argv->pdata);
     lodge_fail_errno(error, errno, "the machine cannot be started again");

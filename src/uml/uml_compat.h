@@ -31,6 +31,13 @@ void uml_announce(Machine *m, const char *mconsole, const GPtrArray *notes);
 
 /* Whether a kernel said that it panics in @text, the last lines of a console. */
 bool uml_panicked(const char *text);
+/* Whether @line is a kernel's last one, when it halts and leaves the power on. */
+bool uml_halted(const char *line);
+
+/* SIGINT and SIGTERM end this process with status 1, until somebody else has them. */
+void uml_signals_early(void);
+/* From here to the next start they wait. Main thread, when the machine has ended. */
+void uml_signals_hold(void);
 
 /* End this process as a panic of UML does: by SIGABRT, without a core of ours. */
 G_NORETURN void uml_die(void);

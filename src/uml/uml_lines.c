@@ -145,11 +145,10 @@ bool uml_put_lines(Uml *u, GError **error)
         g_autofree char *old = u->con[0];
         u->con[0] = g_strdup(old ? "none" : "stdio");
     }
-    /* First the serial port: what is typed goes to the one that is made last. */
     if (!uml_put(u, "/devices/com1", "compatible", "16550a", error) ||
         !uml_put(u, "/devices/com1", "iobase", "0x3f8", error) ||
         !uml_put(u, "/devices/com1", "irq", "4", error) ||
-        !uml_put(u, "/devices/com1", "chan", "con0", error) ||
+        !uml_put(u, "/devices/com1", u->consoles ? "beside" : "chan", "con0", error) ||
         (u->consoles && (!uml_put(u, device, "compatible", "virtio-console-pci", error) ||
                          !uml_put(u, device, "max-ports", PORTS, error) ||
                          !uml_put(u, device, "chan", "con0", error))))

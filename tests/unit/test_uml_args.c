@@ -102,7 +102,8 @@ static const Row rows[] = {
     {"", "/devices/consoles", "chan", "con0"},
     {"", "/devices/consoles", "max-ports", "16"},
     {"", "/devices/consoles", "port1-name", "lodge.mconsole"},
-    {"", "/devices/com1", "chan", "con0"},
+    {"", "/devices/com1", "beside", "con0"},
+    {"initrd=/i", "/devices/com1", "chan", "con0"},
     {"", "/devices/rng0", "compatible", "virtio-rng-pci"},
     {"", "/devices/net0", "compatible", NULL},
     /* what goes to the guest */
@@ -441,6 +442,11 @@ static void test_compat(void)
     g_assert_cmpint(remove(dir), ==, 0);
     g_assert_true(uml_panicked("[ 1.0] Kernel panic - not syncing: VFS"));
     g_assert_false(uml_panicked("reboot: Restarting system"));
+    g_assert_true(uml_halted("[    3.141592] reboot: System halted\n"));
+    g_assert_true(uml_halted("reboot: System halted"));
+    g_assert_false(uml_halted("$ echo reboot: System halted"));
+    g_assert_false(uml_halted("[    3.141592] reboot: System halted soon"));
+    g_assert_false(uml_halted("[    3.141592] reboot: Power down"));
 }
 
 int main(int argc, char **argv)
