@@ -418,6 +418,7 @@ static void forget_writes(Tree *t)
 {
     g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
 
+    tree_set_bool(t, "/options", "ephemeral", true);
     for (guint i = 0; i < ids->len; i++) {
         g_autofree char *path =
             g_strdup_printf("/backends/block/%s", (char *)g_ptr_array_index(ids, i));

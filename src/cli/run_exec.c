@@ -327,32 +327,6 @@ static bool open_display(Run *r, GError **error)
     return true;
 }
 
-/* "tcp:ADDR:HOST-:GUEST" as "ADDR:HOST->GUEST/tcp"; transfer full. */
-static char *forward_text(const char *rule)
-{
-    const char *colon = strchr(rule, ':'), *arrow = strstr(rule, "-:");
-    if (!colon || !arrow || arrow < colon)
-        return g_strdup(rule);
-    return g_strdup_printf("%.*s->%s/%.*s", (int)(arrow - colon - 1), colon + 1, arrow + 2,
-                           (int)(colon - rule), rule);
-}
-
-static GStrv list_forwards(const Tree *t)
-{
-    g_autoptr(GPtrArray) nets = tree_children(t, "/backends/net");
-    GPtrArray *list = g_ptr_array_new();
-    for (unsigned i = 0; i < nets->len; i++) {
-        g_autofree char *path =
-            g_strdup_printf("/backends/net/%s", (char *)g_ptr_array_index(nets, i));
-        g_auto(GStrv) rules = NULL;
-        guint n = tree_strv(t, path, "hostfwd", &rules);
-        for (guint k = 0; k < n; k++)
-            g_ptr_array_add(list, forward_text(rules[k]));
-    }
-    g_ptr_array_add(list, NULL);
-    return (GStrv)g_ptr_array_free(list, FALSE);
-}
-
 /* What those who list machines are told. */
 static MachineStatus *describe(const Tree *t, const char *log)
 {
@@ -362,7 +336,6 @@ static MachineStatus *describe(const Tree *t, const char *log)
     (void)tree_u64(t, "/cpus", "count", &s->cpus); /* the compiler of the line has put them there */
     (void)tree_u64(t, "/memory", "size", &s->memory);
     s->log = g_strdup(log);
-    s->forwards = list_forwards(t);
     return s;
 }
 

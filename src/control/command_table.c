@@ -91,6 +91,16 @@ static const CommandArg device_del_args[] = {
     {NULL},
 };
 
+static const CommandArg plug_args[] = {
+    {"tree", ARG_STRING, .help = "a device and its back end, a flat device tree in Base64"},
+    {NULL},
+};
+static const CommandArg unplug_args[] = {
+    {"id", ARG_STRING, .help = "the device"},
+    {"seconds", ARG_INT, true, .help = "how long the guest is waited for, 10 unless said"},
+    {NULL},
+};
+
 static const char *const snapshot_modes[] = {"existing", "absolute-paths", NULL};
 static const CommandArg snapshot_args[] = {
     {"device", ARG_STRING, true, .help = "the disk, or"},
@@ -187,14 +197,18 @@ const Command command_table[] = {
      cmd_console},
     {"x-lodge-console-take", console_take_args, "have that one type, and no other",
      cmd_console_take},
+    {"x-lodge-description", NULL, "what the machine has now, as a flat device tree in Base64",
+     cmd_description},
     {"x-lodge-devices", NULL, "list devices with their properties", cmd_devices},
     {"x-lodge-gdb", NULL, "let a debugger in, and tell where", cmd_gdb},
     {"x-lodge-hostfwd-add", hostfwd_args, "lead a port of the host into the guest",
      cmd_hostfwd_add},
     {"x-lodge-hostfwd-remove", hostfwd_args, "let go of a port of the host", cmd_hostfwd_remove},
     {"x-lodge-net", NULL, "list networks with their counters and addresses", cmd_net},
+    {"x-lodge-plug", plug_args, "plug in a PCI device together with its back end", cmd_plug},
     {"x-lodge-screen-text", NULL, "the text screen as text", cmd_screen_text},
     {"x-lodge-type", type_args, "type a text; answers when it is typed", cmd_type},
+    {"x-lodge-unplug", unplug_args, "answer when a device and its back end are gone", cmd_unplug},
     {NULL},
 };
 

@@ -27,7 +27,7 @@ typedef struct ControlConfig {
     const char *uuid;   /* NULL: none was asked for */
     Machine *machine;
     Registry *registry; /* where the socket goes; NULL: no socket */
-    /* What those who look are told, the state filled in; NULL: nothing. */
+    /* What those who look are told, state and forwards filled in; NULL: nothing. */
     const MachineStatus *status;
     Display *display;
     Input *input;

@@ -21,9 +21,7 @@ struct Mconsole {
     int fd;           /* -1: none */
     guint source;     /* 0: not read now */
     guint pump;       /* 0: nothing waits for room */
-    GPtrArray *replies;  /* owned: MconsoleReply, until they are sent */
-    GPtrArray *removals; /* owned: Removal, until the guest let go */
-    guint settle;     /* 0: no removal is to be finished */
+    GPtrArray *replies; /* owned: MconsoleReply, until they are sent */
 };
 
 /* A zeroed @m of @c, without a socket; for mconsole_close(). */
@@ -43,9 +41,5 @@ void mconsole_news(Mconsole *m, const MachineNews *news);
 /* ---- mconsole_plug.c ---- */
 void mconsole_config(Mconsole *m, const char *args, MconsoleReply *r);
 void mconsole_remove(Mconsole *m, const char *args, MconsoleReply *r);
-/* Device @id is gone. In the middle of a change. */
-void mconsole_unplugged(Mconsole *m, const char *id);
-void mconsole_plug_init(Mconsole *m);
-void mconsole_plug_free(Mconsole *m);
 
 #endif
