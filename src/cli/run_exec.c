@@ -36,6 +36,7 @@
 #include "verb_run.h"
 #include "vm_log.h"
 #include "vnc.h"
+#include "wait.h"
 
 #define CONSOLE_LOG_BYTES (1 * MIB)
 #define TAIL_LINES 100 /* a panic with its call trace, whose first line says why */
@@ -289,6 +290,18 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
     return true;
 }
 
+static bool open_qmp(Run *r, GError **error)
+{
+    const GPtrArray *list = r->options->qmp;
+    for (unsigned i = 0; list && i < list->len; i++) {
+        const RunQmp *q = g_ptr_array_index(list, i);
+        ControlQmpAt at = {.spec = q->spec, .server = q->server, .wait = q->wait};
+        if (!control_open_qmp(r->control, &at, error))
+            return false;
+    }
+    return true;
+}
+
 static bool open_mconsole(Run *r, GError **error)
 {
     const RunOptions *o = r->options;
@@ -386,7 +399,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
         lodge_note("%s: " CONSOLE_HINT, o->name);
         r->console = console_new(c, &console_ops, r);
     }
-    if (!open_control(r, tree, error) || !open_mconsole(r, error) || !open_display(r, error))
+    if (!open_control(r, tree, error) || !open_qmp(r, error) || !open_mconsole(r, error) || !open_display(r, error))
         return false;
     /* Before the guest's first word; until here a signal ends the process at once. */
     r->signal_sources[0] = g_unix_signal_add(SIGINT, on_sigint, r);
@@ -469,6 +482,13 @@ static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
     return r.status;
 }
 
+/* In the process that was told to: until the machine in the other one has said it. */
+static int wait_until_up(const RunOptions *o)
+{
+    g_autoptr(GError) error = NULL;
+    return wait_for_line(o->name, o->wait, &error) ? STATUS_OK : cli_fail("run", error, false);
+}
+
 static int run_detached(Tree *tree, const RunOptions *o)
 {
     int ready[2];
@@ -497,7 +517,7 @@ static int run_detached(Tree *tree, const RunOptions *o)
     } while (n < 0 && errno == EINTR);
     close(ready[0]);
     if (n == 1)
-        return STATUS_OK;
+        return o->wait ? wait_until_up(o) : STATUS_OK;
     /* It failed, and has said why. */
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)

@@ -134,8 +134,9 @@ Qmp *qmp_new(Control *c, int listen_fd);
 void qmp_free(Qmp *q); /* NULL is fine */
 /* To everybody who has negotiated. */
 void qmp_event(Qmp *q, const char *line);
-/* Greet who is at the other end of @fd, a stream socket that is taken over. */
-void qmp_add_client(Qmp *q, int fd);
+/* Greet who is at the other end of @fd, a stream socket that is taken over. @out_fd: the same, or
+ * where a stream's answers go, taken over too. */
+void qmp_add_client(Qmp *q, int fd, int out_fd);
 
 /* QMP's {"qemu": ..., "package": ...}. */
 void qmp_print_version(JsonOut *out, const char *key);
