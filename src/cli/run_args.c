@@ -126,7 +126,7 @@ static bool chan_add(Tree *t, const char *option, const char *id, const char *sp
     if (!strcmp(spec, "stdio")) {
         if (*stdio_used)
             return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--%s: stdio: there is one, and it is taken; write pty",
+                              "--%s: stdio: there is one terminal, and it is taken; write pty",
                               option);
         *stdio_used = true;
     }
