@@ -77,8 +77,7 @@ bool arg_unexpected(GError **error, const char *name);
 bool arg_type(GError **error, const char *name, const char *expected);
 bool arg_value(GError **error, const char *name, const char *value);
 
-/* ---- functions of the table: commands.c, commands_block.c, commands_console.c, commands_devices.c,
- * commands_fd.c, commands_input.c, commands_plug.c, commands_screen.c, gdb.c, hmp.c ---- */
+/* ---- functions of the table: commands.c, commands_*.c, gdb.c, hmp.c ---- */
 #define COMMAND_FN(fn) bool fn(Control *c, Jv args, ControlReply *r, GError **error)
 COMMAND_FN(cmd_query_version);
 COMMAND_FN(cmd_query_commands);
@@ -87,6 +86,18 @@ COMMAND_FN(cmd_query_name);
 COMMAND_FN(cmd_query_uuid);
 COMMAND_FN(cmd_query_kvm);
 COMMAND_FN(cmd_stop);
+COMMAND_FN(cmd_query_cpus);
+COMMAND_FN(cmd_query_memory);
+COMMAND_FN(cmd_query_target);
+COMMAND_FN(cmd_query_current_machine);
+COMMAND_FN(cmd_query_chardev);
+COMMAND_FN(cmd_query_blockstats);
+COMMAND_FN(cmd_query_pci);
+COMMAND_FN(cmd_device_properties);
+COMMAND_FN(cmd_netdev_add);
+COMMAND_FN(cmd_netdev_del);
+COMMAND_FN(cmd_blockdev_add);
+COMMAND_FN(cmd_blockdev_del);
 COMMAND_FN(cmd_cont);
 COMMAND_FN(cmd_powerdown);
 COMMAND_FN(cmd_reset);

@@ -19,22 +19,22 @@ static const PropSpec *prop_of(const Device *d, PropKind kind)
     return NULL;
 }
 
-/* The card at @be; NULL: none. */
-static Device *card_of(Machine *m, const NetBackend *be)
+Device *control_card_of(Machine *m, const NetBackend *be, const PropSpec **ret_mac)
 {
     const GPtrArray *devices = machine_devices(m);
     for (unsigned i = 0; i < devices->len; i++) {
         Device *d = g_ptr_array_index(devices, i);
         const PropSpec *p = prop_of(d, PROP_NET);
-        if (p && *(NetPort *const *)((const char *)d + p->offset) == be->port)
+        if (p && *(NetPort *const *)((const char *)d + p->offset) == be->port) {
+            *ret_mac = prop_of(d, PROP_MAC);
             return d;
+        }
     }
     return NULL;
 }
 
-static void print_card(JsonOut *out, Device *d)
+static void print_card(JsonOut *out, Device *d, const PropSpec *mac)
 {
-    const PropSpec *mac = prop_of(d, PROP_MAC);
     json_string(out, "device", d->id);
     json_string(out, "model", d->cls->name);
     if (mac) {
@@ -86,7 +86,8 @@ COMMAND_FN(cmd_net)
         if (!be->port)
             continue;
         NetInfo info;
-        Device *card = card_of(m, be);
+        const PropSpec *mac = NULL;
+        Device *card = control_card_of(m, be, &mac);
         net_backend_info(be, &info);
         json_object(out, NULL);
         json_string(out, "id", be->id);
@@ -94,7 +95,7 @@ COMMAND_FN(cmd_net)
         json_string(out, "to", *info.detail ? info.detail : be->driver->name);
         json_bool(out, "link", info.link);
         if (card)
-            print_card(out, card);
+            print_card(out, card, mac);
         print_counters(out, be);
         json_array(out, "drops");
         for (unsigned k = 0; k < NET_DROPS_MAX && info.drop[k].reason; k++) {

@@ -4,6 +4,8 @@
 
 /* Shared by control.c, the commands, and the transports. */
 
+#include "lodge/net.h"
+
 #include "command_table.h"
 #include "control.h"
 
@@ -71,6 +73,9 @@ bool key_queue_add(KeyQueue *q, Input *in, const KeyStep *steps, size_t n, Contr
                    GError **error);
 
 /* ---- commands_net.c ---- */
+
+/* The card at @be; NULL: none. *@ret_mac: its property, or NULL. */
+Device *control_card_of(Machine *m, const NetBackend *be, const PropSpec **ret_mac);
 
 /* As the commands; @netdev: NULL: the first that has forwards. What add makes is transfer full. */
 char *control_hostfwd_add(Control *c, const char *netdev, const char *rule, GError **error);
