@@ -325,8 +325,12 @@ bool command_check(const Command *cmd, Jv args, GError **error)
     return true;
 }
 
+G_DEFINE_QUARK(lodge-control-not-active, control_not_active)
+
 const char *command_error_class(const GError *error)
 {
+    if (error->domain == control_not_active_quark())
+        return "DeviceNotActive";
     return g_error_matches(error, LODGE_ERROR, LODGE_ERROR_NOT_FOUND) ? "DeviceNotFound"
                                                                        : "GenericError";
 }

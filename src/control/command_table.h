@@ -68,6 +68,8 @@ const Command *command_find(const char *name);
 /* Check @args (absent: an empty object) against @cmd's table. */
 bool command_check(const Command *cmd, Jv args, GError **error);
 
+/* Domain of errors whose class is DeviceNotActive. */
+GQuark control_not_active_quark(void);
 /* QMP's class for @error. */
 const char *command_error_class(const GError *error);
 
