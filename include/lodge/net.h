@@ -181,4 +181,10 @@ unsigned net_backend_seen(NetBackend *be, NetSeen *ret_seen, unsigned max);
 /* Write what passes to @fd, taken over, as pcap until its reader goes. Main thread. */
 bool net_backend_capture(NetBackend *be, int fd, GError **error);
 
+/* ---- mac.c ---- */
+
+/* The six bytes of the address that card @n of machine @name has where none was chosen. */
+void net_mac_of(const char *name, unsigned n, uint8_t *ret_mac);
+char *net_mac_text(const uint8_t *mac); /* "52:54:00:12:34:56"; transfer full */
+
 #endif

@@ -168,8 +168,9 @@ const Verb verb_table[] = {
      run_options_table, define_examples, NULL, verb_define},
     {"set", "NAME OPTION...", "change what a machine is defined as",
      "The options are those of lodge define, and each takes the place of all of its name that the "
-     "definition has: all --disk, for instance. If the machine runs, says of each whether it has "
-     "its effect now, as other media in CD-ROM and floppy drives have, or at the next start.",
+     "definition has: all --disk, for instance. If the machine runs, disks on virtio, networks, "
+     "forwarded ports and media of drives come and go at once, where the guest lets go of what it "
+     "had; the rest has its effect at the next start. Each is said.",
      run_options_table, set_examples, NULL, verb_set},
     {"unset", "NAME OPTION...", "take options out of a machine's definition",
      "The options are named without dashes; what they said is as if they had never been given.",
