@@ -122,7 +122,7 @@ unsigned net_gate_send(NetGate *g, bool out, const uint8_t mac[6], const NetFram
             if (!refused)
                 s->by[count++] = (uint16_t)verdict.by;
         }
-        unsigned took = count ? MIN(send(opaque, s->frame, count), count) : 0;
+        unsigned took = count ? send(opaque, s->frame, count) : 0;
         for (unsigned i = 0; i < took; i++)
             filter_count(p, s->by[i], 1, s->frame[i].len);
         done += took;
