@@ -432,6 +432,9 @@ static void test_antispoof(void)
     g_assert_true(passes("antispoof", &m));
     arp(&m, other_mac, 5);
     g_assert_false(passes("antispoof", &m));
+    m.d[12] = 0x80; /* RARP */
+    m.d[13] = 0x35;
+    g_assert_false(passes("antispoof", &m));
     arp(&m, guest_mac, 5);
     for (; m.len > ETH + 27; m.len--)
         g_assert_true(m.len < ETH + 28 || passes("antispoof", &m));
