@@ -146,6 +146,7 @@ typedef struct BlkQcow {
     uint32_t rt_n;      /* entries */
     QcowArea areas[QCOW_AREAS];
     unsigned n_areas;
+    uint64_t areas_end; /* behind all of them */
 
     /* worker only */
     uint64_t scan;      /* no cluster below is free */
@@ -315,6 +316,7 @@ static inline QcowState *qcow_state(BlkReq *req)
 }
 
 void qcow_submit(BlkNode *n, BlkReq *req);
+void qcow_passed(BlkNode *n, BlkReq *req);
 /* Go on with @req. IoThread. */
 void qcow_step(BlkQcow *q, BlkReq *req);
 /* A piece of @req is through. */
