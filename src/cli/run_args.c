@@ -181,8 +181,8 @@ static bool compile_channel(Tree *t, const char *text, unsigned n, bool *stdio_u
     return put(t, device, port, id, error) && put(t, device, label, name, error);
 }
 
-/* The guest agent's port is the one behind those of --channel, on the same device; one of its own comes
- * last, since Linux numbers the consoles hvcN by their slots. */
+/* The guest agent's port is the one behind those of --channel, on the same device; a device of its
+ * own comes last, since Linux numbers the consoles hvcN by their slots. */
 static bool compile_agent(Tree *t, const Options *o, GError **error)
 {
     unsigned channels = 0;
@@ -208,8 +208,8 @@ static bool compile_agent(Tree *t, const Options *o, GError **error)
     }
     if (!on && o->command)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "--: a command for the guest needs its agent's port; leave --agent off and "
-                          "a --channel of that name away");
+                          "--: a command for the guest needs its agent's port; leave --agent off "
+                          "and a --channel of that name away");
     if (!on)
         return true;
     if (!prop_named(cls, port))
@@ -557,7 +557,8 @@ Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error)
         !compile_gdb(o, &r, error) || !compile_qmp(o, &r, error) || !compile_wait(o, &r, error) || !compile_mconsole(o, &r, error) ||
         !compile_disks(t, o, error) || !compile_cdroms(t, o, error) ||
         !compile_floppies(t, o, error) || !compile_nets(t, o, error) ||
-        !compile_chans(t, o, error) || !compile_devices(t, o, error) || !compile_agent(t, o, error) ||
+        !compile_chans(t, o, error) || !compile_devices(t, o, error) ||
+        !compile_agent(t, o, error) ||
         !compile_firmware(t, o, error)) {
         run_options_clear(&r);
         return NULL;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * "lodge run ... -- COMMAND": a machine for one command. Another process runs the machine; this one
- * waits for the guest's agent, runs the command, has the guest power off, and ends with the command's
- * status. Where the machine ends by itself, its status is the answer.
+ * waits for the guest's agent, runs the command, has the guest power off, and ends with the
+ * command's status. Where the machine ends by itself, its status is the answer.
  */
 #include <errno.h>
 #include <signal.h>
@@ -55,8 +55,8 @@ static bool ends_within(Child *c, double seconds)
     return true;
 }
 
-/* Until the guest's agent answers. Return: false: the machine has ended, a signal came (no error), or
- * it cannot be. */
+/* Until the guest's agent answers. Return: false: the machine has ended, a signal came (no error),
+ * or it cannot be. */
 static bool await_agent(Agent *a, Child *c, GError **error)
 {
     while (!guest_signal(NULL) && !has_ended(c, false)) {

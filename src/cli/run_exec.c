@@ -6,8 +6,8 @@
  * Signals come through the main loop. On a terminal Ctrl-C goes to the guest, since the terminal
  * is raw; without one, SIGINT and SIGTERM press the power button and a second one pulls the plug.
  * With -d or a command for the guest the process forks before it makes any thread; the parent waits
- * on a pipe until the guest runs, or for the error that the other one prints. Then it leaves, or runs
- * the command (run_command.c).
+ * on a pipe until the guest runs, or for the error that the other one prints. Then it leaves, or
+ * runs the command (run_command.c).
  */
 #include <errno.h>
 #include <fcntl.h>

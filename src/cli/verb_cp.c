@@ -117,7 +117,7 @@ static bool put_file(Agent *a, const char *from, const char *to, GError **error)
     return ok;
 }
 
-/* Where on this host a copy of @from goes that is to be at @to: into a folder, or under that name. */
+/* Where on this host a copy of @from goes that is to be at @to: in a folder, or with that name. */
 static char *target_of(const char *from, const char *to)
 {
     g_autofree char *name = g_path_get_basename(from);

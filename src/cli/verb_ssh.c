@@ -140,7 +140,7 @@ int verb_ssh_config(const Verb *self, int argc, char **argv)
 
     if (!name || !ssh_find(name, &host, &port, &error))
         return cli_fail(self->name, error, false);
-    printf("Host %s\n    HostName %s\n    Port %u\n    HostKeyAlias " ALIAS "%s\n", name, host, port,
-           name);
+    printf("Host %s\n    HostName %s\n    Port %u\n    HostKeyAlias " ALIAS "%s\n", name, host,
+           port, name);
     return cli_finish(STATUS_OK);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* "lodge wait": until a machine runs, has ended, has said something on its console, or its guest answers. */
+/* "lodge wait": until a machine runs, has ended, has said something on its console, or its guest
+ * answers. */
 #include <string.h>
 #include <unistd.h>
 

@@ -27,6 +27,7 @@
 #define READ_BYTES 65536u
 #define SENTINEL 0xff
 #define NUMBERS 0x3fffffff
+#define CALL_SECONDS 60
 
 struct Agent {
     char *name; /* owned */
@@ -300,11 +301,52 @@ Jv agent_call(Agent *a, JsonOut *request, int64_t deadline, GError **error)
     return none;
 }
 
-void agent_put_bytes(JsonOut *request, const char *key, const void *data, size_t len)
+int64_t agent_soon(void)
 {
+    return g_get_monotonic_time() + CALL_SECONDS * G_TIME_SPAN_SECOND;
+}
+
+int64_t agent_file_open(Agent *a, const char *path, const char *mode, GError **error)
+{
+    JsonOut *call = agent_begin("guest-file-open");
+
+    json_string(call, "path", path);
+    json_string(call, "mode", mode);
+    Jv handle = agent_call(a, call, agent_soon(), error);
+    return handle.node ? jv_int(handle) : -1;
+}
+
+bool agent_file_close(Agent *a, int64_t handle, GError **error)
+{
+    JsonOut *call = agent_begin("guest-file-close");
+
+    json_number(call, "handle", handle);
+    return agent_call(a, call, agent_soon(), error).node;
+}
+
+bool agent_file_write(Agent *a, int64_t handle, const void *data, size_t len, GError **error)
+{
+    JsonOut *call = agent_begin("guest-file-write");
     g_autofree char *text = g_base64_encode(data, len);
 
-    json_string(request, key, text);
+    json_number(call, "handle", handle);
+    json_string(call, "buf-b64", text);
+    Jv answer = agent_call(a, call, agent_soon(), error);
+    return answer.node &&
+           ((uint64_t)jv_int(jv_get(answer, "count")) == len ||
+            lodge_fail(error, LODGE_ERROR_HOST, "%s: the guest took only a part", a->name));
+}
+
+bool agent_file_read(Agent *a, int64_t handle, uint8_t **ret_data, size_t *ret_len, GError **error)
+{
+    JsonOut *call = agent_begin("guest-file-read");
+
+    json_number(call, "handle", handle);
+    json_number(call, "count", AGENT_PIECE);
+    Jv answer = agent_call(a, call, agent_soon(), error);
+    if (answer.node)
+        *ret_data = agent_take_bytes(jv_get(answer, "buf-b64"), ret_len);
+    return answer.node;
 }
 
 uint8_t *agent_take_bytes(Jv text, size_t *ret_len)

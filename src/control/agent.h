@@ -16,7 +16,7 @@
 
 typedef struct Agent Agent;
 
-#define AGENT_BYTES_MAX 393216u /* in one request or answer: as base64 it stays below JSON_SCAN_BYTES */
+#define AGENT_PIECE 262144u /* bytes of a file at a time; as base64 less than JSON_SCAN_BYTES */
 
 /* Ask for a turn at the port: the descriptor of a stream on which AGENT_TURN comes first, transfer
  * full; -1 with the error. */
@@ -54,8 +54,17 @@ JsonOut *agent_begin(const char *command);
  */
 Jv agent_call(Agent *a, JsonOut *request, int64_t deadline, GError **error);
 
-/* @data as a member of a request. */
-void agent_put_bytes(JsonOut *request, const char *key, const void *data, size_t len);
+/* A deadline for a call that an agent answers at once. */
+int64_t agent_soon(void);
+
+/* Files of the guest, by handles of the agent; agent_soon() is the deadline of each. */
+int64_t agent_file_open(Agent *a, const char *path, const char *mode, GError **error); /* or -1 */
+/* What the guest could not write before is an error now. */
+bool agent_file_close(Agent *a, int64_t handle, GError **error);
+bool agent_file_write(Agent *a, int64_t handle, const void *data, size_t len, GError **error);
+/* The next AGENT_PIECE at most; @ret_data: transfer full, NULL with a length of 0 at the end. */
+bool agent_file_read(Agent *a, int64_t handle, uint8_t **ret_data, size_t *ret_len, GError **error);
+
 /* Bytes that an answer holds as base64: transfer full, NULL: there are none. */
 uint8_t *agent_take_bytes(Jv text, size_t *ret_len);
 

@@ -6,9 +6,9 @@
  * guest-exec alone takes its input whole and gives its output at the end, up to a limit. So the
  * agent is given a small script for /bin/sh instead, which runs the command with its output in two
  * files of a folder of its own, from which it is read while the command runs (guest-file-read), and
- * which are as large as need be. Input goes there in files, PIECE by PIECE, and a line in a named pipe
- * tells a loop of the script that one is whole; PIECES_AHEAD of them may wait. What is short comes
- * back with the command's end in one answer, and the folder is gone by then.
+ * which are as large as need be. Input goes there in files, piece by piece, and a line in a named
+ * pipe tells a loop of the script that one is whole; PIECES_AHEAD of them may wait. What is short
+ * comes back with the command's end in one answer, and the folder is gone by then.
  *
  * The script's standard output begins with "lodge STATUS in" (the output follows, and what went to
  * standard error is the script's) or "lodge STATUS at" (it is in the files, which are removed by
@@ -29,11 +29,9 @@
 
 #include "lodge/error.h"
 
-#define PIECE 262144u
 #define PIECES_AHEAD 8u
 #define ROUND_PIECES 4u /* of an output at a time */
 #define WORDS_MAX 131072u /* bytes of a command line */
-#define CALL_SECONDS 60
 #define OPEN_SECONDS 10  /* for the script to make its files */
 #define STREAM_US 50000  /* from when on output is looked for while the command runs */
 #define REST_US 20000    /* pauses from which on others may have the port */
@@ -125,49 +123,26 @@ typedef struct Exec {
     AgentEnd *end;
 } Exec;
 
-static int64_t soon(void)
-{
-    return g_get_monotonic_time() + CALL_SECONDS * G_TIME_SPAN_SECOND;
-}
-
 /* ---- files of the agent ---- */
 
 static int64_t file_open(Exec *x, const char *file, const char *mode, GError **error)
 {
     g_autofree char *path = g_strdup_printf("%s/%s", x->folder, file);
-    JsonOut *call = agent_begin("guest-file-open");
-    json_string(call, "path", path);
-    json_string(call, "mode", mode);
-    Jv handle = agent_call(x->a, call, soon(), error);
-    return handle.node ? jv_int(handle) : -1;
+    return agent_file_open(x->a, path, mode, error);
 }
 
 static void file_close(Exec *x, int64_t *handle)
 {
-    if (*handle >= 0) {
-        JsonOut *call = agent_begin("guest-file-close");
-        json_number(call, "handle", *handle);
-        (void)agent_call(x->a, call, soon(), NULL); /* of no use any more, whatever it answers */
-    }
+    if (*handle >= 0)
+        (void)agent_file_close(x->a, *handle, NULL); /* of no use any more, whatever it answers */
     *handle = -1;
-}
-
-static bool file_write(Exec *x, int64_t handle, const void *data, size_t len, GError **error)
-{
-    JsonOut *call = agent_begin("guest-file-write");
-    json_number(call, "handle", handle);
-    agent_put_bytes(call, "buf-b64", data, len);
-    Jv answer = agent_call(x->a, call, soon(), error);
-    return answer.node && ((uint64_t)jv_int(jv_get(answer, "count")) == len ||
-                           lodge_fail(error, LODGE_ERROR_HOST, "%s: the guest took only a part",
-                                      agent_name(x->a)));
 }
 
 static bool file_flush(Exec *x, int64_t handle, GError **error)
 {
     JsonOut *call = agent_begin("guest-file-flush");
     json_number(call, "handle", handle);
-    return agent_call(x->a, call, soon(), error).node;
+    return agent_call(x->a, call, agent_soon(), error).node;
 }
 
 /* ---- output ---- */
@@ -200,24 +175,32 @@ static void nobody_reads(Exec *x)
         x->end->stopped = SIGPIPE;
 }
 
+/* Whether the rest of the output is of no interest: there may be no end to what a guest sends. */
+static bool gives_up(Exec *x)
+{
+    int sig = x->c->stop ? x->c->stop(x->c->opaque) : 0;
+    if (sig && !x->end->stopped)
+        x->end->stopped = sig;
+    x->end->timed_out |= !x->end->stopped && g_get_monotonic_time() >= x->c->deadline;
+    return x->end->stopped || x->end->timed_out;
+}
+
 /* Take what is there, ROUND_PIECES at most unless @all. */
 static bool pull(Exec *x, Stream *s, bool all, GError **error)
 {
-    for (unsigned i = 0; s->handle >= 0 && (all || i < ROUND_PIECES) && !x->end->stopped; i++) {
-        JsonOut *call = agent_begin("guest-file-read");
-        json_number(call, "handle", s->handle);
-        json_number(call, "count", PIECE);
-        Jv answer = agent_call(x->a, call, soon(), error);
+    for (unsigned i = 0; s->handle >= 0 && (all ? !gives_up(x) : i < ROUND_PIECES); i++) {
+        g_autofree uint8_t *data = NULL;
         size_t len;
-        if (!answer.node)
+        if (!agent_file_read(x->a, s->handle, &data, &len, error))
             return false;
-        g_autofree uint8_t *data = agent_take_bytes(jv_get(answer, "buf-b64"), &len);
         if (!len)
             return true;
         s->passed += len;
         x->active = true;
-        if (!put(x, s->to, data, len))
+        if (!put(x, s->to, data, len)) {
             nobody_reads(x);
+            break;
+        }
     }
     return true;
 }
@@ -246,7 +229,7 @@ static bool has_room(Exec *x)
 static bool tell_input(Exec *x, const char *word, GError **error)
 {
     g_autofree char *line = g_strdup_printf("%s\n", word);
-    return file_write(x, x->kick, line, strlen(line), error) && file_flush(x, x->kick, error);
+    return agent_file_write(x->a, x->kick, line, strlen(line), error) && file_flush(x, x->kick, error);
 }
 
 static bool push_piece(Exec *x, const uint8_t *data, size_t len, GError **error)
@@ -254,7 +237,7 @@ static bool push_piece(Exec *x, const uint8_t *data, size_t len, GError **error)
     g_autofree char *number = g_strdup_printf("%u", x->pieces);
     g_autofree char *file = g_strdup_printf("i.%u", x->pieces);
     int64_t handle = file_open(x, file, "w", error);
-    bool ok = handle >= 0 && file_write(x, handle, data, len, error);
+    bool ok = handle >= 0 && agent_file_write(x->a, handle, data, len, error);
     file_close(x, &handle);
     x->pieces++;
     return ok && tell_input(x, number, error);
@@ -265,8 +248,8 @@ static bool push(Exec *x, GError **error)
     struct pollfd p = {.fd = x->c->in_fd, .events = POLLIN};
     if (!x->input || x->kick < 0 || poll(&p, 1, 0) <= 0 || !has_room(x))
         return true;
-    g_autofree uint8_t *data = g_malloc(PIECE);
-    ssize_t n = read(x->c->in_fd, data, PIECE);
+    g_autofree uint8_t *data = g_malloc(AGENT_PIECE);
+    ssize_t n = read(x->c->in_fd, data, AGENT_PIECE);
     if (n < 0)
         return errno == EINTR || errno == EAGAIN ||
                lodge_fail_errno(error, errno, "standard input");
@@ -324,7 +307,7 @@ static char *text_of(Jv value)
 {
     size_t len;
     g_autofree uint8_t *data = agent_take_bytes(value, &len);
-    return g_strndup((const char *)data, data ? len : 0);
+    return data ? g_strndup((const char *)data, len) : g_strdup("");
 }
 
 static void pause_for(Agent *a, int64_t us, int fd)
@@ -425,7 +408,7 @@ static bool begin(Exec *x, GError **error)
         g_ptr_array_add(args, (gpointer)*w);
     g_ptr_array_add(args, NULL);
     x->begun = g_get_monotonic_time();
-    x->pid = start(x->a, script, (const char *const *)args->pdata, soon(), error);
+    x->pid = start(x->a, script, (const char *const *)args->pdata, agent_soon(), error);
     return x->pid >= 0;
 }
 
@@ -451,7 +434,7 @@ static void send_signal(Exec *x, int sig)
     g_autofree char *number = g_strdup_printf("%d", sig);
     const char *args[] = {x->folder, number, NULL};
     g_auto(AgentOutput) out = {0};
-    (void)agent_shell(x->a, kill_script, args, soon(), &out, NULL); /* it may have just ended */
+    (void)agent_shell(x->a, kill_script, args, agent_soon(), &out, NULL); /* it may have just ended */
 }
 
 /* End it, where it is to end. Return: false: it does not. */
@@ -488,7 +471,7 @@ static bool conclude(Exec *x, Jv answer, GError **error)
     if (head)
         (void)sscanf(head, "lodge %3d %n", &status, &used);
     if (!used) {
-        g_autofree char *said = g_strndup((char *)err, err_len);
+        g_autofree char *said = text_of(jv_get(answer, "err-data"));
         char *why = g_strstrip(said), *end = strchr(why, '\n');
         if (end)
             *end = '\0';
@@ -508,7 +491,7 @@ static bool conclude(Exec *x, Jv answer, GError **error)
     x->begun = 0; /* the files are there now or never */
     bool ok = open_files(x, error) && pull(x, &x->out, true, error) &&
               pull(x, &x->err, true, error);
-    (void)agent_shell(x->a, "rm -rf \"$1\"", args, soon(), &gone, NULL); /* we have what we want */
+    (void)agent_shell(x->a, "rm -rf \"$1\"", args, agent_soon(), &gone, NULL); /* we have what we want */
     return ok;
 }
 
@@ -522,7 +505,7 @@ static bool follow(Exec *x, GError **error)
         if (stream && !(open_files(x, error) && push(x, error) && pull(x, &x->out, false, error) &&
                         pull(x, &x->err, false, error)))
             return false;
-        Jv answer = look(x->a, x->pid, soon(), error);
+        Jv answer = look(x->a, x->pid, agent_soon(), error);
         if (!answer.node)
             return false;
         if (jv_bool(jv_get(answer, "exited")))

@@ -24,8 +24,8 @@ typedef struct AgentEnd {
     int stopped;    /* it was ended by stop(), or by SIGPIPE: nobody takes its output; else 0 */
 } AgentEnd;
 
-/* Whether agent_exec() can take @c. Return: false with LODGE_ERROR_CONFIG: a word is no UTF-8 or all
- * of them are too long, a variable or the user's name is none. */
+/* Whether agent_exec() can take @c. Return: false with LODGE_ERROR_CONFIG: a word is no UTF-8, all of
+ * them are too long, a variable or the user's name is none. */
 bool agent_command_check(const AgentCommand *c, GError **error);
 /**
  * agent_exec() - Run a command in the guest to its end
@@ -40,8 +40,8 @@ typedef struct AgentOutput {
 } AgentOutput;
 void agent_output_clear(AgentOutput *o);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(AgentOutput, agent_output_clear)
-/* Run a few lines of shell with @args (NULL ends them) as $1 and so on, and take the little that they
- * print. Errors as of agent_exec(). */
+/* Run a few lines of shell with @args (NULL ends them) as $1 and so on, and take the little that
+ * they print. Errors as of agent_exec(). */
 bool agent_shell(Agent *a, const char *script, const char *const *args, int64_t deadline,
                  AgentOutput *ret, GError **error);
 

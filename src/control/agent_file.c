@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Copying a file through the agent (QEMU 7.2, qga/qapi-schema.json: guest-file-*), in pieces that fit
- * its answers. What the agent cannot say or do, where a path leads, permissions, and a file that
+ * Copying a file through the agent (QEMU 7.2, qga/qapi-schema.json: guest-file-*), in pieces that
+ * fit its answers. What the agent cannot say or do, where a path leads, permissions, and a file that
  * gets its name when it is whole, a few lines of shell in the guest do. Pieces of zeros are not
  * sent or not written, so holes stay holes.
  */
@@ -17,11 +17,8 @@
 
 #include "agent_exec.h"
 
-#define PIECE 262144u
-#define CALL_SECONDS 60
-
-/* $1 the path, $2 the name in a folder, $3 an ending: "t" or "d", then the path that is meant. "t": a
- * file with the ending was made, to be filled. */
+/* $1 the path, $2 the name in a folder, $3 an ending. Prints "t" or "d", then the path that is meant;
+ * "t": a file with the ending was made, to be filled. */
 static const char begin_script[] =
     "to=$1\n"
     "[ ! -d \"$to\" ] || to=${to%/}/$2\n"
@@ -37,15 +34,10 @@ static const char look_script[] =
     "[ ! -d \"$1\" ] || { echo \"$1 is a folder; copy it with -r\" >&2; exit 1; }\n"
     "stat -L -c '%s %a' \"$1\"\n";
 
-static int64_t soon(void)
-{
-    return g_get_monotonic_time() + CALL_SECONDS * G_TIME_SPAN_SECOND;
-}
-
 static bool shell(Agent *a, const char *script, const char *const *args, AgentOutput *ret,
                   GError **error)
 {
-    if (!agent_shell(a, script, args, soon(), ret, error))
+    if (!agent_shell(a, script, args, agent_soon(), ret, error))
         return false;
     if (!ret->status)
         return true;
@@ -56,33 +48,6 @@ static bool shell(Agent *a, const char *script, const char *const *args, AgentOu
                       *why ? why : "the guest's shell failed");
 }
 
-static int64_t open_file(Agent *a, const char *path, const char *mode, GError **error)
-{
-    JsonOut *call = agent_begin("guest-file-open");
-    json_string(call, "path", path);
-    json_string(call, "mode", mode);
-    Jv handle = agent_call(a, call, soon(), error);
-    return handle.node ? jv_int(handle) : -1;
-}
-
-/* What could not be written before is an error now. */
-static bool close_file(Agent *a, int64_t handle, GError **error)
-{
-    JsonOut *call = agent_begin("guest-file-close");
-    json_number(call, "handle", handle);
-    return agent_call(a, call, soon(), error).node;
-}
-
-static bool write_piece(Agent *a, int64_t handle, const void *data, size_t len, GError **error)
-{
-    JsonOut *call = agent_begin("guest-file-write");
-    json_number(call, "handle", handle);
-    agent_put_bytes(call, "buf-b64", data, len);
-    Jv answer = agent_call(a, call, soon(), error);
-    return answer.node &&
-           ((uint64_t)jv_int(jv_get(answer, "count")) == len ||
-            lodge_fail(error, LODGE_ERROR_HOST, "%s: the guest took only a part", agent_name(a)));
-}
 
 static bool skip(Agent *a, int64_t handle, size_t len, GError **error)
 {
@@ -90,7 +55,7 @@ static bool skip(Agent *a, int64_t handle, size_t len, GError **error)
     json_number(call, "handle", handle);
     json_number(call, "offset", (int64_t)len);
     json_string(call, "whence", "cur");
-    return agent_call(a, call, soon(), error).node;
+    return agent_call(a, call, agent_soon(), error).node;
 }
 
 static bool all_zero(const uint8_t *data, size_t len)
@@ -131,20 +96,20 @@ static void tell(const AgentCopy *c, uint64_t done, uint64_t all)
 static bool send_pieces(Agent *a, int fd, int64_t handle, bool holes, const AgentCopy *c,
                         GError **error)
 {
-    g_autofree uint8_t *data = g_malloc(PIECE);
+    g_autofree uint8_t *data = g_malloc(AGENT_PIECE);
     uint64_t done = 0, all;
     struct stat st;
     ssize_t n;
     bool hole = false;
 
     all = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
-    while ((n = read_full(fd, data, PIECE)) > 0) {
+    while ((n = read_full(fd, data, AGENT_PIECE)) > 0) {
         if (stopped(a, c, error))
             return false;
         hole = holes && n > 1 && all_zero(data, (size_t)n);
         /* The last byte of a hole is written, so that one at the end has its length. */
-        if (hole ? !skip(a, handle, (size_t)n - 1, error) || !write_piece(a, handle, data, 1, error)
-                 : !write_piece(a, handle, data, (size_t)n, error))
+        if (hole ? !skip(a, handle, (size_t)n - 1, error) || !agent_file_write(a, handle, data, 1, error)
+                 : !agent_file_write(a, handle, data, (size_t)n, error))
             return false;
         done += (uint64_t)n;
         tell(c, done, all);
@@ -169,10 +134,10 @@ bool agent_put_file(Agent *a, int fd, const char *path, const char *name, unsign
     bool direct = said.out[0] == 'd';
     const char *to = said.out + 1;
     g_autofree char *file = g_strconcat(to, direct ? "" : ending, NULL);
-    int64_t handle = open_file(a, file, direct ? "r+" : "w", error);
+    int64_t handle = agent_file_open(a, file, direct ? "r+" : "w", error);
     bool ok = handle >= 0 && send_pieces(a, fd, handle, !direct, c, error);
     if (handle >= 0)
-        ok = close_file(a, handle, ok ? error : NULL) && ok;
+        ok = agent_file_close(a, handle, ok ? error : NULL) && ok;
     if (direct)
         return ok;
     g_autofree char *bits = g_strdup_printf("%o", mode & 0777);
@@ -203,14 +168,10 @@ static bool take_pieces(Agent *a, int fd, int64_t handle, uint64_t all, const Ag
     uint64_t done = 0;
 
     while (!stopped(a, c, error)) {
-        JsonOut *call = agent_begin("guest-file-read");
-        json_number(call, "handle", handle);
-        json_number(call, "count", PIECE);
-        Jv answer = agent_call(a, call, soon(), error);
+        g_autofree uint8_t *data = NULL;
         size_t len;
-        if (!answer.node)
+        if (!agent_file_read(a, handle, &data, &len, error))
             return false;
-        g_autofree uint8_t *data = agent_take_bytes(jv_get(answer, "buf-b64"), &len);
         if (!len)
             return true;
         if (!put_piece(fd, data, len, regular, done))
@@ -234,10 +195,10 @@ bool agent_get_file(Agent *a, const char *path, int fd, unsigned *ret_mode, cons
     if (sscanf(said.out, "%20llu %o", &size, &mode) != 2)
         return lodge_fail(error, LODGE_ERROR_HOST, "%s: its shell answers nonsense",
                           agent_name(a));
-    int64_t handle = open_file(a, path, "r", error);
+    int64_t handle = agent_file_open(a, path, "r", error);
     bool ok = handle >= 0 && take_pieces(a, fd, handle, size, c, error);
     if (handle >= 0)
-        (void)close_file(a, handle, NULL); /* of no use any more */
+        (void)agent_file_close(a, handle, NULL); /* of no use any more */
     if (ok)
         *ret_mode = mode & 0777;
     return ok;

@@ -9,8 +9,8 @@
  * left half said does harm.
  *
  * Both directions are bounded by one piece each, and neither side is read while the other does not
- * take what came before. A client that goes away is noticed even then. One that keeps others waiting
- * for TURN_MS is dropped.
+ * take what came before. A client that goes away is noticed even then. One that keeps others
+ * waiting for TURN_MS is dropped.
  *
  * Context: main thread, default main context. Invariants: (1) without a client, out.len and in.len
  * are 0. (2) somebody waits only while there is a client.

@@ -21,6 +21,7 @@
 
 #include "agent.h"
 #include "agent_exec.h"
+#include "agent_file.h"
 #include "agent_port.h"
 
 #define SECONDS(n) (g_get_monotonic_time() + (n) * G_TIME_SPAN_SECOND)
@@ -699,6 +700,120 @@ static void test_exec_many(Fixture *f, gconstpointer data)
         g_thread_join(threads[i]);
 }
 
+typedef struct Told {
+    uint64_t done, all;
+    int stop_after; /* calls; 0: never */
+} Told;
+
+static void tell(void *opaque, uint64_t done, uint64_t all)
+{
+    Told *t = opaque;
+    t->done = done;
+    t->all = all;
+}
+
+static int stop_copy(void *opaque)
+{
+    Told *t = opaque;
+    return t->stop_after && !--t->stop_after ? SIGINT : 0;
+}
+
+/* @name of the folder of the test, open as a file with @data. */
+static int file_with(Fixture *f, const char *name, const void *data, size_t len)
+{
+    g_autofree char *path = g_build_filename(f->dir, name, NULL);
+    g_assert_true(g_file_set_contents(path, data, (gssize)len, NULL));
+    return open(path, O_RDWR | O_CLOEXEC);
+}
+
+static void test_files(Fixture *f, gconstpointer data)
+{
+    static const size_t sizes[] = {0, 1, AGENT_PIECE - 1, AGENT_PIECE, AGENT_PIECE + 1,
+                                   3 * AGENT_PIECE};
+    g_autoptr(GError) error = NULL;
+    unsigned mode = 0;
+    if (no_qemu(f))
+        return;
+    g_autoptr(Agent) a = agent_of(f);
+    g_autofree char *to = g_build_filename(f->dir, "to", NULL), *dir_to = NULL;
+    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        g_autofree uint8_t *bytes = g_malloc0(sizes[i] + 1), *got = NULL;
+        for (size_t n = 0; n < sizes[i]; n++) /* the second piece is a hole */
+            bytes[n] = n / AGENT_PIECE == 1 ? 0 : (uint8_t)(n * 7 + n / 251);
+        Told told = {0};
+        AgentCopy c = {.tell = tell, .stop = stop_copy, .opaque = &told};
+        struct stat st;
+        int from = file_with(f, "from", bytes, sizes[i]), back = file_with(f, "back", "", 0);
+        agent_put_file(a, from, to, "x", 0750, &c, &error);
+        g_assert_no_error(error);
+        g_assert_cmpuint(told.done, ==, sizes[i]);
+        g_assert_cmpint(stat(to, &st), ==, 0);
+        g_assert_cmpuint(st.st_mode & 07777, ==, 0750);
+        agent_get_file(a, to, back, &mode, &c, &error);
+        g_assert_no_error(error);
+        g_assert_cmpuint(mode, ==, 0750);
+        g_assert_cmpint(fstat(back, &st), ==, 0);
+        g_assert_cmpuint((size_t)st.st_size, ==, sizes[i]);
+        got = g_malloc0(sizes[i] + 1);
+        g_assert_cmpint(pread(back, got, sizes[i], 0), ==, (ssize_t)sizes[i]);
+        g_assert_cmpmem(got, sizes[i], bytes, sizes[i]);
+        close(from);
+        close(back);
+    }
+    /* A folder takes it under its name. */
+    AgentCopy plain = {0};
+    int from = file_with(f, "from", "text", 4);
+    agent_put_file(a, from, f->dir, "named $x", 0600, &plain, &error);
+    g_assert_no_error(error);
+    dir_to = g_build_filename(f->dir, "named $x", NULL);
+    g_assert_true(g_file_test(dir_to, G_FILE_TEST_IS_REGULAR));
+    /* A device is written to, not replaced. */
+    lseek(from, 0, SEEK_SET);
+    agent_put_file(a, from, "/dev/null", "x", 0600, &plain, &error);
+    g_assert_no_error(error);
+    g_assert_false(g_file_test("/dev/null", G_FILE_TEST_IS_REGULAR));
+    close(from);
+}
+
+static void test_file_faults(Fixture *f, gconstpointer data)
+{
+    g_autofree uint8_t *bytes = g_malloc0(4 * AGENT_PIECE);
+    AgentCopy plain = {0};
+    unsigned mode;
+    if (no_qemu(f))
+        return;
+    memset(bytes, 'x', 4 * AGENT_PIECE);
+    g_autoptr(Agent) a = agent_of(f);
+    g_autofree char *to = g_build_filename(f->dir, "to", NULL);
+    int from = file_with(f, "from", bytes, 4 * AGENT_PIECE), back = file_with(f, "back", "", 0);
+    const struct {
+        const char *path, *text;
+    } cases[] = {{"/no/such/file", "vm: "}, {f->dir, "is a folder; copy it with -r"}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GError) error = NULL;
+        g_assert_false(agent_get_file(a, cases[i].path, back, &mode, &plain, &error));
+        g_assert_error(error, LODGE_ERROR, LODGE_ERROR_HOST);
+        g_assert_nonnull(strstr(error->message, cases[i].text));
+    }
+    g_autoptr(GError) nowhere = NULL, stopped = NULL;
+    g_assert_false(agent_put_file(a, from, "/no/such/file", "x", 0600, &plain, &nowhere));
+    g_assert_error(nowhere, LODGE_ERROR, LODGE_ERROR_HOST);
+    /* One that is stopped leaves what was there, and nothing beside it. */
+    g_assert_true(g_file_set_contents(to, "old", 3, NULL));
+    Told told = {.stop_after = 2};
+    AgentCopy c = {.stop = stop_copy, .opaque = &told};
+    g_assert_false(agent_put_file(a, from, to, "x", 0600, &c, &stopped));
+    g_assert_nonnull(strstr(stopped->message, "stopped"));
+    g_autofree char *now = NULL;
+    g_assert_true(g_file_get_contents(to, &now, NULL, NULL));
+    g_assert_cmpstr(now, ==, "old");
+    g_autoptr(GDir) dir = g_dir_open(f->dir, 0, NULL);
+    for (const char *name; (name = g_dir_read_name(dir));)
+        g_assert_null(strstr(name, ".lodge-"));
+    close(from);
+    close(back);
+}
+
 #define TEST(name, plays, fn) \
     g_test_add("/agent/" name, Fixture, GINT_TO_POINTER(plays), set_up, fn, tear_down)
 #define TEST_QEMU(name, fn) \
@@ -728,5 +843,7 @@ int main(int argc, char **argv)
     TEST_QEMU("exec-streams", test_exec_streams);
     TEST_QEMU("exec-ends", test_exec_ends);
     TEST_QEMU("exec-many", test_exec_many);
+    TEST_QEMU("files", test_files);
+    TEST_QEMU("file-faults", test_file_faults);
     return g_test_run();
 }
