@@ -26,7 +26,6 @@
 
 #define READ_BYTES 65536u
 #define SENTINEL 0xff
-#define NUMBERS 0x3fffffff
 #define CALL_SECONDS 60
 
 struct Agent {
@@ -54,7 +53,7 @@ Agent *agent_new(const char *name, AgentJoinFn join, void *opaque, GError **erro
     a->join = join;
     a->opaque = opaque;
     a->fd = -1;
-    a->number = g_random_int_range(1, NUMBERS);
+    a->number = g_random_int_range(1, AGENT_NUMBERS);
     a->json = json;
     return a;
 }

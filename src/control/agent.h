@@ -16,6 +16,7 @@
 
 typedef struct Agent Agent;
 
+#define AGENT_NUMBERS 0x3fffffff /* its synchronisations have random numbers below that, and on */
 #define AGENT_PIECE 262144u /* bytes of a file at a time; as base64 less than JSON_SCAN_BYTES */
 
 /* Ask for a turn at the port: the descriptor of a stream on which AGENT_TURN comes first, transfer
