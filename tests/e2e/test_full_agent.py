@@ -50,7 +50,8 @@ def root(path, extra=()):
 
 def test_commands_and_files(lodge, tmp_path, nothing_left):
     assert lodge("run", "vm", "-d", *root(tmp_path / "initrd")).status == 0
-    assert lodge("wait", "vm", "--agent", "--timeout", BOOT_SECONDS, timeout=BOOT_SECONDS + 10).status == 0
+    r = lodge("wait", "vm", "--agent", "--timeout", BOOT_SECONDS, timeout=BOOT_SECONDS + 30)
+    assert r.status == 0, (r, lodge("log", "vm").out)
 
     def run(*words, **kw):
         return lodge("exec", *words, timeout=BOOT_SECONDS, **kw)
