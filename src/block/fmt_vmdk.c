@@ -10,8 +10,9 @@
  * those who make images write all tables at once. A descriptor has an id of its contents, which an
  * overlay records of its parent; the first write since an image was opened changes it.
  *
- * While the parent is being written below an overlay (base_changes) a comment in the descriptor says
- * so, and any CID is taken; the first change since the overlay was opened records the CID again.
+ * While the parent is being written below an overlay (base_changes) a comment in the descriptor
+ * says so, and any CID is taken; the first change since the overlay was opened records the CID
+ * again.
  *
  * Left out: sparse images of several files, images of ESX's redo logs (COWD), raw devices as
  * extents, packed images written.

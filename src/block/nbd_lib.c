@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * libnbd, loaded at first use; who uses it has a table of its functions. It stays: it keeps the text of a thread's last error in thread-local
- * storage, whose destructor must still be there when that thread ends.
+ * libnbd, loaded at first use; who uses it has a table of its functions. It stays: it keeps the
+ * text of a thread's last error in thread-local storage, whose destructor must still be there when
+ * that thread ends.
  */
 #include "nbd_lib.h"
 

@@ -5,8 +5,8 @@
  * proves who is who, as libnbd has them; paths are absolute, since a machine that is started again
  * may stand elsewhere.
  *
- * Of doc/uri.md of the NBD project, vsock is refused in words. So are a fragment, other queries, and
- * a user name where it says nothing: each would be ignored silently.
+ * Of doc/uri.md of the NBD project, vsock is refused in words. So are a fragment, other queries,
+ * and a user name where it says nothing: each would be ignored silently.
  */
 #include "nbd_uri.h"
 
@@ -109,8 +109,8 @@ static bool take_parts(NbdUri *u, const char *text, GUri *uri, bool is_unix, GEr
                           NBD_NAME_MAX);
     if (is_unix && u->certificates)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "'%s': a certificate is checked for a host's name, and a socket has none; "
-                          "use tls-psk-file=FILE", text);
+                          "'%s': a certificate is checked for a host's name, and a socket has "
+                          "none; use tls-psk-file=FILE", text);
     if (is_unix) {
         if (!u->socket || !*u->socket || (host && *host))
             return lodge_fail(error, LODGE_ERROR_CONFIG,

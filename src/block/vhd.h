@@ -9,6 +9,7 @@
 #define VHD_COOKIE "conectix"
 #define VHD_HEADER_COOKIE "cxsparse"
 #define VHD_FOOTER 512u
+#define VHD_FOOTER_OLD 511u /* the last byte, reserved, is not there */
 #define VHD_HEADER 1024u
 #define VHD_HEADER_AT 512u
 #define VHD_NONE 0xffffffffu
@@ -46,6 +47,7 @@ enum { LOC_CODE = 0, LOC_SPACE = 4 /* sectors */, LOC_LENGTH = 8, LOC_OFFSET = 1
 typedef struct BlkVhd {
     BlockMap map;
     uint8_t footer[VHD_FOOTER], header[VHD_HEADER]; /* as in the file */
+    uint32_t tail_len; /* bytes of the one at the end when the image was opened */
     bool no_tail;  /* the footer at the end is missing */
     bool bad_copy; /* the one at the start is damaged */
     bool old_copy; /* the one at the start is right, but not the same */

@@ -351,6 +351,7 @@ static bool resize_fixed(BlkVhd *v, uint64_t size, GError **error)
     if (!err)
         err = blk_file_sync(f);
     v->map.size = size;
+    v->tail_len = VHD_FOOTER;
     return fail(v, err, "change its size", error) && vhd_set_fixed(v, error);
 }
 
@@ -501,11 +502,11 @@ bool vhd_check(BlkNode *n, bool repair, BlkReport *r, GError **error)
     else if (v->old_copy) /* a change of size was cut off between the two */
         blk_report_add(r, BLK_FIND_LEAK, repair,
                        "footer at 0: is older than that at %" G_GUINT64_FORMAT ", which counts",
-                       v->map.eof - VHD_FOOTER);
+                       v->map.eof - v->tail_len);
     else if (v->bad_copy)
         blk_report_add(r, BLK_FIND_ERROR, repair,
                        "footer at 0: is not the same as that at %" G_GUINT64_FORMAT,
-                       v->map.eof - VHD_FOOTER);
+                       v->map.eof - v->tail_len);
     else
         return true;
     return !repair || fail(v, write_footers(v), "write its footer", error);

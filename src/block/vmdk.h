@@ -15,7 +15,8 @@
 #define VMDK_NO_PARENT 0xffffffffu
 #define VMDK_TEXT_MAX ((size_t)1 << 20)
 #define VMDK_EXTENTS_MAX 64u
-/* The last line of an overlay's descriptor while its parent is being written: a comment to others. */
+/* The last line of an overlay's descriptor while its parent is being written; others take it for a
+ * comment. */
 #define VMDK_NOTE "# Lodge: the parent is being written"
 
 typedef enum VmdkAccess { VMDK_NOACCESS, VMDK_RDONLY, VMDK_RW } VmdkAccess;

@@ -410,8 +410,8 @@ static void later(const char *path, int s)
     g_assert_cmpint(utimensat(AT_FDCWD, path, t, 0), ==, 0);
 }
 
-/* A process that is killed while it merges leaves an overlay whose base may have any state. The next
- * change of the overlay records the state that is, and from then on another one is refused. */
+/* A process that is killed while it merges leaves an overlay whose base may have any state. The
+ * next change of the overlay records the state that is, and from then on another is refused. */
 static void test_killed_merge(gconstpointer opaque)
 {
     const char *format = opaque;
