@@ -21,7 +21,9 @@ static const SubSpec kernel_subs[] = {
 const SubSpec run_disk_subs[] = {
     {"file", "FILE",
      "the image; or of a network block device nbd://HOST[:PORT]/EXPORT, or "
-     "nbd+unix:///EXPORT?socket=PATH"},
+     "nbd+unix:///EXPORT?socket=PATH; through TLS nbds://HOST/EXPORT?tls-certificates=DIR (of "
+     "ca-cert.pem, and of client-cert.pem and client-key.pem where the server asks), or nbds and "
+     "nbds+unix with ?tls-psk-file=FILE, perhaps USER@; absolute paths"},
     {"base", "FILE", "make FILE as an overlay over this image where it is not there yet"},
     {"format", "FORMAT", "instead of looking at the image's first bytes: raw, umlcow, ..."},
     {"base-format", "FORMAT", "of the base, where the image does not say it (raw)"},
