@@ -50,7 +50,7 @@ def root(path, extra=()):
 
 def test_commands_and_files(lodge, tmp_path, nothing_left):
     assert lodge("run", "vm", "-d", *root(tmp_path / "initrd")).status == 0
-    r = lodge("wait", "vm", "--agent", "--timeout", BOOT_SECONDS, timeout=BOOT_SECONDS + 30)
+    r = lodge("wait", "vm", "--agent", "--timeout", 2 * BOOT_SECONDS, timeout=3 * BOOT_SECONDS)
     assert r.status == 0, (r, lodge("log", "vm").out)
 
     def run(*words, **kw):
