@@ -50,6 +50,8 @@ static void test_least(void)
     g_assert_cmpstr(tree_str(t, "/backends/net/net0", "driver"), ==, "user");
     g_assert_true(tree_has(t, "/devices/net0", NULL));
     g_assert_true(tree_has(t, "/devices/rng0", NULL));
+    g_assert_cmpstr(tree_str(t, "/devices/channels", "port1-name"), ==, "org.qemu.guest_agent.0");
+    g_assert_cmpstr(tree_str(t, "/backends/chan/agent", "spec"), ==, "pair");
     g_assert_true(tree_has(t, "/boot", "cache"));
     run_options_clear(&o);
 }
@@ -105,6 +107,7 @@ static void test_full(void)
     g_assert_cmpstr(list[1], ==, "udp:0.0.0.0:53-:53");
     g_assert_cmpstr(tree_str(t, "/devices/com2", "iobase"), ==, "0x2f8");
     g_assert_cmpstr(tree_str(t, "/devices/channels", "port1-name"), ==, "agent");
+    g_assert_cmpstr(tree_str(t, "/devices/channels", "port2-name"), ==, "org.qemu.guest_agent.0");
     g_assert_false(tree_has(t, "/devices/rng0", NULL));
     g_assert_true(tree_has(t, "/devices/more", NULL));
     g_assert_true(tree_has(t, "/options", "debug-exit") && tree_has(t, "/options", "no-reboot"));
