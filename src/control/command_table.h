@@ -78,7 +78,7 @@ bool arg_type(GError **error, const char *name, const char *expected);
 bool arg_value(GError **error, const char *name, const char *value);
 
 /* ---- functions of the table: commands.c, commands_block.c, commands_console.c, commands_devices.c,
- * commands_fd.c, commands_input.c, commands_plug.c, commands_screen.c, gdb.c, hmp.c ---- */
+ * commands_fd.c, commands_guest.c, commands_input.c, commands_plug.c, commands_screen.c, gdb.c, hmp.c ---- */
 #define COMMAND_FN(fn) bool fn(Control *c, Jv args, ControlReply *r, GError **error)
 COMMAND_FN(cmd_query_version);
 COMMAND_FN(cmd_query_commands);
@@ -124,5 +124,12 @@ COMMAND_FN(cmd_net);
 COMMAND_FN(cmd_capture);
 COMMAND_FN(cmd_hostfwd_add);
 COMMAND_FN(cmd_hostfwd_remove);
+COMMAND_FN(cmd_balloon);
+COMMAND_FN(cmd_query_balloon);
+COMMAND_FN(cmd_x_balloon);
+COMMAND_FN(cmd_qom_get);
+COMMAND_FN(cmd_qom_set);
+COMMAND_FN(cmd_watchdog_action);
+COMMAND_FN(cmd_set_action);
 
 #endif

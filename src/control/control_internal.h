@@ -74,6 +74,11 @@ bool key_queue_add(KeyQueue *q, Input *in, const KeyStep *steps, size_t n, Contr
 char *control_hostfwd_add(Control *c, const char *netdev, const char *rule, GError **error);
 bool control_hostfwd_remove(Control *c, const char *netdev, const char *rule, GError **error);
 
+/* ---- commands_guest.c ---- */
+
+/* The machine's balloon, or NULL with the error in QEMU's words. */
+Device *control_balloon(Control *c, GError **error);
+
 /* ---- commands_input.c ---- */
 
 /* Press @codes together for @hold_ms. */

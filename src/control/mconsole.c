@@ -198,7 +198,7 @@ void mconsole_news(Mconsole *m, const MachineNews *news)
 {
     if (news->what == MACHINE_EVENT_UNPLUGGED)
         mconsole_unplugged(m, news->device);
-    if (news->what == MACHINE_EVENT_ENDED && news->result->why == MACHINE_END_PANIC) {
+    if (news->what == MACHINE_EVENT_PANICKED) {
         ConsoleLog *log = m->control->config.console_log;
         g_autofree char *tail = log ? console_log_tail(log, 100) : g_strdup("");
         const char *mark = "Kernel panic - not syncing: ";
