@@ -2,8 +2,8 @@
 /*
  * "lodge set", unset, edit: change what a machine is defined as. The new definition is compiled
  * before it replaces the old one, so that what is kept can be started. Where the machine runs, what
- * can be done at once is done (media of drives); the rest comes with the next start, and each is
- * said.
+ * can be done at once is done (media of drives, memory up to what it was started with); the rest
+ * comes with the next start, and each is said.
  *
  * A definition's relative paths are looked up in its own folder, so those of the line are made
  * absolute where that is another one. The tables say what is a path: FILE and DIR.
@@ -17,6 +17,7 @@
 
 #include <glib/gstdio.h>
 
+#include "lodge/device.h"
 #include "lodge/error.h"
 
 #include "machines.h"
@@ -127,15 +128,46 @@ static bool change_media(const char *name, const Options *o, const char *option,
     return all;
 }
 
-static bool apply(const char *name, const Options *o, const char *option)
+/* Have the guest's balloon make its memory what the line says. NULL, or why that waits. */
+static const char *change_memory(const char *name, const Options *o)
 {
-    return (!strcmp(option, "cdrom") && change_media(name, o, option, "cd")) ||
-           (!strcmp(option, "floppy") && change_media(name, o, option, "floppy"));
+    const OptValue *v = options_next(o, "memory", NULL);
+    int64_t deadline = machines_deadline(ANSWER_SECONDS);
+    uint64_t size;
+    if (v->pairs->len != 1 || !opt_sub(v, "size") || !parse_size(opt_sub(v, "size"), &size))
+        return "";
+    g_autoptr(Client) c = machines_reach(name, deadline, NULL);
+    Jv balloon = c ? jv_get(client_call(c, client_begin("x-lodge-stats"), deadline, NULL), "balloon")
+                   : (Jv){NULL, NULL};
+    if (jv_kind(balloon) != JV_OBJECT)
+        return ": it runs without a balloon";
+    if (size > (uint64_t)jv_int(jv_get(balloon, "ram")))
+        return ": it was started with less";
+    if (!jv_bool(jv_get(balloon, "driver")))
+        return ": the guest has no driver for its balloon";
+    JsonOut *call = client_begin("balloon");
+    json_number(call, "value", (int64_t)size);
+    return client_call(c, call, deadline, NULL).node ? NULL : "";
 }
 
-static void report(const char *name, const char *option, bool now)
+/* NULL: it is done. Else what stands behind "at the next start". */
+static const char *apply(const char *name, const Options *o, const char *option)
 {
-    printf("%s: %s: %s\n", name, option, now ? "now" : "at the next start");
+    if (!strcmp(option, "memory"))
+        return change_memory(name, o);
+    if ((!strcmp(option, "cdrom") && change_media(name, o, option, "cd")) ||
+        (!strcmp(option, "floppy") && change_media(name, o, option, "floppy")))
+        return NULL;
+    return "";
+}
+
+static void report(const char *name, const char *option, const char *later)
+{
+    if (later)
+        printf("%s: %s: at the next start%s\n", name, option, later);
+    else
+        printf("%s: %s: now%s\n", name, option,
+               strcmp(option, "memory") ? "" : ", by the guest's balloon");
 }
 
 static bool is_running(const char *name)
@@ -212,7 +244,7 @@ int verb_unset(const Verb *self, int argc, char **argv)
         return cli_fail(self->name, error, false);
     bool running = is_running(name);
     for (unsigned i = 1; running && i < o->args->len; i++)
-        report(name, g_ptr_array_index(o->args, i), false);
+        report(name, g_ptr_array_index(o->args, i), "");
     return cli_finish(STATUS_OK);
 }
 

@@ -216,9 +216,17 @@ const Verb verb_table[] = {
      "One line for each event of its control socket, until it has ended.", events_options_table,
      NULL, NULL, verb_events},
     {"stats", "[-w] [--json] NAME...|--all", "show what running machines use of the host",
-     "CPU time of the process and of its virtual CPUs, memory, and bytes that went from and to "
-     "disks, since the start. With --watch, of each second, CPUs in percent of one.",
+     "CPU time of the process and of its virtual CPUs, memory that the host has given it, memory that "
+     "the guest has now and what is free of it (as the guest's balloon tells; - where it does not), "
+     "and bytes that went from and to disks, since the start. With --watch, of each second, CPUs in "
+     "percent of one. --json has more: networks, exits, the balloon, and all that the guest tells.",
      stats_options_table, NULL, NULL, verb_stats},
+    {"top", "", "watch what all running machines use",
+     "A table of all running machines, made anew each second, the busiest first: CPU time of the "
+     "process and of its virtual CPUs in percent of one CPU; memory that the host has given it and "
+     "memory that the guest has; bytes a second from and to disks and networks; exits of its virtual "
+     "CPUs a second. The key q ends it. Without a terminal it is printed once, of one second.",
+     no_options_table, NULL, NULL, verb_top},
     {"qmp", "NAME COMMAND [KEY=TEXT|KEY:=JSON|{...}]...",
      "give a running machine a command of its control socket",
      "The protocol is QMP. Arguments are texts (KEY=TEXT), other values (KEY:=JSON), or one object "

@@ -150,8 +150,8 @@ static const CommandArg balloon_args[] = {
     {"value", ARG_INT, .help = "bytes that the guest is to keep"},
     {NULL},
 };
-static const CommandArg x_balloon_args[] = {
-    {"ask", ARG_BOOL, true, .help = "have the guest send its statistics first"},
+static const CommandArg stats_args[] = {
+    {"ask", ARG_BOOL, true, .help = "have the guest send those of its memory first"},
     {NULL},
 };
 static const CommandArg qom_get_args[] = {
@@ -221,8 +221,6 @@ const Command command_table[] = {
     {"system_powerdown", NULL, "press the power button", cmd_powerdown},
     {"system_reset", NULL, "press the reset button", cmd_reset},
     {"watchdog-set-action", watchdog_args, "what a watchdog's bite does", cmd_watchdog_action},
-    {"x-lodge-balloon", x_balloon_args, "the balloon, and the guest's statistics of its memory",
-     cmd_x_balloon},
     {"x-lodge-capture", capture_args, "write a network's frames as pcap until nobody reads",
      cmd_capture},
     {"x-lodge-console", console_args, "serve the first serial port to a connection that was passed",
@@ -236,6 +234,8 @@ const Command command_table[] = {
     {"x-lodge-hostfwd-remove", hostfwd_args, "let go of a port of the host", cmd_hostfwd_remove},
     {"x-lodge-net", NULL, "list networks with their counters and addresses", cmd_net},
     {"x-lodge-screen-text", NULL, "the text screen as text", cmd_screen_text},
+    {"x-lodge-stats", stats_args, "exits, bytes on networks, the balloon and what the guest tells of "
+     "its memory", cmd_stats},
     {"x-lodge-type", type_args, "type a text; answers when it is typed", cmd_type},
     {NULL},
 };

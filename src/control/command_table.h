@@ -126,7 +126,7 @@ COMMAND_FN(cmd_hostfwd_add);
 COMMAND_FN(cmd_hostfwd_remove);
 COMMAND_FN(cmd_balloon);
 COMMAND_FN(cmd_query_balloon);
-COMMAND_FN(cmd_x_balloon);
+COMMAND_FN(cmd_stats);
 COMMAND_FN(cmd_qom_get);
 COMMAND_FN(cmd_qom_set);
 COMMAND_FN(cmd_watchdog_action);

@@ -4,12 +4,13 @@
  * died or hangs.
  *
  * Of QEMU's object tree there is what clients read of a balloon: its statistics and how often the
- * guest is asked for them (qom-get, qom-set). x-lodge-balloon tells all at once and, if asked to,
+ * guest is asked for them (qom-get, qom-set). x-lodge-stats tells all at once and, if asked to,
  * waits a moment for statistics of now.
  */
 #include <string.h>
 
 #include "lodge/error.h"
+#include "lodge/net.h"
 
 #include "control_internal.h"
 #include "virtio_balloon.h"
@@ -53,11 +54,11 @@ COMMAND_FN(cmd_query_balloon)
     return true;
 }
 
-/* ---- x-lodge-balloon ---- */
+/* ---- x-lodge-stats ---- */
 
 typedef struct Wait {
     Device *d;
-    Control *c;
+    Machine *m;
     ControlReply *reply;
     unsigned seq;
     int64_t until_us;
@@ -76,12 +77,11 @@ static void print_stats(JsonOut *out, const char *key, const BalloonInfo *info, 
     json_end(out);
 }
 
-static void print_balloon(ControlReply *r, Device *d)
+static void print_balloon(JsonOut *out, Device *d)
 {
     BalloonInfo info;
     virtio_balloon_info(d, &info);
-    JsonOut *out = control_return(r);
-    json_object(out, "return");
+    json_object(out, "balloon");
     json_number(out, "ram", (int64_t)info.ram);
     json_number(out, "actual", (int64_t)(info.ram - info.lent));
     json_number(out, "wanted", (int64_t)(info.ram - MIN(info.wanted, info.ram)));
@@ -90,6 +90,27 @@ static void print_balloon(ControlReply *r, Device *d)
     json_number(out, "reported", (int64_t)info.reported);
     json_number(out, "stats-at", info.stats_at_s);
     print_stats(out, "stats", &info, false);
+    json_end(out);
+}
+
+static void print_all(ControlReply *r, Machine *m)
+{
+    const GPtrArray *nets = machine_nets(m);
+    Device *d = machine_balloon(m);
+    int64_t received = 0, sent = 0;
+    for (unsigned i = 0; i < nets->len; i++) {
+        NetStats s;
+        net_backend_stats(g_ptr_array_index(nets, i), &s);
+        received += (int64_t)s.rx_bytes;
+        sent += (int64_t)s.tx_bytes;
+    }
+    JsonOut *out = control_return(r);
+    json_object(out, "return");
+    json_number(out, "exits", (int64_t)machine_exits(m));
+    json_number(out, "rx-bytes", received);
+    json_number(out, "tx-bytes", sent);
+    if (d)
+        print_balloon(out, d);
     json_end(out);
 }
 
@@ -104,32 +125,33 @@ static gboolean look(gpointer opaque)
 {
     Wait *w = opaque;
     BalloonInfo info;
-    bool there = machine_balloon(w->c->config.machine) == w->d; /* not unplugged meanwhile */
-    if (there) {
+    bool there = machine_balloon(w->m) == w->d; /* not unplugged meanwhile */
+    if (there)
         virtio_balloon_info(w->d, &info);
-        if (info.stats_seq == w->seq && g_get_monotonic_time() < w->until_us)
-            return G_SOURCE_CONTINUE;
-        print_balloon(w->reply, w->d);
-    }
+    if (there && info.stats_seq == w->seq && g_get_monotonic_time() < w->until_us)
+        return G_SOURCE_CONTINUE;
+    print_all(w->reply, w->m);
     control_reply_done(w->reply, NULL);
     g_free(w);
     return G_SOURCE_REMOVE;
 }
 
-COMMAND_FN(cmd_x_balloon)
+COMMAND_FN(cmd_stats)
 {
-    Device *d = control_balloon(c, error);
+    Machine *m = control_machine(c, error);
+    Device *d = m ? machine_balloon(m) : NULL;
     BalloonInfo info;
-    if (!d)
+    if (!m)
         return false;
-    virtio_balloon_info(d, &info);
-    if (!jv_bool(jv_get(args, "ask")) || machine_state(c->config.machine) != MACHINE_RUNNING ||
+    if (d)
+        virtio_balloon_info(d, &info);
+    if (!d || !jv_bool(jv_get(args, "ask")) || machine_state(m) != MACHINE_RUNNING ||
         !virtio_balloon_ask(d)) {
-        print_balloon(r, d);
+        print_all(r, m);
         return true;
     }
     Wait *w = g_new0(Wait, 1);
-    *w = (Wait){d, c, r, info.stats_seq, g_get_monotonic_time() + FRESH_US, 0};
+    *w = (Wait){d, m, r, info.stats_seq, g_get_monotonic_time() + FRESH_US, 0};
     w->timer = g_timeout_add(LOOK_MS, look, w);
     control_reply_later(r, drop_wait, w);
     return true;
