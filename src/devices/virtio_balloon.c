@@ -13,8 +13,8 @@
  *
  * Huge pages: where the host's pages are larger than the guest's, one goes back when the driver has
  * put all of it into the balloon. One such page at a time is gathered, as drivers take pages side by
- * side. A page must then not be used before the device has seen it leave (MUST_TELL_HOST), which is
- * offered there; a driver that does not promise it gives nothing back.
+ * side. A page must then not be used before the device has seen it leave (MUST_TELL_HOST); a driver
+ * that does not promise that gives nothing back there.
  *
  * What a driver may get wrong: pages twice, beyond the memory, in ROM, in holes, in memory that a
  * device shows: these have no effect, and a wrong list is a guest fault. The pages that the rings
@@ -483,13 +483,12 @@ uint32_t virtio_balloon_polled(Device *d)
 static bool balloon_realize(Device *d, GError **error)
 {
     VirtioBalloon *b = (VirtioBalloon *)d;
-    uint64_t offered = VIRTIO_BIT(VIRTIO_BALLOON_F_STATS_VQ) |
+    uint64_t offered = VIRTIO_BIT(VIRTIO_BALLOON_F_MUST_TELL_HOST) |
+                       VIRTIO_BIT(VIRTIO_BALLOON_F_STATS_VQ) |
                        VIRTIO_BIT(VIRTIO_BALLOON_F_PAGE_POISON);
 
     offered |= b->deflate_on_oom ? VIRTIO_BIT(VIRTIO_BALLOON_F_DEFLATE_ON_OOM) : 0;
     offered |= b->reporting ? VIRTIO_BIT(VIRTIO_BALLOON_F_REPORTING) : 0;
-    if (mem_host_page(d->board->mem, 0) > GUEST_PAGE)
-        offered |= VIRTIO_BIT(VIRTIO_BALLOON_F_MUST_TELL_HOST);
     if (!virtio_realize(&b->v, &balloon_virtio, d->board->io, offered, BALLOON_QUEUES,
                         BALLOON_ENTRIES, CONFIG_LEN, error))
         return false;

@@ -235,8 +235,9 @@ static bool esb_post_load(void *obj, unsigned version, GError **error)
 {
     Esb *e = obj;
     lodge_lock(&e->pci.dev.lock);
-    apply_lock(e);
+    e->pci.cfg_mask[CFG_LOCK] = LOCK_MASK; /* what it may be, before what it is */
     bool ok = pci_post_load(&e->pci, error);
+    apply_lock(e);
     if (ok && e->regs.stage)
         timer_arm(e->timer, (int64_t)MIN(e->regs.deadline_ns, (uint64_t)INT64_MAX));
     lodge_unlock(&e->pci.dev.lock);
