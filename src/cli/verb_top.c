@@ -147,7 +147,7 @@ static void print_table(const GPtrArray *rows)
 static void add_line(GString *out, const char *line, unsigned columns)
 {
     g_string_append_len(out, line, (gssize)MIN(strlen(line), columns));
-    g_string_append(out, ERASE_LINE "\r\n");
+    g_string_append(out, ERASE_LINE "\n");
 }
 
 static void draw(const GPtrArray *rows)

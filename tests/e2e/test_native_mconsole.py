@@ -129,6 +129,8 @@ def test_disks_come_and_go(box, tmp_path):
         ("config", "mem"): (str(64 << 20), 0),
         ("config", "mem=3"): ("Expected increment to start with '-' or '+'", 234),
         ("config", "mem=+x"): ("Failed to parse memory increment", 234),
+        ("config", "mem=-16M"): ("", 0),
+        ("config", "mem=+32M"): ("", 0),
         ("config", "eth0"): ("No get_config routine defined", 1),
         ("config", "eth0=nosuch,,"): ("", 1),
         ("remove", "eth7"): ("Device doesn't exist", 237),
