@@ -2,10 +2,12 @@
 /*
  * The screen between an adapter that draws it and viewers that look at it: see lodge/display.h.
  *
- * The refresh timer runs only while a viewer is there: at DISPLAY_HZ, or at IDLE_HZ once nothing
- * changed for IDLE_AFTER_NS. It counts guest time, so it stands still with a paused machine, whose
- * picture cannot change; for that case a viewer that comes is shown the picture at once, on the
- * thread that adds it.
+ * The refresh timer runs only while a viewer is there: at DISPLAY_HZ, or each IDLE_NS once neither the
+ * guest nor a viewer did anything for IDLE_AFTER_NS, since asking what the guest wrote costs KVM a walk
+ * and the vCPUs a wake-up. What changes by itself, like a cursor, is drawn when it is due, and then it
+ * is the time to look around as well. The timer counts guest time, so it stands still with a paused
+ * machine, whose picture cannot change; for that case a viewer that comes is shown the picture at once,
+ * on the thread that adds it.
  *
  * Threads: any. The adapter and the viewers are called with no lock held, by one thread at a
  * time: whoever set `busy`.
@@ -22,7 +24,7 @@
 #include "lodge/num.h"
 
 #define DAMAGE_MAX 64 /* rectangles of one refresh; more are joined into one */
-#define IDLE_HZ 5
+#define IDLE_NS (NS_PER_SEC / 5)
 #define IDLE_AFTER_NS (2 * NS_PER_SEC)
 
 typedef struct Viewer {
@@ -47,7 +49,7 @@ struct Display {
     DisplayRect damage[DAMAGE_MAX];
     unsigned damages;
     DisplaySurface surface; /* pixels owned */
-    int64_t changed_ns; /* guest time of the last change seen */
+    int64_t stirred_ns; /* guest time when guest or viewer last did something */
 };
 
 static void display_timer(void *opaque)
@@ -126,31 +128,54 @@ static void tell_viewers(Display *d)
     }
 }
 
+/* When to look again, after a refresh at @now that found @news. */
+static int64_t next_look(const Display *d, int64_t now, DisplayNews news)
+{
+    if (now - d->stirred_ns < IDLE_AFTER_NS)
+        return now + NS_PER_SEC / DISPLAY_HZ;
+    if (news.next_ns > now && news.next_ns < now + 2 * IDLE_NS)
+        return news.next_ns;
+    return now + IDLE_NS;
+}
+
 /* Context: `busy` is ours, no lock held. */
 static void refresh(Display *d)
 {
+    DisplayNews news = {.next_ns = INT64_MAX};
     bool redraw = d->redraw;
 
     d->redraw = false;
     d->resized = false;
     d->damages = 0;
     if (d->source)
-        d->source->refresh(d->source_opaque, d, redraw);
+        news = d->source->refresh(d->source_opaque, d, redraw);
     tell_viewers(d);
     if (!d->timer)
         return;
     int64_t now = clock_now_ns(timer_queue_clock(d->timers));
-    if (d->resized || d->damages)
-        d->changed_ns = now;
+    if (d->resized || news.stirred)
+        d->stirred_ns = now;
     if (d->viewers->len)
-        timer_arm(d->timer, now + NS_PER_SEC / (now - d->changed_ns < IDLE_AFTER_NS ? DISPLAY_HZ
-                                                                                   : IDLE_HZ));
+        timer_arm(d->timer, next_look(d, now, news));
 }
 
 void display_update(Display *d)
 {
     acquire(d);
     refresh(d);
+    release(d);
+}
+
+void display_stir(Display *d)
+{
+    if (!d->timer)
+        return;
+    acquire(d);
+    int64_t now = clock_now_ns(timer_queue_clock(d->timers));
+    bool slow = now - d->stirred_ns >= IDLE_AFTER_NS;
+    d->stirred_ns = now;
+    if (slow && d->viewers->len)
+        timer_arm(d->timer, now + NS_PER_SEC / DISPLAY_HZ);
     release(d);
 }
 
@@ -176,7 +201,7 @@ void display_add_viewer(Display *d, const DisplayViewer *v, void *opaque)
     acquire(d);
     g_array_append_val(d->viewers, viewer);
     if (d->timers)
-        d->changed_ns = clock_now_ns(timer_queue_clock(d->timers));
+        d->stirred_ns = clock_now_ns(timer_queue_clock(d->timers));
     refresh(d);
     release(d);
 }

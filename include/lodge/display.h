@@ -5,8 +5,9 @@
 /*
  * A machine's screen: an adapter draws it, viewers look at it. The picture is a surface of 32-bit
  * pixels (0x00RRGGBB in host order) that the Display owns. Nobody looking costs nothing: the
- * adapter is asked for news only while a viewer is there, by a timer on the machine's IoThread,
- * at DISPLAY_HZ, or when somebody wants a picture now.
+ * adapter is asked for news only while a viewer is there, by a timer on the machine's IoThread:
+ * at DISPLAY_HZ, a few times a second once the guest leaves the screen alone, or when somebody
+ * wants a picture now.
  */
 
 #include <stdbool.h>
@@ -33,12 +34,18 @@ typedef struct DisplaySurface {
     uint32_t *pixels;
 } DisplaySurface;
 
+/* What a refresh found. */
+typedef struct DisplayNews {
+    bool stirred;    /* the guest did something; a cursor that blinks is none of it */
+    int64_t next_ns; /* guest time when the picture changes by itself; INT64_MAX: it does not */
+} DisplayNews;
+
 /* The adapter's side. */
 typedef struct DisplaySource {
     /* Draw what changed since the last call (@all: everything) by display_begin(), writing pixels,
      * display_damage(), display_end(). Context: one thread at a time, no lock held; the adapter takes its
      * own lock before display_begin(). */
-    void (*refresh)(void *opaque, Display *d, bool all);
+    DisplayNews (*refresh)(void *opaque, Display *d, bool all);
     /* The text screen as UTF-8 lines ended by \n, trailing blanks cut; NULL: not in a text mode.
      * Transfer full. Same context. */
     char *(*text)(void *opaque);
@@ -70,6 +77,9 @@ void display_add_viewer(Display *d, const DisplayViewer *v, void *opaque);
 void display_remove_viewer(Display *d, const DisplayViewer *v, void *opaque);
 /* Refresh now, on this thread; waits for one under way. */
 void display_update(Display *d);
+/* A viewer's hand is on the keys: what the guest does in answer is to be seen soon. Any thread but
+ * the refreshing one, no lock held; cheap. */
+void display_stir(Display *d);
 /* Hold the surface still, to copy from it. Rank: above devices (LOCK_RANK_QUEUE's); short. */
 DisplaySurface display_lock(Display *d);
 void display_unlock(Display *d);

@@ -226,7 +226,7 @@ uint64_t vga_vbe_bank(const Vga *v);
 void vga_vbe_view(const Vga *v, VgaView *ret_view);
 
 /* ---- vga_draw.c ---- */
-void vga_refresh(void *opaque, Display *d, bool all); /* lock not held */
+DisplayNews vga_refresh(void *opaque, Display *d, bool all); /* lock not held */
 void vga_view(const Vga *v, VgaView *ret_view);
 void vga_scan_first(const VgaView *view, uint32_t start, VgaScan *ret_scan);
 void vga_scan_next(const VgaView *view, VgaScan *scan);

@@ -438,15 +438,22 @@ static void draw_graphics(Vga *v, Display *d, const VgaView *view, bool all)
     display_end(d);
 }
 
-static void refresh_locked(Vga *v, Display *d, bool all)
+/* When the cursor or a blinking cell turns over next. */
+static int64_t next_turn(const Vga *v)
+{
+    return v->blinks ? (int64_t)(v->blink_phase + 1) * BLINK_HALF_NS : INT64_MAX;
+}
+
+static DisplayNews refresh_locked(Vga *v, Display *d, bool all)
 {
     uint64_t phase = (uint64_t)(clock_now_ns(v->pci.dev.board->clock) / BLINK_HALF_NS);
     bool written = fetch_dirty(v), turned = v->blinks && phase != v->blink_phase;
+    bool stirred = written || v->touched || v->palette_stale;
     VgaView view;
 
     lock_assert_held(&v->pci.dev.lock);
-    if (!all && !written && !turned && !v->touched && !v->palette_stale)
-        return;
+    if (!all && !turned && !stirred)
+        return (DisplayNews){.next_ns = next_turn(v)};
     vga_view(v, &view);
     v->touched = false;
     all |= memcmp(&view, &v->view, sizeof view) != 0;
@@ -463,18 +470,20 @@ static void refresh_locked(Vga *v, Display *d, bool all)
             draw_graphics(v, d, &view, all);
     }
     v->view = view;
+    return (DisplayNews){.stirred = stirred, .next_ns = next_turn(v)};
 }
 
 /**
  * vga_refresh() - Draw what changed; the adapter's side of a Display
  * Context: one thread at a time, no lock held.
  */
-void vga_refresh(void *opaque, Display *d, bool all)
+DisplayNews vga_refresh(void *opaque, Display *d, bool all)
 {
     Vga *v = opaque;
 
     bus_settle(v->pci.dev.board->mmio);
     lodge_lock(&v->pci.dev.lock);
-    refresh_locked(v, d, all);
+    DisplayNews news = refresh_locked(v, d, all);
     lodge_unlock(&v->pci.dev.lock);
+    return news;
 }

@@ -108,6 +108,13 @@ static bool is_down(const VncClient *c, unsigned code)
     return c->down[code / 8] >> code % 8 & 1;
 }
 
+/* The guest got something from us: it will show soon. */
+static void await_answer(VncClient *c)
+{
+    if (c->vnc->display)
+        display_stir(c->vnc->display);
+}
+
 static void press(VncClient *c, unsigned code, bool down)
 {
     uint8_t bit = (uint8_t)(1 << code % 8);
@@ -115,8 +122,10 @@ static void press(VncClient *c, unsigned code, bool down)
     if (!down && !(c->down[code / 8] & bit))
         return;
     c->down[code / 8] = (uint8_t)((c->down[code / 8] & ~bit) | (down ? bit : 0));
-    if (c->vnc->input)
-        input_key(c->vnc->input, code, down);
+    if (!c->vnc->input)
+        return;
+    input_key(c->vnc->input, code, down);
+    await_answer(c);
 }
 
 static bool is_modifier(unsigned code)
@@ -224,6 +233,7 @@ static void pointer_event(int mask, int x, int y, rfbClientRec *cl)
     } else {
         input_rel(in, c->placed ? x - c->x : 0, c->placed ? y - c->y : 0, dz, c->buttons);
     }
+    await_answer(c);
     c->placed = true;
     c->x = x;
     c->y = y;

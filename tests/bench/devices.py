@@ -20,6 +20,7 @@ import json
 import os
 import pathlib
 import re
+import socket
 import socketserver
 import statistics
 import subprocess
@@ -36,13 +37,15 @@ MIB = 1 << 20
 BLOCK = bytes(range(256)) * 4096
 MARK = re.compile(rb"^(begin|end): (\S+)\r?\n", re.M)
 COUNTERS = {"exits": "exits", "to process": "host_state_reload", "I/O": "io_exits", "emulated": "insn_emulation"}
-MODULES = ("ata_piix", "sd_mod", "af_packet", "pcnet32", "ne2k_pci")
+MODULES = ("ata_piix", "sd_mod", "af_packet", "pcnet32", "ne2k_pci", "pktgen")
+FRAME_BYTES = 1514
 # Name -> (MiB, what the guest does with $n of them)
 MEASURES = {
     # Commands of 128 KiB, as a file that is read in order makes them: else their size depends on which pages dd happens to have.
     "ide-read": (128, "echo 128 > /sys/block/sda/queue/max_sectors_kb && dd if=/dev/sda of=/dev/null bs=1M count=$n iflag=direct"),
     "pcnet-in": (4, "card pcnet32 && echo GET $n | nc 10.0.2.2 $port > /dev/null"),
     "pcnet-out": (4, "card pcnet32 && { echo PUT; dd if=/dev/zero bs=64k count=$((n * 16)); } | nc 10.0.2.2 $port > /dev/null"),
+    "pcnet-send": (2, "card pcnet32 && frames && echo start > /proc/net/pktgen/pgctrl"),
     "ne2k-in": (1, "card ne2k-pci && echo GET $n | nc 10.0.2.2 $port > /dev/null"),
     "ne2k-out": (1, "card ne2k-pci && { echo PUT; dd if=/dev/zero bs=64k count=$((n * 16)); } | nc 10.0.2.2 $port > /dev/null"),
 }
@@ -53,6 +56,13 @@ card() { # the only one that is up
     if [ $(basename $(readlink -f /sys/class/net/$e/device/driver)) = $1 ]; then mine=$e; fi
   done
   ip addr add 10.0.2.15/24 dev $mine; ip link set $mine up; ip route add default via 10.0.2.2; ping -c 2 -W 5 10.0.2.2 > /dev/null
+}
+frames() { # the kernel's own generator will hand $n MiB of full frames to the card, as fast as it takes them
+  echo add_device $mine > /proc/net/pktgen/kpktgend_0
+  for word in "count $((n * 1048576 / @FRAME@))" "pkt_size @FRAME@" "dst_mac 52:55:0a:00:02:02" "dst 10.0.2.2" "src_min 10.0.2.15" \
+    "udp_dst_min $sink" "udp_dst_max $sink" "delay 0" "burst 1"; do
+    echo $word > /proc/net/pktgen/$mine
+  done
 }
 exec 2> /dev/null
 i=0; while [ $i -lt 100 ] && [ ! -b /dev/sda ]; do sleep 0.1; i=$((i + 1)); done
@@ -71,8 +81,9 @@ class Peer(socketserver.StreamRequestHandler):
             self.wfile.write(b"done\n")
 
 
-def guest_script(chosen, port, scale):
-    script = GUEST
+def guest_script(chosen, port, sink, scale):
+    """@sink: a UDP port where nobody reads."""
+    script = GUEST.replace("@FRAME@", str(FRAME_BYTES)) + f"sink={sink}\n"
     for name in chosen:
         mib, what = MEASURES[name]
         prepare, _, what = what.rpartition(" && ")
@@ -170,9 +181,11 @@ def main():
     server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Peer)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sink.bind(("127.0.0.1", 0))
     with tempfile.TemporaryDirectory(dir="/dev/shm") as tmp:
         os.environ.update(XDG_RUNTIME_DIR=tmp, XDG_CACHE_HOME=tmp)
-        archive = str(initrd(f"{tmp}/initrd", guest_script(chosen, server.server_address[1], args.scale), MODULES, "stock"))
+        archive = str(initrd(f"{tmp}/initrd", guest_script(chosen, server.server_address[1], sink.getsockname()[1], args.scale), MODULES, "stock"))
         with open(f"{tmp}/disk", "wb") as f:
             for _ in range(MEASURES["ide-read"][0] * args.scale if "ide-read" in chosen else 1):
                 f.write(BLOCK)

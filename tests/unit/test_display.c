@@ -6,8 +6,11 @@
 #include "lodge/display.h"
 #include "lodge/num.h"
 
+#define BLINKS_HZ 4
+
 typedef struct Adapter {
     unsigned refreshes, redraws;
+    LodgeClock *blinks; /* what is damaged changes by itself, BLINKS_HZ times a second; NULL: not */
     unsigned width, height; /* 0: draws nothing */
     DisplayRect damage[100];
     unsigned damages;
@@ -21,18 +24,22 @@ typedef struct Eye {
     bool seen[100 * 100]; /* dots that changed */
 } Eye;
 
-static void adapter_refresh(void *opaque, Display *d, bool all)
+static DisplayNews adapter_refresh(void *opaque, Display *d, bool all)
 {
     Adapter *a = opaque;
 
     a->refreshes++;
     a->redraws += all;
     if (!a->width)
-        return;
+        return (DisplayNews){.next_ns = INT64_MAX};
     a->got = display_begin(d, a->width, a->height);
     for (unsigned i = 0; i < a->damages; i++)
         display_damage(d, a->damage[i]);
     display_end(d);
+    if (!a->blinks)
+        return (DisplayNews){.stirred = a->damages, .next_ns = INT64_MAX};
+    int64_t period = NS_PER_SEC / BLINKS_HZ;
+    return (DisplayNews){.next_ns = (clock_now_ns(a->blinks) / period + 1) * period};
 }
 
 static char *adapter_text(void *opaque)
@@ -214,6 +221,12 @@ static void test_rate(void)
     g_assert_cmpuint(refreshes_in(&a, q, NS_PER_SEC), >=, DISPLAY_HZ - 1);
     display_remove_viewer(d, &eye_ops, &eye);
     g_assert_cmpuint(refreshes_in(&a, q, NS_PER_SEC), >=, DISPLAY_HZ - 1);
+
+    a.blinks = clock; /* drawn when it is due, which is often enough to look for more */
+    timer_queue_advance(q, 3 * NS_PER_SEC);
+    g_assert_cmpuint(refreshes_in(&a, q, 3 * NS_PER_SEC), ==, 3 * BLINKS_HZ);
+    display_stir(d); /* somebody types: the answer is not to wait for the cursor */
+    g_assert_cmpint(refreshes_in(&a, q, NS_PER_SEC), >=, DISPLAY_HZ - 1);
     display_remove_viewer(d, &eye_ops, &other);
     g_assert_cmpuint(refreshes_in(&a, q, NS_PER_SEC), ==, 0);
     display_set_source(d, NULL, NULL);
@@ -228,7 +241,7 @@ typedef struct Crowd {
     int inside; /* atomic */
 } Crowd;
 
-static void crowd_refresh(void *opaque, Display *d, bool all)
+static DisplayNews crowd_refresh(void *opaque, Display *d, bool all)
 {
     Crowd *c = opaque;
 
@@ -237,6 +250,7 @@ static void crowd_refresh(void *opaque, Display *d, bool all)
     display_damage(d, (DisplayRect){0, 0, 8, 8});
     display_end(d);
     __atomic_sub_fetch(&c->inside, 1, __ATOMIC_SEQ_CST);
+    return (DisplayNews){.stirred = true, .next_ns = INT64_MAX};
 }
 
 static gpointer crowd_member(gpointer opaque)

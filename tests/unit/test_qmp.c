@@ -53,13 +53,14 @@ static void abs_at(void *opaque, unsigned x, unsigned y, int dz, unsigned button
 static const InputOps keyboard = {.key = key, .rel = rel};
 static const InputOps tablet = {.abs = abs_at};
 
-static void refresh(void *opaque, Display *d, bool all)
+static DisplayNews refresh(void *opaque, Display *d, bool all)
 {
     DisplaySurface s = display_begin(d, 3, 2);
     for (unsigned i = 0; i < 6; i++)
         s.pixels[i / 3 * s.stride + i % 3] = 0x010203 * (i + 1);
     display_damage(d, (DisplayRect){0, 0, 3, 2});
     display_end(d);
+    return (DisplayNews){.stirred = true, .next_ns = INT64_MAX};
 }
 
 static char *text(void *opaque)

@@ -41,7 +41,7 @@ static uint32_t pixel_at(unsigned x, unsigned y)
     return (x * 7 + y * 131071) & 0xffffff;
 }
 
-static void draw_refresh(void *opaque, Display *d, bool all)
+static DisplayNews draw_refresh(void *opaque, Display *d, bool all)
 {
     Fixture *f = opaque;
     DisplaySurface s = display_begin(d, f->width, f->height);
@@ -67,6 +67,7 @@ static void draw_refresh(void *opaque, Display *d, bool all)
     f->scatter = 0;
     f->draw.width = f->draw.height = 0;
     display_end(d);
+    return (DisplayNews){.stirred = true, .next_ns = INT64_MAX};
 }
 
 static const DisplaySource source = {.refresh = draw_refresh};
