@@ -273,12 +273,16 @@ static void read_stats(VirtioBalloon *b, const VirtChain *c)
 static void stats_kick(VirtioBalloon *b)
 {
     VirtChain c = scratch_chain(b);
+    VirtQueue *vq = &b->v.q[Q_STATS].vq;
 
-    if (b->held || !virtio_pop(&b->v, Q_STATS, &c))
-        return;
-    b->held = true;
-    b->held_head = c.head;
-    read_stats(b, &c);
+    if (!b->held && virtio_pop(&b->v, Q_STATS, &c)) {
+        b->held = true;
+        b->held_head = c.head;
+        read_stats(b, &c);
+    }
+    /* A kick for the next one; where it is there already it is looked at when this one goes back. */
+    if (virtqueue_running(vq) && virtqueue_notify_on(vq) && !b->held)
+        virtio_kick_again(&b->v, Q_STATS);
 }
 
 static void ask_on_loop(void *opaque)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include <linux/virtio_balloon.h>
+#include <linux/virtio_ring.h>
 
 #include "lodge/num.h"
 #include "virtio_balloon.h"
@@ -293,6 +294,25 @@ static void test_stats(void)
     g_assert_false(virtio_balloon_ask(d->dev));
 }
 
+/* With event index each chain of statistics asks for the kick of the next. */
+static void test_stats_event_idx(void)
+{
+    g_autoptr(TestBoard) tb = drv_board();
+    g_autoptr(Drv) d = balloon_up(tb, ALL | BIT(VIRTIO_RING_F_EVENT_IDX));
+    DrvSeg seg = {put_stats(d, 1000), 30, false};
+    const DrvQueue *q = &d->q[Q_STATS];
+    uint32_t head, len;
+
+    for (uint16_t i = 1; i < 40; i++) { /* more than the ring is long */
+        drv_add(d, Q_STATS, &seg, 1);
+        drv_kick(d, Q_STATS);
+        g_assert_cmpuint(drv_get16(d, q->used + 4 + 8 * q->size), ==, i);
+        g_assert_true(virtio_balloon_ask(d->dev));
+        g_assert_true(drv_used(d, Q_STATS, &head, &len));
+        g_assert_cmpuint(info_of(d).stats_seq, ==, i);
+    }
+}
+
 static void test_stats_poll(void)
 {
     g_autoptr(TestBoard) tb = drv_board();
@@ -467,6 +487,7 @@ int main(int argc, char **argv)
     g_test_add_func("/virtio-balloon/report", test_report);
     g_test_add_func("/virtio-balloon/report-queue", test_report_queue);
     g_test_add_func("/virtio-balloon/stats", test_stats);
+    g_test_add_func("/virtio-balloon/stats-event-idx", test_stats_event_idx);
     g_test_add_func("/virtio-balloon/stats-poll", test_stats_poll);
     g_test_add_func("/virtio-balloon/pause", test_pause);
     g_test_add_func("/virtio-balloon/state", test_state);
