@@ -450,6 +450,13 @@ const Kvm *cpu_set_kvm(const CpuSet *s)
     return s->kvm;
 }
 
+void cpu_set_tell_stopped(CpuSet *s)
+{
+    /* api.rst 4.79. EINVAL: the guest has no such clock, and nothing to be told by. */
+    for (unsigned i = 0; i < s->count; i++)
+        (void)ioctl(s->cpus[i].fd, KVM_KVMCLOCK_CTRL, 0);
+}
+
 unsigned cpu_set_count(const CpuSet *s)
 {
     return s->count;

@@ -210,10 +210,17 @@ static bool rest(Machine *m, GError **error)
     return true;
 }
 
-static void go_on(Machine *m)
+/* The guest's clocks go on where they stood; its RTC has the host's time. */
+static void start_clocks(Machine *m)
 {
     kvm_clock_restore(m->kvm);
+    cpu_set_tell_stopped(m->cpus);
     clock_resume(m->board.clock);
+}
+
+static void go_on(Machine *m)
+{
+    start_clocks(m);
     wake_all(m);
     cpu_set_run(m->cpus);
 }
@@ -521,8 +528,7 @@ static void go_on_asked(Machine *m)
 {
     if (m->stalled) {
         m->stalled = false;
-        kvm_clock_restore(m->kvm);
-        clock_resume(m->board.clock);
+        start_clocks(m);
         machine_disks_retry(m, false);
         cpu_set_run(m->cpus);
     } else {
