@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Memory that a Linux guest frees returns to the host, by its own balloon driver; and its watchdog bites."""
+"""Linux with its own drivers: memory that it frees returns to the host, a long pause does it no harm, its watchdog bites."""
 import json
 import pathlib
 import re
@@ -22,7 +22,9 @@ while read -r word; do
     free) rm /mnt/f; echo 3 > /proc/sys/vm/drop_caches; echo "free: done" ;;
     left) echo "left: $(sed -n 's/^MemFree: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo)" ;;
     watch) watchdog -T 2 -t 60 /dev/watchdog; echo "watch: left alone" ;;
-    off) bye ;;
+    strict) echo 1 > /proc/sys/kernel/watchdog_thresh; echo 3 > /sys/module/rcupdate/parameters/rcu_cpu_stall_timeout; echo "strict: done" ;;
+    clock) echo "clock: $(cat /sys/class/rtc/rtc0/since_epoch) $(cut -d ' ' -f 1 /proc/uptime) $(cat /sys/devices/system/clocksource/clocksource0/current_clocksource)" ;;
+    barks) echo "barks: $(dmesg | grep -c -i -E 'lockup|stall|unstable')" ;;
   esac
 done
 """
@@ -59,8 +61,7 @@ def wait_for(what, seconds=60):
         time.sleep(0.2)
 
 
-def test_freed_memory_returns(lodge, session):
-    say, p, q = session
+def freed_memory_returns(lodge, say, p, q):
     assert say("fill") == "done"
     full = resident(p)
     assert full > PIECE
@@ -93,13 +94,23 @@ def test_freed_memory_returns(lodge, session):
     wait_for(lambda: q.ask("query-balloon")[1]["return"]["actual"] == MEMORY)
     assert int(say("left")) > before - (16 << 10)
     assert lodge("set", "box", "--memory", "256M").out == "box: memory: at the next start: it was started with less\n"
-    p.stdin.write(b"off\n")
-    p.stdin.flush()
-    assert p.wait(BOOT_SECONDS) == 0
 
 
-def test_watchdog_bites(session):
-    say, p, q = session
+def long_pause(lodge, say):
+    """A guest whose own watchdogs bark after 2 seconds is paused for longer."""
+    assert say("strict") == "done"
+    before = say("barks")
+    _, up, source = say("clock").split()
+    assert lodge("pause", "box").status == 0
+    time.sleep(8)
+    assert lodge("resume", "box").status == 0
+    rtc, now, _ = say("clock").split()
+    assert abs(int(rtc) - time.time()) < 5
+    assert float(now) - float(up) < 6 or source != "kvm-clock"
+    assert say("barks") == before
+
+
+def watchdog_bites(say, p, q):
     assert say("watch") == "left alone"
     q.socket.settimeout(BOOT_SECONDS)
     events = []
@@ -108,3 +119,11 @@ def test_watchdog_bites(session):
     assert ("WATCHDOG", {"action": "poweroff"}) in events
     assert p.wait(BOOT_SECONDS) == 255
     assert b"watchdog" in p.stderr.read()
+
+
+def test_memory_pause_and_watchdog(lodge, session):
+    """One guest, since each boot takes its time where the machine is emulated."""
+    say, p, q = session
+    freed_memory_returns(lodge, say, p, q)
+    long_pause(lodge, say)
+    watchdog_bites(say, p, q)
