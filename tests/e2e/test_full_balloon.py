@@ -115,7 +115,7 @@ def watchdog_bites(say, p, q):
     q.socket.settimeout(BOOT_SECONDS)
     events = []
     while (event := q.line()):
-        events.append((event["event"], event["data"]))
+        events.append((event["event"], event.get("data")))
     assert ("WATCHDOG", {"action": "poweroff"}) in events
     assert p.wait(BOOT_SECONDS) == 255
     assert b"watchdog" in p.stderr.read()
