@@ -137,8 +137,8 @@ static const char *change_memory(const char *name, const Options *o)
     if (v->pairs->len != 1 || !opt_sub(v, "size") || !parse_size(opt_sub(v, "size"), &size))
         return "";
     g_autoptr(Client) c = machines_reach(name, deadline, NULL);
-    Jv balloon = c ? jv_get(client_call(c, client_begin("x-lodge-stats"), deadline, NULL), "balloon")
-                   : (Jv){NULL, NULL};
+    Jv told = c ? client_call(c, client_begin("x-lodge-stats"), deadline, NULL) : (Jv){NULL, NULL};
+    Jv balloon = jv_get(told, "balloon");
     if (jv_kind(balloon) != JV_OBJECT)
         return ": it runs without a balloon";
     if (size > (uint64_t)jv_int(jv_get(balloon, "ram")))

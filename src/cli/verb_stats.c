@@ -70,7 +70,8 @@ static void print_text(const MachineLook *l, const Usage *u, const Usage *before
         vcpu = g_strdup_printf("%.2fs", u->vcpu_s);
     }
     printf("%-16s %-8s %9s %9s %8s %8s %8s %8s %8s\n", l->name,
-           machine_status_word(l->status->state), cpu, vcpu, memory, guest, available, read, written);
+           machine_status_word(l->status->state), cpu, vcpu, memory, guest, available, read,
+           written);
 }
 
 static void print_head(void)

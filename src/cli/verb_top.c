@@ -121,8 +121,8 @@ static char *line_of(const Row *r)
     g_autofree char *sent = machines_size((uint64_t)per_second(r, n->sent, b->sent));
     return g_strdup_printf("%-16s %-8s %5.0f%% %5.0f%% %8s %8s %8s %8s %8s %8s %8.0f", r->name,
                            r->state, percent(r, n->cpu_s, b->cpu_s),
-                           percent(r, n->vcpu_s, b->vcpu_s), resident, guest, read, written, received,
-                           sent, per_second(r, n->exits, b->exits));
+                           percent(r, n->vcpu_s, b->vcpu_s), resident, guest, read, written,
+                           received, sent, per_second(r, n->exits, b->exits));
 }
 
 static char *head_line(void)

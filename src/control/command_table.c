@@ -234,8 +234,8 @@ const Command command_table[] = {
     {"x-lodge-hostfwd-remove", hostfwd_args, "let go of a port of the host", cmd_hostfwd_remove},
     {"x-lodge-net", NULL, "list networks with their counters and addresses", cmd_net},
     {"x-lodge-screen-text", NULL, "the text screen as text", cmd_screen_text},
-    {"x-lodge-stats", stats_args, "exits, bytes on networks, the balloon and what the guest tells of "
-     "its memory", cmd_stats},
+    {"x-lodge-stats", stats_args, "exits, bytes on networks, the balloon, what the guest tells of its "
+     "memory", cmd_stats},
     {"x-lodge-type", type_args, "type a text; answers when it is typed", cmd_type},
     {NULL},
 };

@@ -9,13 +9,14 @@
  * Registers: PCI configuration 0x60 (type of interrupt, prescaler, output), 0x68 (lock, enable,
  * free running); memory BAR 0, 16 bytes: 0x00 and 0x04 preload values, 0x08 interrupt status, 0x0C
  * reload. Preload values and reload take a write only behind 0x80 and 0x86 written to 0x0C.
- * Left out: the interrupt of the first stage, which goes to a second IOAPIC or to SMM: its status bit
- * is set. Free running: the output is taken for its first fall only; what follows would drive nothing.
+ * Left out: the interrupt of the first stage, which goes to a second IOAPIC or to SMM: its status
+ * bit is set. Free running: the output is taken for its first fall only; what follows would drive
+ * nothing.
  *
  * Threads: vCPU threads with the device's lock held; the timer on the loop thread takes it.
  *
  * Invariants:
- * (1) regs.stage is 0 exactly where the timer does not count, as the enable bit says, or has run out.
+ * (1) regs.stage is 0 exactly where the timer does not count: it is not enabled, or has run out.
  * (2) The timer is armed for regs.deadline_ns exactly where regs.stage is not 0.
  * (3) A guest that sets short times gets one request for each time that it starts the timer.
  */

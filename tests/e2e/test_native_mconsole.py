@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """User-Mode Linux's management console, with the client of its own tools and with others."""
+import json
 import os
 import select
 import shutil
@@ -136,6 +137,15 @@ def test_disks_come_and_go(box, tmp_path):
         ("remove", "eth7"): ("Device doesn't exist", 237),
     }.items():
         assert box.uml(*words) == answer, words
+    assert box.uml("halt")[1] == 0
+    box.end()
+
+
+def test_memory(lodge, box):
+    """What the balloon is asked for: no more than there is, and back no more than was taken."""
+    for words, wanted in [("mem=-16M", 48), ("mem=-8M", 40), ("mem=+4M", 44), ("mem=+1G", 64), ("mem=-1G", 0)]:
+        assert box.uml("config", words) == ("", 0)
+        assert json.loads(lodge("qmp", "box", "x-lodge-stats").out)["balloon"]["wanted"] == wanted << 20
     assert box.uml("halt")[1] == 0
     box.end()
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A guest that dies (how=panic) or hangs (how=hang: the 6300ESB's watchdog is started and left alone).
- * A CMOS byte outlives a reset: the second boot passes. After how=panic with go=1 it goes on.
+ * A guest that dies (how=panic) or hangs (how=hang: the 6300ESB's watchdog is started and left
+ * alone). A CMOS byte outlives a reset: the second boot passes. After how=panic with go=1 it goes on.
  */
 #include "lib.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The memory balloon through the real bus: what the guest gives is gone, what it may not give stays. */
+/* The memory balloon over the bus: what the guest gives is gone, what it may not give stays. */
 #include <string.h>
 
 #include <linux/virtio_balloon.h>
@@ -101,7 +101,7 @@ static void test_inflate(void)
     g_assert_true(is(d, (FIRST + 1) * PAGE, PAGE, 0xa5));
 }
 
-/* Twice the same, beyond the memory, at the end of what can be said, in ROM, in what a device shows. */
+/* Twice the same, beyond the memory, the last that can be said, in ROM, in what a device shows. */
 static void test_hostile_pages(void)
 {
     g_autoptr(TestBoard) tb = drv_board();
@@ -416,8 +416,8 @@ static void list_range(Drv *d, unsigned q, uint32_t from, uint32_t to)
     }
 }
 
-/* A huge page of the host goes when all of it is in the balloon, and not while a page has left. Nothing
- * touches them, so that the host need not have any. */
+/* A huge page of the host goes when all of it is in the balloon, and not while a page has left.
+ * Nothing touches them, so that the host need not have any. */
 static void test_huge(void)
 {
     g_autoptr(TestBoard) tb = drv_board();
