@@ -72,7 +72,7 @@ def freed_memory_returns(lodge, say, p, q):
     # Less by the balloon: the guest has less, and says what it has.
     before = int(say("left"))
     r = lodge("set", "box", "--memory", "128M")
-    assert (r.status, r.out) == (0, "box: memory: now, by the guest's balloon\n")
+    assert (r.status, r.out) == (0, "box: memory: now: by the guest's balloon\n")
     q.socket.settimeout(BOOT_SECONDS)
     sizes = []
     while not sizes or sizes[-1] != 128 << 20:
@@ -90,7 +90,7 @@ def freed_memory_returns(lodge, say, p, q):
     last = q.ask("qom-get", path=path, property="guest-stats")[1]["return"]["last-update"]
     wait_for(lambda: q.ask("qom-get", path=path, property="guest-stats")[1]["return"]["last-update"] > last)
     # And all of it back; beyond what it was started with at the next start only.
-    assert lodge("set", "box", "--memory", "192M").out == "box: memory: now, by the guest's balloon\n"
+    assert lodge("set", "box", "--memory", "192M").out == "box: memory: now: by the guest's balloon\n"
     wait_for(lambda: q.ask("query-balloon")[1]["return"]["actual"] == MEMORY)
     assert int(say("left")) > before - (16 << 10)
     assert lodge("set", "box", "--memory", "256M").out == "box: memory: at the next start: it was started with less\n"

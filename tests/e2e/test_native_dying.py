@@ -147,6 +147,7 @@ def test_balloon_without_a_driver(lodge, guests, nothing_left):
     r = lodge("set", "box", "--memory", "8M")
     assert (r.status, r.out) == (0, "box: memory: at the next start: the guest has no driver for its balloon\n")
     assert lodge("set", "box", "--memory", "32M").out == "box: memory: at the next start: it was started with less\n"
+    assert lodge("set", "box", "--memory", "8M,huge=off").out == "box: memory: at the next start: other options of it\n"
     q.close()
     assert lodge("kill", "box").status == 0
 
