@@ -27,9 +27,9 @@ enum {
 };
 
 /* Where pci_assign() puts them; set_up() checks. */
-#define BALLOON_GPA BARS_GPA
-#define MSIX_GPA (BARS_GPA + 0x4000)
-#define WATCHDOG_GPA (BARS_GPA + 0x5000)
+#define WATCHDOG_GPA BARS_GPA
+#define BALLOON_GPA (BARS_GPA + 0x4000)
+#define MSIX_GPA (BARS_GPA + 0x8000)
 
 static const BusFuzzRegion mmio[] = {
     {WATCHDOG_GPA, 16},           {BALLOON_GPA, 0x40},
