@@ -61,7 +61,8 @@ static const VerbExample uml_examples[] = {
 };
 
 static const VerbExample set_examples[] = {
-    {"lodge set web --memory 2G --cpus 4", "At the next start."},
+    {"lodge set web --memory 512M", "Now, up to what it was started with."},
+    {"lodge set web --cpus 4", "At the next start."},
     {"lodge set web --cdrom two.iso", "Another CD, now if the guest has not locked the drive."},
     {NULL},
 };
@@ -171,7 +172,8 @@ const Verb verb_table[] = {
      "The options are those of lodge define, and each takes the place of all of its name that the "
      "definition has: all --disk, for instance. If the machine runs, disks on virtio, networks, "
      "forwarded ports and media of drives come and go at once, where the guest lets go of what it "
-     "had; the rest has its effect at the next start. Each is said.",
+     "had, and its balloon makes its memory smaller, or larger up to what it was started with; the "
+     "rest has its effect at the next start. Each is said.",
      run_options_table, set_examples, NULL, verb_set},
     {"unset", "NAME OPTION...", "take options out of a machine's definition",
      "The options are named without dashes; what they said is as if they had never been given.",
