@@ -72,7 +72,7 @@ def freed_memory_returns(lodge, say, p, q):
     # Less by the balloon: the guest has less, and says what it has.
     before = int(say("left"))
     r = lodge("set", "box", "--memory", "128M")
-    assert (r.status, r.out) == (0, "box: memory: now: by the guest's balloon\n")
+    assert (r.status, r.err, r.out) == (0, "", "box: memory: now: by the guest's balloon\n")
     q.socket.settimeout(BOOT_SECONDS)
     sizes = []
     while not sizes or sizes[-1] != 128 << 20:
