@@ -98,6 +98,7 @@ static void log_end(Run *r, const MachineResult *result, bool badly)
     static const char *const why[] = {
         [MACHINE_END_POWER_OFF] = "powered off", [MACHINE_END_RESET] = "reset",
         [MACHINE_END_EXIT] = "exit by the guest", [MACHINE_END_PANIC] = "panic",
+        [MACHINE_END_WATCHDOG] = "watchdog",
         [MACHINE_END_CPU] = "a CPU stopped",      [MACHINE_END_KILLED] = "the plug was pulled",
         [MACHINE_END_ERROR] = "failed",
     };
@@ -138,6 +139,10 @@ static void on_ended(void *opaque, const MachineResult *result)
         break;
     case MACHINE_END_PANIC:
         lodge_warn("%s: %s: the guest's kernel died (panic)", verb, name);
+        r->status = STATUS_PANIC;
+        break;
+    case MACHINE_END_WATCHDOG:
+        lodge_warn("run: %s: the guest hangs (its watchdog's time is over)", name);
         r->status = STATUS_PANIC;
         break;
     case MACHINE_END_CPU:

@@ -142,5 +142,12 @@ COMMAND_FN(cmd_net_filter);
 COMMAND_FN(cmd_capture);
 COMMAND_FN(cmd_hostfwd_add);
 COMMAND_FN(cmd_hostfwd_remove);
+COMMAND_FN(cmd_balloon);
+COMMAND_FN(cmd_query_balloon);
+COMMAND_FN(cmd_stats);
+COMMAND_FN(cmd_qom_get);
+COMMAND_FN(cmd_qom_set);
+COMMAND_FN(cmd_watchdog_action);
+COMMAND_FN(cmd_set_action);
 
 #endif

@@ -81,6 +81,11 @@ Device *control_card_of(Machine *m, const NetBackend *be, const PropSpec **ret_m
 char *control_hostfwd_add(Control *c, const char *netdev, const char *rule, GError **error);
 bool control_hostfwd_remove(Control *c, const char *netdev, const char *rule, GError **error);
 
+/* ---- commands_guest.c ---- */
+
+/* The machine's balloon, or NULL with the error in QEMU's words. */
+Device *control_balloon(Control *c, GError **error);
+
 /* ---- unplug.c ---- */
 
 void control_unplug_init(Control *c);

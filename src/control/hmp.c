@@ -10,10 +10,12 @@
 #include "lodge/chan.h"
 #include "lodge/error.h"
 #include "lodge/net.h"
+#include "lodge/num.h"
 
 #include "block_int.h"
 #include "control_internal.h"
 #include "live.h"
+#include "virtio_balloon.h"
 
 #define WORDS_MAX 4u /* of a line, its name among them */
 
@@ -241,11 +243,37 @@ static bool hmp_hostfwd_remove(Control *c, char **args, GString *out, GError **e
     return true;
 }
 
+/* Megabytes, as QEMU's monitor has it. */
+static bool hmp_balloon(Control *c, char **args, GString *out, GError **error)
+{
+    Device *d = control_balloon(c, error);
+    uint64_t mib;
+    if (!d)
+        return false;
+    if (!parse_u64(args[0], &mib) || !mib || mib > UINT64_MAX / MIB)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "invalid size: %s", args[0]);
+    virtio_balloon_set(d, mib * MIB);
+    return true;
+}
+
+static bool hmp_info_balloon(Control *c, char **args, GString *out, GError **error)
+{
+    Device *d = control_balloon(c, error);
+    BalloonInfo info;
+    if (!d)
+        return false;
+    virtio_balloon_info(d, &info);
+    g_string_append_printf(out, "balloon: actual=%" PRIu64 "\r\n", (info.ram - info.lent) / MIB);
+    return true;
+}
+
 static const HmpCommand commands[] = {
+    {"balloon", "target", 1, 1, hmp_balloon},
     {"c", NULL, 0, 0, hmp_cont},
     {"cont", NULL, 0, 0, hmp_cont},
     {"hostfwd_add", "arg1", 1, 2, hmp_hostfwd_add},
     {"hostfwd_remove", "arg1", 1, 2, hmp_hostfwd_remove},
+    {"info balloon", NULL, 0, 0, hmp_info_balloon},
     {"info block", NULL, 0, 0, hmp_info_block},
     {"info blockstats", NULL, 0, 0, hmp_info_blockstats},
     {"info chardev", NULL, 0, 0, hmp_info_chardev},

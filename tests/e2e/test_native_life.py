@@ -335,7 +335,7 @@ def test_stats(lodge, echo):
     works(lodge("run", "web", "-d", *echo))
     works(lodge("wait", "web", "--log", "READY", "--timeout", "20"))
     head, line = works(lodge("stats", "web")).splitlines()
-    assert head.split() == ["NAME", "STATE", "CPU", "VCPUS", "MEMORY", "READ", "WRITTEN"] and line.split()[:2] == ["web", "running"]
+    assert head.split() == ["NAME", "STATE", "CPU", "VCPUS", "MEMORY", "GUEST", "FREE", "READ", "WRITTEN"] and line.split()[:2] == ["web", "running"]
     one, = json.loads(works(lodge("stats", "--all", "--json")))["machines"]
     assert one["vcpu_seconds"] > 0 and one["cpu_seconds"] >= one["vcpu_seconds"] and one["resident"] > 0 and one["threads"] > 2
     watcher = lodge.popen("stats", "-w", "web")
