@@ -138,7 +138,7 @@ def test_wire(lodge, guests, tmp_path):
 
     assert q.ask("query-block-jobs")[1] == q.ask("query-jobs")[1] == {"return": []}
     assert error("blockdev-snapshot-sync", device="none", **{"snapshot-file": "x"}) == ("GenericError", "Cannot find device='none' nor node-name=''")
-    assert error("blockdev-snapshot-sync", **{"snapshot-file": "x"}) == ("GenericError", "Need exactly one of 'device' and 'node-name'")
+    assert error("blockdev-snapshot-sync", **{"snapshot-file": "x"}) == ("GenericError", "Cannot find device='' nor node-name=''")
     assert error("blockdev-snapshot-sync", device=w.disk) == ("GenericError", "Parameter 'snapshot-file' is missing")
     assert error("blockdev-snapshot-sync", device=w.disk, mode="no", **{"snapshot-file": "x"}) == ("GenericError", "Parameter 'mode' does not accept value 'no'")
     assert "has no base to be merged into" in error("block-commit", device=w.disk)[1]
