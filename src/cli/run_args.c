@@ -101,7 +101,7 @@ static bool compile_cpus(Tree *t, const Options *o, GError **error)
 static bool chan_spec_check(const char *option, const char *spec, GError **error)
 {
     static const char *const plain[] = {"none", "stdio", "pty"};
-    static const char *const with_rest[] = {"file:", "unix:", "tcp:", "fd:"};
+    static const char *const with_rest[] = {"file:", "unix:", "tcp:", "fd:", "tty:"};
 
     for (size_t i = 0; i < G_N_ELEMENTS(plain); i++) {
         if (!strcmp(spec, plain[i]))
@@ -112,7 +112,7 @@ static bool chan_spec_check(const char *option, const char *spec, GError **error
             return true;
     }
     return lodge_fail(error, LODGE_ERROR_CONFIG,
-                      "--%s: \"%s\": write stdio, pty, none, unix:PATH, file:PATH or tcp:HOST:PORT",
+                      "--%s: \"%s\": write stdio, pty, none, unix:PATH, file:PATH, tcp:HOST:PORT or tty:PATH",
                       option, spec);
 }
 

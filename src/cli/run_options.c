@@ -20,7 +20,9 @@ static const SubSpec kernel_subs[] = {
 const SubSpec run_disk_subs[] = {
     {"file", "FILE",
      "the image; or of a network block device nbd://HOST[:PORT]/EXPORT, or "
-     "nbd+unix:///EXPORT?socket=PATH"},
+     "nbd+unix:///EXPORT?socket=PATH; through TLS nbds://HOST/EXPORT?tls-certificates=DIR (of "
+     "ca-cert.pem, and of client-cert.pem and client-key.pem where the server asks), or nbds and "
+     "nbds+unix with ?tls-psk-file=FILE, perhaps USER@; absolute paths"},
     {"base", "FILE", "make FILE as an overlay over this image where it is not there yet"},
     {"format", "FORMAT", "instead of looking at the image's first bytes: raw, umlcow, ..."},
     {"base-format", "FORMAT", "of the base, where the image does not say it (raw)"},
@@ -156,7 +158,7 @@ const OptSpec run_options_table[] = {
      "Forward a port of the host (at 127.0.0.1 unless "
      "ADDR says otherwise) to the guest, through the first user network.",
      NULL, OPT_REPEAT},
-    {"console", 0, "stdio|pty|none|unix:P|file:P|tcp:H:P",
+    {"console", 0, "stdio|pty|none|unix:P|file:P|tcp:H:P|tty:P",
      "Where the first serial port goes "
      "(stdio; none with --detach); given twice, the second one too.",
      NULL, OPT_REPEAT},

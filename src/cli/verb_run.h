@@ -39,7 +39,12 @@ typedef struct RunOptions {
     GRegex *wait;   /* owned; with detach: come back when the console says it; NULL: at once */
     bool mconsole;           /* a management console: */
     char *mconsole_path, *umid, *uml_dir, *mconsole_notify; /* owned; as MconsoleConfig has them */
+    const struct UmlOptions *uml; /* borrowed; it is to look like User-Mode Linux; NULL: not so */
 } RunOptions;
+
+/* run_execute()'s answers for such a machine, besides 0, and 1 after a signal. */
+#define RUN_UML_PANIC 134
+#define RUN_UML_AGAIN 256 /* to be started again in this process */
 
 void run_options_clear(RunOptions *o); /* frees what it owns */
 

@@ -172,6 +172,12 @@ static const CommandArg capture_args[] = {
     {"fdname", ARG_STRING, .help = "where the frames go, named by getfd"},
     {NULL},
 };
+static const CommandArg net_filter_args[] = {
+    {"netdev", ARG_STRING, .help = "the network"},
+    {"rules", ARG_STRING, true, .help = "text of the rules; what was in force goes; none: no rules"},
+    {"name", ARG_STRING, true, .help = "of the text, for messages"},
+    {NULL},
+};
 static const CommandArg hostfwd_args[] = {
     {"netdev", ARG_STRING, true, .help = "the network; the first that has forwards unless said"},
     {"rule", ARG_STRING, .help = "tcp|udp:[ADDR]:HOSTPORT, to be added with -[GUESTADDR]:GUESTPORT"},
@@ -243,6 +249,8 @@ const Command command_table[] = {
      cmd_hostfwd_add},
     {"x-lodge-hostfwd-remove", hostfwd_args, "let go of a port of the host", cmd_hostfwd_remove},
     {"x-lodge-net", NULL, "list networks with their counters and addresses", cmd_net},
+    {"x-lodge-net-filter", net_filter_args, "change the rules about what passes a network",
+     cmd_net_filter},
     {"x-lodge-plug", plug_args, "plug in a PCI device together with its back end", cmd_plug},
     {"x-lodge-screen-text", NULL, "the text screen as text", cmd_screen_text},
     {"x-lodge-type", type_args, "type a text; answers when it is typed", cmd_type},

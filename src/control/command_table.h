@@ -137,6 +137,7 @@ COMMAND_FN(cmd_change_medium);
 COMMAND_FN(cmd_eject);
 COMMAND_FN(cmd_gdb);
 COMMAND_FN(cmd_net);
+COMMAND_FN(cmd_net_filter);
 COMMAND_FN(cmd_capture);
 COMMAND_FN(cmd_hostfwd_add);
 COMMAND_FN(cmd_hostfwd_remove);

@@ -73,6 +73,30 @@ static void print_seen(JsonOut *out, NetBackend *be)
     json_end(out);
 }
 
+static void print_filter(JsonOut *out, NetBackend *be)
+{
+    g_autoptr(NetFilterInfo) f = net_backend_filter_info(be);
+
+    if (!f)
+        return;
+    json_object(out, "filter");
+    json_string(out, "name", f->name);
+    json_array(out, "rules");
+    for (unsigned i = 0; i < f->rows; i++) {
+        const NetFilterRow *row = &f->row[i];
+        json_object(out, NULL);
+        if (row->line)
+            json_number(out, "line", row->line);
+        json_string(out, "rule", row->text);
+        json_string(out, "action", row->allow ? "allow" : "deny");
+        json_number(out, "frames", (int64_t)row->frames);
+        json_number(out, "bytes", (int64_t)row->bytes);
+        json_end(out);
+    }
+    json_end(out);
+    json_end(out);
+}
+
 COMMAND_FN(cmd_net)
 {
     Machine *m = control_machine(c, error);
@@ -106,6 +130,7 @@ COMMAND_FN(cmd_net)
         }
         json_end(out);
         print_seen(out, be);
+        print_filter(out, be);
         json_end(out);
     }
     json_end(out);
@@ -138,6 +163,15 @@ COMMAND_FN(cmd_capture)
         return false;
     }
     return fd >= 0 && net_backend_capture(be, fd, error);
+}
+
+COMMAND_FN(cmd_net_filter)
+{
+    NetBackend *be = find_net(c, jv_text(jv_get(args, "netdev")), error);
+    const char *text = jv_text(jv_get(args, "rules")), *name = jv_text(jv_get(args, "name"));
+
+    return be && net_backend_filter(be, name ? name : "rules", text, text ? strlen(text) : 0,
+                                    error);
 }
 
 /* The network that has forwards: @name, or the first. */

@@ -48,7 +48,7 @@ typedef enum MachineEnd {
 
 typedef struct MachineResult {
     MachineEnd why;
-    int status;   /* EXIT: 0..255; KILLED: the caller's */
+    int status;   /* EXIT: 0..255; KILLED: the caller's; RESET: 1 for machine_reset(), else 0 */
     char *report; /* owned by the machine; CPU, ERROR; else NULL */
 } MachineResult;
 
@@ -193,6 +193,12 @@ bool machine_disk_files(Machine *m, const char *id, const char **ret_file, const
  * known. Transfer none. */
 const char *machine_kernel_banner(const Machine *m);
 
+/* A terminal more, @name, on the virtio console @device, with a new channel @chan. Main thread. False:
+ * LODGE_ERROR_EXISTS, LODGE_ERROR_NOT_FOUND, LODGE_ERROR_LIMIT, or what chan_open() says. */
+bool machine_plug_port(Machine *m, const char *device, const char *name, const char *chan,
+                       const char *spec, GError **error);
+/* It goes at once, its channel too. False: there is none, or it is not one of @device's ports. */
+bool machine_unplug_port(Machine *m, const char *device, const char *name, const char *chan);
 /* Ask the guest to let device @id go; MACHINE_EVENT_UNPLUGGED tells when it did.
  * LODGE_ERROR_NOT_FOUND, LODGE_ERROR_UNSUPPORTED. */
 bool machine_unplug(Machine *m, const char *id, GError **error);

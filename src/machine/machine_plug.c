@@ -21,6 +21,7 @@
 #include "hostfwd.h"
 #include "machine_internal.h"
 #include "pci.h"
+#include "virtio.h"
 
 #define QUIESCE_TIMEOUT (10 * G_TIME_SPAN_SECOND)
 
@@ -85,6 +86,36 @@ bool machine_unplug(Machine *m, const char *id, GError **error)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED, "%s: is fixed to the board", id);
     acpi_hotplug_request_eject(m->pc.hotplug, slot);
     return true;
+}
+
+/* ---- ports of the virtio console ---- */
+
+static Device *console_device(Machine *m, const char *id)
+{
+    Device *d = machine_device(m, id);
+    return d && !strcmp(d->cls->name, "virtio-console-pci") ? d : NULL;
+}
+
+bool machine_plug_port(Machine *m, const char *device, const char *name, const char *chan,
+                       const char *spec, GError **error)
+{
+    Device *d = console_device(m, device);
+    if (!d)
+        return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "%s: no such virtio console", device);
+    if (g_hash_table_contains(m->chans, chan))
+        return lodge_fail(error, LODGE_ERROR_EXISTS, "%s: a back end of that name is there", chan);
+    g_autoptr(Chan) c = chan_open(spec, chan, m->io, error);
+    if (!c || !virtio_console_add_port(d, name, true, c, error))
+        return false;
+    g_hash_table_insert(m->chans, g_strdup(chan), g_steal_pointer(&c));
+    return true;
+}
+
+bool machine_unplug_port(Machine *m, const char *device, const char *name, const char *chan)
+{
+    Device *d = console_device(m, device);
+    return d && g_hash_table_contains(m->chans, chan) && virtio_console_remove_port(d, name) &&
+           g_hash_table_remove(m->chans, chan);
 }
 
 /* ---- back ends ---- */

@@ -235,6 +235,17 @@ def test_mcast(host, vm):
     assert v.net()["rx-frames"] == 4
 
 
+@pytest.mark.parametrize("net", ["mcast=[ff02::114%d0]:1102", "mcast=[ff15::114]:1102,interface=d0"])
+def test_mcast6(net, host, vm):
+    host("ip", "link", "add", "d0", "type", "bridge")
+    host("ip", "link", "set", "d0", "up", "multicast", "on")
+    host("ip", "addr", "add", "fe80::99/64", "dev", "d0", "nodad")
+    v = vm(net)
+    v.says("ready")
+    asker(vm, net).passes()
+    assert v.net()["rx-frames"] == 4
+
+
 def test_qemu(host, vm, lodge):
     """QEMU as a hub of its stream, dgram and multicast back ends."""
     need("qemu-system-x86_64")
