@@ -206,6 +206,8 @@ def test_errors_as_qemu(peers):
     words = [
         ("netdev_add", {"type": "user", "id": "n1"}), ("netdev_add", {"type": "user", "id": "n1"}), ("netdev_add", {"type": "nosuch", "id": "n2"}), ("netdev_add", {"id": "n2"}),
         ("netdev_add", {"type": "user", "id": "n3", "foo": "x"}), ("netdev_add", {"type": "user", "id": "1x"}), ("netdev_del", {"id": "n1"}), ("netdev_del", {"id": "n1"}),
+        ("set_link", {"name": "net0", "up": False}), ("set_link", {"name": "nosuch", "up": True}), ("set_link", {"name": "net0"}), ("set_link", {"name": "net0", "up": "x"}),
+        ("human-monitor-command", {"command-line": "set_link net0 on"}), ("human-monitor-command", {"command-line": "set_link net0"}),
         ("netdev_del", {}), ("device-list-properties", {"typename": "nosuch"}), ("device_del", {"id": "nosuch"}), ("device_add", {"driver": "nosuch"}), ("device_add", {}),
         ("blockdev-add", {"driver": "nosuch", "node-name": "b2"}), ("blockdev-add", {"driver": "raw", "node-name": "b2"}), ("blockdev-add", {"node-name": "b2"}),
         ("blockdev-add", {"driver": "file", "node-name": "b2"}), ("blockdev-del", {"node-name": "b1"}), ("blockdev-del", {}), ("blockdev-del", {"node-name": "disk0"}),
@@ -222,8 +224,13 @@ def test_errors_as_qemu(peers):
             q.send(json.dumps({"execute": command, "arguments": arguments, "id": {"a": [1]}}).encode())
             said.append(q.answer()[1])
         assert said[0] == said[1], (command, arguments)
-    # An image for a device, by QEMU's words.
     q = ours
+
+    def link():
+        return [n["link"] for n in q.ask("x-lodge-net")[1]["return"]]
+    assert link() == [True] and q.ask("set_link", name="net0", up=False)[1] == {"return": {}} and link() == [False]
+    assert q.ask("set_link", name="net0", up=True)[1] == {"return": {}} and link() == [True]
+    # An image for a device, by QEMU's words.
     assert q.ask("blockdev-add", **node)[1] == {"return": {}}
     assert q.ask("blockdev-add", **node)[1] == theirs_after(theirs, node)
     assert q.ask("device_add", driver="virtio-blk-pci", id="d1", drive="b1")[1] == {"return": {}}
