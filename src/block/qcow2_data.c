@@ -449,7 +449,8 @@ static bool pass(BlkQcow *q, BlkReq *req, unsigned parity)
     QcowMap map;
 
     if ((!write && req->op != BLK_READ) || !req->len || req->fua || req->compress ||
-        (write && qcow_alloc_meets(q, req->offset, req->len)))
+        (write && (atomic_load_explicit(&q->corrupt, memory_order_relaxed) ||
+                   qcow_alloc_meets(q, req->offset, req->len))))
         return false;
     qcow_map_peek(q, req->offset, req->len, &map);
     if (map.kind != QCOW_DATA || map.len != req->len || (write && !map.copied))
