@@ -603,7 +603,8 @@ Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error)
     if (!compile_identity(t, o, &r, error) || !compile_memory(t, o, error) ||
         !compile_cpus(t, o, error) || !compile_boot(t, o, error) || !compile_rtc(t, o, error) ||
         !compile_flags(t, o, &r, error) || !compile_display(t, o, &r, error) ||
-        !compile_gdb(o, &r, error) || !compile_qmp(o, &r, error) || !compile_wait(o, &r, error) || !compile_mconsole(o, &r, error) ||
+        !compile_gdb(o, &r, error) || !compile_qmp(o, &r, error) ||
+        !compile_wait(o, &r, error) || !compile_mconsole(o, &r, error) ||
         !compile_disks(t, o, error) || !compile_cdroms(t, o, error) ||
         !compile_floppies(t, o, error) || !compile_nets(t, o, error) ||
         !compile_chans(t, o, error) || !compile_devices(t, o, error) ||

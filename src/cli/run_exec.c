@@ -462,7 +462,8 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
         lodge_note("%s: " CONSOLE_HINT, o->name);
         r->console = console_new(c, &console_ops, r);
     }
-    if (!open_control(r, tree, error) || !open_qmp(r, error) || !open_mconsole(r, error) || !open_display(r, error))
+    if (!open_control(r, tree, error) || !open_qmp(r, error) || !open_mconsole(r, error) ||
+        !open_display(r, error))
         return false;
     /* Before the guest's first word; until here a signal ends the process at once. */
     r->signal_sources[0] = g_unix_signal_add(SIGINT, on_sigint, r);

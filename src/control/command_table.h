@@ -97,6 +97,7 @@ COMMAND_FN(cmd_query_blockstats);
 COMMAND_FN(cmd_query_pci);
 COMMAND_FN(cmd_device_properties);
 COMMAND_FN(cmd_netdev_add);
+COMMAND_FN(cmd_set_link);
 COMMAND_FN(cmd_netdev_del);
 COMMAND_FN(cmd_blockdev_add);
 COMMAND_FN(cmd_blockdev_del);

@@ -86,6 +86,9 @@ bool control_hostfwd_remove(Control *c, const char *netdev, const char *rule, GE
 /* The machine's balloon, or NULL with the error in QEMU's words. */
 Device *control_balloon(Control *c, GError **error);
 
+/* Pull or plug the cable of the network or card @name. */
+bool control_set_link(Control *c, const char *name, bool up, GError **error);
+
 /* ---- unplug.c ---- */
 
 void control_unplug_init(Control *c);
