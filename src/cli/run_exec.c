@@ -468,7 +468,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
     else
         r->signal_sources[2] = g_unix_signal_add(SIGHUP, on_sighup, r);
     if (o->uml) {
-        uml_announce(r->machine, mconsole_path(r->mconsole), o->uml->notes);
+        uml_announce(r->machine, mconsole_path(r->mconsole), o->uml);
         r->halt_timer = g_timeout_add(HALT_LOOK_MS, look_for_halt, r);
     }
     if (!machine_start(r->machine, error))

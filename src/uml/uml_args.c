@@ -59,6 +59,8 @@ void uml_options_clear(UmlOptions *o)
     g_clear_pointer(&o->uml_dir, g_free);
     g_clear_pointer(&o->notify, g_free);
     g_clear_pointer(&o->notes, g_ptr_array_unref);
+    g_clear_pointer(&o->windows, g_ptr_array_unref);
+    g_clear_pointer(&o->xterm, g_free);
 }
 
 static void uml_clear(Uml *u)
@@ -178,7 +180,11 @@ static bool take_fake_ide(Uml *u, const char *rest, GError **error)
 
 static bool take_xterm(Uml *u, const char *rest, GError **error)
 {
-    uml_note(u, "xterm=%s: no window is opened by this version", rest);
+    if (!rest[0] || rest[0] == ',')
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "xterm=%s: write xterm=EMULATOR[,TITLE-OPTION[,RUN-OPTION]]", rest);
+    g_free(u->o.xterm);
+    u->o.xterm = g_strdup(rest);
     return true;
 }
 
@@ -263,10 +269,11 @@ static const struct Word {
     {"vec", uml_take_vec, 0, "vec<n>:KEY=VALUE[,KEY=VALUE]...",
      "a network card: transport=tap or fd, ifname=, fd=, mac=, ifup="},
     {"con", uml_take_con, 0, "con[<n>]=CHANNEL",
-     "console n, or all that are not named: null, none, fd:N, fd:N,fd:M, pts, pty, tty:PATH, port:N"},
+     "console n, or all that are not named: null, none, fd:N, fd:N,fd:M, pts, pty, tty:PATH, port:N, xterm"},
     {"ssl-non-raw", take_nothing, 0, NULL, NULL},
     {"ssl", uml_take_ssl, 0, "ssl[<n>]=CHANNEL", "serial line n, likewise"},
-    {"xterm=", take_xterm, 0, NULL, NULL},
+    {"xterm=", take_xterm, 0, "xterm=EMULATOR[,TITLE-OPTION[,RUN-OPTION]]",
+     "the terminal emulator of windows (xterm,-T,-e)"},
     {"noreboot", take_noreboot, 0, "noreboot", "end where the guest restarts"},
     {"hostfs=", take_nothing, 0, NULL, NULL},
     {"rootfstype=", take_hostfs_root, 0, NULL, NULL},
@@ -482,6 +489,7 @@ Tree *uml_compile(int argc, char **argv, const UmlHost *host, UmlOptions *ret, G
     bool ok = true;
 
     u.o.notes = g_ptr_array_new_with_free_func(g_free);
+    u.o.windows = g_ptr_array_new_with_free_func(g_free);
     for (int i = 0; i < argc && ok && u.o.ask == UML_ASK_RUN; i++)
         ok = take_word(&u, argv[i], line, error);
     if (ok && u.o.ask == UML_ASK_RUN)

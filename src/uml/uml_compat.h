@@ -26,8 +26,9 @@ bool uml_print_version(const char *kernel, GError **error);
 bool uml_print_config(const char *kernel, GError **error);
 
 /* Tell what scripts look for in a kernel's log, on con0 before the guest speaks: where the management
- * console is (@mconsole; NULL: there is none), what lines were assigned, and @notes. */
-void uml_announce(Machine *m, const char *mconsole, const GPtrArray *notes);
+ * console is (@mconsole; NULL: there is none), what lines were assigned, and @o's notes. Then open the
+ * windows. */
+void uml_announce(Machine *m, const char *mconsole, const UmlOptions *o);
 
 /* Whether a kernel said that it panics in @text, the last lines of a console. */
 bool uml_panicked(const char *text);

@@ -16,6 +16,7 @@
 
 #include "uml_internal.h"
 
+#define WINDOW "xterm" /* among the lines' channels; a pseudo-terminal in the description */
 #define CON_ALL 7u /* con0 to con6: what inittabs have a getty on */
 #define SSL_ALL 1u
 #define PORTS "16"    /* of the device, so that lines can be added while it runs */
@@ -52,7 +53,7 @@ static bool take(const char *kind, const char *rest, char **line, unsigned max, 
     if (!spec)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "%s%s: %s", kind, rest, problem);
     g_free(*to);
-    *to = g_steal_pointer(&spec);
+    *to = uml_channel_is_window(at + 1) ? g_strdup(WINDOW) : g_steal_pointer(&spec);
     return true;
 }
 
@@ -68,7 +69,8 @@ bool uml_take_ssl(Uml *u, const char *rest, GError **error)
 
 static bool for_many(const char *spec)
 {
-    return !spec[0] || !strcmp(spec, "none") || !strcmp(spec, "pty");
+    return !spec[0] || !strcmp(spec, "none") || !strcmp(spec, "pty") ||
+           !strcmp(spec, WINDOW);
 }
 
 /* Give lines that are not named what stands for all of them. */
@@ -117,6 +119,10 @@ static bool put_line(Uml *u, const char *kind, unsigned n, const char *spec, con
                           other);
     if (!spec[0])
         return true;
+    if (!strcmp(spec, WINDOW)) {
+        g_ptr_array_add(u->o.windows, g_strdup(id));
+        spec = "pty";
+    }
     if (!uml_put(u, path, "spec", spec, error))
         return false;
     if (!strcmp(spec, "none") || (kind[0] == 'c' && !n))

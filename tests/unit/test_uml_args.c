@@ -193,6 +193,7 @@ static const Row rows[] = {
     {"con9=pts", "/devices/consoles", "port1-name", "tty9"},
     {"con9=pts", "/devices/consoles", "port1", "con9"},
     {"ssl0=pty ssl3=pts", "/devices/consoles", "port2-name", "ttyS3"},
+    {"con1=xterm", "/backends/chan/con1", "spec", "pty"},
     {"ssl=pty", "/backends/chan/ssl0", "spec", "pty"},
     {"ssl=pty", "/backends/chan/ssl1", NULL, NULL},
     {"ssl-non-raw", "/backends/chan/ssl0", NULL, NULL},
@@ -262,6 +263,15 @@ static void test_options(void)
     g_assert_nonnull(strstr(g_ptr_array_index(o.notes, 1), "\"ro_fs\" may not be written"));
     g_assert_nonnull(strstr(g_ptr_array_index(o.notes, 2), "\"nofile\" is not there"));
     g_assert_true(tree_has(t, "/options", "no-reboot"));
+    uml_options_clear(&o);
+    g_autoptr(Tree) windows = compile_for(&linux_host, "xterm=foo,-t,-x con=xterm con0=null con3=pts ssl2=xterm",
+                                          &o, &error);
+    g_assert_no_error(error);
+    g_assert_nonnull(windows);
+    g_assert_cmpstr(o.xterm, ==, "foo,-t,-x");
+    g_ptr_array_add(o.windows, NULL);
+    g_autofree char *names = g_strjoinv(" ", (char **)o.windows->pdata);
+    g_assert_cmpstr(names, ==, "con1 con2 con4 con5 con6 ssl2");
     uml_options_clear(&o);
     static const struct {
         const char *line;
@@ -364,7 +374,7 @@ static const struct {
     {"con1=port:", "failed to parse"},
     {"con1=port:70000", "failed to parse"},
     {"con1=port:1x", "failed to parse"},
-    {"con1=xterm", "no window is opened"},
+    {"xterm=", "write xterm=EMULATOR"},
     {"con16=null", "there are con0 to con15"},
     {"ssl64=null", "there are ssl0 to ssl63"},
     {"con1=port:9000 con2=port:9000", "con2: con1 has that channel"},
