@@ -16,8 +16,10 @@
  *   it would take away what lies there, so it is not passed on.
  * - With a user's own initrd, or with a kernel that is no bzImage, Lodge's part in the guest is not
  *   there: con0 is the first serial port, and root=98:N is told as /dev/vdX.
- * - Else con0 is the virtio console. The serial port writes to con0 as well, as the boot console that
- *   the kernel gives up when the other is there.
+ * - Else con0 is the virtio console, on which the kernel repeats what it said before that was there.
+ *   The serial port writes to con0 as well, for who wants to see the first moments: as a boot console
+ *   (earlycon=uart8250,io,0x3f8), which the kernel gives up when the other is there. It costs two
+ *   exits a letter, so it is nobody's default.
  * - A panic has to end the machine: panic=-1 makes the kernel reset it, where nothing else is said.
  */
 #include <stdio.h>
@@ -433,13 +435,10 @@ static bool put_boot(Uml *u, GString *line, const char *cards, GError **error)
     g_autofree char *root = root_word(u);
     bool console = strstr(line->str, "console=hvc") || strstr(line->str, "console=ttyS");
     bool panic = line_has(line->str, "panic");
-    bool early = line_has(line->str, "earlycon") || line_has(line->str, "earlyprintk");
 
     append_word(line, root);
     if (!console) /* behind others: /dev/console is the last one */
         append_word(line, u->consoles ? "console=hvc0" : "console=ttyS0");
-    if (u->consoles && !early)
-        append_word(line, "earlycon=uart8250,io,0x3f8");
     if (!panic)
         append_word(line, "panic=-1");
     if (u->consoles) {

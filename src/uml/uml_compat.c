@@ -181,7 +181,7 @@ static void open_window(Machine *m, const char *name, const UmlOptions *o)
         lodge_warn("uml: %s: no window: %s; the line is %s", name, error->message, line);
 }
 
-void uml_announce(Machine *m, const char *mconsole, const UmlOptions *o)
+size_t uml_announce(Machine *m, const char *mconsole, const UmlOptions *o)
 {
     g_autoptr(GString) out = g_string_new(NULL);
     Chan *con0 = machine_chan(m, "con0");
@@ -202,6 +202,7 @@ void uml_announce(Machine *m, const char *mconsole, const UmlOptions *o)
     }
     for (unsigned i = 0; i < o->windows->len; i++)
         open_window(m, g_ptr_array_index(o->windows, i), o);
+    return con0 ? out->len : 0;
 }
 
 /* ---- the end ---- */

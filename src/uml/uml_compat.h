@@ -27,8 +27,8 @@ bool uml_print_config(const char *kernel, GError **error);
 
 /* Tell what scripts look for in a kernel's log, on con0 before the guest speaks: where the management
  * console is (@mconsole; NULL: there is none), what lines were assigned, and @o's notes. Then open the
- * windows. */
-void uml_announce(Machine *m, const char *mconsole, const UmlOptions *o);
+ * windows. Return: how many bytes that was on con0. */
+size_t uml_announce(Machine *m, const char *mconsole, const UmlOptions *o);
 
 /* Whether a kernel said that it panics in @text, the last lines of a console. */
 bool uml_panicked(const char *text);

@@ -120,6 +120,17 @@ def test_panic(linux, guests, tmp_path):
     assert not (linux.home / ".uml" / "vm1").exists() and not list(tmp_path.glob("core*"))
 
 
+def test_restart_without_a_word(linux, tmp_path):
+    code = b"\x66\xba\xf9\x0c\xb0\x06\xee\xf4\xeb\xfd"  # out 0xcf9, 6; hlt
+    at, head = 0x100000, 52 + 32
+    body = struct.pack("<3I", 0x1BADB002, 0, -0x1BADB002 & 0xFFFFFFFF) + code
+    size = head + len(body)
+    elf = b"\x7fELF\1\1\1" + bytes(9) + struct.pack("<2H5I6H", 2, 3, 1, at + head + 12, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+    (tmp_path / "mute").write_bytes(elf + struct.pack("<8I", 1, 0, at, at, size, size, 5, 4) + body)
+    answer = linux(f"kernel={tmp_path}/mute", "mem=64M")
+    assert answer.status == -signal.SIGABRT and "restarted without a word; add earlycon=" in answer.err, answer
+
+
 def test_reboot_by_mconsole_is_no_panic(linux, guests, tools):
     vm = Uml(linux, f"kernel={guests}/plug", "umid=vm1", "mem=64M", "noreboot")
     vm.expect(b"READY")

@@ -95,7 +95,7 @@ typedef struct Row {
 
 static const Row rows[] = {
     {"", "/", "compatible", TREE_COMPATIBLE},
-    {"", "/boot", "append", "root=98:0 console=hvc0 earlycon=uart8250,io,0x3f8 panic=-1 lodge.uml=1"},
+    {"", "/boot", "append", "root=98:0 console=hvc0 panic=-1 lodge.uml=1"},
     {"", "/backends/block/disk0", "file", "root_fs"},
     {"", "/devices/disk0", "serial", "ubd0"},
     {"", "/backends/chan/con0", "spec", "stdio"},
@@ -108,18 +108,18 @@ static const Row rows[] = {
     {"", "/devices/net0", "compatible", NULL},
     /* what goes to the guest */
     {"single ubd0=a umid=x foo=1 kernel=/k init=/bin/sh mem=128M", "/boot", "append",
-     "single ubd0=a foo=1 init=/bin/sh mem=128M root=98:0 console=hvc0 earlycon=uart8250,io,0x3f8 "
+     "single ubd0=a foo=1 init=/bin/sh mem=128M root=98:0 console=hvc0 "
      "panic=-1 lodge.uml=1"},
     {"root=98:17 panic=5 earlycon=x", "/boot", "append",
      "panic=5 earlycon=x root=98:17 console=hvc0 lodge.uml=1"},
     {"root=/dev/ubda1 console=tty0", "/boot", "append",
-     "console=tty0 root=/dev/ubda1 console=hvc0 earlycon=uart8250,io,0x3f8 panic=-1 lodge.uml=1"},
+     "console=tty0 root=/dev/ubda1 console=hvc0 panic=-1 lodge.uml=1"},
     {"console=ttyS0", "/boot", "append",
-     "console=ttyS0 root=98:0 earlycon=uart8250,io,0x3f8 panic=-1 lodge.uml=1"},
+     "console=ttyS0 root=98:0 panic=-1 lodge.uml=1"},
     {"aio=2.4 mode=tt jail honeypot gdb-pid=3 nosysemu stderr=1 consoleblank=0 ether=1 vector=1",
      "/boot", "append",
      "aio=2.4 mode=tt jail honeypot gdb-pid=3 nosysemu stderr=1 consoleblank=0 ether=1 vector=1 "
-     "root=98:0 console=hvc0 earlycon=uart8250,io,0x3f8 panic=-1 lodge.uml=1"},
+     "root=98:0 console=hvc0 panic=-1 lodge.uml=1"},
     {"initrd=/i root=98:18 ubdb=b ubda=", "/boot", "append",
      "initrd=/i ubdb=b ubda= root=/dev/vda2 console=ttyS0 panic=-1"},
     {"initrd=/i root=/dev/ubd1 ubdb=b", "/boot", "append",
@@ -136,7 +136,7 @@ static const Row rows[] = {
     {"ubd0=x.cow:x", "/backends/block/disk0", "base", "x"},
     {"ubdb=x,,MY", "/devices/disk1", "serial", "MY"},
     {"ubdb=x,,MY", "/boot", "append",
-     "ubdb=x,,MY root=98:0 console=hvc0 earlycon=uart8250,io,0x3f8 panic=-1 lodge.uml=1 "
+     "ubdb=x,,MY root=98:0 console=hvc0 panic=-1 lodge.uml=1 "
      "lodge.ubd1=MY"},
     {"ubd1=x", "/backends/block/disk0", "file", "root_fs"},
     {"ubd0d=x", "/backends/block/disk0", "format", "raw"},
@@ -170,7 +170,7 @@ static const Row rows[] = {
     {"vec0:transport=vde,vnl=vde:///d", "/backends/net/vec0", "dir", "/d"},
     {"vec0:transport=vde,vnl=slirp://", "/backends/net/vec0", "driver", "user"},
     {"vec1:transport=tap eth3=slirp eth0=slirp", "/boot", "append",
-     "vec1:transport=tap eth3=slirp eth0=slirp root=98:0 console=hvc0 earlycon=uart8250,io,0x3f8 "
+     "vec1:transport=tap eth3=slirp eth0=slirp root=98:0 console=hvc0 "
      "panic=-1 lodge.uml=1 lodge.eth=eth0,eth3,vec1"},
     /* consoles */
     {"con0=null", "/backends/chan/con0", "spec", "none"},
