@@ -342,7 +342,7 @@ static bool open_mconsole(Run *r, GError **error)
         return true;
     g_autoptr(GError) why = NULL;
     r->mconsole = mconsole_open(r->control, &config, &why);
-    if (!r->mconsole && o->uml && o->umid && g_error_matches(why, LODGE_ERROR, LODGE_ERROR_EXISTS)) {
+    if (o->uml && o->umid && g_error_matches(why, LODGE_ERROR, LODGE_ERROR_EXISTS)) {
         lodge_warn("uml: %s; this machine gets a name that nobody has", why->message);
         g_clear_error(&why);
         config.umid = NULL;

@@ -3,8 +3,8 @@
  * Words of User-Mode Linux for disks, network cards and channels, read once for its command line
  * (src/uml) and its management console (mconsole_plug.c).
  *
- * Spec: Linux 6.1, arch/um/drivers: ubd_kern.c, net_kern.c and the transports' *_kern.c, chan_kern.c,
- * line.c.
+ * Spec: Linux 6.1, arch/um/drivers: ubd_kern.c, net_kern.c and the transports' *_kern.c,
+ * chan_kern.c, line.c.
  *
  * A disk is a virtio disk with the serial number ubdN unless another is given, by which the guest's
  * side finds it. A card without an address gets one that is locally administered: drawn, as UML

@@ -5,21 +5,21 @@
  * Spec: Linux 6.1, Documentation/virt/uml/user_mode_linux_howto_v2.rst and arch/um (um_arch.c,
  * mem.c, umid.c, ubd_kern.c, net_kern.c, vector_kern.c, stdio_console.c, ssl.c).
  *
- * A word is UML's where it begins with a key of the table, the first that fits; all words but
- * umid= and kernel= go to the guest, joined by blanks, as scripts in the guest read them there. What
- * UML adds is added (root=98:0, a console), and what Lodge's own part in the guest goes by: lodge.uml,
+ * A word is UML's where it begins with a key of the table, the first that fits; all words but umid=
+ * and kernel= go to the guest, joined by blanks, as scripts in the guest read them there. What UML
+ * adds is added (root=98:0, a console), and what Lodge's own part in the guest goes by: lodge.uml,
  * lodge.eth (the names of cards by their slots), lodge.ubdN (a disk's serial number that the user
  * chose). Such words have a dot, so that a kernel does not take them for its init's.
  *
  * What differs, because the guest is a kernel of PCs on hardware:
- * - mem= is a word of that kernel too, and means an address there: with memory above the hole for PCI
- *   it would take away what lies there, so it is not passed on.
+ * - mem= is a word of that kernel too, and means an address there: with memory above the hole for
+ *   PCI it would take away what lies there, so it is not passed on.
  * - With a user's own initrd, or with a kernel that is no bzImage, Lodge's part in the guest is not
  *   there: con0 is the first serial port, and root=98:N is told as /dev/vdX.
- * - Else con0 is the virtio console, on which the kernel repeats what it said before that was there.
- *   The serial port writes to con0 as well, for who wants to see the first moments: as a boot console
- *   (earlycon=uart8250,io,0x3f8), which the kernel gives up when the other is there. It costs two
- *   exits a letter, so it is nobody's default.
+ * - Else con0 is the virtio console, on which the kernel repeats what it said before that was
+ *   there. The serial port writes to con0 as well, for who wants to see the first moments: as a
+ *   boot console (earlycon=uart8250,io,0x3f8), which the kernel gives up when the other is there.
+ *   It costs two exits a letter, so it is nobody's default.
  * - A panic has to end the machine: panic=-1 makes the kernel reset it, where nothing else is said.
  */
 #include <stdio.h>
@@ -202,7 +202,8 @@ static bool take_hostfs_root(Uml *u, const char *rest, GError **error)
 static bool refuse_clock(Uml *u, const char *rest, GError **error)
 {
     return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                      "time-travel%s: a machine on hardware runs in real time; leave it away", rest);
+                      "time-travel%s: a machine on hardware runs in real time; leave it away",
+                      rest);
 }
 
 static bool refuse_iomem(Uml *u, const char *rest, GError **error)
@@ -220,8 +221,8 @@ static bool refuse_dtb(Uml *u, const char *rest, GError **error)
 static bool refuse_virtio_uml(Uml *u, const char *rest, GError **error)
 {
     return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                      "virtio_uml.device=%s: devices in other processes (vhost-user) are not had by "
-                      "this version; use ubdN=, ethN=, vecN:", rest);
+                      "virtio_uml.device=%s: devices in other processes (vhost-user) are not had "
+                      "by this version; use ubdN=, ethN=, vecN:", rest);
 }
 
 static bool ask_help(Uml *u, const char *rest, GError **error)
@@ -271,7 +272,8 @@ static const struct Word {
     {"vec", uml_take_vec, 0, "vec<n>:KEY=VALUE[,KEY=VALUE]...",
      "a network card: transport=tap or fd, ifname=, fd=, mac=, ifup="},
     {"con", uml_take_con, 0, "con[<n>]=CHANNEL",
-     "console n, or all that are not named: null, none, fd:N, fd:N,fd:M, pts, pty, tty:PATH, port:N, xterm"},
+     "console n, or all that are not named: null, none, fd:N, fd:N,fd:M, pts, pty, tty:PATH, "
+     "port:N, xterm"},
     {"ssl-non-raw", take_nothing, 0, NULL, NULL},
     {"ssl", uml_take_ssl, 0, "ssl[<n>]=CHANNEL", "serial line n, likewise"},
     {"xterm=", take_xterm, 0, "xterm=EMULATOR[,TITLE-OPTION[,RUN-OPTION]]",

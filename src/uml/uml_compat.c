@@ -3,9 +3,9 @@
  * User-Mode Linux from outside: which kernel, what is said at the start, how it ends.
  *
  * Spec: Linux 6.1, arch/um/os-Linux (main.c, util.c) and drivers (line.c, mconsole_kern.c): UML
- * ends with 0 after a halt, with 1 after SIGINT or SIGTERM, by SIGABRT after a panic, and restarts by
- * executing itself, so that the process keeps its number. A signal to it in between is kept for the
- * next one: what is pending outlives execve().
+ * ends with 0 after a halt, with 1 after SIGINT or SIGTERM, by SIGABRT after a panic, and restarts
+ * by executing itself, so that the process keeps its number. A signal to it in between is kept for
+ * the next one: what is pending outlives execve().
  *
  * Threads: main; uml_die() and uml_again() when the machine is gone.
  */
@@ -176,7 +176,8 @@ static void open_window(Machine *m, const char *name, const UmlOptions *o)
     if (!o->xterm && !g_getenv("DISPLAY") && !g_getenv("WAYLAND_DISPLAY"))
         lodge_warn("uml: %s: no window: there is no display; the line is %s", name, line);
     else if (!g_spawn_async(NULL, (char **)argv, NULL,
-                       G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL,
+                       G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL |
+                           G_SPAWN_STDERR_TO_DEV_NULL,
                        NULL, NULL, NULL, &error))
         lodge_warn("uml: %s: no window: %s; the line is %s", name, error->message, line);
 }

@@ -3,12 +3,13 @@
  * conN= and sslN=: the guest's consoles and serial lines.
  *
  * con0 is the console of the kernel: port 0 of the virtio console, or the first serial port where
- * nobody in the guest would know that one (see uml_args.c). The others are ports of that device with
- * the names that they have in the guest, tty1 and ttyS0. UML opens a line when the guest does; here
- * all are open from the start, so "con=" and "ssl=" stand for as many as guests have a login on.
+ * nobody in the guest would know that one (see uml_args.c). The others are ports of that device
+ * with the names that they have in the guest, tty1 and ttyS0. UML opens a line when the guest
+ * does; here all are open from the start, so "con=" and "ssl=" stand for as many as guests have a
+ * login on.
  *
- * A null line has no port: the kernel's own /dev/ttyN swallows what is written to it. A channel that
- * can serve one line only (a descriptor, a device, a port) goes to the first that asks for it.
+ * A null line has no port: the kernel's own /dev/ttyN swallows what is written to it. A channel
+ * that can serve one line only (a descriptor, a device, a port) goes to the first that asks.
  */
 #include <string.h>
 

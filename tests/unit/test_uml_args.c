@@ -42,8 +42,8 @@ static Tree *compile_ok(const char *line)
     return t;
 }
 
-/* Each property that a device of the tree has is one of its class, and each back end's option is one
- * of its driver. */
+/* Each property that a device of the tree has is one of its class, and each back end's option is
+ * one of its driver. */
 static void check_schema(const Tree *t)
 {
     g_autoptr(GPtrArray) ids = tree_children(t, "/devices");
@@ -162,8 +162,8 @@ static const Row rows[] = {
     {"eth0=ucast,,10.0.0.1,1,2", "/backends/net/net0", "remote", "udp:10.0.0.1:2"},
     {"eth0=slirp", "/backends/net/net0", "driver", "user"},
     {"eth0=vde,/d,02:00:00:00:00:01,7", "/backends/net/net0", "port", "7"},
-    {"vec0:transport=tap,ifname=tap9,mac=02:00:00:00:00:07,depth=128", "/backends/net/vec0", "ifname",
-     "tap9"},
+    {"vec0:transport=tap,ifname=tap9,mac=02:00:00:00:00:07,depth=128", "/backends/net/vec0",
+     "ifname", "tap9"},
     {"vec0:transport=tap,mac=02:00:00:00:00:07", "/devices/vec0", "mac", "02:00:00:00:00:07"},
     {"vec0:mtu=1400,transport=tap,ifup=/s", "/devices/vec0", "mtu", "1400"},
     {"vec0:transport=fd,fd=7", "/backends/net/vec0", "fd", "7"},
@@ -264,8 +264,9 @@ static void test_options(void)
     g_assert_nonnull(strstr(g_ptr_array_index(o.notes, 2), "\"nofile\" is not there"));
     g_assert_true(tree_has(t, "/options", "no-reboot"));
     uml_options_clear(&o);
-    g_autoptr(Tree) windows = compile_for(&linux_host, "xterm=foo,-t,-x con=xterm con0=null con3=pts ssl2=xterm",
-                                          &o, &error);
+    g_autoptr(Tree) windows =
+        compile_for(&linux_host, "xterm=foo,-t,-x con=xterm con0=null con3=pts ssl2=xterm", &o,
+                    &error);
     g_assert_no_error(error);
     g_assert_nonnull(windows);
     g_assert_cmpstr(o.xterm, ==, "foo,-t,-x");
