@@ -116,7 +116,8 @@ static bool chan_spec_check(const char *option, const char *spec, GError **error
             return true;
     }
     return lodge_fail(error, LODGE_ERROR_CONFIG,
-                      "--%s: \"%s\": write stdio, pty, none, unix:PATH, file:PATH, tcp:HOST:PORT or tty:PATH",
+                      "--%s: \"%s\": write stdio, pty, none, unix:PATH, file:PATH, tcp:HOST:PORT "
+                      "or tty:PATH",
                       option, spec);
 }
 
