@@ -48,9 +48,13 @@ typedef struct NetPortOps {
     unsigned (*send)(NetPort *self, const NetFrame *v, unsigned n);
     /* From the peer. Context: self's IoThread, unlocked; f dies on return. False: full; the peer keeps it. */
     bool (*deliver)(NetPort *self, const NetFrame *f);
-    /* 0: none now; NULL slot: deliver only. */
-    unsigned (*rx_borrow)(NetPort *self, uint32_t len, struct iovec *ret_iov, unsigned max);
-    void (*rx_commit)(NetPort *self, const NetFrame *meta); /* meta->len 0 gives the buffers back */
+    /* Pieces of the receiver's own memory for the next frame, as long as it thinks that one will be.
+     * 0: none now; NULL slot: deliver only. Each borrow is followed by a commit, at once. Context as
+     * deliver. */
+    unsigned (*rx_borrow)(NetPort *self, struct iovec *ret_iov, unsigned max);
+    /* The frame is in what was lent, and what did not fit there behind it in f->iov. f->len 0: there
+     * is none. False: no room, the frame is to be delivered. */
+    bool (*rx_commit)(NetPort *self, const NetFrame *f);
     void (*writable)(NetPort *self);                        /* room again; context as deliver */
     void (*link)(NetPort *self, bool up);                   /* the peer's link; context as deliver */
     uint32_t offloads;                                      /* NET_OFF_* that self can consume */
@@ -98,6 +102,15 @@ void net_part(NetPort *p);
  * Context: @from's IoThread, no lock held. Return: frames taken; fewer: retry on writable.
  */
 unsigned net_send(NetPort *from, const NetFrame *v, unsigned n);
+/**
+ * net_rx_borrow() - The peer's own memory for the frame that @from will receive next
+ * A call of net_rx_commit() follows before anything else is done with the port; net_send() from @from
+ * serves all frames, this one those that nothing has to be done to.
+ * Context: @from's IoThread, no lock held. Return: pieces in @ret_iov; 0: use net_send().
+ */
+unsigned net_rx_borrow(NetPort *from, struct iovec *ret_iov, unsigned max);
+/* As NetPortOps.rx_commit. False: send it, from memory of your own. */
+bool net_rx_commit(NetPort *from, const NetFrame *f);
 /* @from has room again after deliver() said false. Context: @p's IoThread. */
 void net_rx_ready(NetPort *p);
 /* What frames @p may send: peer's offloads and the wire's abilities. */

@@ -16,7 +16,8 @@
  *     last ones popped; a pause gives them back to the ring.
  * (2) A received frame is pushed whole or not at all: its chains are given back to the ring when
  *     there are too few.
- * (3) rx_blocked says that the wire holds a frame for us; the next receive kick asks for it.
+ * (3) Buffers that are lent to the wire are the last ones popped, and none are outside of a callback.
+ * (4) rx_blocked says that the wire holds a frame for us; the next receive kick asks for it.
  */
 #include "virtio.h"
 #include "virtio_net_filter.h"
@@ -43,6 +44,8 @@ enum {
     TX_ROOM = 2 * VIRTQ_SEGMENTS_MAX,  /* pieces of a batch; a chain may need half */
     TX_ROUNDS = 8,                     /* batches a kick sends before others get a turn */
     RX_TRIES = 4,                      /* looks at the ring for one frame */
+    LOAN_MAX = 48,                     /* chains for a frame of 64 KiB, of 1,500 bytes each */
+    LOAN_MIN = 1514,
     FRAME_MIN = 14,                    /* an Ethernet header */
     CTRL_LEN_MAX = 2 + 2 * 4 + 2 * NET_FILTER_MACS * NET_MAC_LEN, /* longest command looked at */
     CTRL_ROOM = VIRTIO_QUEUE_SIZE,
@@ -86,6 +89,9 @@ typedef struct VirtioNet {
     MemPin *tx_pins;      /* owned: VIRTQ_SEGMENTS_MAX, for what a driver should not offer */
     struct iovec *rx_iov; /* owned: two chains of VIRTIO_QUEUE_SIZE + 8 */
     MemPin *rx_pins;      /* owned, likewise */
+    VirtChain loan[LOAN_MAX]; /* lent between borrow and commit; in rx_iov and rx_pins */
+    unsigned loans;
+    uint32_t rx_latest; /* bytes of the latest frame: the next will be like it */
     /* Main thread, quiesced: */
     NetSaved saved;
 } VirtioNet;
@@ -368,6 +374,97 @@ static bool net_deliver(NetPort *port, const NetFrame *f)
     return false;
 }
 
+/* The part of the writable pieces of @c from byte @skip on; how many pieces, at most @max. */
+static unsigned room_of(const VirtChain *c, size_t skip, struct iovec *ret_iov, unsigned max)
+{
+    unsigned n = 0;
+
+    for (unsigned i = c->readable; i < c->readable + c->writable && n < max; i++) {
+        size_t cut = MIN(skip, c->iov[i].iov_len);
+        skip -= cut;
+        if (c->iov[i].iov_len > cut)
+            ret_iov[n++] = (struct iovec){(uint8_t *)c->iov[i].iov_base + cut,
+                                          c->iov[i].iov_len - cut};
+    }
+    return n;
+}
+
+static void loans_back(VirtioNet *n)
+{
+    virtqueue_rewind(&n->v.q[QUEUE_RX].vq, n->loans);
+    n->loans = 0;
+}
+
+/* Lend buffers for a frame like the latest; the header's place stays ours. */
+static unsigned net_rx_lend(NetPort *port, struct iovec *ret_iov, unsigned max)
+{
+    VirtioNet *n = port->opaque;
+    size_t want = HDR_LEN + MAX(n->rx_latest, (uint32_t)LOAN_MIN), have = 0;
+    bool mergeable = virtio_has(&n->v, VIRTIO_NET_F_MRG_RXBUF);
+    unsigned pieces = 0, at = 0;
+
+    if (!__atomic_load_n(&n->v.live, __ATOMIC_RELAXED) || n->v.broken ||
+        !virtqueue_running(&n->v.q[QUEUE_RX].vq) || !virtio_may_run(&n->v))
+        return 0;
+    virtqueue_notify_off(&n->v.q[QUEUE_RX].vq);
+    while (have < want && n->loans < LOAN_MAX && at <= RX_ROOM && (mergeable || !n->loans)) {
+        VirtChain *c = &n->loan[n->loans];
+        *c = (VirtChain){.iov = n->rx_iov + at, .pins = n->rx_pins + at, .max = RX_ROOM};
+        if (!virtio_pop(&n->v, QUEUE_RX, c))
+            break;
+        if (c->writable_len <= HDR_LEN || c->writable > max - pieces) {
+            virtqueue_rewind(&n->v.q[QUEUE_RX].vq, 1);
+            break; /* deliver() has the words for the first, and room for the second */
+        }
+        n->loans++;
+        at += c->readable + c->writable;
+        pieces += room_of(c, n->loans > 1 ? 0 : HDR_LEN, ret_iov + pieces, max - pieces);
+        have += c->writable_len;
+    }
+    if (!n->v.broken && have >= MIN(want, HDR_LEN + LOAN_MIN))
+        return pieces;
+    loans_back(n);
+    return 0;
+}
+
+/* What did not fit in what was lent goes to more buffers. Keeps (2). */
+static bool net_rx_take(NetPort *port, const NetFrame *f)
+{
+    VirtioNet *n = port->opaque;
+    VirtQueue *vq = &n->v.q[QUEUE_RX].vq;
+    struct virtio_net_hdr_v1 h = header_of(n, f);
+    size_t left = HDR_LEN + f->len;
+    uint8_t dest[NET_MAC_LEN];
+    unsigned used = 0;
+
+    if (!f->len || virtq_from_iov(f->iov, f->niov, 0, dest, sizeof dest) != sizeof dest ||
+        !net_filter_wants(&n->regs.filter, dest)) {
+        loans_back(n);
+        return true;
+    }
+    n->rx_latest = f->len;
+    for (; used < n->loans && left; used++)
+        left -= MIN(left, n->loan[used].writable_len);
+    if (left) { /* longer than the latest: the next will find room */
+        loans_back(n);
+        return false;
+    }
+    virtqueue_rewind(vq, n->loans - used);
+    n->loans = 0;
+    h.num_buffers = (uint16_t)used;
+    left = HDR_LEN + f->len;
+    virtq_to_iov(n->loan[0].iov + n->loan[0].readable, n->loan[0].writable, 0, &h, HDR_LEN);
+    for (unsigned i = 0; i < used; i++) {
+        VirtChain *c = &n->loan[i];
+        uint32_t len = (uint32_t)MIN(left, c->writable_len);
+        virtqueue_mark_dirty(c);
+        virtqueue_push(vq, c->head, len);
+        left -= len;
+    }
+    virtio_publish(&n->v, QUEUE_RX);
+    return true;
+}
+
 static void rx_kick(VirtioNet *n)
 {
     if (!n->rx_blocked)
@@ -399,6 +496,8 @@ static void net_link_now(void *opaque)
 
 static const NetPortOps net_port_ops = {
     .deliver = net_deliver,
+    .rx_borrow = net_rx_lend,
+    .rx_commit = net_rx_take,
     .writable = net_writable,
     .link = net_link,
     .offloads = NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6,

@@ -4,7 +4,8 @@
  * and linux/if_tun.h). Every frame has a virtio_net_hdr in front of it, so that checksums and TCP
  * segments that the guest leaves to its card are left to the host's, and the other way round; what
  * the card at our end cannot take at the moment the kernel is told not to give (TUNSETOFFLOAD).
- * One frame is one readv or writev, sent from the guest's own memory.
+ * One frame is one readv or writev, from and to the guest's own memory: where nothing stands between,
+ * the card lends buffers for a frame as long as the one before, and what is longer is copied.
  *
  * An interface that does not exist is made, for as long as we hold it; that and bridges need
  * CAP_NET_ADMIN, an interface that belongs to the user does not. One that is taken away takes the
@@ -38,6 +39,7 @@
 enum {
     HDR_LEN = sizeof(struct virtio_net_hdr),
     IOV_MAX_FRAME = 1024, /* of one writev: UIO_MAXIOV */
+    LENT_MAX = 128,       /* pieces that a card lends */
 };
 
 typedef struct Tap {
@@ -72,12 +74,98 @@ static void match_offloads(Tap *t)
         lodge_trace("net", "%s: TUNSETOFFLOAD: %s", t->h.id, g_strerror(errno));
 }
 
+/* Keep only @len bytes of the pieces. */
+static unsigned cut_pieces(struct iovec *iov, unsigned n, size_t len)
+{
+    unsigned i = 0;
+
+    for (; i < n && len; i++) {
+        iov[i].iov_len = MIN(iov[i].iov_len, len);
+        len -= iov[i].iov_len;
+    }
+    return i;
+}
+
+/* Zeros behind a frame of @len bytes, up to @to. */
+static void pad_pieces(const struct iovec *iov, size_t len, size_t to)
+{
+    for (size_t at = 0; at < to; at += iov++->iov_len) {
+        size_t from = len > at ? MIN(len - at, iov->iov_len) : 0;
+        memset((uint8_t *)iov->iov_base + from, 0, MIN(iov->iov_len, to - at) - MIN(from, to - at));
+    }
+}
+
+typedef enum Direct {
+    DIRECT_DONE,
+    DIRECT_NOT,  /* the card lends nothing: as all others */
+    DIRECT_HELD, /* it is the batch's first frame */
+    DIRECT_DRY,
+    DIRECT_LOST,
+} Direct;
+
+/* Receive a frame into the card's own memory. The batch is empty: what the card's buffers have no
+ * room for lands in its first slot, where the rest is put in front if the card does not take it. */
+static Direct fill_direct(Tap *t)
+{
+    static const NetFrame none = {.len = 0};
+    HostEnd *h = &t->h;
+    struct virtio_net_hdr hdr = {0};
+    struct iovec iov[LENT_MAX + 2];
+    size_t room = 0, skip = t->vnet ? HDR_LEN : 0;
+    unsigned lent = net_rx_borrow(&h->port, iov + 1, LENT_MAX);
+    ssize_t n;
+
+    if (!lent)
+        return DIRECT_NOT;
+    for (unsigned i = 1; i <= lent; i++)
+        room += iov[i].iov_len;
+    unsigned pieces = lent;
+    if (room <= NET_FRAME_MAX)
+        iov[1 + pieces++] = (struct iovec){h->rx + room, HOST_RX_STRIDE - room};
+    iov[0] = (struct iovec){&hdr, HDR_LEN};
+    do
+        n = t->vnet ? readv(h->fd, iov, (int)pieces + 1) : readv(h->fd, iov + 1, (int)pieces);
+    while (n < 0 && errno == EINTR);
+    size_t len = n > (ssize_t)skip ? (size_t)n - skip : 0;
+    NetFrame f = {.iov = iov + 1, .len = (uint32_t)MAX(len, HOST_FRAME_PAD)};
+    bool bad = len < HOST_FRAME_MIN || len > NET_FRAME_MAX ||
+               (t->vnet && !vnet_hdr_read(&hdr, &f));
+    if (bad || room < HOST_FRAME_PAD) {
+        int err = errno;
+        (void)net_rx_commit(&h->port, &none); /* gives back */
+        if (n > 0)
+            host_end_drop(h, HOST_DROP_MALFORMED, 1);
+        return n > 0 ? DIRECT_DONE : n < 0 && err == EAGAIN ? DIRECT_DRY : DIRECT_LOST;
+    }
+    if (len < HOST_FRAME_PAD)
+        pad_pieces(iov + 1, len, HOST_FRAME_PAD);
+    f.niov = cut_pieces(iov + 1, pieces, f.len);
+    if (net_rx_commit(&h->port, &f))
+        return DIRECT_DONE;
+    (void)pkt_gather(&f, 0, h->rx, (uint32_t)MIN(room, f.len)); /* it has as many */
+    NetFrame *own = host_end_rx(h, h->rx, f.len);
+    f.iov = own->iov;
+    f.niov = own->niov;
+    *own = f;
+    return DIRECT_HELD;
+}
+
 static int tap_fill(HostEnd *h)
 {
     Tap *t = (Tap *)h;
     int got = HOST_FILL_DRY;
 
     match_offloads(t);
+    for (Direct d = DIRECT_DONE; d == DIRECT_DONE;) {
+        d = fill_direct(t);
+        got += d == DIRECT_DONE || d == DIRECT_HELD;
+        if (d == DIRECT_DRY || (d == DIRECT_DONE && got == HOST_RX_BATCH))
+            return got;
+        if (d == DIRECT_LOST) {
+            h->why = "the interface is gone";
+            return HOST_FILL_LOST;
+        }
+    }
     while (h->rx_count < HOST_RX_BATCH) {
         uint8_t *slot = h->rx + (size_t)h->rx_count * HOST_RX_STRIDE;
         size_t skip = t->vnet ? HDR_LEN : 0;

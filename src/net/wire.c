@@ -416,18 +416,24 @@ static void run_waiting(struct NetWire *w)
     }
 }
 
+/* Whether a frame may go from @d's producer straight into its consumer. */
+static bool may_go_direct(WireDir *d)
+{
+    if (!d->direct || d->draining || dir_back(d)->sending || dir_back(d)->draining)
+        return false;
+    lodge_lock(&d->lock);
+    bool idle = !d->used && !d->stalled;
+    lodge_unlock(&d->lock);
+    return idle;
+}
+
 /* Same IoThread, nothing queued, nothing to change: straight into the peer. */
 static unsigned send_direct(WireDir *d, const NetFrame *v, unsigned n)
 {
     uint32_t offloads = __atomic_load_n(&d->to->offloads, __ATOMIC_RELAXED);
     unsigned fit = 0;
 
-    if (!d->direct || d->draining || dir_back(d)->sending || dir_back(d)->draining)
-        return 0;
-    lodge_lock(&d->lock);
-    bool idle = !d->used && !d->stalled;
-    lodge_unlock(&d->lock);
-    if (!idle)
+    if (!may_go_direct(d))
         return 0;
     while (fit < n && v[fit].len && v[fit].len <= NET_FRAME_MAX &&
            !needs_segments(&v[fit], offloads) && !needs_csum(&v[fit], offloads))
@@ -509,6 +515,36 @@ unsigned net_send(NetPort *from, const NetFrame *v, unsigned n)
         return send_allowed(d, v, n);
     bool out = !from->gate; /* it is the back end's */
     return net_gate_send(gate, out, out ? from->mac : d->to->mac, v, n, send_allowed, d);
+}
+
+unsigned net_rx_borrow(NetPort *from, struct iovec *ret_iov, unsigned max)
+{
+    WireDir *d = dir_from(from);
+
+    if (!d || !d->to->ops->rx_borrow || wire_dead(d->wire) || !wire_carries(d->wire) ||
+        (d->wire->gate && !net_gate_open(d->wire->gate)) || !may_go_direct(d))
+        return 0;
+    return d->to->ops->rx_borrow(d->to, ret_iov, max);
+}
+
+bool net_rx_commit(NetPort *from, const NetFrame *f)
+{
+    static const NetFrame none = {.len = 0};
+    WireDir *d = dir_from(from);
+    uint32_t offloads = __atomic_load_n(&d->to->offloads, __ATOMIC_RELAXED);
+    bool as_it_is = f->len && !needs_segments(f, offloads) && !needs_csum(f, offloads);
+
+    d->sending = d->draining = true; /* keeps (4) */
+    bool done = d->to->ops->rx_commit(d->to, as_it_is ? f : &none) && as_it_is;
+    d->sending = d->draining = false;
+    if (!done)
+        return !f->len;
+    if (d->wire->watch)
+        net_watch_frames(d->wire->watch, !from->watch, f, 1);
+    count_taken(d, f, 1);
+    count(&d->tx_frames, 1);
+    count(&d->tx_bytes, f->len);
+    return true;
 }
 
 void net_rx_ready(NetPort *p)

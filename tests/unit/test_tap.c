@@ -38,6 +38,9 @@ typedef struct Fix {
     NetPort port;
     GAsyncQueue *frames; /* Got */
     int sock;            /* at the host's side */
+    uint32_t lend;       /* bytes that the card lends */
+    uint8_t lent[2048];
+    unsigned taken, refused; /* where they were; the loop's */
 } Fix;
 
 typedef struct Got {
@@ -63,6 +66,31 @@ static bool card_deliver(NetPort *self, const NetFrame *f)
 
 static const NetPortOps card_ops = {.deliver = card_deliver};
 
+static unsigned card_borrow(NetPort *self, struct iovec *ret_iov, unsigned max)
+{
+    Fix *x = self->opaque;
+
+    memset(x->lent, 0xff, sizeof x->lent);
+    ret_iov[0] = (struct iovec){x->lent, x->lend - x->lend / 3};
+    ret_iov[1] = (struct iovec){x->lent + x->lend - x->lend / 3, x->lend / 3};
+    return x->lend ? 2 : 0;
+}
+
+static bool card_commit(NetPort *self, const NetFrame *f)
+{
+    Fix *x = self->opaque;
+
+    if (f->len > x->lend) {
+        x->refused++;
+        return false;
+    }
+    x->taken += f->len > 0;
+    return !f->len || card_deliver(self, f);
+}
+
+static const NetPortOps lending_ops = {.deliver = card_deliver, .rx_borrow = card_borrow,
+                                       .rx_commit = card_commit};
+
 static bool own_network(void)
 {
     static int state;
@@ -73,7 +101,7 @@ static bool own_network(void)
 }
 
 /* False: the test was skipped. */
-static bool start(Fix *x, uint32_t card_offloads)
+static bool start_with(Fix *x, const NetPortOps *ops, uint32_t card_offloads)
 {
     g_autoptr(GHashTable) opts = g_hash_table_new(g_str_hash, g_str_equal);
     g_autoptr(GPtrArray) name = g_ptr_array_new();
@@ -91,7 +119,7 @@ static bool start(Fix *x, uint32_t card_offloads)
     x->frames = g_async_queue_new_full(g_free);
     x->be = net_backend_open("tap", "net0", opts, x->clock, &error);
     g_assert_no_error(error);
-    x->port = (NetPort){.ops = &card_ops, .name = "card", .opaque = x, .io = x->be->port->io,
+    x->port = (NetPort){.ops = ops, .name = "card", .opaque = x, .io = x->be->port->io,
                         .offloads = card_offloads};
     g_assert_true(net_join(&x->port, x->be->port, NULL));
     x->sock = socket(AF_PACKET, SOCK_RAW, htons(ETH_ALL));
@@ -101,6 +129,11 @@ static bool start(Fix *x, uint32_t card_offloads)
     g_assert_cmpint(bind(x->sock, (struct sockaddr *)&at, sizeof at), ==, 0);
     g_assert_cmpint(setsockopt(x->sock, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof one), ==, 0);
     return true;
+}
+
+static bool start(Fix *x, uint32_t card_offloads)
+{
+    return start_with(x, &card_ops, card_offloads);
 }
 
 static void stop(Fix *x)
@@ -260,6 +293,42 @@ static void test_to_card(void)
     stop(&x);
 }
 
+/* Frames land in the card's own memory; what is longer than that is whole all the same. */
+static void test_lent(void)
+{
+    Fix x;
+    g_autofree uint8_t *f = g_malloc(LONG);
+    static const uint32_t lens[] = {HEADERS, HEADERS + 100, 1066, 1067, 1500};
+
+    if (!start_with(&x, &lending_ops, NET_OFF_CSUM | NET_OFF_TSO4))
+        return;
+    for (unsigned round = 0; round < 2; round++) {
+        x.lend = round ? 100 : 1600;
+        for (unsigned i = 0; i < G_N_ELEMENTS(lens); i++) {
+            make_tcp(f, lens[i]);
+            host_send(&x, f, lens[i], false);
+            g_autofree Got *g = card_receive(&x);
+            g_assert_cmpuint(g->meta.len, ==, MAX(lens[i], 60));
+            g_assert_cmpmem(g->data + HEADERS, lens[i] - HEADERS, f + HEADERS, lens[i] - HEADERS);
+            for (unsigned k = lens[i]; k < g->meta.len; k++)
+                g_assert_cmpuint(g->data[k], ==, 0);
+        }
+        if (!round)
+            g_assert_cmpuint(x.taken, >=, G_N_ELEMENTS(lens) - 1); /* the very first may be early */
+    }
+    x.lend = 1600;
+    make_tcp(f, LONG);
+    host_send(&x, f, LONG, true);
+    g_autofree Got *g = card_receive(&x);
+    g_assert_cmpuint(g->meta.len, ==, LONG);
+    g_assert_cmpuint(g->meta.gso, ==, NET_GSO_TCPV4);
+    g_assert_cmpuint(g->meta.gso_size, ==, MSS);
+    g_assert_cmpuint(g->meta.flags & NET_FRAME_NEEDS_CSUM, ==, NET_FRAME_NEEDS_CSUM);
+    g_assert_cmpmem(g->data, LONG, f, LONG);
+    g_assert_cmpuint(x.refused, >, 0);
+    stop(&x);
+}
+
 /* A card that takes nothing gets whole frames of the wire's size. */
 static void test_to_plain_card(void)
 {
@@ -290,6 +359,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/tap/to-host", test_to_host);
     g_test_add_func("/tap/to-card", test_to_card);
+    g_test_add_func("/tap/lent", test_lent);
     g_test_add_func("/tap/to-plain-card", test_to_plain_card);
     return g_test_run();
 }
