@@ -23,10 +23,12 @@ enum {
     NET_OFF_CSUM = 1 << 0, /* takes frames whose checksum is to be done */
     NET_OFF_TSO4 = 1 << 1,
     NET_OFF_TSO6 = 1 << 2,
+    NET_OFF_USO = 1 << 3, /* datagrams of UDP, of either IP, in one frame */
+    NET_OFF_ALL = NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6 | NET_OFF_USO,
 };
 
 enum { NET_FRAME_NEEDS_CSUM = 1 << 0, NET_FRAME_CSUM_VALID = 1 << 1 };
-enum { NET_GSO_NONE = 0, NET_GSO_TCPV4 = 1, NET_GSO_TCPV6 = 4 };
+enum { NET_GSO_NONE = 0, NET_GSO_TCPV4 = 1, NET_GSO_TCPV6 = 4, NET_GSO_UDP = 5 };
 
 #define NET_FRAME_MAX 65562 /* bytes with Ethernet header */
 

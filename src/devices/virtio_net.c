@@ -3,8 +3,8 @@
  * Virtio network device.
  *
  * Models: Virtual I/O Device (VIRTIO) 1.2, section 5.1 "Network Device", one queue pair and a
- * control queue: mergeable receive buffers, checksum and TCP segmentation offloads both ways as far
- * as the wire's other end has them, MAC, link status, MTU, receive filter by MAC. Left out: more
+ * control queue: mergeable receive buffers, offloads of checksums and segmentation (TCP; UDP, as virtio
+ * 1.3 has it) both ways as far as the wire's other end has them, MAC, link status, MTU, receive filter by MAC. Left out: more
  * pairs, VLAN filter, guest announcements, UFO, hash reports, offloads changed at run time.
  *
  * Threads: the queues and the port belong to one loop thread, the back end's own where that is
@@ -54,6 +54,11 @@ enum {
     MTU_MAX = 65535,
     CLASS_ETHERNET = 0x020000,
     CONFIG_LEN = offsetof(struct virtio_net_config, speed),
+    /* Of Linux 6.2, which the headers of an older one lack. */
+    F_GUEST_USO4 = 54,
+    F_GUEST_USO6 = 55,
+    F_HOST_USO = 56,
+    GSO_UDP_L4 = 5,
 };
 
 typedef struct NetRegs {
@@ -107,6 +112,9 @@ static const VirtioFeature net_features[] = {
     {VIRTIO_NET_F_GUEST_TSO6, "guest_tso6", VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM)},
     {VIRTIO_NET_F_HOST_TSO4, "host_tso4", VIRTIO_BIT(VIRTIO_NET_F_CSUM)},
     {VIRTIO_NET_F_HOST_TSO6, "host_tso6", VIRTIO_BIT(VIRTIO_NET_F_CSUM)},
+    {F_GUEST_USO4, "guest_uso4", VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM)},
+    {F_GUEST_USO6, "guest_uso6", VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM)},
+    {F_HOST_USO, "host_uso", VIRTIO_BIT(VIRTIO_NET_F_CSUM)},
     {VIRTIO_NET_F_MRG_RXBUF, "mrg_rxbuf", 0},
     {VIRTIO_NET_F_STATUS, "status", 0},
     {VIRTIO_NET_F_CTRL_VQ, "ctrl_vq", 0},
@@ -141,6 +149,8 @@ static const char *frame_of(const VirtioNet *n, const struct virtio_net_hdr_v1 *
         f->gso = NET_GSO_TCPV4;
     else if (gso == VIRTIO_NET_HDR_GSO_TCPV6 && virtio_has(&n->v, VIRTIO_NET_F_HOST_TSO6))
         f->gso = NET_GSO_TCPV6;
+    else if (gso == GSO_UDP_L4 && virtio_has(&n->v, F_HOST_USO))
+        f->gso = NET_GSO_UDP;
     else
         return "segmentation asked for without the feature";
     if (!h->gso_size || !(f->flags & NET_FRAME_NEEDS_CSUM))
@@ -250,7 +260,8 @@ static struct virtio_net_hdr_v1 header_of(const VirtioNet *n, const NetFrame *f)
         }
     }
     if (f->gso != NET_GSO_NONE) {
-        h.gso_type = f->gso == NET_GSO_TCPV4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
+        h.gso_type = f->gso == NET_GSO_TCPV4 ? VIRTIO_NET_HDR_GSO_TCPV4
+                     : f->gso == NET_GSO_UDP ? GSO_UDP_L4 : VIRTIO_NET_HDR_GSO_TCPV6;
         h.gso_size = (uint16_t)f->gso_size;
         h.hdr_len = f->hdr_len;
     }
@@ -500,7 +511,7 @@ static const NetPortOps net_port_ops = {
     .rx_commit = net_rx_take,
     .writable = net_writable,
     .link = net_link,
-    .offloads = NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6,
+    .offloads = NET_OFF_ALL,
 };
 
 /* ---- control queue, 5.1.6.5 ---- */
@@ -588,6 +599,8 @@ static void net_started(VirtioDev *vd)
         off |= NET_OFF_TSO4;
     if (virtio_has(vd, VIRTIO_NET_F_GUEST_TSO6))
         off |= NET_OFF_TSO6;
+    if (virtio_has(vd, F_GUEST_USO4) && virtio_has(vd, F_GUEST_USO6))
+        off |= NET_OFF_USO;
     __atomic_store_n(&n->port.offloads, off, __ATOMIC_RELAXED);
 }
 
@@ -633,7 +646,8 @@ static uint64_t net_configure(VirtioNet *n)
                  VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ) |
                  VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) |
                  VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO4) |
-                 VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO6);
+                 VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO6) | VIRTIO_BIT(F_GUEST_USO4) |
+                 VIRTIO_BIT(F_GUEST_USO6);
 
     if (peer & NET_OFF_CSUM)
         f |= VIRTIO_BIT(VIRTIO_NET_F_CSUM);
@@ -641,6 +655,8 @@ static uint64_t net_configure(VirtioNet *n)
         f |= VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO4);
     if ((peer & NET_OFF_CSUM) && (peer & NET_OFF_TSO6))
         f |= VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO6);
+    if ((peer & NET_OFF_CSUM) && (peer & NET_OFF_USO))
+        f |= VIRTIO_BIT(F_HOST_USO);
     if (n->mtu)
         f |= VIRTIO_BIT(VIRTIO_NET_F_MTU);
     memcpy(c.mac, n->mac, NET_MAC_LEN);

@@ -49,6 +49,7 @@ typedef struct Tap {
     int given;                    /* owned; a descriptor from outside, -1: none */
     /* Loop only: */
     bool vnet;        /* frames have a header */
+    bool uso;         /* and the kernel knows frames of several datagrams, Linux 6.2 */
     uint32_t offered; /* NET_OFF_* last told to the kernel */
     uint8_t *flat;    /* owned; a frame of too many pieces */
 } Tap;
@@ -67,6 +68,7 @@ static void match_offloads(Tap *t)
         flags |= TUN_F_CSUM;
         flags |= takes & NET_OFF_TSO4 ? TUN_F_TSO4 : 0;
         flags |= takes & NET_OFF_TSO6 ? TUN_F_TSO6 : 0;
+        flags |= takes & NET_OFF_USO && t->uso ? VNET_TUN_USO : 0;
     }
     t->offered = takes;
     /* A refusal leaves what was: the wire finishes what the card does not take. */
@@ -384,6 +386,7 @@ static bool tap_connect(HostEnd *h, bool first, GError **error)
         return false;
     h->fd = fd;
     t->offered = UINT32_MAX;
+    t->uso = t->vnet && vnet_tun_set_uso(fd, 0);
     if (t->vnet && ioctl(fd, TUNSETVNETHDRSZ, &len) < 0)
         lodge_fail_errno(error, errno, "tap \"%s\": cannot have headers", name);
     else if ((!t->script || run_script(t, name, error)) &&
@@ -455,10 +458,10 @@ static NetBackend *tap_open(const char *id, GHashTable *opts, LodgeClock *clock,
     t->h.polls_room = true;
     t->flat = g_malloc(NET_FRAME_MAX);
     if (host_end_open(&t->h, &net_driver_tap, &tap_ops, id, clock,
-                      NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6, error) &&
+                      NET_OFF_ALL, error) &&
         host_end_start(&t->h, error)) {
-        if (!t->vnet)
-            t->h.port.offloads = 0; /* not joined yet */
+        if (!t->uso) /* not joined yet */
+            t->h.port.offloads &= t->vnet ? ~(uint32_t)NET_OFF_USO : 0;
         return &t->h.be;
     }
     tap_close(&t->h.be);

@@ -190,7 +190,8 @@ static bool ring_refuse(RingWriter *w)
 /* What has to be done to @f before @to takes it. */
 static bool needs_segments(const NetFrame *f, uint32_t offloads)
 {
-    uint32_t need = f->gso == NET_GSO_TCPV6 ? NET_OFF_TSO6 : NET_OFF_TSO4;
+    uint32_t need = f->gso == NET_GSO_TCPV6 ? NET_OFF_TSO6
+                    : f->gso == NET_GSO_UDP ? NET_OFF_USO : NET_OFF_TSO4;
 
     return f->gso != NET_GSO_NONE && (offloads & (need | NET_OFF_CSUM)) != (need | NET_OFF_CSUM);
 }
@@ -578,7 +579,7 @@ void net_count_tx_drop(NetPort *p, unsigned frames)
 uint32_t net_peer_offloads(NetPort *p)
 {
     /* The peer's own abilities and the wire's cover everything that a frame can ask for. */
-    return NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6;
+    return NET_OFF_ALL;
 }
 
 uint32_t net_peer_takes(NetPort *p)

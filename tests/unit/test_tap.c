@@ -22,6 +22,7 @@
 #include "lodge/net.h"
 #include "lodge/num.h"
 #include "pkt.h"
+#include "vnet_hdr.h"
 
 enum {
     DEADLINE_S = 20,
@@ -293,6 +294,65 @@ static void test_to_card(void)
     stop(&x);
 }
 
+/* Make @f one of datagrams of UDP. */
+static void make_udp(uint8_t *f, uint32_t len)
+{
+    make_tcp(f, len);
+    f[ETH + 9] = 17;
+    store_be16(f + ETH + 10, 0);
+    store_be16(f + ETH + 10, pkt_fold(pkt_sum(f + ETH, 20, 0)));
+    uint8_t *udp = f + ETH + 20;
+    store_be16(udp + 4, (uint16_t)(len - ETH - 20));
+    store_be16(udp + 6, (uint16_t)~pkt_fold(pkt_sum(f + ETH + 12, 8, 17 + (len - ETH - 20))));
+    for (uint32_t i = ETH + 28; i < len; i++)
+        f[i] = (uint8_t)(i * 11);
+}
+
+enum { UDP_HEADERS = ETH + 20 + 8, UDP_LONG = UDP_HEADERS + 5 * MSS - 300 };
+
+/* Datagrams of UDP cross as one frame where the kernel knows such, and in any case whole. */
+static void test_datagrams(void)
+{
+    Fix x;
+    g_autofree uint8_t *f = g_malloc(UDP_LONG), *got = g_malloc(NET_FRAME_MAX);
+    struct virtio_net_hdr h;
+
+    if (!start(&x, NET_OFF_ALL))
+        return;
+    bool knows = x.be->port->offloads & NET_OFF_USO;
+    make_udp(f, UDP_LONG);
+    struct iovec iov = {f, UDP_LONG};
+    SendCall s = {&x, {.iov = &iov, .niov = 1, .len = UDP_LONG, .flags = NET_FRAME_NEEDS_CSUM,
+                       .csum_start = ETH + 20, .csum_off = 6, .gso = NET_GSO_UDP,
+                       .gso_size = MSS, .hdr_len = UDP_HEADERS}};
+    io_thread_call(x.port.io, send_on_loop, &s);
+    uint32_t seen = 0;
+    while (seen < UDP_LONG - UDP_HEADERS) {
+        uint32_t n = host_receive(&x, &h, got, NET_FRAME_MAX);
+        g_assert_cmpuint(n, >, UDP_HEADERS);
+        g_assert_cmpuint(h.gso_type, ==, knows ? VNET_HDR_GSO_UDP_L4 : 0);
+        g_assert_cmpmem(got + UDP_HEADERS, n - UDP_HEADERS, f + UDP_HEADERS + seen,
+                        n - UDP_HEADERS);
+        seen += n - UDP_HEADERS;
+    }
+    if (!knows) {
+        stop(&x);
+        g_test_skip("a kernel before Linux 6.2");
+        return;
+    }
+    struct virtio_net_hdr to = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = ETH + 20,
+                                .csum_offset = 6, .gso_type = VNET_HDR_GSO_UDP_L4,
+                                .gso_size = MSS, .hdr_len = UDP_HEADERS};
+    struct iovec out[2] = {{&to, sizeof to}, {f, UDP_LONG}};
+    g_assert_cmpint(writev(x.sock, out, 2), ==, (ssize_t)(sizeof to + UDP_LONG));
+    g_autofree Got *g = card_receive(&x);
+    g_assert_cmpuint(g->meta.gso, ==, NET_GSO_UDP);
+    g_assert_cmpuint(g->meta.gso_size, ==, MSS);
+    g_assert_cmpmem(g->data + UDP_HEADERS, UDP_LONG - UDP_HEADERS, f + UDP_HEADERS,
+                    UDP_LONG - UDP_HEADERS);
+    stop(&x);
+}
+
 /* Frames land in the card's own memory; what is longer than that is whole all the same. */
 static void test_lent(void)
 {
@@ -359,6 +419,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/tap/to-host", test_to_host);
     g_test_add_func("/tap/to-card", test_to_card);
+    g_test_add_func("/tap/datagrams", test_datagrams);
     g_test_add_func("/tap/lent", test_lent);
     g_test_add_func("/tap/to-plain-card", test_to_plain_card);
     return g_test_run();

@@ -46,7 +46,7 @@ static bool peer_deliver(NetPort *p, const NetFrame *f)
 
 static const NetPortOps peer_ops = {
     .deliver = peer_deliver,
-    .offloads = NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6,
+    .offloads = NET_OFF_ALL,
 };
 
 static void start(Fix *f, uint64_t features)
@@ -119,6 +119,30 @@ static void test_send(Fix *f, gconstpointer unused)
     g_assert_cmpuint(f->last.csum_start, ==, 34);
     g_assert_cmpuint(used_count(f, TX), ==, 1);
     g_assert_cmpuint(drv_msis(f->d, TX), ==, 1);
+}
+
+/* Datagrams of UDP in one frame, both ways (features 54 to 56). */
+static void test_datagrams(Fix *f, gconstpointer unused)
+{
+    struct virtio_net_hdr_v1 h = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 34,
+                                  .csum_offset = 6, .gso_type = 5, .gso_size = 40, .hdr_len = 42};
+    uint8_t frame[FRAME] = {0x52, 0x54, 0, 0, 0, 1};
+    struct iovec iov = {frame, FRAME};
+    NetFrame nf = {.iov = &iov, .niov = 1, .len = FRAME, .flags = NET_FRAME_NEEDS_CSUM,
+                   .csum_start = 34, .csum_off = 6, .gso = NET_GSO_UDP, .gso_size = 40};
+
+    offer_tx(f, &h, FRAME);
+    drv_kick(f->d, TX);
+    g_assert_cmpuint(f->got->len, ==, 1);
+    g_assert_cmpuint(f->last.gso, ==, NET_GSO_UDP);
+    g_assert_cmpuint(f->last.gso_size, ==, 40);
+    g_assert_cmpuint(f->d->dev->faults, ==, 0);
+    drv_add(f->d, RX, &(DrvSeg){f->buf + 4096, 2048, true}, 1);
+    g_assert_cmpuint(net_send(&f->peer, &nf, 1), ==, 1);
+    drv_get(f->d, f->buf + 4096, &h, HDR);
+    g_assert_cmpuint(h.gso_type, ==, 5);
+    g_assert_cmpuint(h.gso_size, ==, 40);
+    g_assert_cmpuint(used_count(f, RX), ==, 1);
 }
 
 /* Send numbered frames until the wire takes no more: the last one stays with us. */
@@ -516,6 +540,12 @@ static void test_plain(void)
     drv_kick(f.d, TX);
     g_assert_cmpuint(f.got->len, ==, 0);
     g_assert_cmpuint(f.d->dev->faults, ==, 1);
+    h.gso_type = 5;
+    h.gso_size = 40;
+    offer_tx(&f, &h, FRAME);
+    drv_kick(f.d, TX);
+    g_assert_cmpuint(f.got->len, ==, 0);
+    g_assert_cmpuint(f.d->dev->faults, ==, 2);
     fix_down(&f, NULL);
 }
 
@@ -545,6 +575,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     ADD("send", test_send);
+    ADD("datagrams", test_datagrams);
     ADD("backpressure", test_backpressure);
     ADD("quiesce", test_quiesce);
     ADD("bad-frames", test_bad_frames);
