@@ -222,4 +222,10 @@ NetFilterInfo *net_backend_filter_info(NetBackend *be);
 /* Read a filter's text from a file, at most as long as it may be; transfer full. */
 char *net_filter_read(const char *path, size_t *ret_len, GError **error);
 
+/* ---- mac.c ---- */
+
+/* The six bytes of the address that card @n of machine @name has where none was chosen. */
+void net_mac_of(const char *name, unsigned n, uint8_t *ret_mac);
+char *net_mac_text(const uint8_t *mac); /* "52:54:00:12:34:56"; transfer full */
+
 #endif
