@@ -195,7 +195,8 @@ static bool ring_refuse(RingWriter *w)
 /* What has to be done to @f before @to takes it. */
 static bool needs_segments(const NetFrame *f, uint32_t offloads)
 {
-    uint32_t need = f->gso == NET_GSO_TCPV6 ? NET_OFF_TSO6 : NET_OFF_TSO4;
+    uint32_t need = f->gso == NET_GSO_TCPV6 ? NET_OFF_TSO6
+                    : f->gso == NET_GSO_UDP ? NET_OFF_USO : NET_OFF_TSO4;
 
     return f->gso != NET_GSO_NONE && (offloads & (need | NET_OFF_CSUM)) != (need | NET_OFF_CSUM);
 }
@@ -421,18 +422,24 @@ static void run_waiting(struct NetWire *w)
     }
 }
 
+/* Whether a frame may go from @d's producer straight into its consumer. */
+static bool may_go_direct(WireDir *d)
+{
+    if (!d->direct || d->draining || dir_back(d)->sending || dir_back(d)->draining)
+        return false;
+    lodge_lock(&d->lock);
+    bool idle = !d->used && !d->stalled;
+    lodge_unlock(&d->lock);
+    return idle;
+}
+
 /* Same IoThread, nothing queued, nothing to change: straight into the peer. */
 static unsigned send_direct(WireDir *d, const NetFrame *v, unsigned n)
 {
     uint32_t offloads = __atomic_load_n(&d->to->offloads, __ATOMIC_RELAXED);
     unsigned fit = 0;
 
-    if (!d->direct || d->draining || dir_back(d)->sending || dir_back(d)->draining)
-        return 0;
-    lodge_lock(&d->lock);
-    bool idle = !d->used && !d->stalled;
-    lodge_unlock(&d->lock);
-    if (!idle)
+    if (!may_go_direct(d))
         return 0;
     while (fit < n && v[fit].len && v[fit].len <= NET_FRAME_MAX &&
            !needs_segments(&v[fit], offloads) && !needs_csum(&v[fit], offloads))
@@ -516,6 +523,36 @@ unsigned net_send(NetPort *from, const NetFrame *v, unsigned n)
     return net_gate_send(gate, out, out ? from->mac : d->to->mac, v, n, send_allowed, d);
 }
 
+unsigned net_rx_borrow(NetPort *from, struct iovec *ret_iov, unsigned max)
+{
+    WireDir *d = dir_from(from);
+
+    if (!d || !d->to->ops->rx_borrow || wire_dead(d->wire) || !wire_carries(d->wire) ||
+        (d->wire->gate && !net_gate_open(d->wire->gate)) || !may_go_direct(d))
+        return 0;
+    return d->to->ops->rx_borrow(d->to, ret_iov, max);
+}
+
+bool net_rx_commit(NetPort *from, const NetFrame *f)
+{
+    static const NetFrame none = {.len = 0};
+    WireDir *d = dir_from(from);
+    uint32_t offloads = __atomic_load_n(&d->to->offloads, __ATOMIC_RELAXED);
+    bool as_it_is = f->len && !needs_segments(f, offloads) && !needs_csum(f, offloads);
+
+    d->sending = d->draining = true; /* keeps (4) */
+    bool done = d->to->ops->rx_commit(d->to, as_it_is ? f : &none) && as_it_is;
+    d->sending = d->draining = false;
+    if (!done)
+        return !f->len;
+    if (d->wire->watch)
+        net_watch_frames(d->wire->watch, !from->watch, f, 1);
+    count_taken(d, f, 1);
+    count(&d->tx_frames, 1);
+    count(&d->tx_bytes, f->len);
+    return true;
+}
+
 void net_rx_ready(NetPort *p)
 {
     WireDir *out = dir_from(p);
@@ -547,7 +584,7 @@ void net_count_tx_drop(NetPort *p, unsigned frames)
 uint32_t net_peer_offloads(NetPort *p)
 {
     /* The peer's own abilities and the wire's cover everything that a frame can ask for. */
-    return NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6;
+    return NET_OFF_ALL;
 }
 
 uint32_t net_peer_takes(NetPort *p)
