@@ -70,6 +70,11 @@ static void on_tick(void *opaque)
 
     host->ticking = false;
     switch_age(host->sw, now);
+    for (guint i = 0; i < host->ports->len; i++) {
+        SwHostPort *h = g_ptr_array_index(host->ports, i);
+        if (h->trim && !h->doomed)
+            h->trim(h);
+    }
     if (host->ports->len) {
         arm_tick(host, TICK_MS);
         return;

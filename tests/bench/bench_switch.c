@@ -7,7 +7,8 @@
  * sends on all even ports, one receives on all odd ones; clients of the protocols send and receive
  * in batches, the same for each switch. What counts is what arrives. The four take turns, ROUNDS
  * times; the table has the medians, of rates and of each round's ratios, and the memory of lodge switch
- * with Lodge's links (Pss, so shared libraries and rings count by halves), idle and after the traffic.
+ * with Lodge's links (Pss, so shared libraries and rings count by halves), idle, right
+ * after the traffic, and 11 s later.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +29,8 @@
 #include "link_ring.h"
 #include "switch_client.h"
 
-enum { ROUNDS = 7, BATCH = 32, PORTS_MAX = 64, FRAME_MAX = 1514, START_MS = 5000, WARM_MS = 50 };
+enum { ROUNDS = 7, BATCH = 32, PORTS_MAX = 64, FRAME_MAX = 1514, START_MS = 5000, WARM_MS = 50,
+       TRIM_MS = 11000 };
 
 typedef enum Kind { LODGE_LINK, LODGE_UML, UML_SWITCH, VDE_SWITCH, KINDS } Kind;
 static const char *const kind_names[KINDS] = {"lodge link", "lodge uml", "uml_switch",
@@ -57,7 +59,8 @@ typedef struct Bench {
     bool stop; /* atomic */
     uint64_t got;
     pid_t pid; /* of the switch */
-    long idle_kib, after_kib;
+    bool wait;  /* for the switch to give back memory */
+    long idle_kib, after_kib, later_kib;
 } Bench;
 
 static void die(const char *what)
@@ -334,6 +337,10 @@ static double run(Bench *b)
     receive_until(b, set, clock_host_ns() + 2 * WARM_MS * INT64_C(1000000)); /* lets it end */
     pthread_join(thread, NULL);
     b->after_kib = pss_of(b->pid);
+    if (b->wait) {
+        g_usleep(TRIM_MS * 1000);
+        b->later_kib = pss_of(b->pid);
+    }
     for (unsigned n = 0; n < b->ports; n++)
         close_port(b, &b->port[n]);
     close(set);
@@ -374,7 +381,7 @@ static double ratio(const double *v, const double *to)
     return middle(r);
 }
 
-static void report(const Bench *b, unsigned ports, double rate[KINDS][ROUNDS], const long kib[2])
+static void report(const Bench *b, unsigned ports, double rate[KINDS][ROUNDS], const long kib[3])
 {
     static const unsigned pairs[][2] = {{LODGE_LINK, UML_SWITCH}, {LODGE_LINK, VDE_SWITCH},
                                         {LODGE_UML, UML_SWITCH}, {LODGE_UML, VDE_SWITCH}};
@@ -384,7 +391,7 @@ static void report(const Bench *b, unsigned ports, double rate[KINDS][ROUNDS], c
         printf(" %12.0f", middle(rate[k]));
     for (unsigned i = 0; i < G_N_ELEMENTS(pairs); i++)
         printf(" %11.2f", ratio(rate[pairs[i][0]], rate[pairs[i][1]]));
-    printf(" %9ld %9ld\n", kib[0], kib[1]);
+    printf(" %9ld %9ld %9ld\n", kib[0], kib[1], kib[2]);
 }
 
 int main(int argc, char **argv)
@@ -408,22 +415,24 @@ int main(int argc, char **argv)
     printf("frames a second that arrive\n%5s %5s", "bytes", "ports");
     for (unsigned k = 0; k < KINDS; k++)
         printf(" %12s", kind_names[k]);
-    printf(" %11s %11s %11s %11s %9s %9s\n", "link/uml", "link/vde", "uml/uml", "uml/vde", "idle KiB",
-           "after KiB");
+    printf(" %11s %11s %11s %11s %9s %9s %9s\n", "link/uml", "link/vde", "uml/uml", "uml/vde",
+           "idle KiB", "after KiB", "later KiB");
     for (unsigned s = 0; s < SIZES; s++) {
         double rate[KINDS][ROUNDS] = {0};
-        long kib[2] = {0};
+        long kib[3] = {0};
         if (only && only != sizes[s])
             continue;
         b->ports = sizes[s];
         for (unsigned round = 0; round < ROUNDS; round++) {
             for (unsigned k = 0; k < KINDS; k++) {
                 b->kind = (Kind)k;
+                b->wait = k == LODGE_LINK && round == ROUNDS - 1;
                 if (there[k])
                     rate[k][round] = run(b);
                 if (k == LODGE_LINK) {
                     kib[0] = b->idle_kib;
                     kib[1] = b->after_kib;
+                    kib[2] = b->later_kib;
                 }
             }
         }
