@@ -5,8 +5,8 @@
  * is free, at most as many as the pool may have, and leave after LINGER_US without work.
  *
  * Answers go back as one posted call for as many requests as have piled up until it runs; a pool of
- * one thread takes up to BATCH requests at a time, and posts it when it has nothing to do, or as many
- * answers. Where a request is a few microseconds, locks and wake-ups for each would be half of it.
+ * one thread takes up to BATCH requests at a time, and posts it when it has nothing to do, or as
+ * many answers. Where a request is a few microseconds, locks and wake-ups for each would be half of it.
  *
  * Lock: p->mutex (a GMutex because it has a GCond) is a leaf; nothing is called with it held.
  */
@@ -212,7 +212,7 @@ void blk_pool_submit(BlkPool *p, BlkReq *req)
         p->todo_head = NULL;
         p->todo_tail = &p->todo_head;
         p->queued--;
-    } else if (p->idle > p->woken) { /* a signal is a system call, waking up takes many requests' time */
+    } else if (p->idle > p->woken) { /* a signal is a system call; waking up takes a while */
         p->woken++;
         g_cond_signal(&p->work);
     }

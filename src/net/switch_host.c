@@ -186,7 +186,7 @@ SwOut sw_host_full(SwHostPort *h, bool may_hold)
         h->full_round = h->host->rounds;
         h->hold_end_ms = now >= h->hold_ok_ms ? now + SW_HOLD_MS : 0;
     }
-    /* A round may take longer than that: it had its chance once the loop has looked for events since. */
+    /* A round may take longer than that: it had its chance once the loop has looked for events. */
     if (h->hold_end_ms && now >= h->hold_end_ms && h->host->rounds - h->full_round >= 2) {
         h->hold_end_ms = 0;
         h->hold_ok_ms = now + SW_HOLD_GAP_MS;

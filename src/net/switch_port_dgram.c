@@ -73,7 +73,8 @@ static void send_waiting(DgramPort *d)
             d->first += (unsigned)sent;
         if (sent == (int)n)
             break;
-        if (sent > 0 || errno == EAGAIN || errno == ENOBUFS) { /* after a part: else it is said next time */
+        /* After a part went; were it something else, the next call would say so. */
+        if (sent > 0 || errno == EAGAIN || errno == ENOBUFS) {
             set_blocked(d, true);
             break;
         } else if (errno != EINTR) {
@@ -323,7 +324,8 @@ bool sw_dgram_add(SwHost *host, const SwPortOps *ops, int ctl_fd, int fd, const 
         d->from = *shared;
     d->path = g_strdup(path);
     d->kept = g_byte_array_new();
-    void *slot = mmap(NULL, SLOTS_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *slot =
+        mmap(NULL, SLOTS_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (slot == MAP_FAILED) {
         lodge_fail_errno(error, errno, "memory of a port");
         if (ctl_fd >= 0)
