@@ -130,6 +130,7 @@ int verb_set(const Verb *self, int argc, char **argv);
 int verb_ssh(const Verb *self, int argc, char **argv);
 int verb_ssh_config(const Verb *self, int argc, char **argv);
 int verb_stats(const Verb *self, int argc, char **argv);
+int verb_top(const Verb *self, int argc, char **argv);
 int verb_stop(const Verb *self, int argc, char **argv);
 int verb_switch(const Verb *self, int argc, char **argv);
 int verb_type(const Verb *self, int argc, char **argv);

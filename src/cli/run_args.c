@@ -29,6 +29,8 @@
 
 #define CLASS_SERIAL "16550a"
 #define CLASS_RNG "virtio-rng-pci"
+#define CLASS_BALLOON "virtio-balloon-pci"
+#define CLASS_WATCHDOG "i6300esb"
 #define CLASS_VGA "vga"
 #define CLASS_CHANNEL "virtio-console-pci"
 
@@ -114,7 +116,8 @@ static bool chan_spec_check(const char *option, const char *spec, GError **error
             return true;
     }
     return lodge_fail(error, LODGE_ERROR_CONFIG,
-                      "--%s: \"%s\": write stdio, pty, none, unix:PATH, file:PATH, tcp:HOST:PORT or tty:PATH",
+                      "--%s: \"%s\": write stdio, pty, none, unix:PATH, file:PATH, tcp:HOST:PORT "
+                      "or tty:PATH",
                       option, spec);
 }
 
@@ -296,26 +299,73 @@ static bool compile_device(Tree *t, const OptValue *v, unsigned n, GError **erro
     return true;
 }
 
-static bool compile_devices(Tree *t, const Options *o, GError **error)
+/* A device that every machine has unless --@option says off; it is called @option0. */
+static bool compile_preset(Tree *t, const Options *o, const char *option, const char *class_name,
+                           GError **error)
 {
-    const char *rng = options_text(o, "rng");
+    const char *text = options_text(o, option);
+    g_autofree char *id = g_strdup_printf("%s0", option);
     bool on = true;
-    unsigned n = 0;
 
-    if (rng && !parse_bool(rng, &on))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--rng: \"%s\" is neither on nor off", rng);
+    if (text && !parse_bool(text, &on))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: \"%s\" is neither on nor off", option,
+                          text);
     if (on) {
-        const DeviceClass *cls = class_for("rng", CLASS_RNG, error);
+        const DeviceClass *cls = class_for(option, class_name, error);
 
         if (!cls)
             return false;
-        g_free(device_add(t, "rng0", cls));
+        g_free(device_add(t, id, cls));
     }
+    return true;
+}
+
+/* What --@option does, kept as /options/@prop. */
+static bool compile_action(Tree *t, const char *option, const char *prop, const char *text,
+                           const char *const *words, GError **error)
+{
+    g_autofree char *list = g_strjoinv(", ", (char **)words);
+
+    if (!g_strv_contains(words, text))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: \"%s\": write one of %s", option, text,
+                          list);
+    return put(t, "/options", prop, text, error);
+}
+
+static bool compile_guest_faults(Tree *t, const Options *o, GError **error)
+{
+    static const char *const panic[] = {"poweroff", "reset", "pause", "none", NULL};
+    static const char *const bite[] = {"reset", "poweroff", "shutdown", "pause", "none", NULL};
+    const char *on_panic = options_text(o, "on-panic");
+    const OptValue *v = options_next(o, "watchdog", NULL);
+    const DeviceClass *cls;
+
+    if (on_panic && !compile_action(t, "on-panic", "on-panic", on_panic, panic, error))
+        return false;
+    if (!v)
+        return true;
+    if (v->text && v->text[0] &&
+        !compile_action(t, "watchdog", "watchdog-action", v->text, bite, error))
+        return false;
+    cls = class_for("watchdog", CLASS_WATCHDOG, error);
+    if (!cls)
+        return false;
+    g_free(device_add(t, "watchdog0", cls));
+    return true;
+}
+
+static bool compile_devices(Tree *t, const Options *o, GError **error)
+{
+    unsigned n = 0;
+
+    if (!compile_preset(t, o, "rng", CLASS_RNG, error))
+        return false;
     for (const OptValue *v = NULL; (v = options_next(o, "device", v)); n++) {
         if (!compile_device(t, v, n, error))
             return false;
     }
-    return true;
+    return compile_guest_faults(t, o, error) &&
+           compile_preset(t, o, "balloon", CLASS_BALLOON, error);
 }
 
 /* ---- the screen ---- */
@@ -554,7 +604,8 @@ Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error)
     if (!compile_identity(t, o, &r, error) || !compile_memory(t, o, error) ||
         !compile_cpus(t, o, error) || !compile_boot(t, o, error) || !compile_rtc(t, o, error) ||
         !compile_flags(t, o, &r, error) || !compile_display(t, o, &r, error) ||
-        !compile_gdb(o, &r, error) || !compile_qmp(o, &r, error) || !compile_wait(o, &r, error) || !compile_mconsole(o, &r, error) ||
+        !compile_gdb(o, &r, error) || !compile_qmp(o, &r, error) ||
+        !compile_wait(o, &r, error) || !compile_mconsole(o, &r, error) ||
         !compile_disks(t, o, error) || !compile_cdroms(t, o, error) ||
         !compile_floppies(t, o, error) || !compile_nets(t, o, error) ||
         !compile_chans(t, o, error) || !compile_devices(t, o, error) ||

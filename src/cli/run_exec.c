@@ -69,6 +69,7 @@ typedef struct Run {
     guint signal_sources[3]; /* 0: not watched */
     guint halt_timer;    /* 0: nobody waits for a halt */
     uint64_t log_seen;
+    uint64_t announced;  /* bytes on the console before the guest's first */
     bool timed_out, killed_by_key;
     int status;
 } Run;
@@ -98,6 +99,7 @@ static void log_end(Run *r, const MachineResult *result, bool badly)
     static const char *const why[] = {
         [MACHINE_END_POWER_OFF] = "powered off", [MACHINE_END_RESET] = "reset",
         [MACHINE_END_EXIT] = "exit by the guest", [MACHINE_END_PANIC] = "panic",
+        [MACHINE_END_WATCHDOG] = "watchdog",
         [MACHINE_END_CPU] = "a CPU stopped",      [MACHINE_END_KILLED] = "the plug was pulled",
         [MACHINE_END_ERROR] = "failed",
     };
@@ -118,6 +120,12 @@ static int uml_reset_status(Run *r, bool by_host)
 
     if (!by_host && uml_panicked(tail))
         return RUN_UML_PANIC;
+    /* Before its console was there it cannot have meant to; it would only do so again. */
+    if (!by_host && console_log_position(r->log) <= r->announced) {
+        lodge_warn("uml: %s: the guest's kernel restarted without a word; add "
+                   "earlycon=uart8250,io,0x3f8 to see why", r->options->name);
+        return RUN_UML_PANIC;
+    }
     return r->options->uml->no_reboot ? STATUS_OK : RUN_UML_AGAIN;
 }
 
@@ -138,6 +146,10 @@ static void on_ended(void *opaque, const MachineResult *result)
         break;
     case MACHINE_END_PANIC:
         lodge_warn("%s: %s: the guest's kernel died (panic)", verb, name);
+        r->status = STATUS_PANIC;
+        break;
+    case MACHINE_END_WATCHDOG:
+        lodge_warn("run: %s: the guest hangs (its watchdog's time is over)", name);
         r->status = STATUS_PANIC;
         break;
     case MACHINE_END_CPU:
@@ -359,7 +371,7 @@ static bool open_mconsole(Run *r, GError **error)
         return true;
     g_autoptr(GError) why = NULL;
     r->mconsole = mconsole_open(r->control, &config, &why);
-    if (!r->mconsole && o->uml && o->umid && g_error_matches(why, LODGE_ERROR, LODGE_ERROR_EXISTS)) {
+    if (o->uml && o->umid && g_error_matches(why, LODGE_ERROR, LODGE_ERROR_EXISTS)) {
         lodge_warn("uml: %s; this machine gets a name that nobody has", why->message);
         g_clear_error(&why);
         config.umid = NULL;
@@ -457,7 +469,8 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
         lodge_note("%s: " CONSOLE_HINT, o->name);
         r->console = console_new(c, &console_ops, r);
     }
-    if (!open_control(r, tree, error) || !open_qmp(r, error) || !open_mconsole(r, error) || !open_display(r, error))
+    if (!open_control(r, tree, error) || !open_qmp(r, error) || !open_mconsole(r, error) ||
+        !open_display(r, error))
         return false;
     /* Before the guest's first word; until here a signal ends the process at once. */
     r->signal_sources[0] = g_unix_signal_add(SIGINT, on_sigint, r);
@@ -467,7 +480,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
     else
         r->signal_sources[2] = g_unix_signal_add(SIGHUP, on_sighup, r);
     if (o->uml) {
-        uml_announce(r->machine, mconsole_path(r->mconsole), o->uml->notes);
+        r->announced = uml_announce(r->machine, mconsole_path(r->mconsole), o->uml);
         r->halt_timer = g_timeout_add(HALT_LOOK_MS, look_for_halt, r);
     }
     if (!machine_start(r->machine, error))

@@ -81,7 +81,8 @@ static const VerbExample uml_examples[] = {
 };
 
 static const VerbExample set_examples[] = {
-    {"lodge set web --memory 2G --cpus 4", "At the next start."},
+    {"lodge set web --memory 512M", "Now, up to what it was started with."},
+    {"lodge set web --cpus 4", "At the next start."},
     {"lodge set web --cdrom two.iso", "Another CD, now if the guest has not locked the drive."},
     {NULL},
 };
@@ -191,7 +192,8 @@ const Verb verb_table[] = {
      "The options are those of lodge define, and each takes the place of all of its name that the "
      "definition has: all --disk, for instance. If the machine runs, disks on virtio, networks, "
      "forwarded ports and media of drives come and go at once, where the guest lets go of what it "
-     "had; the rest has its effect at the next start. Each is said.",
+     "had, and its balloon makes its memory smaller, or larger up to what it was started with; the "
+     "rest has its effect at the next start. Each is said.",
      run_options_table, set_examples, NULL, verb_set},
     {"unset", "NAME OPTION...", "take options out of a machine's definition",
      "The options are named without dashes; what they said is as if they had never been given.",
@@ -272,9 +274,17 @@ const Verb verb_table[] = {
      "Lines for ~/.ssh/config, after which ssh, scp, rsync and others know the machine by its name.",
      no_options_table, ssh_config_examples, NULL, verb_ssh_config},
     {"stats", "[-w] [--json] NAME...|--all", "show what running machines use of the host",
-     "CPU time of the process and of its virtual CPUs, memory, and bytes that went from and to "
-     "disks, since the start. With --watch, of each second, CPUs in percent of one.",
+     "CPU time of the process and of its virtual CPUs, memory that the host has given it, memory that "
+     "the guest has now and what is free of it (as the guest's balloon tells; - where it does not), "
+     "and bytes that went from and to disks, since the start. With --watch, of each second, CPUs in "
+     "percent of one. --json has more: networks, exits, the balloon, and all that the guest tells.",
      stats_options_table, NULL, NULL, verb_stats},
+    {"top", "", "watch what all running machines use",
+     "A table of all running machines, made anew each second, the busiest first: CPU time of the "
+     "process and of its virtual CPUs in percent of one CPU; memory that the host has given it and "
+     "memory that the guest has; bytes a second from and to disks and networks; exits of its virtual "
+     "CPUs a second. The key q ends it. Without a terminal it is printed once, of one second.",
+     no_options_table, NULL, NULL, verb_top},
     {"qmp", "NAME COMMAND [KEY=TEXT|KEY:=JSON|{...}]...",
      "give a running machine a command of its control socket",
      "The protocol is QMP. Arguments are texts (KEY=TEXT), other values (KEY:=JSON), or one object "

@@ -49,7 +49,7 @@ def root(path, extra=()):
 
 
 def test_commands_and_files(lodge, tmp_path, nothing_left):
-    assert lodge("run", "vm", "-d", *root(tmp_path / "initrd")).status == 0
+    assert lodge("run", "vm", "-d", *root(tmp_path / "initrd"), timeout=BOOT_SECONDS).status == 0
     r = lodge("wait", "vm", "--agent", "--timeout", 2 * BOOT_SECONDS, timeout=3 * BOOT_SECONDS)
     assert r.status == 0, (r, lodge("log", "vm").out)
 

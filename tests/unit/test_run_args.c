@@ -52,6 +52,9 @@ static void test_least(void)
     g_assert_true(tree_has(t, "/devices/rng0", NULL));
     g_assert_cmpstr(tree_str(t, "/devices/channels", "port1-name"), ==, "org.qemu.guest_agent.0");
     g_assert_cmpstr(tree_str(t, "/backends/chan/agent", "spec"), ==, "pair");
+    g_assert_cmpstr(tree_str(t, "/devices/balloon0", "compatible"), ==, "virtio-balloon-pci");
+    g_assert_false(tree_has(t, "/devices/watchdog0", NULL));
+    g_assert_null(tree_str(t, "/options", "on-panic"));
     g_assert_true(tree_has(t, "/boot", "cache"));
     run_options_clear(&o);
 }
@@ -66,7 +69,8 @@ static void test_full(void)
         "metadata-cache=4M,base-format=raw --disk e,,f.img,ro,snapshot=on --memory 1G,huge=on,prefault=on --cpus 2 "
         "--net user,restrict=on -p 2222:22 -p 0.0.0.0:53:53/udp --console pty --console file:x "
         "--channel agent=unix:/tmp/a --rng off --uuid 12345678-1234-1234-1234-123456789abc "
-        "--debug-exit --no-reboot -d --timeout 1.5 --rtc 86400 --device virtio-rng-pci,id=more",
+        "--debug-exit --no-reboot -d --timeout 1.5 --rtc 86400 --device virtio-rng-pci,id=more "
+        "--balloon off --watchdog=pause --on-panic reset",
         &o, &error);
     g_auto(GStrv) list = NULL;
     uint64_t n;
@@ -109,6 +113,10 @@ static void test_full(void)
     g_assert_cmpstr(tree_str(t, "/devices/channels", "port1-name"), ==, "agent");
     g_assert_cmpstr(tree_str(t, "/devices/channels", "port2-name"), ==, "org.qemu.guest_agent.0");
     g_assert_false(tree_has(t, "/devices/rng0", NULL));
+    g_assert_false(tree_has(t, "/devices/balloon0", NULL));
+    g_assert_cmpstr(tree_str(t, "/devices/watchdog0", "compatible"), ==, "i6300esb");
+    g_assert_cmpstr(tree_str(t, "/options", "watchdog-action"), ==, "pause");
+    g_assert_cmpstr(tree_str(t, "/options", "on-panic"), ==, "reset");
     g_assert_true(tree_has(t, "/devices/more", NULL));
     g_assert_true(tree_has(t, "/options", "debug-exit") && tree_has(t, "/options", "no-reboot"));
     run_options_clear(&o);
@@ -214,6 +222,9 @@ static const struct {
     {"--kernel k --device virtio-rng-pci,colour=red", "unknown property"},
     {"--kernel k --device virtio-rng-pci,id=rng0", "is taken"},
     {"--kernel k --rng maybe", "neither on nor off"},
+    {"--kernel k --balloon maybe", "--balloon: \"maybe\" is neither on nor off"},
+    {"--kernel k --watchdog=bark", "--watchdog: \"bark\": write one of reset, poweroff, shutdown"},
+    {"--kernel k --on-panic shutdown", "--on-panic: \"shutdown\": write one of poweroff, reset"},
     {"--kernel k --rtc noon", "utc, localtime"},
     {"--kernel k --uuid x", "not a UUID"},
     {"--kernel k --timeout 0", "above 0"},
