@@ -289,7 +289,8 @@ static void change_base(BlkNode *n, uint8_t how)
 static void use_fresh(BlkNode *n, const uint8_t *p)
 {
     g_autofree char *path = another(n, "fresh", NULL, p[1]);
-    BlkOptions o = {.file = path, .format = n->drv->name, .aio = BLK_AIO_THREADS};
+    BlkOptions o = {.file = path, .format = n->drv->name, .aio = BLK_AIO_THREADS,
+                    .cache = p[1] & 32 ? BLK_CACHE_NONE : BLK_CACHE_WRITEBACK};
     g_autofree uint8_t *buf = g_malloc0(70 * KIB);
     bool done = false;
 
@@ -307,6 +308,8 @@ static void use_fresh(BlkNode *n, const uint8_t *p)
             (void)f->drv->make_empty(f, NULL);
     }
     bool flushed = f && blk_flush(f) == 0;
+    if (f && f->drv->settle)
+        (void)f->drv->settle(f);
     if (f)
         look(f);
     if (flushed && f->drv->check) {
