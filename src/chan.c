@@ -460,6 +460,15 @@ typedef struct Attach {
     void *opaque;
 } Attach;
 
+/* Somebody is there: at the host's end, or who looks at what passes where there is none. */
+static void say_connected(Chan *c)
+{
+    bool tapped = c->tap && !strcmp(c->describe, "none");
+
+    if (c->ops && c->ops->connected && (c->host.in_fd >= 0 || c->host.out_fd >= 0 || tapped))
+        c->ops->connected(c->ops_opaque, true);
+}
+
 static void attach_on_loop(void *opaque)
 {
     Attach *a = opaque;
@@ -468,8 +477,7 @@ static void attach_on_loop(void *opaque)
     c->ops = a->ops;
     c->ops_opaque = a->opaque;
     c->in_stalled = false;
-    if (c->ops && c->ops->connected && (c->host.in_fd >= 0 || c->host.out_fd >= 0))
-        c->ops->connected(c->ops_opaque, true);
+    say_connected(c);
     ask_service(c, false);
 }
 
@@ -513,6 +521,7 @@ static void tap_on_loop(void *opaque)
 
     a->c->tap = a->tap;
     a->c->tap_opaque = a->opaque;
+    say_connected(a->c);
 }
 
 void chan_set_tap(Chan *c, ChanTapFn fn, void *opaque)

@@ -93,6 +93,13 @@ static bool adopt(ChanHost *h, int in, int out, GError **error)
     return true;
 }
 
+/* A terminal gives each key as it is pressed. */
+static bool take_terminal(ChanHost *h, GError **error)
+{
+    h->terminal = h->in_fd >= 0 && isatty(h->in_fd);
+    return !h->terminal || terminal_raw(h->in_fd, error);
+}
+
 static bool open_none(const char *rest, ChanHost *h, GError **error)
 {
     h->describe = g_strdup("none");
@@ -110,11 +117,7 @@ static bool open_stdio(const char *rest, ChanHost *h, GError **error)
         return true; /* both closed: as good as none */
     if (!adopt(h, STDIN_FILENO, STDOUT_FILENO, error))
         return false;
-    if (h->in_fd >= 0 && isatty(h->in_fd)) {
-        h->terminal = true;
-        return terminal_raw(h->in_fd, error);
-    }
-    return true;
+    return take_terminal(h, error);
 }
 
 static bool open_fd(const char *rest, ChanHost *h, GError **error)
@@ -132,7 +135,28 @@ static bool open_fd(const char *rest, ChanHost *h, GError **error)
     if (!ok)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "'fd:%s' is not fd:N or fd:N,fd:M", rest);
     h->describe = g_strdup_printf("fd:%s", rest);
-    return adopt(h, (int)in, (int)out, error);
+    return adopt(h, (int)in, (int)out, error) && take_terminal(h, error);
+}
+
+static bool open_tty(const char *path, ChanHost *h, GError **error)
+{
+    int fd = open(path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
+    if (fd < 0 || !isatty(fd)) {
+        int err = errno;
+        if (fd >= 0)
+            close(fd);
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "cannot use '%s' as a terminal: %s", path,
+                          g_strerror(err));
+    }
+    h->in_fd = fd;
+    h->out_fd = fcntl(fd, F_DUPFD_CLOEXEC, 0); /* epoll wants a number for each direction */
+    if (h->out_fd < 0)
+        return lodge_fail_errno(error, errno, "cannot duplicate a descriptor");
+    h->in_own = h->out_own = h->in_polled = true;
+    h->out_chunk = OWN_CHUNK;
+    h->describe = g_strdup_printf("tty:%s", path);
+    return take_terminal(h, error);
 }
 
 static bool open_file(const char *path, ChanHost *h, GError **error)
@@ -347,7 +371,7 @@ static const struct {
 } kinds[] = {
     {"none", open_none, true},   {"stdio", open_stdio, true}, {"pty", open_pty, true},
     {"file:", open_file, false}, {"unix:", open_unix, false}, {"tcp:", open_tcp, false},
-    {"fd:", open_fd, false},
+    {"fd:", open_fd, false},     {"tty:", open_tty, false},
 };
 
 /**
@@ -374,7 +398,7 @@ bool chan_host_open(const char *spec, const char *name, ChanHost *ret_host, GErr
     }
     return lodge_fail(error, LODGE_ERROR_CONFIG,
                       "%s: '%s' is none of none, stdio, pty, file:PATH, unix:PATH, "
-                      "tcp:HOST:PORT, fd:N", name, spec);
+                      "tcp:HOST:PORT, fd:N, tty:PATH", name, spec);
 }
 
 static void close_fd(int *fd)

@@ -30,6 +30,14 @@ static const Verb *find(const Verb *family, const char *name)
     return NULL;
 }
 
+/* Whether the program is called as User-Mode Linux is. */
+static bool called_linux(const char *path)
+{
+    const char *slash = path ? strrchr(path, '/') : NULL, *name = slash ? slash + 1 : path;
+
+    return name && (!strcmp(name, "linux") || !strcmp(name, "linux.uml"));
+}
+
 int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : NULL;
@@ -37,6 +45,10 @@ int main(int argc, char **argv)
     int used = 2; /* words up to the verb's */
 
     (void)signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error of that write */
+    if (called_linux(argv[0])) {
+        v = verb_find(NULL, "uml");
+        return v->run(v, argc - 1, argv + 1);
+    }
     if (!name) {
         lodge_warn("no verb; lodge --help lists them");
         return STATUS_USAGE;
@@ -58,7 +70,7 @@ int main(int argc, char **argv)
     }
     if (!v)
         return STATUS_USAGE;
-    if (options_want_help(v->opts, argc - used, argv + used)) {
+    if (!v->word && options_want_help(v->opts, argc - used, argv + used)) {
         help_print(v);
         return cli_finish(STATUS_OK);
     }

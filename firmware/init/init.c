@@ -4,7 +4,7 @@
  * hands over to its init. Freestanding (no C library, no other guest program), static.
  *
  * The archive holds /modules/order (one line a module: file, then "?" if it may fail, each after a
- * space) and /fstype (what the host saw on the root disk, may be empty). The command line says the
+ * space; a file with its whole path stays, the others are removed) and /fstype (what the host saw on the root disk, may be empty). The command line says the
  * rest, as the kernel itself understands it: root= (a device, MAJ:MIN, UUID=, LABEL=), rootfstype=,
  * rootflags=, ro, rw, init=, rootwait, rootdelay=. Words that the kernel did not know came as our
  * arguments and environment; both go on to the root's init.
@@ -14,185 +14,18 @@
  * Spec: Linux Documentation/filesystems/ramfs-rootfs-initramfs.rst, admin-guide/
  *       kernel-parameters.txt, the x86-64 system call ABI.
  */
-#include <asm/unistd.h>
-
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long usize;
+#include "lib.h"
+#include "uml.h"
 
 enum {
-    O_RDONLY = 0,
-    O_WRONLY = 1,
-    O_RDWR = 2,
-    O_CLOEXEC = 02000000,
-    AT_FDCWD = -100,
     MS_RDONLY = 1,
     MS_MOVE = 8192,
     MNT_DETACH = 2,
-    S_IFMT = 0170000,
-    S_IFBLK = 0060000,
-    EEXIST = 17,
-    ENOENT = 2,
-    TEXT_MAX = 4096,
-    NAME_LEN = 128,
-    POLL_NS = 2000000,      /* between looks for the root device */
-    WAIT_POLLS = 5000,      /* 10 s */
-    SECTOR_BUF = 512,
-    STAT_MODE_AT = 24,      /* st_mode in struct stat of x86-64 */
-    STAT_BYTES = 144,
+    POLL_NS = 2000000, /* between looks for the root device */
+    WAIT_POLLS = 5000, /* 10 s */
+    UML_WAIT_POLLS = 1000, /* its disks are there from the start */
+    CONSOLE_POLLS = 1000,
 };
-
-static long sys6(long n, long a, long b, long c, long d, long e)
-{
-    long ret;
-    register long r10 __asm__("r10") = d;
-    register long r8 __asm__("r8") = e;
-    __asm__ volatile("syscall"
-                     : "=a"(ret)
-                     : "a"(n), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
-                     : "rcx", "r11", "memory");
-    return ret;
-}
-
-#define SYS(n, a, b, c, d, e) sys6(n, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e))
-
-/* The compiler may call these for loops and initialisers. */
-void *memset(void *to, int v, usize n);
-void *memcpy(void *to, const void *from, usize n);
-
-void *memset(void *to, int v, usize n)
-{
-    void *start = to;
-    __asm__ volatile("rep stosb" : "+D"(to), "+c"(n) : "a"(v) : "memory");
-    return start;
-}
-
-void *memcpy(void *to, const void *from, usize n)
-{
-    void *start = to;
-    __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
-    return start;
-}
-
-static usize len_of(const char *s)
-{
-    usize n = 0;
-    while (s[n])
-        n++;
-    return n;
-}
-
-/* Whether @s begins with @prefix; the rest after it, or 0. */
-static const char *after(const char *s, const char *prefix)
-{
-    while (*prefix)
-        if (*s++ != *prefix++)
-            return 0;
-    return s;
-}
-
-static char lower(char c)
-{
-    return c >= 'A' && c <= 'Z' ? (char)(c + 'a' - 'A') : c;
-}
-
-static int same_text(const char *a, const char *b, int fold)
-{
-    for (; *a || *b; a++, b++)
-        if (fold ? lower(*a) != lower(*b) : *a != *b)
-            return 0;
-    return 1;
-}
-
-static void copy_text(char *to, usize cap, const char *from)
-{
-    usize n = len_of(from);
-    n = n < cap ? n : cap - 1;
-    memcpy(to, from, n);
-    to[n] = 0;
-}
-
-static int kmsg = 2; /* where messages go */
-
-/* One record on the kernel log: "<level>lodge-init: a b c". */
-static void say(char level, const char *a, const char *b, const char *c)
-{
-    static char line[512];
-    const char *parts[] = {"lodge-init: ", a, b, c, "\n"};
-    usize at = 0;
-    line[at++] = '<';
-    line[at++] = level;
-    line[at++] = '>';
-    for (unsigned i = 0; i < sizeof parts / sizeof *parts; i++)
-        for (const char *p = parts[i]; p && *p && at < sizeof line; p++)
-            line[at++] = *p;
-    SYS(__NR_write, kmsg, line, at, 0, 0);
-}
-
-static void die(const char *a, const char *b, const char *c) __attribute__((noreturn));
-static void die(const char *a, const char *b, const char *c)
-{
-    say('2', a, b, c);
-    for (;;)
-        SYS(__NR_exit_group, 1, 0, 0, 0, 0);
-}
-
-static const char *number(long v)
-{
-    static char text[24];
-    char *p = text + sizeof text - 1;
-    usize n = (usize)(v < 0 ? -v : v);
-    *p = 0;
-    do
-        *--p = (char)('0' + n % 10);
-    while (n /= 10);
-    return p;
-}
-
-static long open_at(const char *path, int flags)
-{
-    return SYS(__NR_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0, 0);
-}
-
-/* A whole text file, zero-terminated, cut at @cap. Bytes read, or the negative error. */
-static long read_text(const char *path, char *to, usize cap)
-{
-    long fd = open_at(path, O_RDONLY), done = 0, n = 0;
-    to[0] = 0;
-    if (fd < 0)
-        return fd;
-    while ((usize)done < cap - 1 &&
-           (n = SYS(__NR_read, fd, to + done, cap - 1 - (usize)done, 0, 0)) > 0)
-        done += n;
-    SYS(__NR_close, fd, 0, 0, 0, 0);
-    to[done] = 0;
-    return n < 0 ? n : done;
-}
-
-/* The next piece of *@p up to @sep, zero-terminated in place; 0: no more. */
-static char *cut(char **p, char sep)
-{
-    char *start = *p;
-    if (!start || !*start)
-        return 0;
-    char *end = start;
-    while (*end && *end != sep)
-        end++;
-    *p = *end ? end + 1 : end;
-    *end = 0;
-    return start;
-}
-
-static void pause_ns(long ns)
-{
-    long ts[2] = {0, ns};
-    while (ts[1] >= 1000000000) {
-        ts[0]++;
-        ts[1] -= 1000000000;
-    }
-    SYS(__NR_nanosleep, ts, 0, 0, 0, 0);
-}
 
 static char module_text[65536];
 
@@ -202,31 +35,32 @@ static void load_modules(void)
     if (read_text("/modules/order", module_text, sizeof module_text) < 0)
         return;
     for (char *line; (line = cut(&rest, '\n'));) {
-        char *flag = line, path[NAME_LEN] = "/modules/";
+        char *flag = line, path[2 * NAME_LEN];
         char *name = cut(&flag, ' ');
         if (!name)
             continue;
-        copy_text(path + 9, sizeof path - 9, name);
+        join(path, sizeof path, name[0] == '/' ? "" : "/modules/", name, 0);
         long fd = open_at(path, O_RDONLY);
         long err = fd < 0 ? fd : SYS(__NR_finit_module, fd, "", 0, 0, 0);
         if (fd >= 0)
             SYS(__NR_close, fd, 0, 0, 0, 0);
         if (err && err != -EEXIST && *flag != '?')
             say('3', "cannot load module ", name, number(err));
-        SYS(__NR_unlink, path, 0, 0, 0, 0); /* its memory is the guest's again */
+        if (name[0] != '/')
+            SYS(__NR_unlink, path, 0, 0, 0, 0); /* its memory is the guest's again */
     }
 }
 
 static struct {
     char root[256], fstype[64], flags[512], init[256];
-    int read_only, wait_forever;
+    int read_only, wait_forever, hvc;
     long delay_s;
 } opt;
 
 static void parse_cmdline(void)
 {
     static char text[TEXT_MAX];
-    char *rest = text;
+    char *rest = text, name[NAME_LEN];
     const char *v;
     opt.read_only = 1;
     read_text("/fstype", opt.fstype, sizeof opt.fstype);
@@ -252,6 +86,10 @@ static void parse_cmdline(void)
         else if ((v = after(word, "rootdelay=")))
             for (opt.delay_s = 0; *v >= '0' && *v <= '9' && opt.delay_s < 3600; v++)
                 opt.delay_s = opt.delay_s * 10 + *v - '0';
+        else if (after(word, "console="))
+            opt.hvc = after(word, "console=hvc") != 0;
+        else if (uml_word(word))
+            continue;
         else if (same_text(word, "ro", 0))
             opt.read_only = 1;
         else if (same_text(word, "rw", 0))
@@ -261,16 +99,35 @@ static void parse_cmdline(void)
     }
     if (!opt.root[0])
         copy_text(opt.root, sizeof opt.root, "/dev/vda");
+    if (uml_on() && uml_root_name(opt.root, name, sizeof name))
+        copy_text(opt.root, sizeof opt.root, name);
+}
+
+/* The console may be a terminal whose driver came with the modules: then nobody opened it for us. */
+static void open_console(void)
+{
+    char text[NAME_LEN];
+    long fd = -ENOENT;
+    for (unsigned polls = 0; polls < CONSOLE_POLLS; polls++) {
+        const char *p = text;
+        read_text("/sys/class/tty/console/active", text, sizeof text);
+        while (*p && !after(p, "hvc"))
+            p++;
+        if (*p)
+            break;
+        pause_ns(POLL_NS);
+    }
+    fd = SYS(__NR_openat, AT_FDCWD, "/dev/console", O_RDWR, 0, 0);
+    for (int to = 0; fd >= 0 && to < 3; to++)
+        if (fd != to)
+            SYS(__NR_dup2, fd, to, 0, 0, 0);
+    if (fd > 2)
+        SYS(__NR_close, fd, 0, 0, 0, 0);
 }
 
 static int is_block(const char *path)
 {
-    char st[STAT_BYTES];
-    u32 mode;
-    if (SYS(__NR_newfstatat, AT_FDCWD, path, st, 0, 0) < 0)
-        return 0;
-    memcpy(&mode, st + STAT_MODE_AT, sizeof mode);
-    return (mode & S_IFMT) == S_IFBLK;
+    return (mode_of(path, 1, 0) & S_IFMT) == S_IFBLK;
 }
 
 static void uuid_text(const u8 *uuid, char *to)
@@ -443,20 +300,29 @@ static void __attribute__((noreturn, used)) start(long *stack)
     SYS(__NR_mount, "dev", "/dev", "devtmpfs", 0, 0);
     SYS(__NR_mount, "proc", "/proc", "proc", 0, 0);
     SYS(__NR_mount, "sysfs", "/sys", "sysfs", 0, 0);
-    long fd = open_at("/dev/kmsg", O_WRONLY);
-    if (fd >= 0)
-        kmsg = (int)fd;
+    log_open();
     load_modules();
     parse_cmdline();
+    if (opt.hvc)
+        open_console();
+    if (uml_on())
+        uml_prepare();
+    if (same_text(opt.fstype, "hostfs", 0))
+        die("a root on hostfs: Lodge has no file sharing yet; give an image as ubd0", 0, 0);
     for (long i = 0; i < opt.delay_s; i++)
         pause_ns(1000000000);
     for (long polls = 0; !find_root(dev, sizeof dev); polls++) {
-        if (polls == WAIT_POLLS && !opt.wait_forever)
-            die("root device does not appear: ", opt.root, 0);
+        if (polls == (uml_on() ? UML_WAIT_POLLS : WAIT_POLLS) && !opt.wait_forever)
+            die(uml_on() ? "VFS: Unable to mount root fs on " : "root device does not appear: ",
+                opt.root, uml_on() ? ": there is no such disk" : 0);
         pause_ns(POLL_NS);
     }
     mount_root(dev);
     switch_root();
+    if (uml_on()) {
+        uml_finish();
+        uml_stay();
+    }
     run_init(argv, envp);
     die("init ended", 0, 0);
 }

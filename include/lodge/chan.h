@@ -28,7 +28,8 @@ typedef struct ChanOps {
 /**
  * chan_open() - Open a channel from its text
  * @spec: none | stdio | pty | file:PATH | unix:PATH[,server=on|off] |
- *        tcp:[HOST]:PORT[,server=on|off] | fd:N[,fd:M]; server is on by default, HOST 127.0.0.1
+ *        tcp:[HOST]:PORT[,server=on|off] | fd:N[,fd:M] | tty:PATH; server is on by default, HOST
+ *        127.0.0.1
  * @name: copied; names it in messages
  * @io:   borrowed
  * Context: main thread. Return: transfer full, or NULL: LODGE_ERROR_CONFIG (unknown kind, bad
@@ -47,7 +48,8 @@ void chan_write(Chan *c, const void *data, size_t len);
 /* The device has room for input again. Any thread, device locks may be held. */
 void chan_want(Chan *c);
 
-/* A copy of all output goes to @fn as well (console log, panic watch); IoThread, no lock held. */
+/* A copy of all output goes to @fn as well (console log, panic watch); IoThread, no lock held. A
+ * channel "none" is connected once it has one. */
 typedef void (*ChanTapFn)(void *opaque, const uint8_t *data, size_t len);
 void chan_set_tap(Chan *c, ChanTapFn fn, void *opaque);
 /* Bytes typed on a terminal pass @fn first (escape key); it returns what is left in place. */

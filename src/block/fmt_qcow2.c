@@ -56,6 +56,9 @@ void qcow_areas_set(BlkQcow *q)
     blk_meta_lock(q->meta);
     memcpy(q->areas, all, sizeof all);
     q->n_areas = QCOW_AREAS;
+    q->areas_end = 0;
+    for (unsigned i = 0; i < QCOW_AREAS; i++)
+        q->areas_end = MAX(q->areas_end, all[i].at + all[i].len);
     blk_meta_unlock(q->meta);
     (void)qcow_guard_build(q); /* without memory the one before serves */
 }
@@ -276,6 +279,7 @@ const BlkDriver blk_driver_qcow2 = {
     .attach = qcow_attach,
     .limits = qcow_limits,
     .submit = qcow_submit,
+    .passed = qcow_passed,
     .close = qcow_close,
     .create = qcow_create,
     .create_opts = qcow_create_opts,

@@ -147,6 +147,7 @@ typedef struct BlkQcow {
     uint32_t rt_n;      /* entries */
     QcowArea areas[QCOW_AREAS];
     unsigned n_areas;
+    uint64_t areas_end; /* behind all of them */
     uint64_t *guard;    /* owned; slots of qcow2_guard.c */
     unsigned guard_bits;
     size_t guard_n;     /* entries */
@@ -339,6 +340,7 @@ static inline QcowState *qcow_state(BlkReq *req)
 }
 
 void qcow_submit(BlkNode *n, BlkReq *req);
+void qcow_passed(BlkNode *n, BlkReq *req);
 /* Go on with @req. IoThread. */
 void qcow_step(BlkQcow *q, BlkReq *req);
 /* A piece of @req is through. */

@@ -441,21 +441,49 @@ void qcow_step(BlkQcow *q, BlkReq *req)
     blk_complete(req, s->err);
 }
 
+/* The common case: all of @req is stored in one piece, and may be changed there. It goes to the file
+ * as it is; false: it takes more. */
+static bool pass(BlkQcow *q, BlkReq *req, unsigned parity)
+{
+    bool write = req->op == BLK_WRITE;
+    QcowMap map;
+
+    if ((!write && req->op != BLK_READ) || !req->len || req->fua || req->compress ||
+        (write && (atomic_load_explicit(&q->corrupt, memory_order_relaxed) ||
+                   qcow_alloc_meets(q, req->offset, req->len))))
+        return false;
+    qcow_map_peek(q, req->offset, req->len, &map);
+    if (map.kind != QCOW_DATA || map.len != req->len || (write && !map.copied))
+        return false;
+    req->flags |= parity ? BLK_REQ_MARK : 0;
+    blk_pass(&q->node, req, map.host);
+    return true;
+}
+
+void qcow_passed(BlkNode *n, BlkReq *req)
+{
+    atomic_fetch_sub(&((BlkQcow *)n)->using[req->flags & BLK_REQ_MARK ? 1 : 0], 1);
+}
+
 void qcow_submit(BlkNode *n, BlkReq *req)
 {
     BlkQcow *q = (BlkQcow *)n;
     QcowState *s = qcow_state(req);
+    bool counted = req->op != BLK_FLUSH;
+    unsigned parity = atomic_load(&q->epoch) & 1;
 
-    memset(req->scratch, 0, sizeof req->scratch);
-    s->pos = req->offset;
-    if (req->op == BLK_FLUSH && !q->writable) {
+    if (!counted && !q->writable) {
         blk_complete(req, 0);
         return;
     }
-    if (req->op != BLK_FLUSH) {
-        s->parity = atomic_load(&q->epoch) & 1;
-        atomic_fetch_add(&q->using[s->parity], 1); /* keeps (3) */
-        s->counted = true;
+    if (counted) {
+        atomic_fetch_add(&q->using[parity], 1); /* keeps (3) */
+        if (pass(q, req, parity))
+            return;
     }
+    memset(req->scratch, 0, sizeof req->scratch);
+    s->pos = req->offset;
+    s->parity = (uint8_t)parity;
+    s->counted = counted;
     qcow_step(q, req);
 }

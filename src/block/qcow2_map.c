@@ -30,6 +30,8 @@ static void warn_once(BlkQcow *q, const char *what, uint64_t e)
 
 const QcowArea *qcow_area_at(const BlkQcow *q, uint64_t at, uint64_t len)
 {
+    if (at >= q->areas_end) /* as good as always */
+        return NULL;
     for (unsigned i = 0; i < q->n_areas; i++)
         if (ranges_overlap(at, len, q->areas[i].at, q->areas[i].len))
             return &q->areas[i];
@@ -86,7 +88,7 @@ uint64_t qcow_block_span(const BlkQcow *q, uint64_t pos)
 {
     uint64_t span = (uint64_t)(q->block / q->entry) << q->h.cluster_bits;
 
-    return span - pos % span;
+    return span - (pos & (span - 1)); /* a power of two; this is on every request's way */
 }
 
 /* What entry @p says; @map->host is that of the cluster's start. */

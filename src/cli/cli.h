@@ -49,6 +49,8 @@ typedef struct Verb {
     /* NULL for a family. @argc, @argv: the words behind the verb. Return: the exit status, errors
      * told already. */
     int (*run)(const struct Verb *self, int argc, char **argv);
+    /* Words that it takes besides options, for help: the @i'th; false: no more. NULL: none. */
+    bool (*word)(unsigned i, const char **ret_form, const char **ret_help);
 } Verb;
 
 extern const Verb verb_table[]; /* src/cli/verb_table.c */
@@ -125,6 +127,8 @@ int verb_stop(const Verb *self, int argc, char **argv);
 int verb_switch(const Verb *self, int argc, char **argv);
 int verb_type(const Verb *self, int argc, char **argv);
 int verb_version(const Verb *self, int argc, char **argv);
+int verb_uml(const Verb *self, int argc, char **argv);
+bool verb_uml_word(unsigned i, const char **ret_form, const char **ret_help);
 int verb_unset(const Verb *self, int argc, char **argv);
 int verb_view(const Verb *self, int argc, char **argv);
 int verb_wait(const Verb *self, int argc, char **argv);

@@ -33,13 +33,17 @@
 #include "mconsole.h"
 #include "notify.h"
 #include "registry.h"
+#include "uml_compat.h"
 #include "verb_run.h"
 #include "vm_log.h"
 #include "vnc.h"
+#include "wait.h"
 
 #define CONSOLE_LOG_BYTES (1 * MIB)
 #define TAIL_LINES 100 /* a panic with its call trace, whose first line says why */
 #define LOG_TAIL_LINES 30
+#define HALT_LOOK_MS 500
+#define LAST_SIGNAL_MS 5
 
 typedef struct Run {
     const RunOptions *options; /* borrowed */
@@ -57,7 +61,10 @@ typedef struct Run {
     Vnc *vnc;
     unsigned signals; /* SIGINT and SIGTERM so far */
     int killed_by;    /* signal number, or 0 */
+    int status_of_signal; /* User-Mode Linux's after a signal, or 0 */
     guint signal_sources[3]; /* 0: not watched */
+    guint halt_timer;    /* 0: nobody waits for a halt */
+    uint64_t log_seen;
     bool timed_out, killed_by_key;
     int status;
 } Run;
@@ -94,10 +101,20 @@ static void log_end(Run *r, const MachineResult *result, bool badly)
     vm_log_append(r->vm_log, text->str);
 }
 
+/* A restart of the guest, and after a panic one too, is the machine's end for us. */
+static int uml_reset_status(Run *r, bool by_host)
+{
+    g_autofree char *tail = console_log_tail(r->log, TAIL_LINES);
+
+    if (!by_host && uml_panicked(tail))
+        return RUN_UML_PANIC;
+    return r->options->uml->no_reboot ? STATUS_OK : RUN_UML_AGAIN;
+}
+
 static void on_ended(void *opaque, const MachineResult *result)
 {
     Run *r = opaque;
-    const char *name = r->options->name;
+    const char *name = r->options->name, *verb = r->options->uml ? "uml" : "run";
     bool around = r->options->debug_exit, badly = true;
     switch (result->why) {
     case MACHINE_END_POWER_OFF:
@@ -110,27 +127,31 @@ static void on_ended(void *opaque, const MachineResult *result)
         badly = false;
         break;
     case MACHINE_END_PANIC:
-        lodge_warn("run: %s: the guest's kernel died (panic)", name);
+        lodge_warn("%s: %s: the guest's kernel died (panic)", verb, name);
         r->status = STATUS_PANIC;
         break;
     case MACHINE_END_CPU:
-        lodge_warn("run: %s: %s", name, result->report);
+        lodge_warn("%s: %s: %s", verb, name, result->report);
         r->status = around ? STATUS_LODGE : STATUS_CPU_STOPPED;
         break;
     case MACHINE_END_KILLED:
         if (r->timed_out)
-            lodge_warn("run: %s: not done within its time limit", name);
+            lodge_warn("%s: %s: not done within its time limit", verb, name);
         r->status = r->timed_out ? STATUS_TIMEOUT : r->killed_by ? STATUS_SIGNAL + r->killed_by
-                                                                 : STATUS_OK;
+                                                                 : r->status_of_signal;
         badly = r->timed_out;
         break;
     case MACHINE_END_ERROR:
-        lodge_warn("run: %s: %s", name, result->report);
+        lodge_warn("%s: %s: %s", verb, name, result->report);
         r->status = around ? STATUS_LODGE : STATUS_FAILURE;
         break;
     }
+    if (r->options->uml && result->why == MACHINE_END_RESET)
+        r->status = uml_reset_status(r, result->status);
+    if (r->options->uml && result->why == MACHINE_END_PANIC)
+        r->status = RUN_UML_PANIC;
     log_end(r, result, badly);
-    if (badly)
+    if (badly && !r->options->uml)
         print_tail(r);
     g_main_loop_quit(r->loop);
 }
@@ -174,7 +195,10 @@ static const ConsoleOps console_ops = {.power = key_power, .kill = key_kill, .re
 
 static gboolean on_signal(Run *r, int sig)
 {
-    if (!r->signals++) {
+    if (r->options->uml) { /* at once, and its folder goes */
+        r->status_of_signal = r->status = STATUS_FAILURE; /* though it may have ended just now */
+        machine_kill(r->machine, 0);
+    } else if (!r->signals++) {
         lodge_note("%s: power button pressed; a second signal pulls the plug", r->options->name);
         notify_stopping(r->notify);
         machine_power_button(r->machine);
@@ -201,6 +225,19 @@ static gboolean on_sighup(gpointer opaque)
     Run *r = opaque;
     r->killed_by = SIGHUP;
     machine_kill(r->machine, 0);
+    return G_SOURCE_CONTINUE;
+}
+
+/* A PC's kernel that halts does not switch the machine off; User-Mode Linux ends then. */
+static gboolean look_for_halt(gpointer opaque)
+{
+    Run *r = opaque;
+    uint64_t now = console_log_position(r->log);
+    g_autofree char *last = now == r->log_seen ? console_log_tail(r->log, 1) : NULL;
+
+    if (last && uml_halted(last))
+        machine_kill(r->machine, 0);
+    r->log_seen = now;
     return G_SOURCE_CONTINUE;
 }
 
@@ -289,6 +326,18 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
     return true;
 }
 
+static bool open_qmp(Run *r, GError **error)
+{
+    const GPtrArray *list = r->options->qmp;
+    for (unsigned i = 0; list && i < list->len; i++) {
+        const RunQmp *q = g_ptr_array_index(list, i);
+        ControlQmpAt at = {.spec = q->spec, .server = q->server, .wait = q->wait};
+        if (!control_open_qmp(r->control, &at, error))
+            return false;
+    }
+    return true;
+}
+
 static bool open_mconsole(Run *r, GError **error)
 {
     const RunOptions *o = r->options;
@@ -297,8 +346,17 @@ static bool open_mconsole(Run *r, GError **error)
         .notify = o->mconsole_notify};
     if (!o->mconsole)
         return true;
-    r->mconsole = mconsole_open(r->control, &config, error);
-    if (r->mconsole) /* tools look for this text */
+    g_autoptr(GError) why = NULL;
+    r->mconsole = mconsole_open(r->control, &config, &why);
+    if (!r->mconsole && o->uml && o->umid && g_error_matches(why, LODGE_ERROR, LODGE_ERROR_EXISTS)) {
+        lodge_warn("uml: %s; this machine gets a name that nobody has", why->message);
+        g_clear_error(&why);
+        config.umid = NULL;
+        r->mconsole = mconsole_open(r->control, &config, &why);
+    }
+    if (why)
+        g_propagate_error(error, g_steal_pointer(&why));
+    else if (!o->uml) /* tools look for this text */
         lodge_note("mconsole (version 2) initialized on %s", mconsole_path(r->mconsole));
     return r->mconsole != NULL;
 }
@@ -327,32 +385,6 @@ static bool open_display(Run *r, GError **error)
     return true;
 }
 
-/* "tcp:ADDR:HOST-:GUEST" as "ADDR:HOST->GUEST/tcp"; transfer full. */
-static char *forward_text(const char *rule)
-{
-    const char *colon = strchr(rule, ':'), *arrow = strstr(rule, "-:");
-    if (!colon || !arrow || arrow < colon)
-        return g_strdup(rule);
-    return g_strdup_printf("%.*s->%s/%.*s", (int)(arrow - colon - 1), colon + 1, arrow + 2,
-                           (int)(colon - rule), rule);
-}
-
-static GStrv list_forwards(const Tree *t)
-{
-    g_autoptr(GPtrArray) nets = tree_children(t, "/backends/net");
-    GPtrArray *list = g_ptr_array_new();
-    for (unsigned i = 0; i < nets->len; i++) {
-        g_autofree char *path =
-            g_strdup_printf("/backends/net/%s", (char *)g_ptr_array_index(nets, i));
-        g_auto(GStrv) rules = NULL;
-        guint n = tree_strv(t, path, "hostfwd", &rules);
-        for (guint k = 0; k < n; k++)
-            g_ptr_array_add(list, forward_text(rules[k]));
-    }
-    g_ptr_array_add(list, NULL);
-    return (GStrv)g_ptr_array_free(list, FALSE);
-}
-
 /* What those who list machines are told. */
 static MachineStatus *describe(const Tree *t, const char *log)
 {
@@ -362,7 +394,6 @@ static MachineStatus *describe(const Tree *t, const char *log)
     (void)tree_u64(t, "/cpus", "count", &s->cpus); /* the compiler of the line has put them there */
     (void)tree_u64(t, "/memory", "size", &s->memory);
     s->log = g_strdup(log);
-    s->forwards = list_forwards(t);
     return s;
 }
 
@@ -409,19 +440,23 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
     }
     Chan *c = machine_chan(r->machine, "con0");
     r->consoles = consoles_new(c, r->log);
-    if (c && chan_is_terminal(c)) {
+    if (c && chan_is_terminal(c) && !o->uml) {
         lodge_note("%s: " CONSOLE_HINT, o->name);
         r->console = console_new(c, &console_ops, r);
     }
-    if (!open_control(r, tree, error) || !open_mconsole(r, error) || !open_display(r, error))
+    if (!open_control(r, tree, error) || !open_qmp(r, error) || !open_mconsole(r, error) || !open_display(r, error))
         return false;
     /* Before the guest's first word; until here a signal ends the process at once. */
     r->signal_sources[0] = g_unix_signal_add(SIGINT, on_sigint, r);
     r->signal_sources[1] = g_unix_signal_add(SIGTERM, on_sigterm, r);
-    if (o->detach)
-        signal(SIGHUP, SIG_IGN); /* it has no terminal that could go away */
+    if (o->detach || o->uml)
+        signal(SIGHUP, SIG_IGN); /* it has no terminal that could go away, or outlives it */
     else
         r->signal_sources[2] = g_unix_signal_add(SIGHUP, on_sighup, r);
+    if (o->uml) {
+        uml_announce(r->machine, mconsole_path(r->mconsole), o->uml->notes);
+        r->halt_timer = g_timeout_add(HALT_LOOK_MS, look_for_halt, r);
+    }
     if (!machine_start(r->machine, error))
         return false;
     if (machine_board(r->machine)->display && !r->vnc && !o->quiet)
@@ -438,6 +473,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
 
 static void tear_down(Run *r)
 {
+    g_clear_handle_id(&r->halt_timer, g_source_remove);
     for (unsigned i = 0; i < G_N_ELEMENTS(r->signal_sources); i++) {
         if (r->signal_sources[i])
             g_source_remove(r->signal_sources[i]);
@@ -468,6 +504,17 @@ static void detach_streams(int first, int last)
         close(null);
 }
 
+/* A signal that came when the machine had ended still counts. */
+static void take_last_signals(void)
+{
+    uml_signals_hold();
+    for (unsigned i = 0; i < LAST_SIGNAL_MS; i++) {
+        while (g_main_context_iteration(NULL, FALSE))
+            ;
+        g_usleep(1000); /* GLib tells of it from another thread */
+    }
+}
+
 /* Build, run to the end. @ready_fd: told with a byte once the guest runs; -1: nobody waits. */
 static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
 {
@@ -475,7 +522,7 @@ static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
     Run r = {.options = o, .loop = g_main_loop_new(NULL, FALSE)};
     signal(SIGPIPE, SIG_IGN);
     if (!set_up(&r, tree, &error)) {
-        r.status = cli_fail("run", error, o->debug_exit); /* in the log, too */
+        r.status = cli_fail(o->uml ? "uml" : "run", error, o->debug_exit); /* in the log, too */
         tear_down(&r);
         return r.status;
     }
@@ -492,8 +539,17 @@ static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
         g_main_loop_run(r.loop);
     if (timer && !r.timed_out)
         g_source_remove(timer);
+    if (o->uml)
+        take_last_signals();
     tear_down(&r);
     return r.status;
+}
+
+/* In the process that was told to: until the machine in the other one has said it. */
+static int wait_until_up(const RunOptions *o)
+{
+    g_autoptr(GError) error = NULL;
+    return wait_for_line(o->name, o->wait, &error) ? STATUS_OK : cli_fail("run", error, false);
 }
 
 static int run_detached(Tree *tree, const RunOptions *o)
@@ -524,7 +580,7 @@ static int run_detached(Tree *tree, const RunOptions *o)
     } while (n < 0 && errno == EINTR);
     close(ready[0]);
     if (n == 1)
-        return STATUS_OK;
+        return o->wait ? wait_until_up(o) : STATUS_OK;
     /* It failed, and has said why. */
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)

@@ -96,6 +96,13 @@ static const SubSpec gdb_subs[] = {
     {NULL},
 };
 
+static const SubSpec qmp_subs[] = {
+    {"at", "SPEC", "stdio, unix:PATH, or tcp:[ADDR]:PORT (ADDR is 127.0.0.1 unless said)"},
+    {"server", "on|off", "listen there; without it, somebody listens there and is connected to (off)"},
+    {"wait", "on|off", "with server=on: the machine starts when the first client has come (on)"},
+    {NULL},
+};
+
 static const SubSpec mconsole_subs[] = {
     {"path", "PATH", "the socket"},
     {"umid", "NAME", "instead of PATH: UML-DIR/NAME/mconsole, where UML's tools look by name"},
@@ -151,7 +158,7 @@ const OptSpec run_options_table[] = {
      "Forward a port of the host (at 127.0.0.1 unless "
      "ADDR says otherwise) to the guest, through the first user network.",
      NULL, OPT_REPEAT},
-    {"console", 0, "stdio|pty|none|unix:P|file:P|tcp:H:P",
+    {"console", 0, "stdio|pty|none|unix:P|file:P|tcp:H:P|tty:P",
      "Where the first serial port goes "
      "(stdio; none with --detach); given twice, the second one too.",
      NULL, OPT_REPEAT},
@@ -161,6 +168,10 @@ const OptSpec run_options_table[] = {
      NULL, OPT_REPEAT},
     {"gdb", 0, "tcp:[ADDR:]PORT|unix:PATH[,wait=on]",
      "Let GDB in (target remote); see lodge gdb. A TCP port has no password.", gdb_subs},
+    {"qmp", 0, "unix:PATH|tcp:[ADDR]:PORT|stdio[,server=on][,wait=off]",
+     "Speak QMP there too, as QEMU's option does; a machine has its own socket anyway, see lodge qmp. "
+     "A TCP port has no password.",
+     qmp_subs, OPT_REPEAT},
     {"mconsole", 0, "PATH|umid=NAME[,uml-dir=DIR][,notify=PATH]",
      "A management console as User-Mode Linux has it, for uml_mconsole.", mconsole_subs},
     {"rng", 0, "on|off", "A virtio entropy source (on)."},
@@ -182,13 +193,15 @@ const OptSpec run_options_table[] = {
      NULL, OPT_RUN},
     {"timeout", 0, "SECONDS", "End the machine after this long, with status 124.", NULL, OPT_RUN},
     {"detach", 'd', NULL, "Run on in the background once the guest runs.", NULL, OPT_RUN},
+    {"wait", 0, "log:REGEX",
+     "With --detach: come back when a line of the console matches (log:login: *$); status 7 if it "
+     "ends before.",
+     NULL, OPT_RUN | OPT_MAYBE},
     {"dry-run", 0, NULL, "Print the machine as device-tree source, start nothing.", NULL, OPT_RUN},
     {"verbose", 'v', NULL, "Say more.", NULL, OPT_RUN},
     {"quiet", 'q', NULL, "Say only what is wrong.", NULL, OPT_RUN},
     {"trace", 0, "boot", "Print when each step of the start was done.", NULL, OPT_RUN},
     {"share", 0, "DIR", "", NULL, OPT_REFUSED},
     {"host", 0, NULL, "", NULL, OPT_REFUSED},
-    {"qmp", 0, "SPEC", "", NULL, OPT_REFUSED},
-    {"wait", 0, NULL, "", NULL, OPT_REFUSED},
     {NULL},
 };

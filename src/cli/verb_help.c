@@ -111,6 +111,11 @@ void help_print(const Verb *v)
         if (is_listed(o))
             print_option(o);
     }
+    const char *form, *help;
+    for (unsigned i = 0; v->word && v->word(i, &form, &help); i++) {
+        printf("%s  %s\n", i ? "" : "\nWords:\n", form);
+        print_wrapped(help, HELP_INDENT);
+    }
     for (const VerbExample *e = v->examples; e && e->line; e++) {
         printf("%s  %s\n", e == v->examples ? "\nExamples:\n" : "", e->line);
         print_wrapped(e->text, HELP_INDENT);
@@ -227,6 +232,14 @@ static void man_verb(const Verb *v)
     if (v->opts->name)
         printf("# OPTIONS\n\n");
     man_options(v);
+    const char *form, *help;
+    for (unsigned i = 0; v->word && v->word(i, &form, &help); i++) {
+        printf("%s", i ? "" : "# WORDS\n\n");
+        man_bold(form);
+        printf("\n\t");
+        man_text(help);
+        printf("\n\n");
+    }
     if (v->verbs)
         man_rows(v);
     if (v->examples)

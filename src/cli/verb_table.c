@@ -52,6 +52,14 @@ static const VerbExample qmp_examples[] = {
     {NULL},
 };
 
+static const VerbExample uml_examples[] = {
+    {"lodge uml ubd0=root_fs mem=256M umid=vm1",
+     "An image of UML's on the host's own kernel; uml_mconsole vm1 drives it."},
+    {"ln -s $(which lodge) linux && ./linux ubd0=vm1.cow,root_fs eth0=daemon,,unix,/tmp/sw.ctl",
+     "As scripts call it, with a copy-on-write file and a network."},
+    {NULL},
+};
+
 static const VerbExample set_examples[] = {
     {"lodge set web --memory 2G --cpus 4", "At the next start."},
     {"lodge set web --cdrom two.iso", "Another CD, now if the guest has not locked the drive."},
@@ -110,6 +118,7 @@ static const VerbExample net_examples[] = {
     {"lodge net", "What --net can name."},
     {"lodge net web", "The networks of machine web."},
     {"lodge net web --publish 8443:443", "Lead port 8443 of the host to the guest's web server."},
+    {"lodge net web --filter rules", "Only what rules allow passes the first card from now on."},
     {NULL},
 };
 
@@ -160,8 +169,9 @@ const Verb verb_table[] = {
      run_options_table, define_examples, NULL, verb_define},
     {"set", "NAME OPTION...", "change what a machine is defined as",
      "The options are those of lodge define, and each takes the place of all of its name that the "
-     "definition has: all --disk, for instance. If the machine runs, says of each whether it has "
-     "its effect now, as other media in CD-ROM and floppy drives have, or at the next start.",
+     "definition has: all --disk, for instance. If the machine runs, disks on virtio, networks, "
+     "forwarded ports and media of drives come and go at once, where the guest lets go of what it "
+     "had; the rest has its effect at the next start. Each is said.",
      run_options_table, set_examples, NULL, verb_set},
     {"unset", "NAME OPTION...", "take options out of a machine's definition",
      "The options are named without dashes; what they said is as if they had never been given.",
@@ -307,6 +317,13 @@ const Verb verb_table[] = {
      "resize gives a disk another size; a guest on a virtio disk is told, others see it at their next "
      "start.",
      disk_options_table, disk_examples, NULL, verb_disk},
+    {"uml", "[WORD]...", "run a machine by User-Mode Linux's command line",
+     "Also where the program is called linux. Takes User-Mode Linux's words and runs an image that was "
+     "made for it, unchanged, on hardware, with a kernel for PCs. Words that are not listed go to the "
+     "guest's kernel. uml_mconsole drives the machine; it ends with status 0 when the guest halts, with "
+     "1 after SIGINT or SIGTERM, by SIGABRT after a panic, and starts again in the same process when "
+     "the guest restarts. docs/uml.md says of each word and command whether it works as it does there.",
+     no_options_table, uml_examples, NULL, verb_uml, verb_uml_word},
     {"devices", "[--json] [CLASS|NAME]", "list device classes, or the devices of a machine",
      "Those on bus pci or isa can be added by lodge run --device; the others stand on the board. "
      "With CLASS, only that one. With the NAME of a running machine, its devices: class, bus, "
@@ -316,9 +333,10 @@ const Verb verb_table[] = {
      "Without NAME: the back ends of lodge run --net, each with its options.\n\n"
      "With the NAME of a running machine: for each of its networks the card, what it is joined to, whether the link is "
      "up, what passed, what was dropped and why, and the addresses that the guest was seen to use "
-     "(by ARP, DHCP and neighbour discovery).\n\n"
+     "(by ARP, DHCP and neighbour discovery), and the rules of its filter with what each decided.\n\n"
      "With --publish and --unpublish, ports of the host that lead to the guest through its first "
-     "user network come and go while it runs; see --publish of lodge run.",
+     "user network come and go while it runs; see --publish of lodge run. --filter replaces the rules "
+     "that filter= of lodge run --net gave, at once and as a whole.",
      net_options_table, net_examples, NULL, verb_net},
     {"capture", "[-w FILE] [-c N] NAME[:N]", "see the frames of a running machine's network",
      "Writes the frames that pass card N (0 unless said) of machine NAME in the pcap format, from "

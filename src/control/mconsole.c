@@ -10,10 +10,11 @@
  *   notice:  magic, version, kind, length, data
  *
  * What differs, since the console is the host's and not a part of the guest: "version" tells what
- * the kernel's file says; "log" writes to the console's log; "proc" and "stack" need somebody in
- * the guest, whom this version does not have, and answer as a kernel without them does; "sysrq" is a
- * break on the first serial port and what the console says in the next moments; "cad" presses keys
- * where there is a keyboard, else the power button. After a wrong version nothing is carried out.
+ * the kernel's file says; "proc", "stack", "log" and "cad" are done in the guest where somebody is
+ * there (mconsole_guest.c), else the first two answer as a kernel without them does, "log" writes to
+ * the console's log, and "cad" presses keys where there is a keyboard, else the power button;
+ * "sysrq" is a break on the first serial port and what the console says in the next moments. After
+ * a wrong version nothing is carried out.
  *
  * A client's address is answered as it came. Nothing waits: what a client has no room for is sent
  * when it has, for SEND_SECONDS at most; no more than REPLIES_MAX answers are under way, beyond
@@ -143,7 +144,7 @@ static gboolean pump(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
-static void finish(MconsoleReply *r, int err, bool stream, const char *text)
+static void finish(MconsoleReply *r, int err, bool stream, const char *data, size_t len)
 {
     Mconsole *m = r->m;
 
@@ -151,7 +152,8 @@ static void finish(MconsoleReply *r, int err, bool stream, const char *text)
     r->stream = stream;
     r->err = (uint32_t)err;
     r->give_up = g_get_monotonic_time() + SEND_SECONDS * G_TIME_SPAN_SECOND;
-    g_string_assign(r->text, text);
+    g_string_truncate(r->text, 0);
+    g_string_append_len(r->text, data, (gssize)len);
     if (m->fd < 0 || r->to_len <= offsetof(struct sockaddr_un, sun_path)) {
         (void)g_ptr_array_remove(m->replies, r);
         return;
@@ -162,12 +164,17 @@ static void finish(MconsoleReply *r, int err, bool stream, const char *text)
 
 void mconsole_answer(MconsoleReply *r, int err, const char *text)
 {
-    finish(r, err, false, text);
+    finish(r, err, false, text, strlen(text));
 }
 
 void mconsole_stream(MconsoleReply *r, const char *text)
 {
-    finish(r, 0, true, text);
+    finish(r, 0, true, text, strlen(text));
+}
+
+void mconsole_stream_bytes(MconsoleReply *r, const char *data, size_t len)
+{
+    finish(r, 0, true, data, len);
 }
 
 /* ---- notices ---- */
@@ -196,9 +203,12 @@ static void notify(Mconsole *m, uint32_t kind, const char *text)
 
 void mconsole_news(Mconsole *m, const MachineNews *news)
 {
-    if (news->what == MACHINE_EVENT_UNPLUGGED)
-        mconsole_unplugged(m, news->device);
-    if (news->what == MACHINE_EVENT_ENDED && news->result->why == MACHINE_END_PANIC) {
+    if (news->what == MACHINE_EVENT_GUEST_RESET || news->what == MACHINE_EVENT_HOST_RESET)
+        mconsole_guest_restarted(m->guest);
+    MachineEnd why = news->what == MACHINE_EVENT_ENDED ? news->result->why : MACHINE_END_KILLED;
+    /* With panic=-1 a kernel has the machine reset. */
+    bool maybe = why == MACHINE_END_RESET && !news->result->status;
+    if (why == MACHINE_END_PANIC || maybe) {
         ConsoleLog *log = m->control->config.console_log;
         g_autofree char *tail = log ? console_log_tail(log, 100) : g_strdup("");
         const char *mark = "Kernel panic - not syncing: ";
@@ -208,7 +218,8 @@ void mconsole_news(Mconsole *m, const MachineNews *news)
             at += strlen(mark);
             at[strcspn(at, "\n")] = '\0';
         }
-        notify(m, NOTICE_PANIC, at ? at : "the guest's kernel died");
+        if (at || !maybe)
+            notify(m, NOTICE_PANIC, at ? at : "the guest's kernel died");
     }
 }
 
@@ -295,6 +306,8 @@ static void do_cad(Mconsole *m, const char *args, MconsoleReply *r)
     if (!machine)
         return;
     mconsole_answer(r, 0, "");
+    if (mconsole_guest_cad(m->guest))
+        return;
     if (!m->control->config.input ||
         !control_send_keys(m->control, keys, G_N_ELEMENTS(keys), 100, NULL))
         machine_power_button(machine);
@@ -331,20 +344,19 @@ static void do_go(Mconsole *m, const char *args, MconsoleReply *r)
 
 static void do_log(Mconsole *m, const char *args, MconsoleReply *r)
 {
-    if (m->control->config.console_log)
+    if (!mconsole_guest_log(m->guest, args) && m->control->config.console_log)
         console_log_append(m->control->config.console_log, (const uint8_t *)args, strlen(args));
     mconsole_answer(r, 0, "");
 }
 
 static void do_proc(Mconsole *m, const char *args, MconsoleReply *r)
 {
-    mconsole_answer(r, 1, "Proc not available");
+    mconsole_guest_proc(m->guest, args, r);
 }
 
 static void do_stack(Mconsole *m, const char *args, MconsoleReply *r)
 {
-    mconsole_answer(r, 1, g_ascii_isdigit(args[0]) ? "Couldn't find that pid"
-                                                   : "Please specify a pid");
+    mconsole_guest_stack(m->guest, args, r);
 }
 
 /* ---- sysrq ---- */
@@ -358,6 +370,12 @@ static bool press_sysrq(Mconsole *m, char letter)
     bool shift;
     unsigned keys[3] = {KEY_LEFTALT, KEY_SYSRQ, input_key_by_char((uint8_t)letter, &shift)};
 
+    /* A virtio console has no breaks: there Ctrl-O says that the next letter is SysRq's. */
+    if (line && machine_device(config->machine, "consoles")) {
+        char keys_of_hvc[] = {0x0f, letter};
+        chan_inject(line, keys_of_hvc, sizeof keys_of_hvc);
+        return true;
+    }
     if (line && !strcmp(port->cls->name, "16550a")) {
         uart_receive_break(port);
         chan_inject(line, &letter, 1);
@@ -524,8 +542,10 @@ void mconsole_init(Mconsole *m, Control *c)
     m->control = c;
     m->fd = -1;
     m->replies = g_ptr_array_new_with_free_func(reply_free);
-    mconsole_plug_init(m);
     c->mconsole = m;
+    Chan *port = c->config.machine ? machine_chan(c->config.machine, "mconsole") : NULL;
+    if (port)
+        m->guest = mconsole_guest_new(port);
 }
 
 Mconsole *mconsole_open(Control *c, const MconsoleConfig *config, GError **error)
@@ -557,11 +577,13 @@ void mconsole_close(Mconsole *m)
         return;
     if (m->control->mconsole == m)
         m->control->mconsole = NULL;
+    mconsole_guest_free(m->guest);
     if (m->fd >= 0)
         (void)send_all(m);
     g_clear_handle_id(&m->source, g_source_remove);
     g_clear_handle_id(&m->pump, g_source_remove);
-    mconsole_plug_free(m);
+    for (unsigned i = 0; i < m->replies->len; i++)
+        control_unplug_forget(m->control, g_ptr_array_index(m->replies, i));
     g_ptr_array_free(m->replies, TRUE);
     g_clear_handle_id(&m->source, g_source_remove);
     if (m->fd >= 0)

@@ -2,7 +2,8 @@
 #ifndef LODGE_MCONSOLE_INTERNAL_H
 #define LODGE_MCONSOLE_INTERNAL_H
 
-/* Shared by mconsole.c (datagrams, commands) and mconsole_plug.c (config and remove). */
+/* Shared by mconsole.c (datagrams, commands), mconsole_plug.c (config and remove) and
+ * mconsole_guest.c (what is done inside the guest). */
 
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -12,6 +13,7 @@
 #include "umid.h"
 
 typedef struct MconsoleReply MconsoleReply;
+typedef struct MconsoleGuest MconsoleGuest;
 
 struct Mconsole {
     Control *control; /* borrowed */
@@ -21,9 +23,8 @@ struct Mconsole {
     int fd;           /* -1: none */
     guint source;     /* 0: not read now */
     guint pump;       /* 0: nothing waits for room */
-    GPtrArray *replies;  /* owned: MconsoleReply, until they are sent */
-    GPtrArray *removals; /* owned: Removal, until the guest let go */
-    guint settle;     /* 0: no removal is to be finished */
+    GPtrArray *replies; /* owned: MconsoleReply, until they are sent */
+    MconsoleGuest *guest; /* owned; NULL: the machine has no port for it */
 };
 
 /* A zeroed @m of @c, without a socket; for mconsole_close(). */
@@ -33,6 +34,7 @@ void mconsole_init(Mconsole *m, Control *c);
 void mconsole_answer(MconsoleReply *r, int err, const char *text);
 /* Likewise in parts, the last one empty. */
 void mconsole_stream(MconsoleReply *r, const char *text);
+void mconsole_stream_bytes(MconsoleReply *r, const char *data, size_t len);
 
 /* A datagram came. @from: its sender; @from_len 0: it has no name, so nobody hears the answer. */
 void mconsole_datagram(Mconsole *m, const uint8_t *data, size_t len,
@@ -43,9 +45,22 @@ void mconsole_news(Mconsole *m, const MachineNews *news);
 /* ---- mconsole_plug.c ---- */
 void mconsole_config(Mconsole *m, const char *args, MconsoleReply *r);
 void mconsole_remove(Mconsole *m, const char *args, MconsoleReply *r);
-/* Device @id is gone. In the middle of a change. */
-void mconsole_unplugged(Mconsole *m, const char *id);
-void mconsole_plug_init(Mconsole *m);
-void mconsole_plug_free(Mconsole *m);
+
+/* ---- mconsole_guest.c; a NULL guest is one where nobody is ---- */
+
+/* @chan: of the port lodge.mconsole, a channel without an end on the host; outlives it. */
+MconsoleGuest *mconsole_guest_new(Chan *chan);
+void mconsole_guest_free(MconsoleGuest *g);
+/* Bytes that the guest said; for tests and fuzzers, who have no loop. */
+void mconsole_guest_bytes(MconsoleGuest *g, const uint8_t *data, size_t len);
+/* The guest starts again: who was there is not. */
+void mconsole_guest_restarted(MconsoleGuest *g);
+void mconsole_guest_proc(MconsoleGuest *g, const char *file, MconsoleReply *r);
+void mconsole_guest_stack(MconsoleGuest *g, const char *pid, MconsoleReply *r);
+/* Text to the kernel's log, Ctrl-Alt-Del; false: nobody is there. */
+bool mconsole_guest_log(MconsoleGuest *g, const char *text);
+bool mconsole_guest_cad(MconsoleGuest *g);
+/* The device that comes next: kind "eth" by its name and address, "ubd" by number and serial. */
+void mconsole_guest_expect(MconsoleGuest *g, const char *kind, const char *name, const char *value);
 
 #endif

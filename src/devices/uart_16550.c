@@ -11,6 +11,9 @@
  * DMA signals, parity and framing errors (the host's end has none). CTS, DSR and DCD are always
  * asserted: guests that watch the carrier must not hang up because a terminal is not attached.
  *
+ * Output alone may go to a channel that another device has, for a kernel's messages before it knows
+ * that one.
+ *
  * Input is taken from the channel as the receive FIFO has room, so the host overruns nothing; a
  * guest can overrun itself in loopback. The character timeout is four characters at the
  * programmed rate after the last arrival or read.
@@ -26,6 +29,7 @@
 
 #include "lodge/chan.h"
 #include "lodge/device.h"
+#include "lodge/error.h"
 #include "lodge/num.h"
 
 #include "uart_16550.h"
@@ -98,7 +102,9 @@ typedef struct Uart {
     Device dev;
     /* Constant after realize: */
     uint32_t iobase, irq_pin;
-    Chan *chan; /* borrowed from the board; NULL: nothing attached */
+    Chan *chan;   /* borrowed from the board; NULL: nothing attached */
+    char *beside; /* property: name of a channel that is another device's */
+    Chan *out;    /* borrowed; where output goes, NULL: nowhere */
     BusRegion region;
     IrqLine *irq;      /* owned */
     LodgeTimer *timer; /* owned */
@@ -260,8 +266,8 @@ static void write_data(Uart *u, uint8_t byte)
     if (u->regs.mcr & MCR_LOOP) {
         receive(u, byte, 0);
         restart_timeout(u, false);
-    } else if (u->chan && !(u->regs.lcr & LCR_BREAK)) {
-        chan_write(u->chan, &byte, 1);
+    } else if (u->out && !(u->regs.lcr & LCR_BREAK)) {
+        chan_write(u->out, &byte, 1);
     }
 }
 
@@ -451,6 +457,10 @@ static bool uart_realize(Device *d, GError **error)
 
     u->region = (BusRegion){
         .name = "uart", .len = UART_PORTS, .ops = &uart_ops, .owner = u, .lock = &d->lock};
+    u->out = u->chan ? u->chan : u->beside ? d->board->chan(d->board, u->beside) : NULL;
+    if (u->beside && (u->chan || !u->out))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: beside=%s: %s", d->id, u->beside,
+                          u->chan ? "has a channel of its own" : "there is no such channel");
     if (!bus_map(d->board->pio, &u->region, u->iobase, error))
         return false;
     u->irq = irq_line_new(d->board->irq, u->irq_pin, d->id);
@@ -479,6 +489,8 @@ static const PropSpec uart_props[] = {
      .offset = offsetof(Uart, irq_pin), .min = 3, .max = 15, .preset = "4"},
     {.name = "chan", .help = "channel to the host", .kind = PROP_CHAN,
      .offset = offsetof(Uart, chan)},
+    {.name = "beside", .help = "another device's channel that output goes to as well",
+     .kind = PROP_STRING, .offset = offsetof(Uart, beside)},
     {NULL},
 };
 static const StateField uart_fields[] = {

@@ -23,6 +23,7 @@
 #define VIRTIO_QUEUE_SIZE 256 /* entries, unless a device says otherwise */
 
 typedef struct VirtioDev VirtioDev;
+typedef struct Chan Chan;
 typedef struct IoPoll IoPoll;
 typedef struct IoWatch IoWatch;
 
@@ -218,5 +219,18 @@ void virtio_pci_interrupt_config_locked(VirtioDev *vd);
 
 /* A console port's terminal has a new size; @d of class virtio-console-pci. Main thread. */
 void virtio_console_resize(Device *d, unsigned port, uint16_t cols, uint16_t rows);
+
+/**
+ * virtio_console_add_port() - Give the guest one more port while it runs
+ * @d:    device of class virtio-console-pci
+ * @name: of the port, copied; no other port has it
+ * @tty:  a terminal rather than a channel of bytes
+ * @chan: borrowed until the port is removed or the device is gone
+ * Context: main thread, no lock held; waits for the loop. Return: false with LODGE_ERROR_LIMIT.
+ */
+bool virtio_console_add_port(Device *d, const char *name, bool tty, Chan *chan, GError **error);
+/* Take it away again, whoever uses it in the guest: its channel is free at once. False: none has
+ * this name. Likewise. */
+bool virtio_console_remove_port(Device *d, const char *name);
 
 #endif

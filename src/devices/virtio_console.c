@@ -4,8 +4,9 @@
  *
  * Models: Virtual I/O Device (VIRTIO) 1.2, section 5.3 "Console Device", with
  * VIRTIO_CONSOLE_F_SIZE, MULTIPORT and EMERG_WRITE. Port 0 is the console (hvc0); ports 1 to 15
- * are named and appear in a Linux guest as /dev/virtio-ports/NAME. A driver without MULTIPORT sees
- * port 0 only. Left out: adding and removing ports while the machine runs.
+ * are named and appear in a Linux guest as /dev/virtio-ports/NAME, or as one more terminal (hvcN)
+ * where they are marked as one. A driver without MULTIPORT sees port 0 only. Up to max-ports, ports
+ * come and go while the machine runs.
  *
  * Threads: all queues belong to one loop thread, which is the channels' too. Output is handed to
  * the channel, which never blocks; input stays with the channel until the guest has buffers, so
@@ -30,6 +31,7 @@
 
 enum {
     PORTS = 16,
+    TERMINALS = 8, /* hvc0 to hvc7 in Linux, whose driver has no more */
     CONSOLE_ENTRIES = 64,
     NAME_MAX_LEN = 64,
     QUEUE_CONTROL_RX = 2,
@@ -49,7 +51,8 @@ enum {
     PENDING_RESIZE = 1 << 2,
     PENDING_NAME = 1 << 3,
     PENDING_OPEN = 1 << 4,
-    PENDING_ALL = (1 << 5) - 1,
+    PENDING_REMOVE = 1 << 5, /* the port is gone already, and its place is free once this is sent */
+    PENDING_ALL = (1 << 6) - 1,
 };
 
 typedef struct PortRegs {
@@ -69,8 +72,10 @@ typedef struct VirtioConsole VirtioConsole;
 typedef struct ConsolePort {
     VirtioConsole *con; /* constant */
     unsigned index;
-    Chan *chan; /* property; borrowed from the board; NULL: no such port */
-    char *name; /* property */
+    /* Properties; changed by adding and removing, by the main thread with the loop held: */
+    Chan *chan; /* borrowed from the board; NULL: no such port */
+    char *name;
+    bool tty; /* a terminal, like port 0 */
 } ConsolePort;
 
 typedef struct ConsoleSaved {
@@ -80,8 +85,9 @@ typedef struct ConsoleSaved {
 
 struct VirtioConsole {
     VirtioDev v;
-    ConsolePort port[PORTS]; /* constant after realize */
-    unsigned nports;         /* highest index + 1; constant after realize */
+    ConsolePort port[PORTS];
+    uint32_t max_ports; /* property */
+    unsigned nports;    /* highest index that there can be, + 1; constant after realize */
     /* Loop thread only: */
     ConsoleRegs regs;
     struct iovec iov[CONSOLE_ENTRIES];
@@ -135,6 +141,9 @@ static size_t make_message(const VirtioConsole *con, unsigned port, uint8_t bit,
     switch (bit) {
     case PENDING_ADD:
         h.event = VIRTIO_CONSOLE_PORT_ADD;
+        break;
+    case PENDING_REMOVE:
+        h.event = VIRTIO_CONSOLE_PORT_REMOVE;
         break;
     case PENDING_CONSOLE:
         h.event = VIRTIO_CONSOLE_CONSOLE_PORT;
@@ -199,7 +208,7 @@ static void port_ready(VirtioConsole *con, unsigned p, bool ok)
     r->ready = ok;
     if (!ok)
         return;
-    if (p == 0)
+    if (p == 0 || con->port[p].tty)
         r->pending |= PENDING_CONSOLE | (r->cols ? PENDING_RESIZE : 0);
     if (con->port[p].name)
         r->pending |= PENDING_NAME;
@@ -337,8 +346,9 @@ static void console_kick(VirtioDev *vd, unsigned qi)
         send_control(con);
         return;
     }
-    if (!port_exists(con, port))
+    if (port >= con->nports)
         return;
+    /* What is sent to a port that went is taken too: drivers wait for it. */
     if (qi == tx_queue(port))
         drain_queue(con, qi, (int)port);
     else if (con->port[port].chan)
@@ -399,7 +409,7 @@ static void resize_on_loop(void *opaque)
 /**
  * virtio_console_resize() - Tell the guest the size of a port's terminal
  * @d:    device of class virtio-console-pci
- * @port: 0 for the console; others keep a size but a driver ignores it
+ * @port: 0 for the console, or another terminal
  * Context: main thread, no lock held; waits for the loop.
  */
 void virtio_console_resize(Device *d, unsigned port, uint16_t cols, uint16_t rows)
@@ -421,6 +431,96 @@ void virtio_console_resize(Device *d, unsigned port, uint16_t cols, uint16_t row
     }
 }
 
+/* ---- ports that come and go ---- */
+
+typedef struct PortChange {
+    VirtioConsole *con;
+    unsigned port;
+    Chan *chan;
+    char *name; /* given to the port, or taken from it */
+    bool tty;
+} PortChange;
+
+static void add_on_loop(void *opaque)
+{
+    PortChange *x = opaque;
+    ConsolePort *port = &x->con->port[x->port];
+    PortRegs *r = &x->con->regs.port[x->port];
+
+    port->con = x->con;
+    port->index = x->port;
+    port->chan = x->chan;
+    port->name = x->name;
+    port->tty = x->tty;
+    /* A driver that has not begun hears of all ports when it does. */
+    *r = (PortRegs){.pending = x->con->regs.port[0].ready ? PENDING_ADD : 0};
+    send_control(x->con);
+}
+
+static void remove_on_loop(void *opaque)
+{
+    PortChange *x = opaque;
+    ConsolePort *port = &x->con->port[x->port];
+    PortRegs *r = &x->con->regs.port[x->port];
+    /* A driver that was not told of it need not be told that it is gone. */
+    bool known = x->con->regs.port[0].ready && !(r->pending & PENDING_ADD);
+
+    x->name = port->name;
+    port->chan = NULL;
+    port->name = NULL;
+    port->tty = false;
+    *r = (PortRegs){.pending = known ? PENDING_REMOVE : 0};
+    send_control(x->con);
+}
+
+static void change_port(PortChange *x, void (*fn)(void *opaque))
+{
+    if (x->con->v.io)
+        io_thread_call(x->con->v.io, fn, x);
+    else
+        fn(x);
+}
+
+bool virtio_console_add_port(Device *d, const char *name, bool tty, Chan *chan, GError **error)
+{
+    VirtioConsole *con = (VirtioConsole *)d;
+    unsigned terminals = 1;
+
+    for (unsigned p = 1; p < con->nports; p++)
+        terminals += con->port[p].tty;
+    if (tty && terminals >= TERMINALS)
+        return lodge_fail(error, LODGE_ERROR_LIMIT, "%s: has %d terminals, and Linux knows no more",
+                          d->id, TERMINALS);
+    for (unsigned p = 1; p < con->nports; p++) {
+        PortChange x = {.con = con, .port = p, .chan = chan, .tty = tty};
+
+        if (con->port[p].chan || con->regs.port[p].pending)
+            continue;
+        x.name = g_strdup(name);
+        change_port(&x, add_on_loop);
+        chan_attach(chan, &port_chan_ops, &con->port[p]);
+        return true;
+    }
+    return lodge_fail(error, LODGE_ERROR_LIMIT, "%s: has no port left of %u", d->id, con->nports);
+}
+
+bool virtio_console_remove_port(Device *d, const char *name)
+{
+    VirtioConsole *con = (VirtioConsole *)d;
+
+    for (unsigned p = 1; p < con->nports; p++) {
+        PortChange x = {.con = con, .port = p};
+
+        if (!con->port[p].chan || g_strcmp0(con->port[p].name, name))
+            continue;
+        chan_attach(con->port[p].chan, NULL, NULL);
+        change_port(&x, remove_on_loop);
+        g_free(x.name);
+        return true;
+    }
+    return false;
+}
+
 /* ---- device ---- */
 
 static bool check_ports(VirtioConsole *con, GError **error)
@@ -432,12 +532,16 @@ static bool check_ports(VirtioConsole *con, GError **error)
         if (port->name && !port->chan)
             return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: port%u-name without port%u",
                               con->v.pci.dev.id, p, p);
+        if (port->tty && !port->chan)
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: port%u-tty without port%u",
+                              con->v.pci.dev.id, p, p);
         if (port->name && !*port->name)
             return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: port%u-name is empty",
                               con->v.pci.dev.id, p);
         if (port->chan)
             con->nports = p + 1;
     }
+    con->nports = MAX(con->nports, con->max_ports);
     return true;
 }
 
@@ -491,7 +595,8 @@ static bool console_post_load(void *obj, unsigned version, GError **error)
     ConsoleRegs regs = con->saved.regs;
 
     for (unsigned p = 0; p < PORTS; p++) {
-        if (!port_exists(con, p) && (regs.port[p].pending || regs.port[p].ready))
+        if (!port_exists(con, p) &&
+            ((regs.port[p].pending & ~PENDING_REMOVE) || regs.port[p].ready))
             return lodge_fail(error, LODGE_ERROR_IMAGE, "%s: state of port %u, which is not there",
                               con->v.pci.dev.id, p);
         if (!con->port[p].name)
@@ -544,11 +649,15 @@ static const StateDesc console_state = {
     {"port" #n, "channel of named port " #n, PROP_CHAN, offsetof(VirtioConsole, port[n].chan), 0,  \
      0, NULL},                                                                                     \
     {"port" #n "-name", "name of port " #n " in the guest", PROP_STRING,                           \
-     offsetof(VirtioConsole, port[n].name), 0, NAME_MAX_LEN, NULL}
+     offsetof(VirtioConsole, port[n].name), 0, NAME_MAX_LEN, NULL},                                \
+    {"port" #n "-tty", "port " #n " is a terminal", PROP_BOOL,                                     \
+     offsetof(VirtioConsole, port[n].tty), 0, 0, NULL}
 
 static const PropSpec console_props[] = {
     {"chan", "channel of the console (hvc0)", PROP_CHAN, offsetof(VirtioConsole, port[0].chan), 0,
      0, NULL},
+    {"max-ports", "how many ports there can be, those added later included", PROP_U32,
+     offsetof(VirtioConsole, max_ports), 1, PORTS, "1"},
     PORT_PROPS(1),
     PORT_PROPS(2),
     PORT_PROPS(3),

@@ -9,6 +9,10 @@
  * are decompressed here, on the host, where it is done once. The archive itself is not compressed:
  * the guest would pay for it at each start.
  *
+ * Where the machine is run as User-Mode Linux the modules stay in the archive, as a folder
+ * /lib/modules/VERSION with tables for modprobe, and others are beside them that systems like to
+ * load: the guest's root gets to see the folder where it has none of its own for this kernel.
+ *
  * Left out: PARTUUID, firmware files, module parameters (the kernel's NAME.PARAM= words do that).
  *
  * Threads: main.
@@ -26,6 +30,7 @@
 
 #include "cpio.h"
 #include "init_blob.h"
+#include "module_index.h"
 #include "unpack.h"
 
 enum {
@@ -262,6 +267,121 @@ static bool add_to_archive(Cpio *c, const Modules *m, const char *path, const ch
     return true;
 }
 
+/* ---- modules that the root can ask for ---- */
+
+/* The path without what says how it is compressed. Transfer full. */
+static char *plain_path(const char *path)
+{
+    const char *ko = g_strrstr(path, ".ko");
+    return g_strndup(path, ko ? (gsize)(ko - path) + 3 : strlen(path));
+}
+
+/* modules.dep and its binary twin, of what is in the archive. */
+static void add_dependencies(Cpio *c, Modules *m, const char *base)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+    ModuleIndex index;
+    module_index_begin(&index);
+    for (guint i = 0; i < m->order->len; i++) {
+        const char *path = g_ptr_array_index(m->order, i);
+        g_autofree char *name = module_name(path, strlen(path)), *plain = plain_path(path);
+        const char *line = g_hash_table_lookup(m->by_name, name), *colon = strchr(line, ':');
+        g_auto(GStrv) deps = g_strsplit(colon + 1, " ", -1);
+        g_autoptr(GString) value = g_string_new(plain);
+        g_string_append_c(value, ':');
+        for (char **d = deps; *d; d++) {
+            g_autofree char *dep = plain_path(*d);
+            if (*dep)
+                g_string_append_printf(value, " %s", dep);
+        }
+        g_string_append_printf(text, "%s\n", value->str);
+        module_index_add(&index, name, value->str, i);
+    }
+    g_autoptr(GByteArray) table = module_index_end(&index);
+    g_autofree char *dep = g_strconcat(base, "/modules.dep", NULL);
+    g_autofree char *bin = g_strconcat(dep, ".bin", NULL);
+    cpio_add_file(c, dep, 0644, text->str, text->len);
+    cpio_add_file(c, bin, 0644, table->data, table->len);
+}
+
+/* As depmod stores a pattern: '_' for '-' outside of brackets. */
+static void normalize_alias(char *text)
+{
+    bool inside = false;
+    for (; *text; text++) {
+        inside = *text == '[' || (inside && *text != ']');
+        if (*text == '-' && !inside)
+            *text = '_';
+    }
+}
+
+/* "alias PATTERN NAME" and "softdep NAME ..." of what is in the archive. */
+static void add_names(Cpio *c, Modules *m, const char *base)
+{
+    g_autoptr(GString) text = g_string_new(NULL), soft = g_string_new(NULL);
+    ModuleIndex index;
+    module_index_begin(&index);
+    char *rest = m->alias;
+    for (char *line; (line = next_line(&rest));) {
+        char *space = strrchr(line, ' ');
+        if (!g_str_has_prefix(line, "alias ") || !space || space <= line + 6 ||
+            !g_hash_table_contains(m->seen, space + 1))
+            continue;
+        g_string_append_printf(text, "%s\n", line);
+        g_autofree char *pattern = g_strndup(line + 6, (gsize)(space - line) - 6);
+        normalize_alias(pattern);
+        module_index_add(&index, pattern, space + 1, 0);
+    }
+    rest = m->softdep;
+    for (char *line; (line = next_line(&rest));) {
+        g_auto(GStrv) words = g_strsplit(line, " ", 3);
+        if (words[0] && words[1] && g_hash_table_contains(m->seen, g_strdelimit(words[1], "-", '_')))
+            g_string_append_printf(soft, "%s\n", line);
+    }
+    g_autoptr(GByteArray) table = module_index_end(&index);
+    g_autofree char *alias = g_strconcat(base, "/modules.alias", NULL);
+    g_autofree char *bin = g_strconcat(alias, ".bin", NULL);
+    g_autofree char *softdep = g_strconcat(base, "/modules.softdep", NULL);
+    cpio_add_file(c, alias, 0644, text->str, text->len);
+    cpio_add_file(c, bin, 0644, table->data, table->len);
+    cpio_add_file(c, softdep, 0644, soft->str, soft->len);
+}
+
+/* @path's folders, once each. */
+static void add_folders(Cpio *c, GHashTable *made, const char *path)
+{
+    for (const char *slash = path; (slash = strchr(slash, '/')); slash++) {
+        g_autofree char *dir = g_strndup(path, (gsize)(slash - path));
+        if (*dir && g_hash_table_add(made, g_strdup(dir)))
+            cpio_add_dir(c, dir, 0755);
+    }
+}
+
+static bool add_module_tree(Cpio *c, Modules *m, const char *base, GError **error)
+{
+    static const char *const as_is[] = {"modules.builtin", "modules.builtin.bin",
+                                        "modules.builtin.alias.bin"};
+    g_autoptr(GHashTable) made = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    for (guint i = 0; i < m->order->len; i++) {
+        const char *path = g_ptr_array_index(m->order, i);
+        g_autofree char *plain = plain_path(path);
+        g_autofree char *name = g_strdup_printf("%s/%s", base, plain);
+        add_folders(c, made, name);
+        if (!add_to_archive(c, m, path, name, error))
+            return false;
+    }
+    add_dependencies(c, m, base);
+    add_names(c, m, base);
+    for (unsigned i = 0; i < G_N_ELEMENTS(as_is); i++) {
+        g_autofree char *from = g_build_filename(m->dir, as_is[i], NULL), *data = NULL;
+        g_autofree char *name = g_strdup_printf("%s/%s", base, as_is[i]);
+        gsize len = 0;
+        if (g_file_get_contents(from, &data, &len, NULL))
+            cpio_add_file(c, name, 0644, data, len);
+    }
+    return true;
+}
+
 static int to_memory_file(const GByteArray *a, GError **error)
 {
     int fd = memfd_create("lodge-initrd", MFD_CLOEXEC);
@@ -306,6 +426,11 @@ int initrd_make(const InitrdPlan *plan, GError **error)
     g_autoptr(Modules) m = find_modules(plan, error);
     if (!m || !resolve(m, plan, error))
         return -1;
+    /* What is loaded comes first in the order, then what is only kept. */
+    guint loaded = m->order->len;
+    for (const char *const *w = plan->keep_modules ? plan->extra : NULL; w && *w; w++)
+        (void)add_module(m, *w + (**w == '?'), true, 0);
+    g_autofree char *base = g_strdup_printf("lib/modules/%s", plan->version);
     static const char *const dirs[] = {"dev", "proc", "sys", "root", "modules"};
     Cpio c;
     cpio_begin(&c);
@@ -317,13 +442,21 @@ int initrd_make(const InitrdPlan *plan, GError **error)
     cpio_add_file(&c, "fstype", 0644, fstype, strlen(fstype));
     g_autoptr(GString) order = g_string_new(NULL);
     bool ok = true;
-    for (unsigned i = 0; ok && i < m->order->len; i++) {
+    for (guint i = 0; ok && i < loaded; i++) {
         const char *path = g_ptr_array_index(m->order, i);
-        g_autofree char *stem = module_name(path, strlen(path));
+        g_autofree char *stem = module_name(path, strlen(path)), *plain = plain_path(path);
         g_autofree char *name = g_strdup_printf("modules/%s.ko", stem);
-        g_string_append_printf(order, "%s.ko%s\n", stem,
-                               g_ptr_array_index(m->optional, i) ? " ?" : "");
-        ok = add_to_archive(&c, m, path, name, error);
+        const char *flag = g_ptr_array_index(m->optional, i) ? " ?" : "";
+        if (plan->keep_modules)
+            g_string_append_printf(order, "/%s/%s%s\n", base, plain, flag);
+        else
+            g_string_append_printf(order, "%s.ko%s\n", stem, flag);
+        ok = plan->keep_modules || add_to_archive(&c, m, path, name, error);
+    }
+    if (plan->keep_modules) {
+        g_autofree char *ports = g_strdup_printf("%u", plan->ports);
+        cpio_add_file(&c, "ports", 0644, ports, strlen(ports));
+        ok = ok && add_module_tree(&c, m, base, error);
     }
     cpio_add_file(&c, "modules/order", 0644, order->str, order->len);
     g_autoptr(GByteArray) archive = cpio_end(&c);

@@ -16,6 +16,10 @@ typedef struct InitrdPlan {
     const char *const *modules; /* wanted, NULL-terminated; '-' and '_' are equal; a leading '?'
                                    marks one that the guest can do without */
     const char *fstype; /* of the root, see initrd_detect_fs(); NULL: the guest tries */
+    /* Of a machine that is run as User-Mode Linux; else false, NULL, 0: */
+    bool keep_modules;        /* the root gets to see them as its /lib/modules/VERSION ... */
+    const char *const *extra; /* ... and these, which are not loaded; like @modules */
+    unsigned ports;           /* of the virtio console; the guest waits until it sees them */
 } InitrdPlan;
 
 enum { INITRD_FS_HEAD = 69632 }; /* bytes of a file system that initrd_detect_fs() wants */

@@ -410,7 +410,7 @@ static gboolean machine_poll(gpointer opaque)
     } else if (asked & (REQUEST_TRIPLE_FAULT | REQUEST_HOST_RESET | 1u << BOARD_RESET)) {
         bool host = !(asked & (REQUEST_TRIPLE_FAULT | 1u << BOARD_RESET));
         if (m->no_reboot)
-            end(m, MACHINE_END_RESET, 0, NULL);
+            end(m, MACHINE_END_RESET, host, NULL);
         else
             reset_now(m, host ? MACHINE_EVENT_HOST_RESET : MACHINE_EVENT_GUEST_RESET);
     } else if (asked & REQUEST_DISK_ERROR) {
@@ -638,6 +638,7 @@ void machine_free(Machine *m)
         io_thread_free(m->disk_io[i]);
     io_thread_free(m->io);
     boot_free(m->boot);
+    tree_free(m->now);
     kvm_free(m->kvm);
     irq_free(m->board.irq);
     bus_free(m->board.pio);

@@ -48,7 +48,7 @@ typedef enum MachineEnd {
 
 typedef struct MachineResult {
     MachineEnd why;
-    int status;   /* EXIT: 0..255; KILLED: the caller's */
+    int status;   /* EXIT: 0..255; KILLED: the caller's; RESET: 1 for machine_reset(), else 0 */
     char *report; /* owned by the machine; CPU, ERROR; else NULL */
 } MachineResult;
 
@@ -174,6 +174,18 @@ bool machine_add_backends(Machine *m, const Tree *t, GError **error);
  * LODGE_ERROR_NOT_FOUND; LODGE_ERROR_BUSY names the device. */
 bool machine_drop_disk(Machine *m, const char *id, GError **error);
 bool machine_drop_net(Machine *m, const char *id, GError **error);
+/**
+ * machine_now() - What the machine has at this moment, as a description
+ *
+ * Options, back ends and devices only: as built, with those that came later and without those that went.
+ * Media of drives and images put on top of disks are as they were at the start.
+ * Return: transfer none, until the machine changes.
+ */
+const Tree *machine_now(const Machine *m);
+/* A port of the host that leads into the guest by way of network @id came (@add), or went; @rule: as
+ * the back end's option hostfwd has it, or its host's end. */
+void machine_note_forward(Machine *m, const char *id, const char *rule, bool add);
+
 /* Files of disk image @id and, where it is an overlay, of its base (NULL: none), borrowed; false:
  * no such image. */
 bool machine_disk_files(Machine *m, const char *id, const char **ret_file, const char **ret_base);
@@ -181,6 +193,12 @@ bool machine_disk_files(Machine *m, const char *id, const char **ret_file, const
  * known. Transfer none. */
 const char *machine_kernel_banner(const Machine *m);
 
+/* A terminal more, @name, on the virtio console @device, with a new channel @chan. Main thread. False:
+ * LODGE_ERROR_EXISTS, LODGE_ERROR_NOT_FOUND, LODGE_ERROR_LIMIT, or what chan_open() says. */
+bool machine_plug_port(Machine *m, const char *device, const char *name, const char *chan,
+                       const char *spec, GError **error);
+/* It goes at once, its channel too. False: there is none, or it is not one of @device's ports. */
+bool machine_unplug_port(Machine *m, const char *device, const char *name, const char *chan);
 /* Ask the guest to let device @id go; MACHINE_EVENT_UNPLUGGED tells when it did.
  * LODGE_ERROR_NOT_FOUND, LODGE_ERROR_UNSUPPORTED. */
 bool machine_unplug(Machine *m, const char *id, GError **error);

@@ -216,6 +216,54 @@ bool machine_build_device(Machine *m, const Tree *t, const char *id, GError **er
 
 /* ---- what is booted ---- */
 
+/* What systems ask for by themselves, and what is used in laboratories. */
+static const char *const uml_modules[] = {
+    /* file systems */
+    "ext4", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1", "isofs", "squashfs", "fuse", "overlay",
+    "autofs4", "loop", "dm_mod",
+    /* networks */
+    "tun", "bridge", "br_netfilter", "8021q", "veth", "dummy", "macvlan", "bonding", "ipip",
+    "ip_gre", "sit", "wireguard", "vxlan", "sch_netem", "sch_tbf", "sch_htb", "sch_ingress", "cls_u32",
+    /* packet filters */
+    "ip_tables", "iptable_filter", "iptable_nat", "iptable_mangle", "ip6_tables", "ip6table_filter",
+    "ipt_REJECT", "xt_MASQUERADE", "xt_REDIRECT", "xt_conntrack", "xt_nat", "xt_tcpudp",
+    "xt_multiport", "xt_mark", "xt_comment", "xt_LOG", "nf_log_syslog", "xt_limit", "nf_tables",
+    "nft_compat", "nft_chain_nat", "nft_ct", "nft_nat", "nft_masq", "nft_limit", "nft_log",
+    "nft_reject_inet",
+    /* this machine's devices */
+    "virtio_balloon", "virtio_rng", "i6300esb", NULL,
+};
+
+/* Whether the word is on the kernel's command line. */
+static bool has_word(const Tree *t, const char *word)
+{
+    const char *append = tree_str(t, "/boot", "append");
+    g_auto(GStrv) words = g_strsplit(append ? append : "", " ", -1);
+    return g_strv_contains((const char *const *)words, word);
+}
+
+/* The virtio console's, with the first. */
+static unsigned count_ports(const Tree *t)
+{
+    g_autoptr(GPtrArray) props = tree_props(t, "/devices/consoles");
+    unsigned n = props->len > 0;
+    for (guint i = 0; i < props->len; i++)
+        n += g_str_has_suffix(g_ptr_array_index(props, i), "-name");
+    return n;
+}
+
+/* The file system that the first disk begins with; NULL: none that is known. */
+static const char *look_at_root(BlkNode *disk)
+{
+    BlkLimits limits;
+    blk_limits(disk, &limits);
+    g_autofree uint8_t *head = g_malloc0(INITRD_FS_HEAD);
+    size_t len = (size_t)MIN(limits.size, INITRD_FS_HEAD);
+    if (blk_pread(disk, head, 0, len))
+        len = 0; /* the guest will meet the same error and say so */
+    return initrd_detect_fs(head, len);
+}
+
 /* A distribution's kernel has the drivers of its root disk as modules: bring them in an initrd of
  * our own where there is a disk and nobody gave one. The file system is the first disk's, where it
  * has no partitions; else the guest tries what it knows. */
@@ -228,16 +276,11 @@ static bool add_initrd(Machine *m, const Tree *t, GError **error)
     static const char *const guesses[] = {"?ext4", "?xfs", "?btrfs"};
     g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
     const char *version = m->boot ? boot_kernel_version(m->boot) : NULL;
-    if (!ids->len || !version || tree_has(t, "/boot", "initrd"))
+    bool uml = has_word(t, "lodge.uml=1");
+    if ((!ids->len && !uml) || !version || tree_has(t, "/boot", "initrd"))
         return true;
-    BlkNode *disk = g_hash_table_lookup(m->blks, g_ptr_array_index(ids, 0));
-    BlkLimits limits;
-    blk_limits(disk, &limits);
-    g_autofree uint8_t *head = g_malloc0(INITRD_FS_HEAD);
-    size_t len = (size_t)MIN(limits.size, INITRD_FS_HEAD);
-    if (blk_pread(disk, head, 0, len))
-        len = 0; /* the guest will meet the same error and say so */
-    const char *fstype = initrd_detect_fs(head, len);
+    const char *fstype =
+        ids->len ? look_at_root(g_hash_table_lookup(m->blks, g_ptr_array_index(ids, 0))) : NULL;
     g_autoptr(GPtrArray) modules = g_ptr_array_new();
     for (unsigned i = 0; i < G_N_ELEMENTS(devices); i++)
         g_ptr_array_add(modules, (gpointer)devices[i]);
@@ -252,6 +295,9 @@ static bool add_initrd(Machine *m, const Tree *t, GError **error)
         .modules_dir = tree_str(t, "/boot", "modules"),
         .modules = (const char *const *)modules->pdata,
         .fstype = fstype,
+        .keep_modules = uml,
+        .extra = uml_modules,
+        .ports = count_ports(t),
     };
     int fd = initrd_make(&plan, error);
     if (fd < 0)
@@ -345,6 +391,10 @@ Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)
     m->board.cpu_regs = cpu_set_io_regs;
     if (!build(m, t, error))
         return NULL;
+    m->now = tree_new();
+    (void)tree_graft(m->now, "/backends", t, "/backends"); /* absent: none */
+    (void)tree_graft(m->now, "/devices", t, "/devices");
+    (void)tree_graft(m->now, "/options", t, "/options");
     m->times.build_ns = clock_host_ns();
     return g_steal_pointer(&m);
 }

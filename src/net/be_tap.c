@@ -14,6 +14,7 @@
  */
 #include "driver_table.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
@@ -44,6 +45,7 @@ typedef struct Tap {
     HostEnd h;
     /* Constant: */
     char *name, *bridge, *script; /* owned; NULL: not given */
+    struct in_addr address;       /* 0: not given */
     int given;                    /* owned; a descriptor from outside, -1: none */
     /* Loop only: */
     bool vnet;        /* frames have a header */
@@ -224,6 +226,32 @@ static void bring_up(Tap *t, const char *ifname)
         close(s);
 }
 
+/* Give the host's side an address, with the netmask of 256 neighbours. */
+static bool set_address(const Tap *t, const char *ifname, GError **error)
+{
+    static const unsigned long wants[] = {SIOCSIFADDR, SIOCSIFNETMASK};
+    const in_addr_t values[] = {t->address.s_addr, htonl(IN_CLASSC_NET)};
+    int s = if_socket(), err = s < 0 ? errno : 0;
+
+    for (unsigned i = 0; !err && i < G_N_ELEMENTS(wants); i++) {
+        struct ifreq r;
+        struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = values[i]};
+
+        set_name(&r, ifname);
+        memcpy(&r.ifr_addr, &in, sizeof in);
+        if (ioctl(s, wants[i], &r) < 0)
+            err = errno;
+    }
+    if (s >= 0)
+        close(s);
+    if (err == EPERM)
+        return lodge_fail(error, LODGE_ERROR_HOST,
+                          "tap: address: no right to set it; do that first: sudo ip address add "
+                          "%s/24 dev %s",
+                          inet_ntoa(t->address), ifname);
+    return !err || lodge_fail_errno(error, err, "tap: address: cannot be set on %s", ifname);
+}
+
 static bool run_script(Tap *t, const char *ifname, GError **error)
 {
     char *argv[] = {t->script, (char *)ifname, NULL};
@@ -299,7 +327,8 @@ static bool tap_connect(HostEnd *h, bool first, GError **error)
     if (t->vnet && ioctl(fd, TUNSETVNETHDRSZ, &len) < 0)
         lodge_fail_errno(error, errno, "tap \"%s\": cannot have headers", name);
     else if ((!t->script || run_script(t, name, error)) &&
-             (!t->bridge || join_bridge(t, name, error))) {
+             (!t->bridge || join_bridge(t, name, error)) &&
+             (!t->address.s_addr || set_address(t, name, error))) {
         bring_up(t, name);
         g_snprintf(h->detail, sizeof h->detail, "tap %s", name);
         return true;
@@ -321,6 +350,7 @@ static const NetOptSpec tap_opts[] = {
     {"ifname", "the interface (the next free tapN); tap=NAME is the same"},
     {"bridge", "bridge of the host to join it to"},
     {"up", "program to run with the interface's name when it is there"},
+    {"address", "IPv4 address that the host gets on it, with the netmask 255.255.255.0"},
     {"fd", "number of an open descriptor that is attached to a tap"},
     {NULL},
 };
@@ -343,6 +373,8 @@ static void tap_close(NetBackend *be)
 static NetBackend *tap_open(const char *id, GHashTable *opts, LodgeClock *clock, GError **error)
 {
     const char *name = net_opt(opts, "ifname"), *bridge = net_opt(opts, "bridge");
+    const char *address = net_opt(opts, "address");
+    struct in_addr ip = {0};
     int fd;
 
     if (!net_opt_fd(opts, &fd, error))
@@ -357,7 +389,13 @@ static NetBackend *tap_open(const char *id, GHashTable *opts, LodgeClock *clock,
         lodge_fail(error, LODGE_ERROR_CONFIG, "tap: ifname and fd exclude each other");
         return NULL;
     }
+    if (address && (inet_pton(AF_INET, address, &ip) != 1 || !ip.s_addr)) {
+        lodge_fail(error, LODGE_ERROR_CONFIG,
+                   "tap: address \"%s\": not an IPv4 address like 192.168.0.254", address);
+        return NULL;
+    }
     Tap *t = g_new0(Tap, 1);
+    t->address = ip;
     t->name = g_strdup(name);
     t->bridge = g_strdup(bridge);
     t->script = g_strdup(net_opt(opts, "up"));

@@ -130,6 +130,28 @@ def initrd(path, script, modules=(), flavour="cloud"):
     return path
 
 
+def libraries(program):
+    """Paths of the shared libraries of @program, and of the loader that finds them."""
+    out = subprocess.run(["ldd", program], stdout=subprocess.PIPE, check=True).stdout.decode()
+    return sorted(set(re.findall(r"(/\S+) \(0x", out)))
+
+
+def add_programs(path, *programs):
+    """Append programs of this host to the archive at @path, as /bin/NAME, with their libraries."""
+    a, folders = Cpio(), set()
+    files = {lib: lib for program in programs for lib in libraries(program)}
+    files.update((f"/bin/{pathlib.Path(program).name}", program) for program in programs)
+    for name, source in files.items():
+        for folder in reversed(pathlib.PurePath(name).parents):
+            if folder not in folders and str(folder) not in ("/", "/bin"):
+                a.add(str(folder)[1:], 0o040755)
+            folders.add(folder)
+        a.add(name[1:], 0o100755, pathlib.Path(source).read_bytes())
+    with open(path, "ab") as f:
+        f.write(a.finish())
+    return path
+
+
 def extra_initrd(path, files):
     """An archive of plain @files {name: bytes}, for a second --initrd."""
     a = Cpio()

@@ -137,12 +137,12 @@ def test_wire(lodge, guests, tmp_path):
         return answer["error"]["class"], answer["error"]["desc"]
 
     assert q.ask("query-block-jobs")[1] == q.ask("query-jobs")[1] == {"return": []}
-    assert error("blockdev-snapshot-sync", device="none", **{"snapshot-file": "x"}) == ("DeviceNotFound", "Cannot find device='none' nor node-name='none'")
-    assert error("blockdev-snapshot-sync", **{"snapshot-file": "x"}) == ("GenericError", "Need exactly one of 'device' and 'node-name'")
+    assert error("blockdev-snapshot-sync", device="none", **{"snapshot-file": "x"}) == ("GenericError", "Cannot find device='none' nor node-name=''")
+    assert error("blockdev-snapshot-sync", **{"snapshot-file": "x"}) == ("GenericError", "Cannot find device='' nor node-name=''")
     assert error("blockdev-snapshot-sync", device=w.disk) == ("GenericError", "Parameter 'snapshot-file' is missing")
     assert error("blockdev-snapshot-sync", device=w.disk, mode="no", **{"snapshot-file": "x"}) == ("GenericError", "Parameter 'mode' does not accept value 'no'")
     assert "has no base to be merged into" in error("block-commit", device=w.disk)[1]
-    assert error("block-job-complete", device="x") == ("DeviceNotFound", "Block job 'x' not found")
+    assert error("block-job-complete", device="x") == ("DeviceNotActive", "Block job 'x' not found")
     assert error("job-complete", id="x") == ("GenericError", "Job not found")
     assert error("block_resize", device=w.disk, size=0) == ("GenericError", "Parameter 'size' expects a value greater than zero")
     assert q.ask("blockdev-snapshot-sync", device=w.disk, **{"snapshot-file": str(over)}) == ([], {"return": {}})

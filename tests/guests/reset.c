@@ -42,7 +42,7 @@ void guest_main(void)
         return;
     }
     cmos_write(MARK, MARKED);
-    say("first boot, reset by %s\n", how);
+    say("%s\nfirst boot, reset by %s\n", cmdline(), how);
     if (how[0] == 'c') {
         outb(0xcf9, 2);
         outb(0xcf9, 6);

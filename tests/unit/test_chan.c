@@ -161,15 +161,16 @@ static void test_none(Fixture *f, gconstpointer data)
     g_autoptr(Chan) c = chan_open("none", "console", f->io, NULL);
 
     g_assert_cmpstr(chan_describe(c), ==, "none");
-    chan_set_tap(c, on_tap, f);
     chan_attach(c, &ops, f);
+    g_assert_cmpint(f->ups, ==, 0);
+    chan_set_tap(c, on_tap, f);
+    g_assert_cmpint(f->ups, ==, 1);
     chan_write(c, "hello", 5);
     wait_len(f, f->tap, 5);
     chan_inject(c, "typed", 5);
     wait_len(f, f->got, 5);
     g_assert_cmpstr(f->got->str, ==, "typed");
     g_assert_false(chan_is_terminal(c));
-    g_assert_cmpint(f->ups, ==, 0);
 }
 
 /* Input waits for the device; a pipe is not read ahead without bound; EOF is no end. */
@@ -586,6 +587,56 @@ static void test_log(Fixture *f, gconstpointer data)
     g_assert_cmpstr(b, ==, "b");
 }
 
+static bool is_raw(int fd)
+{
+    struct termios mode;
+
+    g_assert_cmpint(tcgetattr(fd, &mode), ==, 0);
+    return !(mode.c_lflag & (ICANON | ECHO | ISIG));
+}
+
+/* Terminals by their path and by a descriptor, several at once: all are raw, and put back. */
+static void test_terminals(Fixture *f, gconstpointer data)
+{
+    int slave[2], master[2];
+    Chan *c[2];
+
+    f->room = 100;
+    for (unsigned i = 0; i < 2; i++) {
+        master[i] = open_terminal(&slave[i]);
+        g_assert_false(is_raw(slave[i]));
+    }
+    g_autofree char *path = g_strdup_printf("tty:%s", ttyname(slave[0]));
+    g_autofree char *fd = g_strdup_printf("fd:%d", slave[1]);
+    g_autoptr(GError) error = NULL;
+    c[0] = chan_open(path, "con1", f->io, &error);
+    g_assert_no_error(error);
+    c[1] = chan_open(fd, "con2", f->io, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(chan_describe(c[0]), ==, path);
+    g_assert_true(is_raw(slave[0]) && is_raw(slave[1]));
+    for (unsigned i = 0; i < 2; i++) {
+        chan_attach(c[i], &ops, f);
+        g_assert_true(chan_is_terminal(c[i]));
+        chan_write(c[i], "out", 3);
+        expect(master[i], "out");
+        g_assert_cmpint(write(master[i], "in", 2), ==, 2);
+        wait_len(f, f->got, 2 * (i + 1));
+    }
+    for (unsigned i = 0; i < 2; i++)
+        chan_close(c[i]);
+    for (unsigned i = 0; i < 2; i++) {
+        g_assert_false(is_raw(slave[i]));
+        close(slave[i]);
+        close(master[i]);
+    }
+    g_assert_null(chan_open("tty:/dev/null", "con1", f->io, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+    g_clear_error(&error);
+    g_assert_null(chan_open("tty:/no/such", "con1", f->io, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -597,6 +648,7 @@ int main(int argc, char **argv)
         {"/chan/pty", test_pty},             {"/chan/unix", test_unix},
         {"/chan/tcp", test_tcp},             {"/chan/refused", test_refused},
         {"/chan/stdio", test_stdio_terminal}, {"/chan/log", test_log},
+        {"/chan/terminals", test_terminals},
     };
 
     if (argc > 1 && !strcmp(argv[1], "--child"))

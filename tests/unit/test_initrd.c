@@ -126,10 +126,88 @@ static void test_order(void)
     g_autoptr(GBytes) init = look(fd, "init", &mode);
     g_assert_cmpuint(mode, ==, S_IFREG | 0755);
     g_assert_cmpmem(g_bytes_get_data(init, NULL), 4, "\177ELF", 4);
-    g_assert_cmpuint(g_bytes_get_size(init), <, 8192);
+    g_assert_cmpuint(g_bytes_get_size(init), <, 20480);
     g_autoptr(GBytes) console = look(fd, "dev/console", &mode);
     g_assert_nonnull(console);
     g_assert_cmpuint(mode, ==, S_IFCHR | 0600);
+    close(fd);
+}
+
+/* Put the archive's file @name below @root. */
+static void extract(int fd, const char *root, const char *name)
+{
+    unsigned mode;
+    g_autoptr(GBytes) data = look(fd, name, &mode);
+    g_autofree char *path = g_build_filename(root, name, NULL);
+    g_autofree char *parent = g_path_get_dirname(path);
+    gsize len;
+    const char *bytes = data ? g_bytes_get_data(data, &len) : NULL;
+    g_assert_nonnull(bytes);
+    g_assert_cmpint(g_mkdir_with_parents(parent, 0700), ==, 0);
+    g_assert_true(g_file_set_contents(path, bytes, (gssize)len, NULL));
+}
+
+/* What the distribution's modprobe finds for @name below @root. */
+static char *modprobe(const char *root, const char *name)
+{
+    char *out = NULL;
+    const char *argv[] = {"/sbin/modprobe", "-d", root, "-S", "1.0", "--show-depends", name, NULL};
+    if (!g_file_test(argv[0], G_FILE_TEST_IS_EXECUTABLE))
+        return NULL;
+    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL,
+                               &out, NULL, NULL, NULL));
+    return out;
+}
+
+static void expect_found(const char *root, const char *name, const char *const *files)
+{
+    g_autofree char *out = modprobe(root, name);
+    g_autoptr(GString) want = g_string_new(NULL);
+    for (; *files; files++)
+        g_string_append_printf(want, "insmod %s/lib/modules/1.0/kernel/%s \n", root, *files);
+    if (out)
+        g_assert_cmpstr(out, ==, want->str);
+    else
+        g_test_message("no modprobe here: its tables are not looked at");
+}
+
+/* Of a machine run as User-Mode Linux: a folder of modules, with tables for modprobe. */
+static void test_kept(void)
+{
+    const char *wanted[] = {"mid", NULL}, *extra[] = {"top_mod", "?not-there", NULL};
+    InitrdPlan plan = {.kernel = "/k", .version = "1.0", .modules_dir = dir, .modules = wanted,
+                       .keep_modules = true, .extra = extra, .ports = 3};
+    g_autoptr(GError) error = NULL;
+    int fd = initrd_make(&plan, &error);
+    g_assert_no_error(error);
+    expect_text(fd, "modules/order", "/lib/modules/1.0/kernel/c/low_one.ko\n"
+                                     "/lib/modules/1.0/kernel/b/mid.ko\n");
+    expect_text(fd, "ports", "3");
+    expect_text(fd, "lib/modules/1.0/modules.dep",
+                "kernel/c/low_one.ko:\n"
+                "kernel/b/mid.ko: kernel/c/low_one.ko\n"
+                "kernel/d/sum-fast.ko:\n"
+                "kernel/d/sum_generic.ko:\n"
+                "kernel/a/top-mod.ko: kernel/b/mid.ko kernel/c/low_one.ko\n");
+    expect_text(fd, "lib/modules/1.0/modules.alias", "alias crypto-sum sum_fast\n"
+                                                     "alias crypto-sum sum_generic\n");
+    expect_text(fd, "lib/modules/1.0/modules.softdep",
+                "softdep top_mod pre: crypto-sum post: other\n");
+    static const char *const files[] = {
+        "modules.dep", "modules.dep.bin", "modules.alias", "modules.alias.bin", "modules.softdep",
+        "modules.builtin", "kernel/c/low_one.ko", "kernel/b/mid.ko", "kernel/a/top-mod.ko",
+        "kernel/d/sum-fast.ko", "kernel/d/sum_generic.ko"};
+    g_autofree char *root = g_build_filename(dir, "root", NULL);
+    for (unsigned i = 0; i < G_N_ELEMENTS(files); i++) {
+        g_autofree char *name = g_strconcat("lib/modules/1.0/", files[i], NULL);
+        extract(fd, root, name);
+    }
+    expect_found(root, "mid", (const char *[]){"c/low_one.ko", "b/mid.ko", NULL});
+    expect_found(root, "sum_generic", (const char *[]){"d/sum_generic.ko", NULL});
+    expect_found(root, "sum-fast", (const char *[]){"d/sum-fast.ko", NULL});
+    expect_found(root, "crypto-sum", (const char *[]){"d/sum-fast.ko", "d/sum_generic.ko", NULL});
+    expect_found(root, "summer", (const char *[]){NULL});
+    expect_found(root, "torn", (const char *[]){NULL}); /* not in the archive */
     close(fd);
 }
 
@@ -181,6 +259,7 @@ int main(int argc, char **argv)
     dir = g_dir_make_tmp("lodge-initrd-XXXXXX", NULL);
     make_tree();
     g_test_add_func("/initrd/order", test_order);
+    g_test_add_func("/initrd/kept", test_kept);
     g_test_add_func("/initrd/errors", test_errors);
     g_test_add_func("/initrd/detect-fs", test_detect_fs);
     int status = g_test_run();

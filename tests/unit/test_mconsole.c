@@ -11,7 +11,10 @@
 
 #include <glib/gstdio.h>
 
+#include "lodge/chan.h"
+#include "lodge/clock.h"
 #include "lodge/error.h"
+#include "lodge/iothread.h"
 #include "lodge/num.h"
 #include "mconsole_internal.h"
 
@@ -220,6 +223,159 @@ static void test_slow_client(Fixture *f, gconstpointer unused)
     mconsole_close(m);
 }
 
+/* ---- somebody in the guest ---- */
+
+typedef struct Guest {
+    LodgeClock *clock;
+    IoThread *io;
+    Chan *chan;
+    GMutex mutex;
+    GString *told; /* guarded by mutex: what the guest's end got */
+} Guest;
+
+static size_t guest_input(void *opaque, const uint8_t *data, size_t len)
+{
+    Guest *g = opaque;
+    g_mutex_lock(&g->mutex);
+    g_string_append_len(g->told, (const char *)data, (gssize)len);
+    g_mutex_unlock(&g->mutex);
+    return len;
+}
+
+static void guest_begin(Guest *g, Mconsole *m)
+{
+    static const ChanOps ops = {.input = guest_input};
+    g->clock = lodge_clock_new();
+    g->io = io_thread_new("io", g->clock, NULL);
+    g->chan = chan_open("none", "mconsole", g->io, NULL);
+    g->told = g_string_new(NULL);
+    g_mutex_init(&g->mutex);
+    chan_attach(g->chan, &ops, g);
+    m->guest = mconsole_guest_new(g->chan);
+}
+
+static void guest_end(Guest *g)
+{
+    chan_attach(g->chan, NULL, NULL);
+    chan_close(g->chan);
+    io_thread_free(g->io);
+    lodge_clock_free(g->clock);
+    g_string_free(g->told, TRUE);
+    g_mutex_clear(&g->mutex);
+}
+
+static void visit(void *opaque)
+{
+}
+
+/* It has been read when this returns. */
+static void guest_says(Guest *g, const char *text)
+{
+    chan_write(g->chan, text, strlen(text));
+    io_thread_call(g->io, visit, NULL); /* behind what the channel posted */
+    io_thread_call(g->io, visit, NULL);
+    while (g_main_context_iteration(NULL, FALSE))
+        ;
+}
+
+/* Until the guest was told @text, which is then forgotten. */
+static void guest_hears(Guest *g, const char *text)
+{
+    gint64 deadline = g_get_monotonic_time() + 30 * G_TIME_SPAN_SECOND;
+    bool same = false;
+    while (!same) {
+        g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+        g_main_context_iteration(NULL, FALSE);
+        g_usleep(1000);
+        g_mutex_lock(&g->mutex);
+        same = g->told->len >= strlen(text);
+        if (same) {
+            g_assert_cmpstr(g->told->str, ==, text);
+            g_string_truncate(g->told, 0);
+        }
+        g_mutex_unlock(&g->mutex);
+    }
+}
+
+static void expect_answer(int fd, uint32_t want_err, const char *want)
+{
+    g_autoptr(GString) all = g_string_new(NULL);
+    uint32_t err, more = 1, first = UINT32_MAX;
+    while (more) {
+        g_autofree char *part = hear(fd, &err, &more);
+        first = first == UINT32_MAX ? err : first;
+        g_string_append(all, part);
+    }
+    g_assert_cmpstr(all->str, ==, want);
+    g_assert_cmpuint(first, ==, want_err);
+}
+
+static void test_guest(Fixture *f, gconstpointer unused)
+{
+    g_autofree char *path = in_dir(f, "m");
+    MconsoleConfig config = {.path = path};
+    Mconsole *m = mconsole_open(f->control, &config, NULL);
+    Guest g = {0};
+    guest_begin(&g, m);
+    int fd = client("guest");
+    say(fd, path, "proc version"); /* nobody has said hello */
+    expect_answer(fd, 1, "Proc not available");
+    guest_says(&g, "hello 1\n");
+    say(fd, path, "proc 1/stat");
+    guest_hears(&g, "proc 1 1/stat\n");
+    guest_says(&g, "9 + 3\nabc9 . 0\n1 + 5\n");
+    guest_says(&g, "he\nlo1 +");
+    guest_says(&g, " 2\n 11 . 0\n"); /* whose text looks like a head */
+    expect_answer(fd, 0, "\nhe\nlo 1");
+    say(fd, path, "proc none");
+    guest_hears(&g, "proc 2 none\n");
+    guest_says(&g, "2 o 0\n");
+    expect_answer(fd, 1, "Failed to open file");
+    say(fd, path, "proc dir");
+    guest_hears(&g, "proc 3 dir\n");
+    guest_says(&g, "3 + 1\nx3 r 0\n");
+    expect_answer(fd, 1, "Read of file failed");
+    say(fd, path, "stack 12");
+    guest_hears(&g, "stack 4 12\n");
+    guest_says(&g, "4 + 4\n[<0>4 . 0\n");
+    expect_answer(fd, 0, "[<0>");
+    say(fd, path, "stack 99");
+    guest_hears(&g, "stack 5 99\n");
+    guest_says(&g, "5 o 0\n");
+    expect_answer(fd, 1, "Couldn't find that pid");
+    say(fd, path, "log one\ntwo");
+    expect_answer(fd, 0, "");
+    guest_hears(&g, "log one\nlog two\n");
+    say(fd, path, "cad");
+    expect_answer(fd, 1, "there is no machine"); /* it is the machine's */
+    mconsole_guest_expect(m->guest, "eth", "eth4", "52:54:00:00:00:01");
+    mconsole_guest_expect(m->guest, "ubd", "1", "a\nb"); /* not a line */
+    guest_hears(&g, "eth eth4 52:54:00:00:00:01\n");
+    /* Who talks nonsense is not there, until it says hello again. */
+    static const char *const bad[] = {"what\n", "1 + 99999999\n", "1 . 5\n", "1 x 0\n", "1 + -1\n",
+                                      "5 +\n", "hello 2\n",
+                                      "0000000000000000000000000000000000000000000000000000000000000000"
+                                      "00000000000\n"};
+    unsigned id = 6;
+    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autofree char *line = g_strdup_printf("proc %u x\n", id++);
+        say(fd, path, "proc x");
+        guest_hears(&g, line);
+        guest_says(&g, bad[i]);
+        expect_answer(fd, 1, "Proc not available");
+        say(fd, path, "proc x");
+        expect_answer(fd, 1, "Proc not available");
+        guest_says(&g, "\nhello 1\n");
+    }
+    say(fd, path, "proc last");
+    g_autofree char *last = g_strdup_printf("proc %u last\n", id);
+    guest_hears(&g, last);
+    mconsole_close(m); /* with a request under way */
+    expect_answer(fd, 1, "Proc not available");
+    close(fd);
+    guest_end(&g);
+}
+
 static void test_socket(Fixture *f, gconstpointer unused)
 {
     g_autoptr(GError) error = NULL;
@@ -265,6 +421,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add("/mconsole/umid", Fixture, NULL, setup, test_umid, teardown);
     g_test_add("/mconsole/answers", Fixture, NULL, setup, test_answers, teardown);
+    g_test_add("/mconsole/guest", Fixture, NULL, setup, test_guest, teardown);
     g_test_add("/mconsole/slow client", Fixture, NULL, setup, test_slow_client, teardown);
     g_test_add("/mconsole/socket", Fixture, NULL, setup, test_socket, teardown);
     return g_test_run();

@@ -18,6 +18,7 @@
 #include <linux/virtio_net.h>
 
 #include "lodge/clock.h"
+#include "lodge/error.h"
 #include "lodge/iothread.h"
 #include "lodge/net.h"
 #include "lodge/num.h"
@@ -285,11 +286,49 @@ static void test_to_plain_card(void)
     stop(&x);
 }
 
+/* The host's own address on it, and one that is none. */
+static void test_address(void)
+{
+    g_autoptr(GHashTable) opts = g_hash_table_new(g_str_hash, g_str_equal);
+    g_autoptr(GPtrArray) name = g_ptr_array_new();
+    g_autoptr(GPtrArray) address = g_ptr_array_new();
+    g_autoptr(GError) error = NULL;
+    struct ifreq r = {.ifr_name = "lt1"};
+    LodgeClock *clock = lodge_clock_new();
+
+    g_ptr_array_add(name, (gpointer) "lt1");
+    g_ptr_array_add(address, (gpointer) "10.9.8");
+    g_hash_table_insert(opts, (gpointer) "ifname", name);
+    g_hash_table_insert(opts, (gpointer) "address", address);
+    g_assert_null(net_backend_open("tap", "net0", opts, clock, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+    g_clear_error(&error);
+    if (!own_network()) {
+        lodge_clock_free(clock);
+        g_test_skip("no network namespace or no /dev/net/tun here");
+        return;
+    }
+    address->pdata[0] = (gpointer) "10.9.8.7";
+    NetBackend *be = net_backend_open("tap", "net0", opts, clock, &error);
+    g_assert_no_error(error);
+    int s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    g_assert_cmpint(ioctl(s, SIOCGIFADDR, &r), ==, 0);
+    g_assert_cmphex(((struct sockaddr_in *)&r.ifr_addr)->sin_addr.s_addr, ==, htonl(0x0a090807));
+    g_assert_cmpint(ioctl(s, SIOCGIFNETMASK, &r), ==, 0);
+    g_assert_cmphex(((struct sockaddr_in *)&r.ifr_addr)->sin_addr.s_addr, ==, htonl(0xffffff00));
+    g_assert_cmpint(ioctl(s, SIOCGIFFLAGS, &r), ==, 0);
+    g_assert_true(r.ifr_flags & IFF_UP);
+    close(s);
+    net_backend_close(be);
+    lodge_clock_free(clock);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/tap/to-host", test_to_host);
     g_test_add_func("/tap/to-card", test_to_card);
     g_test_add_func("/tap/to-plain-card", test_to_plain_card);
+    g_test_add_func("/tap/address", test_address);
     return g_test_run();
 }

@@ -328,6 +328,21 @@ static void test_alone(void)
 
 #define UART_TEST(name) g_test_add("/uart/" #name, Fixture, NULL, set_up, test_##name, tear_down)
 
+/* Output alone goes to a channel that is another device's; input there is not taken. */
+static void test_beside(void)
+{
+    TestBoard *tb = test_board_new(0);
+    Chan other = {.sent = g_string_new(NULL)};
+
+    test_board_backend(tb, "con0", &other);
+    test_board_add(tb, "16550a", "beside=con0");
+    g_assert_null(other.ops);
+    test_out(tb, BASE, 1, 'A');
+    g_assert_cmpstr(other.sent->str, ==, "A");
+    test_board_free(tb);
+    g_string_free(other.sent, TRUE);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -343,5 +358,6 @@ int main(int argc, char **argv)
     UART_TEST(break);
     UART_TEST(out2_gates);
     g_test_add_func("/uart/alone", test_alone);
+    g_test_add_func("/uart/beside", test_beside);
     return g_test_run();
 }

@@ -185,6 +185,65 @@ static void test_data(Fix *f, gconstpointer unused)
     g_assert_cmpuint(f->main.ops->input(f->main.opaque, text + 4, 6), ==, 6);
 }
 
+/* Terminals beside the first, and ports that come and go. */
+static void test_plug(void)
+{
+    Fix f = {0};
+    uint64_t b[9];
+    char rest[BUF_LEN];
+    uint32_t head, len;
+    g_autoptr(GError) error = NULL;
+
+    f.main.out = g_string_new(NULL);
+    f.agent.out = g_string_new(NULL);
+    f.tb = drv_board();
+    test_board_backend(f.tb, "tty", &f.main);
+    f.d = drv_open(f.tb, "virtio-console-pci", "chan=tty,max-ports=3");
+    start(&f, 1 << VIRTIO_CONSOLE_F_MULTIPORT);
+    g_assert_cmpuint(test_peek(f.tb, f.d->config + 4, 4), ==, 3); /* max_nr_ports */
+    for (unsigned i = 0; i < 9; i++)
+        b[i] = give(&f, CTRL_RX, BUF_LEN);
+    control(&f, VIRTIO_CONSOLE_BAD_ID, VIRTIO_CONSOLE_DEVICE_READY, 1);
+    expect(&f, b[0], 0, VIRTIO_CONSOLE_PORT_ADD, 1, rest);
+    control(&f, 0, VIRTIO_CONSOLE_PORT_READY, 1);
+    expect(&f, b[1], 0, VIRTIO_CONSOLE_CONSOLE_PORT, 1, rest);
+    expect(&f, b[2], 0, VIRTIO_CONSOLE_PORT_OPEN, 1, rest);
+    g_assert_true(virtio_console_add_port(f.d->dev, "tty1", true, &f.agent, &error));
+    expect(&f, b[3], 1, VIRTIO_CONSOLE_PORT_ADD, 1, rest);
+    control(&f, 1, VIRTIO_CONSOLE_PORT_READY, 1);
+    expect(&f, b[4], 1, VIRTIO_CONSOLE_CONSOLE_PORT, 1, rest);
+    expect(&f, b[5], 1, VIRTIO_CONSOLE_PORT_NAME, 1, rest);
+    g_assert_cmpstr(rest, ==, "tty1");
+    send(&f, 5, "there", 5);
+    g_assert_cmpstr(f.agent.out->str, ==, "there");
+    g_assert_false(virtio_console_remove_port(f.d->dev, "tty2"));
+    g_assert_true(virtio_console_remove_port(f.d->dev, "tty1"));
+    g_assert_null(f.agent.ops);
+    expect(&f, b[6], 1, VIRTIO_CONSOLE_PORT_REMOVE, 1, rest);
+    send(&f, 5, "gone", 4);
+    g_assert_cmpstr(f.agent.out->str, ==, "there");
+    g_assert_false(virtio_console_remove_port(f.d->dev, "tty1"));
+    /* Its place is free again, and the places are counted. */
+    g_assert_true(virtio_console_add_port(f.d->dev, "a", false, &f.agent, &error));
+    expect(&f, b[7], 1, VIRTIO_CONSOLE_PORT_ADD, 1, rest);
+    Chan more = {.out = f.agent.out}, none = {0};
+    g_assert_true(virtio_console_add_port(f.d->dev, "b", false, &more, &error));
+    g_assert_false(virtio_console_add_port(f.d->dev, "c", false, &none, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_LIMIT);
+    g_assert_null(none.ops);
+    /* The place of one that went is free when the driver was told. */
+    expect(&f, b[8], 2, VIRTIO_CONSOLE_PORT_ADD, 1, rest);
+    g_assert_true(virtio_console_remove_port(f.d->dev, "b"));
+    g_assert_false(drv_used(f.d, CTRL_RX, &head, &len)); /* no buffer: the place is taken still */
+    g_assert_false(virtio_console_add_port(f.d->dev, "c", false, &none, NULL));
+    drv_free(f.d);
+    test_board_free(f.tb);
+    g_assert_null(f.main.ops);
+    g_assert_null(f.agent.ops);
+    g_string_free(f.main.out, TRUE);
+    g_string_free(f.agent.out, TRUE);
+}
+
 /* A driver that knows one port only. */
 static void test_single(void)
 {
@@ -265,6 +324,7 @@ int main(int argc, char **argv)
     ADD("data", test_data);
     ADD("hostile", test_hostile);
     ADD("state", test_state);
+    g_test_add_func("/virtio-console/plug", test_plug);
     g_test_add_func("/virtio-console/single", test_single);
     g_test_add_func("/virtio-console/emergency", test_emergency);
     g_test_add_func("/virtio-console/props", test_props);

@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * User-Mode Linux from outside: which kernel, what is said at the start, how it ends.
+ *
+ * Spec: Linux 6.1, arch/um/os-Linux (main.c, util.c) and drivers (line.c, mconsole_kern.c): UML
+ * ends with 0 after a halt, with 1 after SIGINT or SIGTERM, by SIGABRT after a panic, and restarts by
+ * executing itself, so that the process keeps its number. A signal to it in between is kept for the
+ * next one: what is pending outlives execve().
+ *
+ * Threads: main; uml_die() and uml_again() when the machine is gone.
+ */
+#include "uml_compat.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "lodge/chan.h"
+#include "lodge/error.h"
+#include "lodge/terminal.h"
+
+#include "boot.h"
+#include "uml_words.h"
+
+#define BZIMAGE_MAGIC_AT 0x202 /* Linux, Documentation/arch/x86/boot.rst */
+#define BZIMAGE_MAGIC "HdrS"
+
+/* ---- the kernel ---- */
+
+char *uml_find_kernel(const char *given, GError **error)
+{
+    const char *chosen = given && given[0] ? given : g_getenv("LODGE_UML_KERNEL");
+    struct utsname host;
+
+    if (chosen && chosen[0])
+        return g_strdup(chosen);
+    if (uname(&host) == 0) {
+        g_autofree char *running = g_strdup_printf("/boot/vmlinuz-%s", host.release);
+        if (access(running, R_OK) == 0)
+            return g_steal_pointer(&running);
+    }
+    g_autoptr(GDir) boot = g_dir_open("/boot", 0, NULL);
+    g_autofree char *newest = NULL;
+    time_t newest_time = 0;
+    for (const char *name; boot && (name = g_dir_read_name(boot));) {
+        g_autofree char *path = g_build_filename("/boot", name, NULL);
+        struct stat st;
+
+        if (!g_str_has_prefix(name, "vmlinuz") || access(path, R_OK) < 0 || stat(path, &st) < 0 ||
+            !S_ISREG(st.st_mode) || (newest && st.st_mtime <= newest_time))
+            continue;
+        newest_time = st.st_mtime;
+        g_free(newest);
+        newest = g_steal_pointer(&path);
+    }
+    if (!newest)
+        lodge_fail(error, LODGE_ERROR_NOT_FOUND,
+                   "kernel: there is none in /boot that may be read; write kernel=FILE, or set "
+                   "LODGE_UML_KERNEL");
+    return g_steal_pointer(&newest);
+}
+
+bool uml_kernel_is_linux(const char *path)
+{
+    char magic[sizeof BZIMAGE_MAGIC - 1];
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    bool is = fd >= 0 &&
+              pread(fd, magic, sizeof magic, BZIMAGE_MAGIC_AT) == (ssize_t)sizeof magic &&
+              !memcmp(magic, BZIMAGE_MAGIC, sizeof magic);
+
+    if (fd >= 0)
+        close(fd);
+    return is;
+}
+
+UmlFile uml_look(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    UmlFile answer = fd >= 0 ? UML_FILE_WRITABLE : UML_FILE_NONE;
+
+    if (fd < 0)
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    if (fd < 0)
+        return UML_FILE_NONE;
+    close(fd);
+    return answer == UML_FILE_NONE ? UML_FILE_READABLE : answer;
+}
+
+char *uml_seed(const char *uml_dir, const char *umid)
+{
+    return g_strdup_printf("%s/%u/%s/%s", g_get_host_name(), (unsigned)getuid(),
+                           uml_dir ? uml_dir : "", umid);
+}
+
+/* What the file says of its version; transfer full. */
+static char *kernel_version(const char *kernel, GError **error)
+{
+    BootSpec spec = {.kernel = kernel};
+    g_autoptr(BootImage) image = boot_open(&spec, error);
+
+    if (!image)
+        return NULL;
+    if (!boot_kernel_version(image)) {
+        lodge_fail(error, LODGE_ERROR_UNSUPPORTED, "kernel \"%s\": is no bzImage, and does not say "
+                   "its version", kernel);
+        return NULL;
+    }
+    return g_strdup(boot_kernel_version(image));
+}
+
+bool uml_print_version(const char *kernel, GError **error)
+{
+    g_autofree char *version = kernel_version(kernel, error);
+
+    if (version)
+        printf("%s\n", version);
+    return version != NULL;
+}
+
+bool uml_print_config(const char *kernel, GError **error)
+{
+    g_autofree char *version = kernel_version(kernel, error);
+    g_autofree char *dir = g_path_get_dirname(kernel), *text = NULL;
+    g_autofree char *path = version ? g_strdup_printf("%s/config-%s", dir, version) : NULL;
+    g_autoptr(GError) why = NULL;
+
+    if (!version)
+        return false;
+    if (!g_file_get_contents(path, &text, NULL, &why))
+        return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "--showconfig: %s", why->message);
+    fputs(text, stdout);
+    return true;
+}
+
+/* ---- what is said ---- */
+
+static void announce_line(Machine *m, GString *out, const char *kind, unsigned n, const char *what)
+{
+    g_autofree char *name = g_strdup_printf("%s%u", kind, n);
+    Chan *c = machine_chan(m, name);
+
+    if (c && g_str_has_prefix(chan_describe(c), "pty "))
+        g_string_append_printf(out, "%s %u assigned device '%s'\r\n", what, n,
+                               chan_describe(c) + strlen("pty "));
+}
+
+void uml_announce(Machine *m, const char *mconsole, const GPtrArray *notes)
+{
+    g_autoptr(GString) out = g_string_new(NULL);
+    Chan *con0 = machine_chan(m, "con0");
+
+    for (unsigned i = 0; i < notes->len; i++)
+        g_string_append_printf(out, "%s\r\n", (const char *)g_ptr_array_index(notes, i));
+    if (mconsole)
+        g_string_append_printf(out, "mconsole (version 2) initialized on %s\r\n", mconsole);
+    for (unsigned i = 0; i <= UML_CON_MAX; i++)
+        announce_line(m, out, "con", i, "Virtual console");
+    for (unsigned i = 0; i <= UML_SSL_MAX; i++)
+        announce_line(m, out, "ssl", i, "Serial line");
+    if (con0)
+        chan_write(con0, out->str, out->len);
+    if (!con0 || strcmp(chan_describe(con0), "stdio")) {
+        fputs(out->str, stdout);
+        fflush(stdout);
+    }
+}
+
+/* ---- the end ---- */
+
+static void on_early_signal(int sig)
+{
+    terminal_restore();
+    _exit(1);
+}
+
+static void set_mask(int how)
+{
+    sigset_t both;
+
+    sigemptyset(&both);
+    sigaddset(&both, SIGINT);
+    sigaddset(&both, SIGTERM);
+    (void)pthread_sigmask(how, &both, NULL); /* fails for another @how only */
+}
+
+void uml_signals_early(void)
+{
+    signal(SIGINT, on_early_signal);
+    signal(SIGTERM, on_early_signal);
+    set_mask(SIG_UNBLOCK);
+}
+
+void uml_signals_hold(void)
+{
+    set_mask(SIG_BLOCK);
+}
+
+bool uml_panicked(const char *text)
+{
+    return strstr(text, "Kernel panic - not syncing") != NULL;
+}
+
+bool uml_halted(const char *line)
+{
+    static const char text[] = "reboot: System halted";
+    const char *at = strstr(line, text);
+
+    /* From the kernel, at most with its time in front. */
+    return at && (at == line || (line[0] == '[' && at[-1] == ' ' && at[-2] == ']')) &&
+           (!at[sizeof text - 1] || at[sizeof text - 1] == '\n');
+}
+
+void uml_die(void)
+{
+    struct rlimit none = {0};
+
+    (void)fflush(NULL);
+    (void)setrlimit(RLIMIT_CORE, &none);
+    (void)prctl(PR_SET_DUMPABLE, 0); /* a program that takes cores does not look at the limit */
+    signal(SIGABRT, SIG_DFL);
+    (void)raise(SIGABRT);
+    _exit(128 + SIGABRT); /* it was blocked */
+}
+
+void uml_again(GError **error)
+{
+    g_autofree char *words = NULL;
+    g_autoptr(GPtrArray) argv = g_ptr_array_new();
+    gsize len = 0;
+
+    if (!g_file_get_contents("/proc/self/cmdline", &words, &len, error))
+        return;
+    for (char *word = words; word < words + len; word += strlen(word) + 1)
+        g_ptr_array_add(argv, word);
+    g_ptr_array_add(argv, NULL);
+    (void)fflush(NULL);
+    signal(SIGHUP, SIG_DFL);
+    execv("/proc/self/exe", (char **)argv->pdata);
+    lodge_fail_errno(error, errno, "the machine cannot be started again");
+}
