@@ -238,6 +238,10 @@ static char *another(BlkNode *n, const char *name, const char *base, uint8_t how
         return NULL;
     if (which < G_N_ELEMENTS(keys))
         g_hash_table_insert(options, (void *)keys[which], (void *)values[which]);
+    if (how & 8 && n->drv == &blk_driver_qcow2) { /* refused beside compat=0.10 */
+        g_hash_table_insert(options, (void *)"compression-type", (void *)"zstd");
+        g_hash_table_insert(options, (void *)"lazy-refcounts", (void *)"on");
+    }
     if (blk_make(&m, io, &error))
         return g_steal_pointer(&path);
     g_assert(error->domain == LODGE_ERROR && !strchr(error->message, '\n'));
