@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A bare-metal guest drives virtio disks: what it writes it reads back, whoever serves the queues."""
+import subprocess
+
 import pytest
 
 MIB = 1 << 20
@@ -49,6 +51,42 @@ def test_formats(lodge, guests, tmp_path, fmt, options, queues):
     r = lodge("image", "convert", "--to", "raw", image, raw)
     assert r.status == 0, r
     assert all(raw.read_bytes()[place * MIB:place * MIB + 4096] == pattern(place, 4096) for place in range(8))
+
+
+def mounted(lodge, at, mount, *args):
+    """Lodge in a mount namespace of its own where `mount` has made `at` another file system; skipped where that cannot be had."""
+    at.mkdir()
+    script = f'cd "$1" && ({mount}) >/dev/null 2>&1 || exit 77; shift; exec "$@"'
+    r = subprocess.run(["unshare", "--mount", "sh", "-c", script, "sh", str(at), lodge.path, *[str(a) for a in args]], env=lodge.env, stdin=subprocess.DEVNULL, capture_output=True,
+                       text=True, timeout=60, check=False)
+    if r.returncode == 77 or "unshare:" in r.stderr:
+        pytest.skip("this user may not mount file systems here")
+    return r
+
+
+def driving(guests, disk):
+    return ["run", "--kernel", guests / "blkbench", "--append", "tests=w4k-32,v4k-32 ms=30 mib=8 queues=1", "--debug-exit", "--net", "none", "--memory", "128M", "--quiet",
+            "--disk", disk]
+
+
+def test_no_direct_io(lodge, guests, tmp_path):
+    """A file system without O_DIRECT (ramfs): said before the start, with what to do."""
+    at = tmp_path / "m"
+    r = mounted(lodge, at, 'mount -t ramfs none "$1" && truncate -s 8M "$1/disk"', *driving(guests, f"{at}/disk,format=raw,cache=none"))
+    assert (r.returncode, r.stdout) == (125, ""), r
+    assert r.stderr.startswith("lodge: ") and "has no O_DIRECT; leave cache=none out" in r.stderr and r.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("fmt,status,text", [("raw", GUEST_PASS, ""), ("qcow2", 125, "has blocks of 4096 bytes, and format qcow2 writes by 512; leave cache=none out")])
+def test_large_blocks(lodge, guests, tmp_path, fmt, status, text):
+    """A file system on a device of 4096-byte blocks: a raw disk has them too, formats are refused."""
+    at, image = tmp_path / "m", tmp_path / "fs"
+    with open(image, "wb") as f:
+        f.truncate(40 * MIB)
+    mount = f'D=$(losetup --find --show --sector-size 4096 {image}) && mkfs.ext4 -q -F -b 4096 $D && mount $D "$1" && losetup -d $D && ' \
+            f'"{lodge.path}" image create --format {fmt} --size 8M "$1/disk"'
+    r = mounted(lodge, at, mount, *driving(guests, f"{at}/disk,format={fmt},cache=none"))
+    assert r.returncode == status and text in r.stderr, r
 
 
 def test_24_disks(lodge, guests, tmp_path):

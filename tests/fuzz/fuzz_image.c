@@ -222,8 +222,11 @@ static void seal_vhd(uint8_t *p, size_t len)
 /* Another image of the same format and size; its path, or NULL: the format has none like that. */
 static char *another(BlkNode *n, const char *name, const char *base, uint8_t how)
 {
-    static const char *const keys[] = {"subformat", "cluster-size", "compat", "preallocation"};
-    static const char *const values[] = {"fixed", "512", "0.10", "metadata"};
+    static const char *const keys[] = {"subformat", "cluster-size", "compat", "preallocation",
+                                       "subformat", "refcount-bits"};
+    static const char *const values[] = {"fixed", "512", "0.10", "metadata", "monolithicFlat",
+                                         "1"};
+    unsigned which = how % 8;
     g_autoptr(GHashTable) options = g_hash_table_new(g_str_hash, g_str_equal);
     g_autofree char *path = g_build_filename(folder, name, NULL);
     BlkMake m = {.file = path, .format = n->drv->name, .base = base,
@@ -233,8 +236,12 @@ static char *another(BlkNode *n, const char *name, const char *base, uint8_t how
 
     if (n->limits.size > OVERLAY_MAX)
         return NULL;
-    if (how % 5 < G_N_ELEMENTS(keys))
-        g_hash_table_insert(options, (void *)keys[how % 5], (void *)values[how % 5]);
+    if (which < G_N_ELEMENTS(keys))
+        g_hash_table_insert(options, (void *)keys[which], (void *)values[which]);
+    if (how & 8 && n->drv == &blk_driver_qcow2) { /* refused beside compat=0.10 */
+        g_hash_table_insert(options, (void *)"compression-type", (void *)"zstd");
+        g_hash_table_insert(options, (void *)"lazy-refcounts", (void *)"on");
+    }
     if (blk_make(&m, io, &error))
         return g_steal_pointer(&path);
     g_assert(error->domain == LODGE_ERROR && !strchr(error->message, '\n'));
@@ -254,6 +261,8 @@ static void use_overlay(BlkNode *n, const char *path, uint8_t how)
     memset(buf, how, sizeof buf);
     g_autoptr(BlkNode) top = blk_open_flags(NULL, &o, BLK_OPEN_QUIET | BLK_OPEN_UNLOCKED |
                                             BLK_OPEN_BASE_RW, io, NULL);
+    if (top && how & 16 && top->drv->base_changes)
+        (void)top->drv->base_changes(top, INT64_MAX, NULL);
     if (top && blk_pwrite(top, buf, 0, MIN(sizeof buf, top->limits.size)) == 0)
         (void)image_commit(top, how & 1, NULL, &result, NULL);
     if (top)
@@ -278,6 +287,43 @@ static void change_base(BlkNode *n, uint8_t how)
     }
     blk_close(g_steal_pointer(&b));
     (void)unlink(base);
+}
+
+/* A new image like @n, written, of other sizes, emptied; it stays sound. */
+static void use_fresh(BlkNode *n, const uint8_t *p)
+{
+    g_autofree char *path = another(n, "fresh", NULL, p[1]);
+    BlkOptions o = {.file = path, .format = n->drv->name, .aio = BLK_AIO_THREADS,
+                    .cache = p[1] & 32 ? BLK_CACHE_NONE : BLK_CACHE_WRITEBACK};
+    g_autofree uint8_t *buf = g_malloc0(70 * KIB);
+    bool done = false;
+
+    if (!path)
+        return;
+    g_autoptr(BlkNode) f = blk_open_flags(NULL, &o, BLK_OPEN_QUIET, io, NULL);
+    for (unsigned i = 0; f && i < 8; i++) {
+        uint64_t len = MIN(70 * KIB, f->limits.size);
+        memset(buf, p[3] + i, len);
+        if (p[2] >> i & 1)
+            (void)blk_pwrite(f, buf, align_down((f->limits.size - len) / (i + 1), BLK_SECTOR), len);
+        if (i == p[3] % 8)
+            (void)image_resize(f, f->limits.size / 2 * (1 + p[3] / 8 % 4) + BLK_SECTOR, true, NULL);
+        if (i == p[3] / 32 && f->drv->make_empty)
+            (void)f->drv->make_empty(f, NULL);
+    }
+    bool flushed = f && blk_flush(f) == 0;
+    if (f && f->drv->settle)
+        (void)f->drv->settle(f);
+    if (f)
+        look(f);
+    if (flushed && f->drv->check) {
+        uint64_t errors = errors_of(f, p[1] & 64, &done);
+        g_assert(!done || !errors);
+    }
+    blk_close(g_steal_pointer(&f));
+    (void)unlink(path);
+    g_autofree char *flat = g_build_filename(folder, "fresh-flat.vmdk", NULL);
+    (void)unlink(flat);
 }
 
 static void request(BlkNode *n, StepKind kind, const uint8_t *p)
@@ -354,6 +400,8 @@ static bool step(BlkNode **at_n, const char *path, const uint8_t *p, bool *flush
         *at_n = n;
         break;
     case STEP_MAP:
+        if (p[1] & 128)
+            use_fresh(n, p);
         look(n);
         break;
     default:
