@@ -3,6 +3,7 @@
  * The options of "lodge run", from which help, man page and completion are printed. An option
  * that is part of the grammar and has no device in this version is a row with OPT_REFUSED.
  */
+#include "agent_port.h"
 #include "smbios.h"
 #include "verb_run.h"
 
@@ -166,6 +167,9 @@ const OptSpec run_options_table[] = {
      "A virtio port NAME (/dev/virtio-ports/NAME), with SPEC as for "
      "--console.",
      NULL, OPT_REPEAT},
+    {"agent", 0, "on|off",
+     "A virtio port " AGENT_PORT_NAME ", through which lodge exec, cp and wait --agent reach the "
+     "QEMU guest agent in the guest (on)."},
     {"gdb", 0, "tcp:[ADDR:]PORT|unix:PATH[,wait=on]",
      "Let GDB in (target remote); see lodge gdb. A TCP port has no password.", gdb_subs},
     {"qmp", 0, "unix:PATH|tcp:[ADDR]:PORT|stdio[,server=on][,wait=off]",

@@ -121,6 +121,11 @@ static const CommandArg blockdev_del_args[] = {
     {"node-name", ARG_STRING, .help = "the image, which no device has"},
     {NULL},
 };
+static const CommandArg set_link_args[] = {
+    {"name", ARG_STRING, .help = "the network, or its card"},
+    {"up", ARG_BOOL, .help = "false: as if its cable were out"},
+    {NULL},
+};
 static const CommandArg properties_args[] = {
     {"typename", ARG_STRING, .help = "class of devices"},
     {NULL},
@@ -271,10 +276,13 @@ const Command command_table[] = {
     {"send-key", send_key_args, "press keys together", cmd_send_key},
     {"set-action", set_action_args, "what becomes of a guest that died or hangs",
      cmd_set_action},
+    {"set_link", set_link_args, "pull the cable of a card, or put it in", cmd_set_link},
     {"stop", NULL, "pause the machine", cmd_stop},
     {"system_powerdown", NULL, "press the power button", cmd_powerdown},
     {"system_reset", NULL, "press the reset button", cmd_reset},
     {"watchdog-set-action", watchdog_args, "what a watchdog's bite does", cmd_watchdog_action},
+    {"x-lodge-agent", fd_args, "have a turn at the guest agent's port, from a newline on",
+     cmd_agent},
     {"x-lodge-capture", capture_args, "write a network's frames as pcap until nobody reads",
      cmd_capture},
     {"x-lodge-console", console_args, "serve the first serial port to a connection that was passed",

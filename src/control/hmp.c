@@ -267,6 +267,16 @@ static bool hmp_info_balloon(Control *c, char **args, GString *out, GError **err
     return true;
 }
 
+static bool hmp_set_link(Control *c, char **args, GString *out, GError **error)
+{
+    bool on = args[1] && !strcmp(args[1], "on");
+    if (on || (args[1] && !strcmp(args[1], "off")))
+        return control_set_link(c, args[0], on, error);
+    g_string_append(out, "Expected 'on' or 'off'\r\n"
+                         "Try \"help set_link\" for more information\r\n");
+    return true;
+}
+
 static const HmpCommand commands[] = {
     {"balloon", "target", 1, 1, hmp_balloon},
     {"c", NULL, 0, 0, hmp_cont},
@@ -289,6 +299,7 @@ static const HmpCommand commands[] = {
     {"s", NULL, 0, 0, hmp_stop},
     {"screendump", "filename", 1, 1, hmp_screendump},
     {"sendkey", "string", 1, 2, hmp_sendkey},
+    {"set_link", "name", 1, 2, hmp_set_link},
     {"stop", NULL, 0, 0, hmp_stop},
     {"system_powerdown", NULL, 0, 0, hmp_powerdown},
     {"system_reset", NULL, 0, 0, hmp_reset},

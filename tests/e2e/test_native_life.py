@@ -258,6 +258,12 @@ def test_life(lodge, echo):
     works(lodge("wait", "web", "--log", "READY", "--timeout", "20"))
     events = lodge.popen("events", "web")
     plain = lodge.popen("events", "--json", "web")
+
+    def they_listen():
+        works(lodge("pause", "web"))
+        works(lodge("resume", "web"))
+        return len(select.select([events.stdout, plain.stdout], [], [], 0.1)[0]) == 2
+    until("both hear of something", they_listen)
     works(lodge("pause", "web"))
     works(lodge("pause", "web"))
     assert state(lodge, "web") == "paused"
