@@ -152,6 +152,20 @@ def test_balloon_without_a_driver(lodge, guests, nothing_left):
     assert lodge("kill", "box").status == 0
 
 
+def test_balloon_with_a_driver(lodge, guests, nothing_left):
+    p = lodge.popen("run", "box", "--kernel", guests / "balloon", "--memory", "16M", "--net", "none", "-d")
+    assert p.wait(SECONDS) == 0
+    assert lodge("wait", "box", "--log", "READY", "--timeout", "20").status == 0
+    q = Qmp(lodge.home / "run/lodge/box/qmp.sock")
+    for size in (8 << 20, 16 << 20, 1 << 20):
+        r = lodge("set", "box", "--memory", f"{size >> 20}M")
+        assert (r.status, r.err, r.out) == (0, "", "box: memory: now: by the guest's balloon\n")
+        assert events(q, "BALLOON_CHANGE")[-1] == ("BALLOON_CHANGE", {"actual": size})
+        assert q.ask("query-balloon")[1] == {"return": {"actual": size}}
+    q.close()
+    assert lodge("kill", "box").status == 0
+
+
 def test_no_balloon(lodge, guests, nothing_left):
     p = lodge.popen("run", "box", "--kernel", guests / "hlt_wake", "--append", "n=100000000", "--memory", "16M", "--net", "none", "--balloon", "off", "-d")
     assert p.wait(SECONDS) == 0
