@@ -70,6 +70,7 @@ struct NetPort {
     uint16_t mtu;          /* bytes without Ethernet header; 0: 1500 */
     uint32_t offloads;     /* what it takes now: a subset of ops->offloads; atomic */
     bool down;             /* its link at the moment of joining; its IoThread only */
+    bool cut;              /* the operator has cut its cable; main thread only */
     bool quick;            /* constant: its callbacks never take long, a card may share its loop */
     struct NetWatch *watch; /* constant while joined, borrowed: who looks at what passes here */
     struct NetGate *gate;   /* likewise: what may pass */
@@ -124,6 +125,9 @@ uint32_t net_peer_takes(NetPort *p);
 bool net_peer_link(NetPort *p);
 /* Tell the peer. Context: main thread, or @p's IoThread. */
 void net_set_link(NetPort *p, bool up);
+/* Pull @p's cable, or put it in again: its link is up if both say so. Stays while @p is joined to
+ * others. Main thread. */
+void net_cut(NetPort *p, bool cut);
 
 typedef struct NetStats {
     uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_dropped, tx_dropped;

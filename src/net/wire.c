@@ -80,7 +80,12 @@ struct NetWire {
     NetGate *gate;   /* likewise; NULL: everything passes */
     /* atomic */
     bool dead;
-    bool link_up[2]; /* of the port that dir[i] starts at */
+    uint8_t down[2]; /* LINK_* of the port that dir[i] starts at; 0: its link is up */
+};
+
+enum {
+    LINK_DOWN = 1 << 0, /* the port itself says so */
+    LINK_CUT = 1 << 1,  /* the operator has cut it */
 };
 
 static void wire_drain(void *opaque);
@@ -98,8 +103,8 @@ static bool wire_dead(const struct NetWire *w)
 /* Both ends up; pairs with the store in net_set_link(). */
 static bool wire_carries(struct NetWire *w)
 {
-    return __atomic_load_n(&w->link_up[0], __ATOMIC_RELAXED) &&
-           __atomic_load_n(&w->link_up[1], __ATOMIC_RELAXED);
+    return !__atomic_load_n(&w->down[0], __ATOMIC_RELAXED) &&
+           !__atomic_load_n(&w->down[1], __ATOMIC_RELAXED);
 }
 
 /* The direction that starts at @p, or NULL. */
@@ -593,8 +598,7 @@ bool net_peer_link(NetPort *p)
 {
     WireDir *d = dir_from(p);
 
-    return !d || __atomic_load_n(&d->wire->link_up[d == &d->wire->dir[0] ? 1 : 0],
-                                 __ATOMIC_ACQUIRE);
+    return !d || !__atomic_load_n(&d->wire->down[d == &d->wire->dir[0] ? 1 : 0], __ATOMIC_ACQUIRE);
 }
 
 uint16_t net_peer_mtu(NetPort *p)
@@ -634,8 +638,9 @@ static void set_wire(void *opaque)
 
     /* Here and not in net_join(): an owner with a loop changes it there. */
     if (s->wire)
-        __atomic_store_n(&s->wire->link_up[s->port == s->wire->dir[0].from ? 0 : 1],
-                         !s->port->down, __ATOMIC_RELEASE);
+        __atomic_store_n(&s->wire->down[s->port == s->wire->dir[0].from ? 0 : 1],
+                         (s->port->down ? LINK_DOWN : 0) | (s->port->cut ? LINK_CUT : 0),
+                         __ATOMIC_RELEASE);
     __atomic_store_n(&s->port->wire, s->wire, __ATOMIC_RELEASE);
 }
 
@@ -720,21 +725,35 @@ static void tell_link(void *opaque)
 {
     WireDir *d = opaque;
     struct NetWire *w = d->wire;
-    bool up = __atomic_load_n(&w->link_up[d == &w->dir[0] ? 0 : 1], __ATOMIC_ACQUIRE);
+    bool up = !__atomic_load_n(&w->down[d == &w->dir[0] ? 0 : 1], __ATOMIC_ACQUIRE);
 
     if (!wire_dead(w) && d->to->ops->link)
         d->to->ops->link(d->to, up);
 }
 
-void net_set_link(NetPort *p, bool up)
+/* Set or clear @bit of @p's reasons, and tell the peer if its link then is another. */
+static void change_link(NetPort *p, uint8_t bit, bool set)
 {
     WireDir *d = dir_from(p);
 
     if (!d)
         return;
     struct NetWire *w = d->wire;
-    bool *state = &w->link_up[d == &w->dir[0] ? 0 : 1];
-    if (__atomic_exchange_n(state, up, __ATOMIC_ACQ_REL) == up)
-        return;
-    call_or_post(d->to->io, tell_link, d);
+    uint8_t *down = &w->down[d == &w->dir[0] ? 0 : 1];
+    uint8_t before = set ? __atomic_fetch_or(down, bit, __ATOMIC_ACQ_REL)
+                         : __atomic_fetch_and(down, (uint8_t)~bit, __ATOMIC_ACQ_REL);
+    uint8_t after = set ? before | bit : before & (uint8_t)~bit;
+    if (!before != !after)
+        call_or_post(d->to->io, tell_link, d);
+}
+
+void net_set_link(NetPort *p, bool up)
+{
+    change_link(p, LINK_DOWN, !up);
+}
+
+void net_cut(NetPort *p, bool cut)
+{
+    p->cut = cut;
+    change_link(p, LINK_CUT, cut);
 }
