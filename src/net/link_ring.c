@@ -183,8 +183,8 @@ static bool meta_ok(const NetFrame *f)
         return false;
     if (f->gso == NET_GSO_NONE)
         return true;
-    return (f->gso == NET_GSO_TCPV4 || f->gso == NET_GSO_TCPV6) && f->gso_size &&
-           (f->flags & NET_FRAME_NEEDS_CSUM);
+    return (f->gso == NET_GSO_TCPV4 || f->gso == NET_GSO_TCPV6 || f->gso == NET_GSO_UDP) &&
+           f->gso_size && (f->flags & NET_FRAME_NEEDS_CSUM);
 }
 
 bool link_rx_next(LinkRx *r, NetFrame *ret_f, struct iovec *ret_iov)

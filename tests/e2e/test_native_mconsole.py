@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """User-Mode Linux's management console, with the client of its own tools and with others."""
+import json
 import os
 import select
 import shutil
@@ -129,11 +130,22 @@ def test_disks_come_and_go(box, tmp_path):
         ("config", "mem"): (str(64 << 20), 0),
         ("config", "mem=3"): ("Expected increment to start with '-' or '+'", 234),
         ("config", "mem=+x"): ("Failed to parse memory increment", 234),
+        ("config", "mem=-16M"): ("", 0),
+        ("config", "mem=+32M"): ("", 0),
         ("config", "eth0"): ("No get_config routine defined", 1),
         ("config", "eth0=nosuch,,"): ("", 1),
         ("remove", "eth7"): ("Device doesn't exist", 237),
     }.items():
         assert box.uml(*words) == answer, words
+    assert box.uml("halt")[1] == 0
+    box.end()
+
+
+def test_memory(lodge, box):
+    """What the balloon is asked for: no more than there is, and back no more than was taken."""
+    for words, wanted in [("mem=-16M", 48), ("mem=-8M", 40), ("mem=+4M", 44), ("mem=+1G", 64), ("mem=-1G", 0)]:
+        assert box.uml("config", words) == ("", 0)
+        assert json.loads(lodge("qmp", "box", "x-lodge-stats").out)["balloon"]["wanted"] == wanted << 20
     assert box.uml("halt")[1] == 0
     box.end()
 
