@@ -5,9 +5,9 @@
  * at the round's end, in as few system calls as it takes.
  *
  * Slow readers. A port whose queue is full makes those who send to it wait, for SW_HOLD_MS at most;
- * a reader that freed half of its queue by then loses nothing. One that did not loses frames until
- * it has, and nobody waits for it again within SW_HOLD_GAP_MS. So a fast reader is never outrun,
- * and a slow one takes a fiftieth of a sender's time at most.
+ * a reader that freed a part of its queue by then loses nothing. One that did not loses frames
+ * until it has, and nobody waits for it again within SW_HOLD_GAP_MS. So a fast reader is never
+ * outrun, and a slow one takes a fiftieth of a sender's time at most.
  *
  * Ports that end are freed at the end of the round, since they may end inside one another's calls.
  */
