@@ -25,6 +25,7 @@ export PATH=/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -o remount,rw /
 say() { echo "$name: $1"; }
 trap 'say cad; sync; mount -o remount,ro /; poweroff -f' INT
+echo 0 > /proc/sys/kernel/ctrl-alt-del
 echo $name > /stamp; sync
 ifconfig lo 127.0.0.1 up
 for n in 0 1 2 3; do ifconfig eth$n 20.0.$n.$number netmask 255.255.255.0 up; done
@@ -58,6 +59,7 @@ modprobe dummy; say modprobe $?
 say ready yes
 (while :; do getty -n -l /bin/welcome 38400 tty1; done) 2> /dev/null &
 trap 'say cad seen; sync; halt -f; sleep 100' INT
+echo 0 > /proc/sys/kernel/ctrl-alt-del
 seen=
 while :; do
   for d in ubdg eth5 tty3; do
@@ -166,7 +168,7 @@ def test_lines_of_manuals(lodge, place, linux):
     tap = os.getuid() == 0 and os.path.exists("/dev/net/tun")
     net = "eth0=tuntap,,,192.168.0.254" if tap else "eth0=mcast"
     p = lodge_as_uml(lodge, place, linux, "ubd0=root_fs.cow,root_fs", "ubd1r=fd0", "ubd2r=cdrom", "ubdd=swap", "ubde=hello.tar", "ubdf=disk", "con=null", "con0=fd:0,fd:1",
-                     "con1=pts", "mem=128M", "umid=manual", "quiet", net)
+                     "con1=pts", "mem=128M", "umid=manual", "loglevel=5", net)
     con0 = Screen(p.stdout.fileno())
     pts = con0.until(r"Virtual console 1 assigned device '(.*)'")[1]
     con0.until(r"^ready: yes")
