@@ -55,6 +55,7 @@ struct BlkReq {
     uint64_t status_len;     /* BLK_STATUS: bytes from offset with that answer, at least 1 */
     uint64_t status_offset;  /* BLK_STATUS, data: where they begin in the file, or BLK_NO_OFFSET */
     uint8_t flags;           /* of the block layer */
+    uint64_t shift;          /* of one that was handed on: what was added to offset */
     uintptr_t scratch[8];    /* of the driver that has it */
 };
 

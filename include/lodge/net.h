@@ -66,6 +66,8 @@ struct NetPort {
     bool down;             /* its link at the moment of joining; its IoThread only */
     bool quick;            /* constant: its callbacks never take long, a card may share its loop */
     struct NetWatch *watch; /* constant while joined, borrowed: who looks at what passes here */
+    struct NetGate *gate;   /* likewise: what may pass */
+    uint8_t mac[6];         /* constant while joined: of a card, as its owner has set it */
     struct NetWire *wire;  /* owned by the pair; NULL: not joined */
 };
 
@@ -122,6 +124,21 @@ typedef struct NetSeen {
 } NetSeen;
 enum { NET_SEEN_MAX = 16 };
 
+/* A filter in force: each rule, then what is done with the rest. */
+typedef struct NetFilterRow {
+    unsigned line; /* of the text; 0: no rule of it */
+    char *text;    /* owned; the rule, or what the row is for */
+    bool allow;
+    uint64_t frames, bytes; /* that it decided about */
+} NetFilterRow;
+typedef struct NetFilterInfo {
+    char *name; /* owned; of the text */
+    NetFilterRow *row; /* owned */
+    unsigned rows;
+} NetFilterInfo;
+void net_filter_info_free(NetFilterInfo *i); /* NULL is fine */
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(NetFilterInfo, net_filter_info_free)
+
 /* ---- host back ends: rows of net_driver_table[] ---- */
 typedef struct NetBackend NetBackend;
 typedef struct NetOptSpec {
@@ -165,6 +182,7 @@ struct NetBackend {
     char *id;
     struct NetWatch *watch;
     struct NetShape *shape; /* between port and the driver's; NULL: none */
+    struct NetGate *gate;
 };
 /* @driver: its name. LODGE_ERROR_CONFIG for an unknown one, or an unknown or ill-formed option. */
 NetBackend *net_backend_open(const char *driver, const char *id, GHashTable *opts,
@@ -180,5 +198,19 @@ void net_backend_stats(NetBackend *be, NetStats *ret_stats);
 unsigned net_backend_seen(NetBackend *be, NetSeen *ret_seen, unsigned max);
 /* Write what passes to @fd, taken over, as pcap until its reader goes. Main thread. */
 bool net_backend_capture(NetBackend *be, int fd, GError **error);
+/* Let pass what the rules of @text allow, called @name, from now on; NULL: all. LODGE_ERROR_CONFIG
+ * or LODGE_ERROR_LIMIT: the text is wrong, nothing has changed. Main thread. */
+bool net_backend_filter(NetBackend *be, const char *name, const char *text, size_t len,
+                        GError **error);
+/* The rules in force; NULL: none. Main thread. */
+NetFilterInfo *net_backend_filter_info(NetBackend *be);
+/* Read a filter's text from a file, at most as long as it may be; transfer full. */
+char *net_filter_read(const char *path, size_t *ret_len, GError **error);
+
+/* ---- mac.c ---- */
+
+/* The six bytes of the address that card @n of machine @name has where none was chosen. */
+void net_mac_of(const char *name, unsigned n, uint8_t *ret_mac);
+char *net_mac_text(const uint8_t *mac); /* "52:54:00:12:34:56"; transfer full */
 
 #endif

@@ -170,6 +170,9 @@ typedef struct BlkDriver {
     void (*limits)(BlkNode *n, BlkLimits *ret_limits);
     /* Start @req; it does not block. Completion by blk_complete(), which may be called at once. */
     void (*submit)(BlkNode *n, BlkReq *req);
+    /* @req, which submit() handed on by blk_pass(), is over, however it ended; its scratch is lost.
+     * NULL: that is nothing to the driver. IoThread. */
+    void (*passed)(BlkNode *n, BlkReq *req);
     /* Write back what is dirty, free what the driver holds, not the children; half-opened nodes
      * too. Main thread, nothing in flight, the worker is gone. */
     void (*close)(BlkNode *n);
@@ -247,6 +250,8 @@ struct BlkNode {
 #define BLK_REQ_META 2u    /* format's metadata: through the page cache even with cache=none */
 #define BLK_REQ_ZEROED 4u  /* a WRITE that policy.c has made a ZERO */
 #define BLK_REQ_BYTES 8u   /* in bytes, not in sectors: of a format, to its remote file */
+#define BLK_REQ_PASSED 0x10u /* handed on by blk_pass(): offset is the file's */
+#define BLK_REQ_MARK 0x20u   /* of one that is handed on: the driver's, until passed() */
 
 /* ---- graph.c ---- */
 
@@ -260,6 +265,13 @@ void blk_node_free(BlkNode *n);
 void blk_start(BlkNode *n, BlkReq *req);
 /* @req is through: tells its submitter, from the loop where a submit is on the stack. */
 void blk_complete(BlkReq *req, int err);
+/**
+ * blk_pass() - Hand the whole of @req on to the file below, where it lies at @offset
+ * It goes as it is: no child, and nothing of it comes back here but passed(). So it is for what needs
+ * nothing done afterwards. @req's scratch is the file's from now on.
+ * Context: @n's submit(), of @req.
+ */
+void blk_pass(BlkNode *n, BlkReq *req, uint64_t offset);
 
 /* Bytes of [@pos, @pos + @len) of @n's disk that its base has; the rest reads as zeros. */
 uint64_t blk_base_part(const BlkNode *n, uint64_t pos, uint64_t len);

@@ -227,11 +227,30 @@ static void step(BlockMap *m, BlkReq *req)
         blk_complete(req, s->err);
 }
 
+/* The common case: all of @req is in one block of our file, which may be used as it is. It goes there;
+ * false: it takes more. */
+static bool pass(BlockMap *m, BlkReq *req)
+{
+    bool write = req->op == BLK_WRITE;
+    Run run;
+
+    if ((!write && req->op != BLK_READ) || !req->len || req->fua ||
+        (write ? !m->was_touched : m->unpack != NULL))
+        return false;
+    block_map_find(m, req->offset, req->len, &run);
+    if (run.kind != BLOCK_DATA || run.len != req->len || run.file != block_map_file(m))
+        return false;
+    blk_pass(&m->node, req, run.offset);
+    return true;
+}
+
 void block_map_submit(BlkNode *n, BlkReq *req)
 {
     BlockMap *m = (BlockMap *)n;
     MapState *s = state_of(req);
 
+    if (pass(m, req))
+        return;
     memset(req->scratch, 0, sizeof req->scratch);
     s->pos = req->offset;
     if (req->op == BLK_FLUSH)

@@ -110,6 +110,8 @@ int block_map_ready(BlockMap *m);
 bool block_map_check(BlockMap *m, bool repair, BlkReport *r, GError **error);
 /* Forget all blocks and give the file back what they took. */
 bool block_map_make_empty(BlkNode *n, GError **error);
+/* Whether no block is here, so that any base fits. At rest. 0 or errno. */
+int block_map_is_empty(BlockMap *m, bool *ret_empty);
 /* Cut off what lies behind the last block; the tables are written. 0 or errno. */
 int block_map_give_back(BlockMap *m);
 /* Before the disk gets shorter: drop what lies behind @size, so that it reads as zeros if the disk

@@ -97,6 +97,19 @@ static bool check_entries(BlockMap *m, bool repair, BlkReport *r, GError **error
     return true;
 }
 
+int block_map_is_empty(BlockMap *m, bool *ret_empty)
+{
+    int err = 0;
+
+    *ret_empty = true;
+    for (uint64_t i = 0; !err && *ret_empty && i < m->entries; i++) {
+        uint32_t raw;
+        err = block_map_entry(m, i, &raw);
+        *ret_empty = !err && raw == m->none;
+    }
+    return err;
+}
+
 int block_map_give_back(BlockMap *m)
 {
     int err = block_map_rescan(m);

@@ -10,6 +10,8 @@
  * data files, encryption, features that are not known. Bitmaps are not kept up, and marked so
  * (autoclear_features) when the image is opened for writing.
  *
+ * Tables that point into tables: see qcow2_guard.c.
+ *
  * Safety: data is in the file before an entry refers to it, and tables go to the disk rank by rank
  * (counts, table of counts, L2, L1), each behind a sync, when the guest flushes. So at every
  * instant the tables on the disk refer to what is there, and a flushed write is found again; what
@@ -54,7 +56,11 @@ void qcow_areas_set(BlkQcow *q)
     blk_meta_lock(q->meta);
     memcpy(q->areas, all, sizeof all);
     q->n_areas = QCOW_AREAS;
+    q->areas_end = 0;
+    for (unsigned i = 0; i < QCOW_AREAS; i++)
+        q->areas_end = MAX(q->areas_end, all[i].at + all[i].len);
     blk_meta_unlock(q->meta);
+    (void)qcow_guard_build(q); /* without memory the one before serves */
 }
 
 static bool check_overlaps(const BlkQcow *q, GError **error)
@@ -70,13 +76,19 @@ static bool check_overlaps(const BlkQcow *q, GError **error)
     return true;
 }
 
+static bool no_memory(const BlkQcow *q, GError **error)
+{
+    return lodge_fail(error, LODGE_ERROR_LIMIT, "'%s': no memory for its tables",
+                      ((BlkFile *)q->node.file)->path);
+}
+
 /* A table of @n entries of the file in host byte order; transfer full. */
 static uint64_t *load_table(BlkQcow *q, uint64_t at, uint64_t n, GError **error)
 {
     uint64_t *t = g_try_new0(uint64_t, n + 1);
 
     if (!t) {
-        lodge_fail(error, LODGE_ERROR_LIMIT, "'%s': no memory for its tables", qcow_file(q)->path);
+        no_memory(q, error);
         return NULL;
     }
     if (!blk_file_pread(qcow_file(q), t, n * 8, at, error)) {
@@ -98,7 +110,7 @@ bool qcow_l1_load(BlkQcow *q, GError **error)
     g_free(q->l1);
     q->l1 = t;
     blk_meta_unlock(q->meta);
-    return true;
+    return qcow_guard_build(q) || no_memory(q, error);
 }
 
 bool qcow_rt_load(BlkQcow *q, GError **error)
@@ -113,7 +125,7 @@ bool qcow_rt_load(BlkQcow *q, GError **error)
     q->rt = t;
     q->rt_n = n;
     blk_meta_unlock(q->meta);
-    return true;
+    return qcow_guard_build(q) || no_memory(q, error);
 }
 
 /* May the image be opened as asked for? */
@@ -241,6 +253,7 @@ static void qcow_close(BlkNode *n)
         g_ptr_array_unref(q->snaps);
     g_free(q->l1);
     g_free(q->rt);
+    g_free(q->guard);
 }
 
 static void qcow_describe(BlkNode *n, GPtrArray *facts)
@@ -266,6 +279,7 @@ const BlkDriver blk_driver_qcow2 = {
     .attach = qcow_attach,
     .limits = qcow_limits,
     .submit = qcow_submit,
+    .passed = qcow_passed,
     .close = qcow_close,
     .create = qcow_create,
     .create_opts = qcow_create_opts,

@@ -88,11 +88,15 @@ static uint32_t bit_run(const uint8_t *bits, uint32_t i, uint32_t end)
 {
     bool set = bit_get(bits, i);
     uint64_t same = set ? UINT64_MAX : 0;
-    uint32_t at = i + 1;
+    uint32_t at = i;
 
     while (at < end) {
         if (at % 64 == 0 && end - at >= 64 && load_le64(bits + at / 8) == same) {
             at += 64;
+            continue;
+        }
+        if (at % 8 == 0 && end - at >= 8 && bits[at / 8] == (uint8_t)same) {
+            at += 8;
             continue;
         }
         if (bit_get(bits, at) != set)
@@ -234,8 +238,8 @@ static Piece *piece_load(BlkCow *c, uint64_t index)
     return p;
 }
 
-/* The piece of disk offset @pos; NULL: @req waits for it, or has got an error in its state. */
-static Piece *piece_get(BlkCow *c, uint64_t pos, BlkReq *req)
+/* The piece of disk offset @pos, which is being used now; NULL: it is not in memory. */
+static Piece *piece_find(BlkCow *c, uint64_t pos)
 {
     uint64_t index = pos / PIECE_SPAN;
     Piece *p = c->last;
@@ -243,13 +247,23 @@ static Piece *piece_get(BlkCow *c, uint64_t pos, BlkReq *req)
     if (!p || p->index != index)
         p = g_hash_table_lookup(c->pieces, &index);
     if (!p)
-        p = piece_load(c, index);
+        return NULL;
+    p->used = ++c->tick;
+    c->last = p;
+    return p;
+}
+
+/* The same, loading it; NULL: @req waits for it, or has got an error in its state. */
+static Piece *piece_get(BlkCow *c, uint64_t pos, BlkReq *req)
+{
+    Piece *p = piece_find(c, pos);
+
+    if (!p && piece_load(c, pos / PIECE_SPAN))
+        p = piece_find(c, pos);
     if (!p) {
         state_of(req)->err = ENOMEM;
         return NULL;
     }
-    p->used = ++c->tick;
-    c->last = p;
     if (p->loading) {
         wait_in(&p->load_waiters, req);
         return NULL;
@@ -484,11 +498,36 @@ static void step(BlkCow *c, BlkReq *req)
     }
 }
 
+/* The common case: all of @req is in our data area, by bits that are in the file too. It goes there as
+ * it is; false: it takes more. */
+static bool pass(BlkCow *c, BlkReq *req)
+{
+    uint64_t in = req->offset % PIECE_SPAN;
+    uint32_t first = in / COW_SECTOR;
+
+    if ((req->op != BLK_READ && req->op != BLK_WRITE) || !req->len || req->fua || req->ordered ||
+        req->len > PIECE_SPAN - in)
+        return false;
+    const Piece *p = piece_find(c, req->offset);
+    if (!p || p->loading)
+        return false;
+    uint32_t end = first + (uint32_t)(req->len / COW_SECTOR);
+    uint32_t lo = first / 8, hi = (end + 7) / 8;
+    if (!bit_get(p->bits, first) || bit_run(p->bits, first, end) < end - first ||
+        (req->op == BLK_WRITE &&
+         (range_meets(p->in_write, lo, hi) || range_meets(p->dirty, lo, hi)))) /* keeps (3) */
+        return false;
+    blk_pass(&c->node, req, c->layout.data_offset + req->offset);
+    return true;
+}
+
 static void cow_submit(BlkNode *n, BlkReq *req)
 {
     BlkCow *c = (BlkCow *)n;
     CowState *s = state_of(req);
 
+    if (pass(c, req))
+        return;
     memset(req->scratch, 0, sizeof req->scratch);
     s->pos = req->offset;
     if (req->op == BLK_FLUSH && c->node.read_only) {

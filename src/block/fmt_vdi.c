@@ -14,6 +14,9 @@
  * path is kept in the comment, and without one the folder of the image and the one above (where
  * VirtualBox has its Snapshots folder) are looked through for an image of that id.
  *
+ * While the parent is being written below an overlay (base_changes) its modification id is blank
+ * there, which stands for any; the first change since the overlay was opened records it again.
+ *
  * Left out: version 1.0 and before; undo images; growing beyond the space before the first block.
  *
  * Threads: vdi_settle() and vdi_touched() on the worker or at rest, all else on main, the probe is
@@ -61,6 +64,9 @@ enum {
 typedef struct BlkVdi {
     BlockMap map;
     uint8_t head[VDI_HEAD]; /* as in the file, but for the count */
+    bool base_changes;      /* the parent is being written, so its modification id is blank */
+    bool has_parent;        /* one is open: */
+    uint8_t parent_state[ID_BYTES]; /* its modification id when it was opened */
 } BlkVdi;
 
 static const uint8_t no_id[ID_BYTES];
@@ -105,8 +111,31 @@ static int vdi_touched(BlockMap *m)
 {
     BlkVdi *v = (BlkVdi *)m;
 
+    unsigned end = AT_MODIFY_ID + ID_BYTES;
+
     block_uuid_new(v->head + AT_MODIFY_ID);
-    return blk_file_write_at(file_of(v), v->head + AT_MODIFY_ID, ID_BYTES, AT_MODIFY_ID);
+    if (v->has_parent && !v->base_changes && type_of(v) == VDI_DIFFERENCING &&
+        memcmp(v->head + AT_PARENT_MODIFY_ID, no_id, ID_BYTES) == 0) {
+        memcpy(v->head + AT_PARENT_MODIFY_ID, v->parent_state, ID_BYTES);
+        end = AT_PARENT_MODIFY_ID + ID_BYTES;
+    }
+    return blk_file_write_at(file_of(v), v->head + AT_MODIFY_ID, end - AT_MODIFY_ID,
+                             AT_MODIFY_ID);
+}
+
+static bool vdi_base_changes(BlkNode *n, int64_t until_s, GError **error)
+{
+    BlkVdi *v = (BlkVdi *)n;
+
+    if (v->base_changes)
+        return true;
+    int err = blk_file_write_at(file_of(v), no_id, ID_BYTES, AT_PARENT_MODIFY_ID);
+    if (!err)
+        err = blk_file_sync(file_of(v));
+    if (!err)
+        memset(v->head + AT_PARENT_MODIFY_ID, 0, ID_BYTES);
+    v->base_changes = !err;
+    return fail(v, err, "record that its base is being written", error);
 }
 
 /* ---- parents ---- */
@@ -216,6 +245,8 @@ static bool vdi_attach(BlkNode *n, const BlkBaseInfo *base, GError **error)
                           "'%s': disk size %" G_GUINT64_FORMAT " at offset %u: less than the %"
                           G_GUINT64_FORMAT " of its parent '%s'",
                           path, v->map.size, AT_SIZE, base->size, base->full);
+    v->has_parent = true;
+    memcpy(v->parent_state, p->head + AT_MODIFY_ID, ID_BYTES);
     return true;
 }
 
@@ -503,7 +534,10 @@ static bool vdi_set_base(BlkNode *n, const BlkBaseInfo *base, GError **error)
     if (!set_parent(head, file_of(v)->path, base, error))
         return false;
     memcpy(v->head, head, sizeof head);
-    return fail(v, err ? err : write_head(v), "record its base", error);
+    if (!err)
+        err = write_head(v);
+    v->base_changes = v->base_changes && err;
+    return fail(v, err, "record its base", error);
 }
 
 static bool vdi_make_empty(BlkNode *n, GError **error)
@@ -555,4 +589,5 @@ const BlkDriver blk_driver_vdi = {
     .make_empty = vdi_make_empty,
     .describe = vdi_describe,
     .settle = block_map_settle,
+    .base_changes = vdi_base_changes,
 };

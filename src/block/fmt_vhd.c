@@ -14,12 +14,17 @@
  * others the current size; who made the image tells which. A geometry at its largest means the
  * current size too.
  *
+ * A parent's time of 0 is one that is not known, and any is taken: so stands the header of an
+ * overlay while its parent is being written below it (base_changes), and of one that was emptied by
+ * that. The first change since the overlay was opened records the time again.
+ *
  * The footer at the end gives way to each new block and is written again at a flush; a process that
  * dies in between leaves the copy at the start, which serves as well; the next writer puts the
- * other one back. Left out: splitting over several files, saved states, footers of 511 bytes
- * (before Virtual PC 2004).
+ * other one back. Before Virtual PC 2004 a footer at the end had 511 bytes; it is read, and written
+ * with 512. Left out: splitting over several files, saved states.
  *
- * Threads: vhd_settle() on the worker or at rest, all else on main, the probe is pure.
+ * Threads: vhd_settle() and vhd_touched() on the worker or at rest, all else on main, the probe is
+ * pure.
  *
  * Spec: Microsoft, Virtual Hard Disk Image Format Specification, version 1.0 (2006): "Hard Disk
  * Footer Format", "Dynamic Disk Header Format", "Block Allocation Table and Data Blocks",
@@ -178,7 +183,7 @@ static bool read_locators(BlkVhd *v, BlkBaseRef *ref, GError **error)
     return true;
 }
 
-static uint32_t vhd_time_of(uint32_t mtime)
+uint32_t vhd_time_of(uint32_t mtime)
 {
     return mtime - VHD_EPOCH;
 }
@@ -213,6 +218,7 @@ static bool vhd_attach(BlkNode *n, const BlkBaseInfo *base, GError **error)
                           "image rebase --unsafe, and commit again)",
                           path, VHD_HEADER_AT + HD_PARENT_TIME, want, base->full,
                           vhd_time_of(base->mtime), want + VHD_EPOCH);
+    v->parent_time = vhd_time_of(base->mtime);
     return true;
 }
 
@@ -223,10 +229,11 @@ static bool read_footer(BlkVhd *v, GError **error)
     BlkFile *f = file_of(v);
     uint8_t copy[VHD_FOOTER];
 
+    v->tail_len = f->size % BLK_SECTOR == VHD_FOOTER_OLD ? VHD_FOOTER_OLD : VHD_FOOTER;
     if (f->size < VHD_FOOTER)
         return lodge_fail(error, LODGE_ERROR_IMAGE, "'%s': is too short for a footer", f->path);
     if (!blk_file_pread(f, copy, sizeof copy, 0, error) ||
-        !blk_file_pread(f, v->footer, VHD_FOOTER, f->size - VHD_FOOTER, error))
+        !blk_file_pread(f, v->footer, v->tail_len, f->size - v->tail_len, error))
         return false;
     v->no_tail = !footer_ok(v->footer);
     if (v->no_tail) /* a fixed disk has no copy, and shows what its guest wrote */
@@ -236,7 +243,7 @@ static bool read_footer(BlkVhd *v, GError **error)
         return lodge_fail(error, LODGE_ERROR_IMAGE,
                           "'%s': neither a footer at offset %" G_GUINT64_FORMAT
                           " nor a copy of it at 0 has cookie and checksum right",
-                          f->path, f->size - VHD_FOOTER);
+                          f->path, f->size - v->tail_len);
     bool differs = type != VHD_FIXED && memcmp(copy, v->footer, VHD_FOOTER) != 0;
     v->old_copy = differs && footer_ok(copy);
     v->bad_copy = differs && !v->old_copy;
@@ -266,7 +273,7 @@ bool vhd_set_fixed(BlkVhd *v, GError **error)
     BlockMap *m = &v->map;
     BlkFile *f = file_of(v);
 
-    if (!range_within(m->size, VHD_FOOTER, f->size))
+    if (!range_within(m->size, v->tail_len, f->size))
         return lodge_fail(error, LODGE_ERROR_IMAGE,
                           "'%s': footer: a disk of %" G_GUINT64_FORMAT
                           " bytes at offset %u, but the file has %" G_GUINT64_FORMAT,
@@ -355,7 +362,10 @@ static bool vhd_open(BlkNode *n, const BlkOpenHow *how, BlkBaseRef *ret_base, GE
         m->floor = MAX(m->floor, align_down(file_of(v)->size - VHD_FOOTER, BLK_SECTOR));
     if ((v->no_tail || v->old_copy) && !n->read_only && !how->for_check)
         atomic_store(&m->moved, true); /* so that the next flush writes one */
-    return load_be32(v->footer + FT_TYPE) != VHD_DIFFERENCING || read_locators(v, ret_base, error);
+    if (load_be32(v->footer + FT_TYPE) != VHD_DIFFERENCING)
+        return true;
+    m->touched = vhd_touched;
+    return read_locators(v, ret_base, error);
 }
 
 int vhd_settle(BlockMap *m)
@@ -388,4 +398,5 @@ const BlkDriver blk_driver_vhd = {
     .make_empty = vhd_make_empty,
     .describe = vhd_describe,
     .settle = block_map_settle,
+    .base_changes = vhd_base_changes,
 };

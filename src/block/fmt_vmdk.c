@@ -10,6 +10,10 @@
  * those who make images write all tables at once. A descriptor has an id of its contents, which an
  * overlay records of its parent; the first write since an image was opened changes it.
  *
+ * While the parent is being written below an overlay (base_changes) a comment in the descriptor
+ * says so, and any CID is taken; the first change since the overlay was opened records the CID
+ * again.
+ *
  * Left out: sparse images of several files, images of ESX's redo logs (COWD), raw devices as
  * extents, packed images written.
  *
@@ -90,7 +94,9 @@ static bool vmdk_attach(BlkNode *n, const BlkBaseInfo *base, GError **error)
                           "'%s': its parent must be a vmdk image, not %s as '%s' is",
                           file_of(v)->path, base->format, base->full);
     const BlkVmdk *p = (const BlkVmdk *)base->node;
-    if (p->text.cid == v->text.parent_cid)
+    v->has_parent = true;
+    v->parent_cid = p->text.cid;
+    if (p->text.cid == v->text.parent_cid || v->text.noted)
         return true;
     return lodge_fail(error, LODGE_ERROR_CONFIG,
                       "'%s': parentCID %08x at offset %" G_GUINT64_FORMAT
@@ -433,4 +439,5 @@ const BlkDriver blk_driver_vmdk = {
     .make_empty = vmdk_make_empty,
     .describe = vmdk_describe,
     .settle = block_map_settle,
+    .base_changes = vmdk_base_changes,
 };

@@ -144,10 +144,21 @@ static bool failed(BlkNode *n, BlkReq *req, int *err)
     return kept;
 }
 
+/* What blk_pass() did is undone. */
+static void come_back(BlkNode *image, BlkReq *req)
+{
+    req->offset -= req->shift;
+    if (image->drv->passed)
+        image->drv->passed(image, req);
+    req->flags &= (uint8_t)~(BLK_REQ_PASSED | BLK_REQ_MARK);
+}
+
 static void finish(BlkReq *req, int err)
 {
     BlkNode *image = req->node, *n = req->front ? req->front : image;
 
+    if (req->flags & BLK_REQ_PASSED)
+        come_back(image, req);
     if (n->dirty && is_change(req) && !(req->flags & BLK_REQ_REFUSED))
         blk_dirty_set(n->dirty, req->offset, req->len); /* failed ones may have written a part */
     if (req->flags & BLK_REQ_ZEROED)
@@ -213,6 +224,14 @@ void blk_start(BlkNode *n, BlkReq *req)
     n->in_submit++;
     n->drv->submit(n, req);
     n->in_submit--;
+}
+
+void blk_pass(BlkNode *n, BlkReq *req, uint64_t offset)
+{
+    req->shift = offset - req->offset;
+    req->offset = offset;
+    req->flags |= BLK_REQ_PASSED;
+    n->file->drv->submit(n->file, req);
 }
 
 static void submit_any(BlkNode *n, BlkReq *req, uint8_t flags);

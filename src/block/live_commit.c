@@ -10,9 +10,9 @@
  * Whatever happens, nothing is lost: the base is written only where the overlay hides it, so until
  * the end the chain reads as it should. The overlay is emptied only when the base has everything on
  * the disk, and the base is written by the guest only when the emptied overlay is on the disk: who
- * opens the chain by the overlay's name after that, sees the base. What an overlay records of its
- * base's time (UML COW) is told in advance that it will change (BlkDriver.base_changes), and is put
- * right at the end.
+ * opens the chain by the overlay's name after that, sees the base. An overlay that records its
+ * base's state (all but qcow2) is told in advance that it will change (BlkDriver.base_changes), and
+ * the record is put right at the end.
  *
  * Threads: main, but for work(), which submits requests to the two images by themselves and touches
  * what is guarded by mutex. Main touches the images with the front drained and the thread gone.
@@ -243,8 +243,8 @@ static bool can_merge(const BlkFront *f, GError **error)
                           "machine, then use lodge image commit", blk_file_under(top->base)->path);
     if (!top->drv->base_changes || !top->drv->make_empty)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                          "'%s': a %s overlay fits one state of its base, so it cannot be merged "
-                          "while the machine runs; stop it, then use lodge image commit",
+                          "'%s': a %s image cannot be merged while the machine runs; stop it, "
+                          "then use lodge image commit",
                           path, top->drv->name);
     if (top->base->limits.size > top->limits.size)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
@@ -433,7 +433,7 @@ static void base_takes_over(BlkJob *j)
     lodge_note("disk %s: merged into '%s', which is its image now; '%s' is empty: remove it, and "
                "name '%s' at the next start%s",
                j->f->node.name, blk_file_under(j->base)->path, old, blk_file_under(j->base)->path,
-               j->top->drv->flags & BLK_DRV_CHECKS_BASE
+               j->top->drv == &blk_driver_umlcow
                    ? " (its record of the base's time was mended, and is wrong from the guest's "
                      "next write on)" : "");
     blk_node_free(j->top);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Tables of an image format in memory: blocks of one size, the least recently used thrown out.
+ * Tables of an image format in memory: blocks of one size. Thrown out is the oldest that was not used
+ * since it last came to the end of the line (a second chance, so that a look-up need not put the line
+ * in order). What was found is found again without the hash table.
  *
  * Changes are collected. They are written by blk_meta_flush(), or when no clean block is left to
  * throw out: first a sync, so that the data that the tables refer to is there, then the blocks rank
@@ -26,11 +28,13 @@
 #define META_MIN_BLOCKS 4u
 #define META_RANKS 4u
 #define META_BLOCK_MAX ((uint32_t)2 << 20)
+#define META_FOUND 256u /* blocks of 4 KiB in the usual cache */
 
 typedef struct Block {
     uint64_t offset;
     struct Block *newer, *older; /* in the order of use */
     bool dirty;
+    bool used; /* since it was put in order */
     uint8_t rank;
     uint8_t data[];
 } Block;
@@ -38,11 +42,13 @@ typedef struct Block {
 struct BlkMeta {
     BlkFile *file; /* borrowed, outlives us */
     uint32_t block;
+    unsigned shift; /* log2 of block */
     unsigned max, ranks;
     GMutex mutex;
     /* guarded by mutex */
     GHashTable *blocks; /* offset -> Block, owned */
     Block *newest, *oldest;
+    Block *found[META_FOUND]; /* by offset: the last one that was looked for; or NULL */
     unsigned dirty; /* blocks */
 };
 
@@ -54,6 +60,7 @@ BlkMeta *blk_meta_new(BlkFile *f, uint32_t block, uint64_t bytes, unsigned ranks
     g_assert(ranks >= 1 && ranks <= META_RANKS);
     m->file = f;
     m->block = block;
+    m->shift = (unsigned)__builtin_ctz(block);
     m->max = MAX(META_MIN_BLOCKS, MIN(bytes, BLK_META_MAX) / block);
     m->ranks = ranks;
     m->blocks = g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, g_free);
@@ -103,18 +110,23 @@ static void link_newest(BlkMeta *m, Block *b)
     m->newest = b;
 }
 
+static Block **found_slot(BlkMeta *m, uint64_t offset)
+{
+    return &m->found[offset >> m->shift & (META_FOUND - 1)];
+}
+
 /* Context: lock held. */
 static Block *find_locked(BlkMeta *m, uint64_t offset)
 {
-    Block *b = m->newest;
+    Block **slot = found_slot(m, offset), *b = *slot;
 
-    if (b && b->offset == offset)
-        return b;
-    b = g_hash_table_lookup(m->blocks, &offset);
-    if (b) {
-        unlink_block(m, b);
-        link_newest(m, b);
+    if (!b || b->offset != offset) {
+        b = g_hash_table_lookup(m->blocks, &offset);
+        if (!b)
+            return NULL;
+        *slot = b;
     }
+    b->used = true;
     return b;
 }
 
@@ -127,25 +139,38 @@ const uint8_t *blk_meta_peek(BlkMeta *m, uint64_t offset)
 
 static void drop_locked(BlkMeta *m, Block *b)
 {
+    Block **slot = found_slot(m, b->offset);
+
     unlink_block(m, b);
+    if (*slot == b)
+        *slot = NULL;
     if (b->dirty)
         m->dirty--;
     g_hash_table_remove(m->blocks, &b->offset);
 }
 
-/* Throw out the oldest clean block, if the cache is full. False: all are dirty. */
+/* Throw out a clean block, if the cache is full. False: all are dirty. */
 static bool make_room_locked(BlkMeta *m)
 {
-    Block *b = m->oldest;
+    unsigned left = 2 * g_hash_table_size(m->blocks); /* each twice: it may have been used */
 
     if (g_hash_table_size(m->blocks) < m->max)
         return true;
-    while (b && b->dirty)
-        b = b->newer;
-    if (!b)
-        return false;
-    drop_locked(m, b);
-    return true;
+    for (Block *b = m->oldest, *next; b && left; b = next, left--) {
+        next = b->newer;
+        if (b->dirty)
+            continue;
+        if (!b->used) {
+            drop_locked(m, b);
+            return true;
+        }
+        b->used = false;
+        unlink_block(m, b);
+        link_newest(m, b);
+        if (!next) /* it was the last one */
+            next = b;
+    }
+    return false;
 }
 
 /* A new block in the cache, from the file or with zeros; it is not there yet. */
@@ -157,7 +182,7 @@ static int insert(BlkMeta *m, uint64_t offset, bool from_file, Block **ret)
     if (!b)
         return ENOMEM;
     b->offset = offset;
-    b->dirty = false;
+    b->dirty = b->used = false;
     b->rank = 0;
     if (from_file)
         err = blk_file_read_at(m->file, b->data, m->block, offset);

@@ -4,7 +4,9 @@
  *
  * A resolver cannot be told to hurry, so all of it runs on a thread that is left to itself when
  * nobody wants its answer any more. What it made is then dropped by it. libnbd's own connecting is
- * not used: it resolves inside its state machine and tries addresses without a time limit.
+ * used only where it has to be, for TLS with certificates over TCP, since it checks the server's
+ * certificate for the name that it was given itself: it tries addresses without a time limit of
+ * their own, and its words for a server that is not there are its own.
  *
  * A refused export is looked into once more, so that the error can say what the server has.
  *
@@ -33,7 +35,7 @@
 
 struct NbdTry {
     /* constant */
-    const NbdLib *lib; /* borrowed, for good */
+    NbdLib *lib;       /* ref */
     NbdUri *uri;       /* owned */
     IoThread *io;      /* borrowed; not touched once dropped */
     NbdTriedFn fn;
@@ -55,6 +57,7 @@ static void try_unref(NbdTry *t)
     if (t->h)
         t->lib->close(t->h);
     g_clear_error(&t->error);
+    nbd_lib_unref(t->lib);
     nbd_uri_free(t->uri);
     g_mutex_clear(&t->mutex);
     g_cond_clear(&t->cond);
@@ -194,16 +197,49 @@ static int offers_done(void *opaque, int *error)
     return 1;
 }
 
-/* What the server has, by a connection of its own; transfer full, or NULL. */
+/* Whether the library has to make the connection. */
+static bool by_name(const NbdUri *u)
+{
+    return u->tls && !u->psk_file && !u->socket;
+}
+
+/* A socket for hand_over(), -1 with the error, or -1 without one where there shall be none. */
+static int socket_for(const NbdTry *t, GError **error)
+{
+    return by_name(t->uri) ? -1 : open_socket(t, error);
+}
+
+/* What TLS needs to know; false: the library says why. */
+static bool set_tls(const NbdTry *t, NbdHandle *h)
+{
+    const NbdLib *lib = t->lib;
+    const NbdUri *u = t->uri;
+
+    return !u->tls ||
+           (lib->set_tls(h, NBD_LIB_TLS_REQUIRE) == 0 &&
+            (!u->certificates || lib->set_tls_certificates(h, u->certificates) == 0) &&
+            (!u->psk_file || lib->set_tls_psk_file(h, u->psk_file) == 0) &&
+            (!u->user || lib->set_tls_username(h, u->user) == 0));
+}
+
+/* Have the library connect, or take @fd, which it closes then in any case. */
+static bool hand_over(const NbdTry *t, NbdHandle *h, int fd)
+{
+    return (fd < 0 ? t->lib->aio_connect_tcp(h, t->uri->host, t->uri->port)
+                   : t->lib->aio_connect_socket(h, fd)) == 0;
+}
+
+/* What a server without TLS has, by a connection of its own; transfer full, or NULL. */
 static char *list_offers(const NbdTry *t)
 {
     const NbdLib *lib = t->lib;
     Offers o = {.names = g_string_new(NULL)};
     int fd = open_socket(t, NULL);
     NbdHandle *h = fd >= 0 ? lib->create() : NULL;
-    bool ok = h && lib->set_opt_mode(h, true) == 0 && lib->aio_connect_socket(h, fd) == 0;
+    bool given = h && lib->set_opt_mode(h, true) == 0;
+    bool ok = given && lib->aio_connect_socket(h, fd) == 0;
 
-    if (fd >= 0 && !ok && !h)
+    if (fd >= 0 && !given)
         close(fd);
     ok = ok && handshake(t, h, true, NULL) &&
          lib->aio_opt_list(h, (NbdLibList){one_offer, &o, NULL},
@@ -221,16 +257,16 @@ static char *list_offers(const NbdTry *t)
 static NbdHandle *attempt(const NbdTry *t, GError **error)
 {
     const NbdLib *lib = t->lib;
-    int fd = open_socket(t, error);
-    NbdHandle *h = fd >= 0 ? lib->create() : NULL;
+    int fd = socket_for(t, error);
     bool given = false;
 
-    if (fd < 0)
+    if (fd < 0 && !by_name(t->uri))
         return NULL;
-    if (h && lib->set_export_name(h, t->uri->export) == 0 &&
+    NbdHandle *h = lib->create();
+    if (h && set_tls(t, h) && lib->set_export_name(h, t->uri->export) == 0 &&
         lib->add_meta_context(h, "base:allocation") == 0) {
         given = true; /* the library closes it from here on */
-        if (lib->aio_connect_socket(h, fd) == 0 && handshake(t, h, false, NULL))
+        if (hand_over(t, h, fd) && handshake(t, h, false, NULL))
             return h;
     }
     const char *said = lib->get_error();
@@ -239,7 +275,7 @@ static NbdHandle *attempt(const NbdTry *t, GError **error)
         if (g_ascii_iscntrl(*p))
             *p = ' ';
     bool late = left_ms(t) == 0;
-    if (!given)
+    if (!given && fd >= 0)
         close(fd);
     if (h)
         lib->close(h);
@@ -248,8 +284,12 @@ static NbdHandle *attempt(const NbdTry *t, GError **error)
                    g_strerror(ETIMEDOUT));
         return NULL;
     }
-    g_autofree char *offers = list_offers(t);
-    if (offers)
+    g_autofree char *offers = t->uri->tls ? NULL : list_offers(t);
+    if (t->uri->tls)
+        lodge_fail(error, LODGE_ERROR_HOST,
+                   "export '%s' of the server at %s cannot be had through TLS: %s; check address, "
+                   "names and keys", t->uri->export, t->uri->where, why);
+    else if (offers)
         lodge_fail(error, LODGE_ERROR_HOST,
                    "the server at %s refuses export '%s'; it offers %s (%s)", t->uri->where,
                    t->uri->export, offers, why);
@@ -293,17 +333,14 @@ static void *run(void *opaque)
     return NULL;
 }
 
-NbdTry *nbd_try_new(const NbdLib *lib, const NbdUri *uri, IoThread *io, NbdTriedFn fn,
+NbdTry *nbd_try_new(NbdLib *lib, const NbdUri *uri, IoThread *io, NbdTriedFn fn,
                     void *opaque)
 {
     NbdTry *t = g_new0(NbdTry, 1);
     GThread *thread;
 
-    t->lib = lib;
-    t->uri = g_new0(NbdUri, 1);
-    *t->uri = (NbdUri){.host = g_strdup(uri->host), .port = g_strdup(uri->port),
-                       .socket = g_strdup(uri->socket), .export = g_strdup(uri->export),
-                       .where = g_strdup(uri->where)};
+    t->lib = nbd_lib_ref(lib);
+    t->uri = nbd_uri_copy(uri);
     t->io = io;
     t->fn = fn;
     t->opaque = opaque;

@@ -16,8 +16,9 @@ typedef struct NbdTry NbdTry;
 /* On @io: the attempt is over; nbd_try_take() tells how. It is not called after nbd_try_drop(). */
 typedef void (*NbdTriedFn)(void *opaque);
 
-/* @uri: copied. @fn and @io may be NULL: nobody is told. Any thread. Transfer full. */
-NbdTry *nbd_try_new(const NbdLib *lib, const NbdUri *uri, IoThread *io, NbdTriedFn fn,
+/* @uri: copied; @lib: referred to. @fn and @io may be NULL: nobody is told. Any thread. Transfer
+ * full. */
+NbdTry *nbd_try_new(NbdLib *lib, const NbdUri *uri, IoThread *io, NbdTriedFn fn,
                     void *opaque);
 /* Wait for its end, no longer than an attempt may take, and take what came of it. */
 NbdHandle *nbd_try_wait(NbdTry *t, GError **error);

@@ -3,7 +3,7 @@
 #define LODGE_NBD_LIB_H
 
 /*
- * What is used of libnbd, which is loaded when the first disk over NBD is opened and stays. Its
+ * What is used of libnbd, which is loaded when a disk over NBD is opened and stays loaded. Its
  * soname stands for a frozen ABI (libnbd(3), "API and ABI stability"), so a build needs no headers.
  */
 
@@ -38,6 +38,7 @@ typedef struct NbdLibList {
     void (*free)(void *user_data);
 } NbdLibList;
 
+enum { NBD_LIB_TLS_REQUIRE = 2 };                                        /* set_tls */
 enum { NBD_LIB_FUA = 1, NBD_LIB_NO_HOLE = 2, NBD_LIB_REQ_ONE = 8 };      /* command flags */
 enum { NBD_LIB_READ = 1, NBD_LIB_WRITE = 2 };                            /* aio_get_direction */
 enum { NBD_LIB_SIZE_MIN, NBD_LIB_SIZE_PREFERRED, NBD_LIB_SIZE_MAX };     /* get_block_size */
@@ -49,6 +50,11 @@ enum { NBD_LIB_SIZE_MIN, NBD_LIB_SIZE_PREFERRED, NBD_LIB_SIZE_MAX };     /* get_
     F(int, set_export_name, (NbdHandle * h, const char *name))                                    \
     F(int, add_meta_context, (NbdHandle * h, const char *name))                                   \
     F(int, set_opt_mode, (NbdHandle * h, bool on))                                                \
+    F(int, set_tls, (NbdHandle * h, int mode))                                                    \
+    F(int, set_tls_certificates, (NbdHandle * h, const char *dir))                                \
+    F(int, set_tls_psk_file, (NbdHandle * h, const char *file))                                   \
+    F(int, set_tls_username, (NbdHandle * h, const char *name))                                   \
+    F(int, aio_connect_tcp, (NbdHandle * h, const char *host, const char *port))                  \
     F(int, aio_connect_socket, (NbdHandle * h, int fd))                                           \
     F(int, aio_opt_list, (NbdHandle * h, NbdLibList list, NbdLibDone done))                       \
     F(int, aio_is_connecting, (NbdHandle * h))                                                    \
@@ -87,13 +93,16 @@ typedef struct NbdLib {
 #define F(type, name, args) type(*name) args;
     NBD_LIB_FUNCTIONS(F)
 #undef F
+    gint refs; /* atomic */
 } NbdLib;
 
 /**
- * nbd_lib() - libnbd, loaded at the first call
- * Context: main thread. Return: transfer none, for good; NULL with LODGE_ERROR_UNSUPPORTED that
- *          names the package.
+ * nbd_lib_new() - The functions of libnbd, which is loaded now if it is not yet
+ * Return: transfer full; NULL with LODGE_ERROR_UNSUPPORTED that names the package.
  */
-const NbdLib *nbd_lib(GError **error);
+NbdLib *nbd_lib_new(GError **error);
+NbdLib *nbd_lib_ref(NbdLib *lib);
+/* Any thread; NULL is fine. */
+void nbd_lib_unref(NbdLib *lib);
 
 #endif

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * URIs of network block devices: nbd://HOST[:PORT]/EXPORT and nbd+unix:///EXPORT?socket=PATH.
+ * URIs of network block devices: nbd://HOST[:PORT]/EXPORT and nbd+unix:///EXPORT?socket=PATH; with
+ * nbds and nbds+unix through TLS, where ?tls-certificates=DIR and ?tls-psk-file=FILE name what
+ * proves who is who, as libnbd has them; paths are absolute, since a machine that is started again
+ * may stand elsewhere.
  *
- * Of doc/uri.md of the NBD project, TLS (nbds, nbds+unix) and vsock are refused in words. A user
- * name, a fragment and queries other than socket= are refused too: each would be ignored silently.
+ * Of doc/uri.md of the NBD project, vsock is refused in words. So are a fragment, other queries,
+ * and a user name where it says nothing: each would be ignored silently.
  */
 #include "nbd_uri.h"
 
@@ -20,10 +23,10 @@ static const struct {
 } schemes[] = {
     {"nbd", NULL},
     {"nbd+unix", NULL},
-    {"nbds", "TLS is not supported; go through a tunnel (ssh -L), and name its end by nbd://"},
-    {"nbds+unix", "TLS is not supported; a Unix socket needs none: nbd+unix://"},
+    {"nbds", NULL},
+    {"nbds+unix", NULL},
     {"nbd+vsock", "vsock is not supported; use nbd:// or nbd+unix://"},
-    {"nbds+vsock", "TLS and vsock are not supported; use nbd:// or nbd+unix://"},
+    {"nbds+vsock", "vsock is not supported; use nbds:// or nbds+unix://"},
 };
 
 static int scheme_of(const char *text)
@@ -41,6 +44,17 @@ bool nbd_uri_is(const char *file)
     return file && scheme_of(file) >= 0;
 }
 
+/* libnbd without either takes any server for the right one. */
+static bool check_tls(const NbdUri *u, const char *text, GError **error)
+{
+    bool one = !u->certificates != !u->psk_file;
+
+    return u->tls == one ||
+           lodge_fail(error, LODGE_ERROR_CONFIG,
+                      "'%s': TLS goes by certificates or by a shared key: name one of "
+                      "tls-certificates=DIR and tls-psk-file=FILE behind ?", text);
+}
+
 static bool take_query(NbdUri *u, const char *text, const char *query, GError **error)
 {
     g_autoptr(GError) why = NULL;
@@ -49,20 +63,31 @@ static bool take_query(NbdUri *u, const char *text, const char *query, GError **
     void *key, *value;
 
     if (!query)
-        return true;
+        return check_tls(u, text, error);
     params = g_uri_parse_params(query, -1, "&", G_URI_PARAMS_NONE, &why);
     if (!params)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': %s", text, why->message);
     g_hash_table_iter_init(&it, params);
     while (g_hash_table_iter_next(&it, &key, &value)) {
-        if (strcmp(key, "socket") != 0)
+        bool tls = g_str_has_prefix(key, "tls-");
+        char **to = strcmp(key, "socket") == 0             ? &u->socket
+                    : strcmp(key, "tls-certificates") == 0 ? &u->certificates
+                    : strcmp(key, "tls-psk-file") == 0     ? &u->psk_file
+                                                           : NULL;
+        if (!to)
             return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "'%s': '%s' is not known behind ?; only socket=PATH is", text,
+                              "'%s': '%s' is not known behind ?; socket=PATH, "
+                              "tls-certificates=DIR and tls-psk-file=FILE are", text, (char *)key);
+        if (tls && !u->tls)
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "'%s': %s is for nbds:// and nbds+unix://", text, (char *)key);
+        if (tls && !g_path_is_absolute(value))
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': %s must be an absolute path", text,
                               (char *)key);
-        g_free(u->socket);
-        u->socket = g_strdup(value);
+        g_free(*to);
+        *to = g_strdup(value);
     }
-    return true;
+    return check_tls(u, text, error);
 }
 
 static bool take_parts(NbdUri *u, const char *text, GUri *uri, bool is_unix, GError **error)
@@ -70,16 +95,22 @@ static bool take_parts(NbdUri *u, const char *text, GUri *uri, bool is_unix, GEr
     const char *path = g_uri_get_path(uri), *host = g_uri_get_host(uri);
     int port = g_uri_get_port(uri);
 
-    if (g_uri_get_userinfo(uri) || g_uri_get_fragment(uri))
+    if (!take_query(u, text, g_uri_get_query(uri), error))
+        return false;
+    if ((g_uri_get_userinfo(uri) && !u->psk_file) || g_uri_get_password(uri) ||
+        g_uri_get_fragment(uri))
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "'%s': a user or a # has no meaning here; write %%23 for a # in a name",
                           text);
-    if (!take_query(u, text, g_uri_get_query(uri), error))
-        return false;
+    u->user = g_strdup(g_uri_get_userinfo(uri));
     u->export = g_strdup(path[0] == '/' ? path + 1 : path);
     if (strlen(u->export) > NBD_NAME_MAX)
         return lodge_fail(error, LODGE_ERROR_LIMIT, "nbd: an export's name is over %u bytes",
                           NBD_NAME_MAX);
+    if (is_unix && u->certificates)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "'%s': a certificate is checked for a host's name, and a socket has "
+                          "none; use tls-psk-file=FILE", text);
     if (is_unix) {
         if (!u->socket || !*u->socket || (host && *host))
             return lodge_fail(error, LODGE_ERROR_CONFIG,
@@ -117,15 +148,31 @@ NbdUri *nbd_uri_parse(const char *text, GError **error)
                    "nbd+unix:///EXPORT?socket=PATH", text, why->message);
         return NULL;
     }
+    u->tls = g_str_has_prefix(schemes[scheme].scheme, "nbds");
     if (!take_parts(u, text, uri, strstr(schemes[scheme].scheme, "unix") != NULL, error))
         return NULL;
     return g_steal_pointer(&u);
+}
+
+NbdUri *nbd_uri_copy(const NbdUri *u)
+{
+    NbdUri *copy = g_new0(NbdUri, 1);
+
+    *copy = (NbdUri){.host = g_strdup(u->host), .port = g_strdup(u->port),
+                     .socket = g_strdup(u->socket), .export = g_strdup(u->export),
+                     .where = g_strdup(u->where), .tls = u->tls,
+                     .certificates = g_strdup(u->certificates),
+                     .psk_file = g_strdup(u->psk_file), .user = g_strdup(u->user)};
+    return copy;
 }
 
 void nbd_uri_free(NbdUri *u)
 {
     if (!u)
         return;
+    g_free(u->certificates);
+    g_free(u->psk_file);
+    g_free(u->user);
     g_free(u->host);
     g_free(u->port);
     g_free(u->socket);

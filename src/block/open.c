@@ -126,6 +126,8 @@ BlkFile *blk_open_beside(BlkNode *n, const BlkOpenHow *how, const char *path, GE
 
 /* ---- formats ---- */
 
+#define PROBE_TAIL_MIN (BLK_SECTOR - 1) /* old footers of VHD end one byte before a sector does */
+
 /* The format of @f by its bytes, "raw" if it is none that is known; NULL with an error. */
 static const char *probe_file(BlkFile *f, GError **error)
 {
@@ -134,8 +136,9 @@ static const char *probe_file(BlkFile *f, GError **error)
     if (!blk_file_pread(f, p.head, sizeof p.head, 0, error))
         return NULL;
     /* A footer begins where a sector does: the guard of raw images sees whole sectors. */
-    if (f->size >= sizeof p.tail && f->size % BLK_SECTOR == 0 &&
-        !blk_file_pread(f, p.tail, sizeof p.tail, f->size - sizeof p.tail, error))
+    size_t end = f->size % BLK_SECTOR == 0 ? sizeof p.tail : f->size % BLK_SECTOR;
+    if (f->size >= sizeof p.tail && end >= PROBE_TAIL_MIN &&
+        !blk_file_pread(f, p.tail, end, f->size - end, error))
         return NULL;
     const char *format = blk_probe_format(&p);
     return format ? format : "raw";

@@ -57,7 +57,7 @@ typedef struct NbdPiece {
 typedef struct BlkNbd {
     BlkFile file;
     /* constant after open */
-    const NbdLib *lib;
+    NbdLib *lib; /* ref */
     NbdUri *uri; /* owned */
     uint64_t piece_max;   /* bytes of data in a command */
     bool flush, fua, trim, zero, status; /* what the server can do */
@@ -560,6 +560,7 @@ static void nbd_close(BlkNode *node)
         io_thread_call(node->io, leave_loop, n);
     if (n->timer_fd >= 0)
         close(n->timer_fd);
+    nbd_lib_unref(n->lib);
     nbd_uri_free(n->uri);
     g_free(n->file.path);
 }
@@ -668,7 +669,7 @@ BlkFile *blk_nbd_open(const char *name, const BlkFileOpen *o, IoThread *io, BlkE
     f->unsafe = o->cache == BLK_CACHE_UNSAFE;
     f->align = BLK_SECTOR;
     n->uri = nbd_uri_parse(o->path, error);
-    n->lib = n->uri ? nbd_lib(error) : NULL;
+    n->lib = n->uri ? nbd_lib_new(error) : NULL;
     if (!n->lib || !connect_first(n, o, error)) {
         blk_node_free(node);
         return NULL;

@@ -6,6 +6,7 @@
  * What the parts of the qcow2 driver share:
  *   fmt_qcow2.c       the driver: opening, closing, facts        main thread
  *   qcow2_header.c    header and its extensions, both ways       main thread
+ *   qcow2_guard.c     which clusters are tables, the corrupt mark any / worker
  *   qcow2_data.c      requests, looked up and passed on          IoThread
  *   qcow2_alloc.c     writes to clusters that are not there yet  IoThread and worker
  *   qcow2_map.c       tables of clusters: lookup, change         any / worker
@@ -146,6 +147,11 @@ typedef struct BlkQcow {
     uint32_t rt_n;      /* entries */
     QcowArea areas[QCOW_AREAS];
     unsigned n_areas;
+    uint64_t areas_end; /* behind all of them */
+    uint64_t *guard;    /* owned; slots of qcow2_guard.c */
+    unsigned guard_bits;
+    size_t guard_n;     /* entries */
+    bool guard_old;     /* worker only: it has tables that were let go of */
 
     /* worker only */
     uint64_t scan;      /* no cluster below is free */
@@ -161,6 +167,7 @@ typedef struct BlkQcow {
 
     /* any thread: which requests may still use clusters that tables have let go of */
     atomic_uint_fast64_t epoch;
+    atomic_bool corrupt;  /* found to be so while it is open for writing: no change any more */
     atomic_uint using[2]; /* requests under way, by parity of the epoch that they began in */
 
     /* IoThread only */
@@ -221,6 +228,24 @@ const QcowArea *qcow_area_at(const BlkQcow *q, uint64_t at, uint64_t len);
 bool qcow_l1_load(BlkQcow *q, GError **error);
 bool qcow_rt_load(BlkQcow *q, GError **error);
 
+/* ---- qcow2_guard.c ---- */
+
+enum { QCOW_GUARD_L2 = 1, QCOW_GUARD_REFS = 2 };
+
+/* Which active tables the cluster at @at holds: QCOW_GUARD_*. Meta locked, or the worker. */
+unsigned qcow_guard_at(const BlkQcow *q, uint64_t at);
+/* Find all tables anew; false: no memory, and all is as it was. Worker, meta not locked. */
+bool qcow_guard_build(BlkQcow *q);
+/* Make room for one more; and add it. Worker. */
+bool qcow_guard_room(BlkQcow *q);
+void qcow_guard_add_locked(BlkQcow *q, uint64_t at, unsigned kind);
+/* The image is corrupt, if it is open for writing: no change from now on. Any thread. */
+void qcow_mark_corrupt(BlkQcow *q);
+/* Say so in the header, where it is so. Worker. Return: 0 or errno. */
+int qcow_write_mark(BlkQcow *q);
+/* Whether the whole image may be changed; false with LODGE_ERROR_IMAGE. */
+bool qcow_may_change(const BlkQcow *q, GError **error);
+
 /* ---- qcow2_map.c ---- */
 
 /* What is at @pos, for at most @len bytes; MISS where the table is not in memory. Any thread. */
@@ -274,7 +299,7 @@ int qcow_settle(BlkQcow *q);
 
 typedef enum QcowTaskKind {
     QCOW_TASK_MAP, QCOW_TASK_ALLOC, QCOW_TASK_UNPACK, QCOW_TASK_PACK, QCOW_TASK_ZERO,
-    QCOW_TASK_FLUSH,
+    QCOW_TASK_FLUSH, QCOW_TASK_MARK,
 } QcowTaskKind;
 
 /* Something that a request needs the worker or a new cluster for. */
@@ -315,6 +340,7 @@ static inline QcowState *qcow_state(BlkReq *req)
 }
 
 void qcow_submit(BlkNode *n, BlkReq *req);
+void qcow_passed(BlkNode *n, BlkReq *req);
 /* Go on with @req. IoThread. */
 void qcow_step(BlkQcow *q, BlkReq *req);
 /* A piece of @req is through. */

@@ -82,7 +82,8 @@ static int check_entry(Check *c, const uint8_t *p, uint64_t at, bool active)
             return 0;
         ok = false;
     } else {
-        ok = !(host & (q->cs - 1)) && !qcow_area_at(q, host, q->cs) && count(c, host, len);
+        ok = !(host & (q->cs - 1)) && !qcow_area_at(q, host, q->cs) &&
+             !(active && qcow_guard_at(q, host)) && count(c, host, len);
         if (ok && active && c->expect && host != c->expect)
             c->r->fragmented++;
         c->expect = host + q->cs;
@@ -122,7 +123,7 @@ static int check_l1(Check *c, const uint64_t *l1, uint32_t n, uint64_t at, bool 
             continue;
         bool twice = g_hash_table_contains(c->tables, &table);
         if (twice || table & (q->cs - 1) || qcow_area_at(q, table, q->cs) ||
-            !count(c, table, q->cs)) {
+            (active && qcow_guard_at(q, table) & QCOW_GUARD_REFS) || !count(c, table, q->cs)) {
             astray(c, "L1 entry", entry_at, l1[i]);
             if (c->repair && active)
                 err = qcow_l1_put(q, i, 0);
@@ -164,6 +165,12 @@ static bool block_ok(const Check *c, uint64_t at)
            !qcow_area_at(c->q, at, c->q->cs);
 }
 
+/* Whether a block of counts can lie at @at. */
+static bool refs_ok(const Check *c, uint64_t at)
+{
+    return block_ok(c, at) && !(qcow_guard_at(c->q, at) & QCOW_GUARD_L2);
+}
+
 /* The refcount table and what it lists. */
 static void check_ref_blocks(Check *c)
 {
@@ -174,7 +181,7 @@ static void check_ref_blocks(Check *c)
         uint64_t at = q->rt[i];
         if (!at)
             continue;
-        if (block_ok(c, at) && count(c, at, q->cs) && c->refs[at >> q->h.cluster_bits] == 1)
+        if (refs_ok(c, at) && count(c, at, q->cs) && c->refs[at >> q->h.cluster_bits] == 1)
             continue;
         astray(c, "refcount table entry", q->h.rt_offset + (uint64_t)i * 8, at);
         c->rebuild = true;
@@ -187,7 +194,7 @@ static int file_count(Check *c, uint64_t i, uint64_t *ret)
     uint64_t b = i >> c->q->refs_bits;
 
     *ret = 0;
-    if (b >= c->q->rt_n || !c->q->rt[b] || !block_ok(c, c->q->rt[b]))
+    if (b >= c->q->rt_n || !c->q->rt[b] || !refs_ok(c, c->q->rt[b]))
         return 0;
     return qcow_ref_get(c->q, i, ret);
 }
@@ -202,7 +209,7 @@ static int compare(Check *c, uint64_t i, uint64_t used)
         return err;
     if (have > used && q->h.bitmaps)
         return 0;
-    bool there = block < q->rt_n && q->rt[block] && block_ok(c, q->rt[block]);
+    bool there = block < q->rt_n && q->rt[block] && refs_ok(c, q->rt[block]);
     blk_report_add(c->r, have > used ? BLK_FIND_LEAK : BLK_FIND_ERROR, c->repair,
                    "cluster at %" G_GUINT64_FORMAT ": is counted %" G_GUINT64_FORMAT
                    " times, used %" G_GUINT64_FORMAT,
@@ -222,7 +229,7 @@ static int compare_piece(Check *c, uint64_t i, uint64_t *ret_end)
     int err = 0;
 
     *ret_end = MIN(c->n, start + per);
-    if (b < q->rt_n && q->rt[b] && block_ok(c, q->rt[b]))
+    if (b < q->rt_n && q->rt[b] && refs_ok(c, q->rt[b]))
         err = blk_meta_read(q->meta, q->rt[b] + ((in << q->h.refcount_order) / 8), counts,
                             q->block);
     for (; i < *ret_end && !err; i++) {
@@ -244,7 +251,7 @@ static int compare_counts(Check *c)
     /* Counts of what the file does not have. */
     for (uint64_t b = c->n >> q->refs_bits; b < q->rt_n && !err; b++) {
         uint64_t from = MAX(b << q->refs_bits, c->n), to = (b + 1) << q->refs_bits;
-        if (q->rt[b] && block_ok(c, q->rt[b]))
+        if (q->rt[b] && refs_ok(c, q->rt[b]))
             for (uint64_t i = from; i < to && !err; i++)
                 err = compare(c, i, 0);
     }
@@ -306,7 +313,7 @@ static void uncount_old(Check *c)
     for (uint32_t i = 0; i < q->h.rt_clusters; i++)
         c->refs[(q->h.rt_offset >> q->h.cluster_bits) + i]--;
     for (uint32_t i = 0; i < q->rt_n; i++)
-        if (q->rt[i] && block_ok(c, q->rt[i]) && c->refs[q->rt[i] >> q->h.cluster_bits])
+        if (q->rt[i] && refs_ok(c, q->rt[i]) && c->refs[q->rt[i] >> q->h.cluster_bits])
             c->refs[q->rt[i] >> q->h.cluster_bits]--;
 }
 
@@ -391,9 +398,11 @@ static int mend(Check *c)
         err = qcow_fix_copied(q);
     if (!err)
         err = qcow_settle(q);
-    if (!err && c->r->errors == c->r->errors_fixed)
+    if (!err && c->r->errors == c->r->errors_fixed) {
         err = qcow_set_incompatible(q, q->h.incompatible &
                                            ~(uint64_t)(QCOW_INC_DIRTY | QCOW_INC_CORRUPT));
+        atomic_store(&q->corrupt, err != 0);
+    }
     return err;
 }
 

@@ -164,6 +164,9 @@ static int task_run(BlkNode *n, BlkWork *w)
         return run_zero(q, t);
     case QCOW_TASK_FLUSH:
         return qcow_flush(q);
+    case QCOW_TASK_MARK:
+        (void)qcow_write_mark(q); /* else at the next flush */
+        return EIO;
     case QCOW_TASK_ALLOC:
         break; /* has a run of its own */
     }
@@ -259,13 +262,23 @@ static void use_read(BlkQcow *q, BlkReq *req, const QcowMap *map)
     }
 }
 
+/* @req was to change what a table that is wrong points to. */
+static void change_bad(BlkQcow *q, BlkReq *req)
+{
+    QcowState *s = qcow_state(req);
+
+    s->err = EIO;
+    qcow_mark_corrupt(q);
+    task_start(q, req, QCOW_TASK_MARK, s->pos, 0, NULL);
+}
+
 static void use_write(BlkQcow *q, BlkReq *req, const QcowMap *map)
 {
     QcowState *s = qcow_state(req);
     uint64_t pos = s->pos;
 
     if (map->kind == QCOW_BAD) {
-        s->err = EIO;
+        change_bad(q, req);
         return;
     }
     if (map->kind == QCOW_DATA && map->copied) {
@@ -289,7 +302,7 @@ static void use_zero(BlkQcow *q, BlkReq *req, const QcowMap *map)
     bool to_end = pos + len == q->node.limits.size;
 
     if (map->kind == QCOW_BAD) {
-        s->err = EIO;
+        change_bad(q, req);
         return;
     }
     /* Up to the next border of a cluster, or whole clusters. */
@@ -372,6 +385,8 @@ static void start_pieces(BlkQcow *q, BlkReq *req)
     QcowState *s = qcow_state(req);
     uint64_t end = req->offset + req->len;
 
+    if (changes(req) && atomic_load_explicit(&q->corrupt, memory_order_relaxed))
+        s->err = EIO;
     while (!s->err && !s->waiting && s->pos < end && s->outstanding < BLK_CHILDREN) {
         uint64_t len = end - s->pos;
         QcowTask *t = changes(req) ? qcow_alloc_meets(q, s->pos, 1) : NULL;
@@ -426,21 +441,49 @@ void qcow_step(BlkQcow *q, BlkReq *req)
     blk_complete(req, s->err);
 }
 
+/* The common case: all of @req is stored in one piece, and may be changed there. It goes to the file
+ * as it is; false: it takes more. */
+static bool pass(BlkQcow *q, BlkReq *req, unsigned parity)
+{
+    bool write = req->op == BLK_WRITE;
+    QcowMap map;
+
+    if ((!write && req->op != BLK_READ) || !req->len || req->fua || req->compress ||
+        (write && (atomic_load_explicit(&q->corrupt, memory_order_relaxed) ||
+                   qcow_alloc_meets(q, req->offset, req->len))))
+        return false;
+    qcow_map_peek(q, req->offset, req->len, &map);
+    if (map.kind != QCOW_DATA || map.len != req->len || (write && !map.copied))
+        return false;
+    req->flags |= parity ? BLK_REQ_MARK : 0;
+    blk_pass(&q->node, req, map.host);
+    return true;
+}
+
+void qcow_passed(BlkNode *n, BlkReq *req)
+{
+    atomic_fetch_sub(&((BlkQcow *)n)->using[req->flags & BLK_REQ_MARK ? 1 : 0], 1);
+}
+
 void qcow_submit(BlkNode *n, BlkReq *req)
 {
     BlkQcow *q = (BlkQcow *)n;
     QcowState *s = qcow_state(req);
+    bool counted = req->op != BLK_FLUSH;
+    unsigned parity = atomic_load(&q->epoch) & 1;
 
-    memset(req->scratch, 0, sizeof req->scratch);
-    s->pos = req->offset;
-    if (req->op == BLK_FLUSH && !q->writable) {
+    if (!counted && !q->writable) {
         blk_complete(req, 0);
         return;
     }
-    if (req->op != BLK_FLUSH) {
-        s->parity = atomic_load(&q->epoch) & 1;
-        atomic_fetch_add(&q->using[s->parity], 1); /* keeps (3) */
-        s->counted = true;
+    if (counted) {
+        atomic_fetch_add(&q->using[parity], 1); /* keeps (3) */
+        if (pass(q, req, parity))
+            return;
     }
+    memset(req->scratch, 0, sizeof req->scratch);
+    s->pos = req->offset;
+    s->parity = (uint8_t)parity;
+    s->counted = counted;
     qcow_step(q, req);
 }

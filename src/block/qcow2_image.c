@@ -310,6 +310,8 @@ bool qcow_resize(BlkNode *n, uint64_t size, bool shrink, GError **error)
     uint64_t old = q->h.size, l1 = qcow_l1_need(size, q->h.cluster_bits, q->extended);
     int err = 0;
 
+    if (!qcow_may_change(q, error))
+        return false;
     if (size < old && !shrink)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "'%s': would lose what lies behind its new end; say --shrink if that is "
@@ -344,6 +346,8 @@ bool qcow_set_base(BlkNode *n, const BlkBaseInfo *base, GError **error)
     g_autofree uint8_t *old = g_malloc(q->cs), *new = g_malloc(q->cs);
     QcowHeader h = q->h;
 
+    if (!qcow_may_change(q, error))
+        return false;
     int err = qcow_settle(q);
     if (err)
         return failed(q, err, "write its tables", error);
@@ -371,6 +375,8 @@ bool qcow_make_empty(BlkNode *n, GError **error)
     BlkQcow *q = (BlkQcow *)n;
     int err = 0;
 
+    if (!qcow_may_change(q, error))
+        return false;
     for (uint32_t i = 0; i < q->h.l1_size && !err; i++) {
         uint64_t table = q->l1[i] & QCOW_OFFSET_MASK, per = (uint64_t)1 << q->l2_bits;
         if (!table)

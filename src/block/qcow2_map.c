@@ -3,8 +3,9 @@
  * Where a piece of a qcow2 disk is: the active L1 table, whole in memory, and the L2 tables, in the
  * node's cache of metadata in blocks of 4 KiB (512 clusters each).
  *
- * An entry that points into the header, the active tables or past 2^56, or is not aligned, is BAD:
- * the request gets EIO and the log one line, since following it could destroy the image.
+ * An entry that points into the header, the active tables (qcow2_guard.c) or past 2^56, or is not
+ * aligned, is BAD: the request gets EIO and the log one line, since following it could destroy the
+ * image; where it was to change something, the image takes no changes any more.
  *
  * Lookups run on any thread with the cache's lock held and never block; changes are the worker's.
  *
@@ -29,16 +30,23 @@ static void warn_once(BlkQcow *q, const char *what, uint64_t e)
 
 const QcowArea *qcow_area_at(const BlkQcow *q, uint64_t at, uint64_t len)
 {
+    if (at >= q->areas_end) /* as good as always */
+        return NULL;
     for (unsigned i = 0; i < q->n_areas; i++)
         if (ranges_overlap(at, len, q->areas[i].at, q->areas[i].len))
             return &q->areas[i];
     return NULL;
 }
 
-/* Whether a cluster may begin at @at. */
+/* Whether a table may begin at @at; and a cluster of data. */
 static bool place_ok(const BlkQcow *q, uint64_t at)
 {
     return !(at & (q->cs - 1)) && at < QCOW_HOST_MAX && !qcow_area_at(q, at, q->cs);
+}
+
+static bool data_ok(const BlkQcow *q, uint64_t at)
+{
+    return place_ok(q, at) && !qcow_guard_at(q, at);
 }
 
 bool qcow_packed_range(const BlkQcow *q, uint64_t e, uint64_t *ret_at, uint32_t *ret_len)
@@ -50,7 +58,12 @@ bool qcow_packed_range(const BlkQcow *q, uint64_t e, uint64_t *ret_at, uint32_t 
 
     *ret_at = at;
     *ret_len = len;
-    return at + len <= QCOW_HOST_MAX && !qcow_area_at(q, at, len);
+    if (at + len > QCOW_HOST_MAX || qcow_area_at(q, at, len))
+        return false;
+    for (uint64_t c = align_down(at, q->cs); c < at + len; c += q->cs)
+        if (qcow_guard_at(q, c))
+            return false;
+    return true;
 }
 
 /* The L2 table of @pos by the L1 table: 0 none, 1 astray. */
@@ -59,7 +72,9 @@ static uint64_t l2_table(const BlkQcow *q, uint64_t pos)
     uint64_t i = pos >> (q->h.cluster_bits + q->l2_bits);
     uint64_t at = i < q->h.l1_size ? q->l1[i] & QCOW_OFFSET_MASK : 0;
 
-    return at && !place_ok(q, at) ? 1 : at;
+    if (at && (!place_ok(q, at) || qcow_guard_at(q, at) & QCOW_GUARD_REFS))
+        return 1;
+    return at;
 }
 
 static uint64_t entry_offset(const BlkQcow *q, uint64_t pos)
@@ -73,7 +88,7 @@ uint64_t qcow_block_span(const BlkQcow *q, uint64_t pos)
 {
     uint64_t span = (uint64_t)(q->block / q->entry) << q->h.cluster_bits;
 
-    return span - pos % span;
+    return span - (pos & (span - 1)); /* a power of two; this is on every request's way */
 }
 
 /* What entry @p says; @map->host is that of the cluster's start. */
@@ -93,7 +108,7 @@ static void decode(const BlkQcow *q, const uint8_t *p, QcowMap *map)
     } else if (!at) {
         map->kind = QCOW_BELOW;
     } else {
-        map->kind = place_ok(q, at) ? QCOW_DATA : QCOW_BAD;
+        map->kind = data_ok(q, at) ? QCOW_DATA : QCOW_BAD;
     }
     if (map->kind == QCOW_BAD)
         map->host = e;
@@ -197,12 +212,16 @@ int qcow_l1_put(BlkQcow *q, uint32_t i, uint64_t e)
 {
     uint8_t b[8];
 
+    if (!qcow_guard_room(q))
+        return ENOMEM;
     store_be64(b, e);
     int err = blk_meta_write(q->meta, q->h.l1_offset + (uint64_t)i * 8, b, sizeof b, QCOW_RANK_L1);
     if (err)
         return err;
     blk_meta_lock(q->meta);
+    q->guard_old = q->guard_old || ((q->l1[i] ^ e) & q->l1[i] & QCOW_OFFSET_MASK);
     q->l1[i] = e;
+    qcow_guard_add_locked(q, e & QCOW_OFFSET_MASK, QCOW_GUARD_L2);
     blk_meta_unlock(q->meta);
     return 0;
 }
@@ -290,7 +309,7 @@ void qcow_l2_drop(BlkQcow *q, uint64_t e)
             return; /* astray: what it means is for check to find out */
         uint64_t first = at >> q->h.cluster_bits, last = (at + len - 1) >> q->h.cluster_bits;
         qcow_free_later(q, first, last - first + 1, false);
-    } else if (at && place_ok(q, at)) {
+    } else if (at && data_ok(q, at)) {
         qcow_free_later(q, at >> q->h.cluster_bits, 1, false);
     }
 }

@@ -80,7 +80,9 @@ static int ref_block(BlkQcow *q, uint64_t cluster, uint64_t *ret)
     uint64_t at = i < q->rt_n ? q->rt[i] & QCOW_REF_OFFSET_MASK : 0;
 
     *ret = at;
-    if (at && (at & (q->cs - 1) || at >= QCOW_HOST_MAX || qcow_area_at(q, at, q->cs))) {
+    if (at && (at & (q->cs - 1) || at >= QCOW_HOST_MAX || qcow_area_at(q, at, q->cs) ||
+               qcow_guard_at(q, at) & QCOW_GUARD_L2)) {
+        qcow_mark_corrupt(q);
         if (!atomic_exchange(&q->warned, true))
             lodge_warn("disk %s: '%s': refcount table entry %" G_GUINT64_FORMAT " (0x%" PRIx64
                        ") points astray; run lodge image check",
@@ -152,11 +154,17 @@ static int set_rt(BlkQcow *q, uint64_t i, uint64_t at)
 {
     uint8_t b[8];
 
+    if (!qcow_guard_room(q))
+        return ENOMEM;
     store_be64(b, at);
     int err = blk_meta_write(q->meta, q->h.rt_offset + i * 8, b, sizeof b, QCOW_RANK_REF_TABLE);
-    if (!err)
-        q->rt[i] = at;
-    return err;
+    if (err)
+        return err;
+    blk_meta_lock(q->meta);
+    q->rt[i] = at;
+    qcow_guard_add_locked(q, at, QCOW_GUARD_REFS);
+    blk_meta_unlock(q->meta);
+    return 0;
 }
 
 /* Whether the host can have @n clusters from @first on. */
@@ -187,6 +195,7 @@ static bool in_tables(const BlkQcow *q, uint64_t at, uint64_t len)
 
 static int corrupt(BlkQcow *q, uint64_t at)
 {
+    qcow_mark_corrupt(q);
     if (!atomic_exchange(&q->warned, true))
         lodge_warn("disk %s: '%s': reference counts say that offset 0x%" PRIx64
                    " is free, but a table lies there; run lodge image check",
@@ -595,8 +604,12 @@ int qcow_flush(BlkQcow *q)
 
     if (!err)
         err = blk_meta_flush(q->meta);
+    if (!err)
+        err = qcow_write_mark(q);
     if (err || !q->freed->len)
         return err;
+    if (q->guard_old && !qcow_guard_build(q))
+        return ENOMEM; /* before anybody gets what it still holds */
     /* Lowering counts brings blocks in, which may flush, but adds nothing to the list. */
     advance(q);
     advance(q);

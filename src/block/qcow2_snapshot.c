@@ -392,6 +392,8 @@ static int begin(BlkQcow *q)
 {
     int err = qcow_settle(q);
 
+    if (!err && atomic_load(&q->corrupt))
+        err = EIO;
     return err ? err : qcow_set_incompatible(q, q->h.incompatible | QCOW_INC_DIRTY);
 }
 

@@ -9,6 +9,7 @@
 #define VHD_COOKIE "conectix"
 #define VHD_HEADER_COOKIE "cxsparse"
 #define VHD_FOOTER 512u
+#define VHD_FOOTER_OLD 511u /* the last byte, reserved, is not there */
 #define VHD_HEADER 1024u
 #define VHD_HEADER_AT 512u
 #define VHD_NONE 0xffffffffu
@@ -46,9 +47,12 @@ enum { LOC_CODE = 0, LOC_SPACE = 4 /* sectors */, LOC_LENGTH = 8, LOC_OFFSET = 1
 typedef struct BlkVhd {
     BlockMap map;
     uint8_t footer[VHD_FOOTER], header[VHD_HEADER]; /* as in the file */
+    uint32_t tail_len; /* bytes of the one at the end when the image was opened */
     bool no_tail;  /* the footer at the end is missing */
     bool bad_copy; /* the one at the start is damaged */
     bool old_copy; /* the one at the start is right, but not the same */
+    bool base_changes;    /* the parent is being written, so its time is not recorded */
+    uint32_t parent_time; /* of the parent that is open; 0: none */
 } BlkVhd;
 
 extern const BlkCreateOpt vhd_create_opts[];
@@ -63,6 +67,8 @@ bool vhd_set_fixed(BlkVhd *v, GError **error);
 void vhd_table_changed(BlkVhd *v);
 /* Write the footer behind the last block. */
 int vhd_settle(BlockMap *m);
+/* A time as headers have it. */
+uint32_t vhd_time_of(uint32_t mtime);
 
 /* vhd_image.c: slots of the driver */
 bool vhd_create(const BlkCreate *c, GError **error);
@@ -70,6 +76,9 @@ bool vhd_check(BlkNode *n, bool repair, BlkReport *r, GError **error);
 bool vhd_resize(BlkNode *n, uint64_t size, bool shrink, GError **error);
 bool vhd_set_base(BlkNode *n, const BlkBaseInfo *base, GError **error);
 bool vhd_make_empty(BlkNode *n, GError **error);
+bool vhd_base_changes(BlkNode *n, int64_t until_s, GError **error);
+/* Record the parent's time, where an overlay has none, before its first change. Worker. */
+int vhd_touched(BlockMap *m);
 void vhd_describe(BlkNode *n, GPtrArray *facts);
 
 #endif

@@ -7,7 +7,7 @@
  * A table that has to be longer is written anew behind the last block, before the header is made to
  * point to it.
  *
- * Threads: main, the node drained.
+ * Threads: main, the node drained; vhd_touched() on the worker.
  *
  * Spec: as fmt_vhd.c; "CHS Calculation".
  */
@@ -280,6 +280,60 @@ static int write_header(BlkVhd *v)
     return err ? err : blk_file_sync(file_of(v));
 }
 
+/* Record @time of the parent whose id is @id. Both and the checksum lie in the header's first
+ * sector, so no cut leaves a header whose checksum is wrong. */
+static int record_parent(BlkVhd *v, const uint8_t *id, uint32_t time)
+{
+    uint8_t old[BLK_SECTOR];
+
+    memcpy(old, v->header, sizeof old);
+    memmove(v->header + HD_PARENT_ID, id, 16);
+    store_be32(v->header + HD_PARENT_TIME, time);
+    seal_header(v->header);
+    int err = blk_file_write_at(file_of(v), v->header, BLK_SECTOR, VHD_HEADER_AT);
+    if (!err)
+        err = blk_file_sync(file_of(v));
+    if (err)
+        memcpy(v->header, old, sizeof old);
+    return err;
+}
+
+bool vhd_base_changes(BlkNode *n, int64_t until_s, GError **error)
+{
+    BlkVhd *v = (BlkVhd *)n;
+
+    if (v->base_changes)
+        return true;
+    int err = load_be32(v->header + HD_PARENT_TIME)
+                  ? record_parent(v, v->header + HD_PARENT_ID, 0) : 0;
+    v->base_changes = !err;
+    return fail(v, err, "record that its base is being written", error);
+}
+
+int vhd_touched(BlockMap *m)
+{
+    BlkVhd *v = (BlkVhd *)m;
+
+    if (v->base_changes || !v->parent_time || load_be32(v->header + HD_PARENT_TIME) ||
+        load_be32(v->footer + FT_TYPE) != VHD_DIFFERENCING)
+        return 0;
+    return record_parent(v, v->header + HD_PARENT_ID, v->parent_time);
+}
+
+/* The parent is the same file in another state. */
+static int follow_parent(BlkVhd *v, const BlkBaseInfo *base)
+{
+    const BlkVhd *p = (const BlkVhd *)base->node;
+    bool empty = false;
+    /* After a merge the parent goes on changing, and what is empty fits whatever it becomes. */
+    int err = v->base_changes ? block_map_is_empty(&v->map, &empty) : 0;
+
+    if (!err)
+        err = record_parent(v, p->footer + FT_ID, empty ? 0 : vhd_time_of(base->mtime));
+    v->base_changes = v->base_changes && err;
+    return err;
+}
+
 static bool resize_fixed(BlkVhd *v, uint64_t size, GError **error)
 {
     BlkFile *f = file_of(v);
@@ -297,6 +351,7 @@ static bool resize_fixed(BlkVhd *v, uint64_t size, GError **error)
     if (!err)
         err = blk_file_sync(f);
     v->map.size = size;
+    v->tail_len = VHD_FOOTER;
     return fail(v, err, "change its size", error) && vhd_set_fixed(v, error);
 }
 
@@ -389,6 +444,10 @@ bool vhd_set_base(BlkNode *n, const BlkBaseInfo *base, GError **error)
                           "'%s': has %" G_GUINT64_FORMAT " bytes and '%s' %" G_GUINT64_FORMAT
                           "; the base of a vhd overlay must have its size",
                           file_of(v)->path, m->size, base->full, base->size);
+    if (base && base->node && base->node->drv == &blk_driver_vhd &&
+        load_be32(v->footer + FT_TYPE) == VHD_DIFFERENCING &&
+        g_strcmp0(base->path, n->ref.path) == 0)
+        return fail(v, follow_parent(v, base), "record its base", error);
     uint64_t at = m->end; /* new ones: what the old ones say stays true until the header does */
     bool ok = !base || fill_parent(header, base, at, file_of(v)->path, loc, error);
     for (unsigned i = 0; ok && !err && i < 2; i++) {
@@ -415,6 +474,7 @@ bool vhd_set_base(BlkNode *n, const BlkBaseInfo *base, GError **error)
     }
     if (!err && base)
         err = write_footers(v);
+    v->base_changes = v->base_changes && err;
     return fail(v, err, "record its base", error);
 }
 
@@ -442,11 +502,11 @@ bool vhd_check(BlkNode *n, bool repair, BlkReport *r, GError **error)
     else if (v->old_copy) /* a change of size was cut off between the two */
         blk_report_add(r, BLK_FIND_LEAK, repair,
                        "footer at 0: is older than that at %" G_GUINT64_FORMAT ", which counts",
-                       v->map.eof - VHD_FOOTER);
+                       v->map.eof - v->tail_len);
     else if (v->bad_copy)
         blk_report_add(r, BLK_FIND_ERROR, repair,
                        "footer at 0: is not the same as that at %" G_GUINT64_FORMAT,
-                       v->map.eof - VHD_FOOTER);
+                       v->map.eof - v->tail_len);
     else
         return true;
     return !repair || fail(v, write_footers(v), "write its footer", error);

@@ -15,6 +15,9 @@
 #define VMDK_NO_PARENT 0xffffffffu
 #define VMDK_TEXT_MAX ((size_t)1 << 20)
 #define VMDK_EXTENTS_MAX 64u
+/* The last line of an overlay's descriptor while its parent is being written; others take it for a
+ * comment. */
+#define VMDK_NOTE "# Lodge: the parent is being written"
 
 typedef enum VmdkAccess { VMDK_NOACCESS, VMDK_RDONLY, VMDK_RW } VmdkAccess;
 
@@ -34,6 +37,7 @@ typedef struct VmdkText {
     uint64_t parent_at;  /* of its line */
     uint32_t cid, parent_cid;
     GArray *extents;     /* owned, VmdkExtent */
+    bool noted;          /* has VMDK_NOTE */
 } VmdkText;
 
 /* Offsets in the header of a sparse extent. */
@@ -50,6 +54,9 @@ typedef struct BlkVmdk {
     uint64_t text_max;    /* bytes there are for it; 0: the file is the descriptor */
     GPtrArray *files;     /* owned; BlkFile of extents */
     DynLib *zlib;         /* owned, or NULL; streamOptimized */
+    bool base_changes;    /* the note stands for what happens now, not for a merge cut short */
+    bool has_parent;      /* one is open: */
+    uint32_t parent_cid;  /* its CID when it was opened */
     int (*uncompress)(uint8_t *, unsigned long *, const uint8_t *, unsigned long);
     uint8_t *packed;      /* owned */
 } BlkVmdk;
@@ -62,6 +69,8 @@ bool vmdk_text_parse(const char *text, const char *path, uint64_t base, VmdkText
 void vmdk_text_clear(VmdkText *t);
 /* @text with another value for @key, "" for a line that goes; transfer full. */
 char *vmdk_text_replace(const char *text, const char *key, const char *value);
+/* @text with the note as its last line, or without it; transfer full. */
+char *vmdk_text_note(const char *text, bool noted);
 /* Whether @name of an extent stays in the folder of its image. */
 bool vmdk_name_ok(const char *name);
 
@@ -72,6 +81,7 @@ bool vmdk_resize(BlkNode *n, uint64_t size, bool shrink, GError **error);
 bool vmdk_set_base(BlkNode *n, const BlkBaseInfo *base, GError **error);
 bool vmdk_make_empty(BlkNode *n, GError **error);
 void vmdk_describe(BlkNode *n, GPtrArray *facts);
+bool vmdk_base_changes(BlkNode *n, int64_t until_s, GError **error);
 int vmdk_touched(BlockMap *m);
 extern const BlkCreateOpt vmdk_create_opts[];
 

@@ -86,13 +86,40 @@ static int write_text(BlkVmdk *v, const char *text)
     return 0;
 }
 
+/* The note is the last line, and it comes or goes alone: where only a part of it reaches the disk
+ * that part is a comment like any. 0 or errno. */
+static int write_note(BlkVmdk *v, bool noted)
+{
+    g_autofree char *text = vmdk_text_note(v->text.text, noted);
+    int err = v->text.noted == noted ? 0 : write_text(v, text);
+
+    return err ? err : blk_file_sync(file_of(v));
+}
+
+bool vmdk_base_changes(BlkNode *n, int64_t until_s, GError **error)
+{
+    BlkVmdk *v = (BlkVmdk *)n;
+
+    if (v->base_changes)
+        return true;
+    int err = write_note(v, true);
+    v->base_changes = !err;
+    return fail(v, err, "record that its base is being written", error);
+}
+
 int vmdk_touched(BlockMap *m)
 {
     BlkVmdk *v = (BlkVmdk *)m;
+    bool record = v->text.noted && v->has_parent && !v->base_changes;
     g_autofree char *cid = g_strdup_printf("%08x", new_cid());
-    g_autofree char *text = vmdk_text_replace(v->text.text, "CID", cid);
+    g_autofree char *parent = g_strdup_printf("%08x", v->parent_cid);
+    g_autofree char *one = vmdk_text_replace(v->text.text, "CID", cid);
+    g_autofree char *two = vmdk_text_replace(one, "parentCID", parent);
+    int err = write_text(v, record ? two : one);
 
-    return write_text(v, text);
+    if (!err && record)
+        err = blk_file_sync(file_of(v));
+    return err || !record ? err : write_note(v, false);
 }
 
 static bool quotable(const char *name)
@@ -298,7 +325,12 @@ bool vmdk_set_base(BlkNode *n, const BlkBaseInfo *base, GError **error)
     g_autofree char *one = vmdk_text_replace(v->text.text, "parentCID", id);
     g_autofree char *two = vmdk_text_replace(one, "parentFileNameHint", quoted);
     int err = write_text(v, two);
-    return fail(v, err ? err : blk_file_sync(file_of(v)), "record its base", error);
+    if (!err)
+        err = blk_file_sync(file_of(v));
+    if (!err)
+        err = write_note(v, false);
+    v->base_changes = v->base_changes && err;
+    return fail(v, err, "record its base", error);
 }
 
 bool vmdk_make_empty(BlkNode *n, GError **error)

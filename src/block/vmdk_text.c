@@ -129,6 +129,7 @@ static bool parse_line(const char *line, size_t at, VmdkText *t, const char **re
     VmdkExtent e = {.at = at};
     bool bad = false;
 
+    t->noted = t->noted || strcmp(line, VMDK_NOTE) == 0;
     if (type) {
         g_free(t->type);
         t->type = type;
@@ -206,4 +207,16 @@ char *vmdk_text_replace(const char *text, const char *key, const char *value)
         }
     }
     return g_string_free(s, FALSE);
+}
+
+char *vmdk_text_note(const char *text, bool noted)
+{
+    const char *old = strstr(text, VMDK_NOTE);
+    g_autofree char *bare = old ? g_strndup(text, old - text) : g_strdup(text);
+    const char *rest = old ? old + strlen(VMDK_NOTE) : "";
+    g_autofree char *whole = g_strconcat(bare, *rest == '\n' ? rest + 1 : rest, NULL);
+
+    if (!noted)
+        return g_steal_pointer(&whole);
+    return g_strconcat(whole, g_str_has_suffix(whole, "\n") ? "" : "\n", VMDK_NOTE "\n", NULL);
 }

@@ -38,6 +38,8 @@ void run_options_clear(RunOptions *o)
     g_clear_pointer(&o->display_password, g_free);
     g_clear_pointer(&o->define, definition_free);
     g_clear_pointer(&o->gdb, g_free);
+    g_clear_pointer(&o->qmp, g_ptr_array_unref);
+    g_clear_pointer(&o->wait, g_regex_unref);
     g_clear_pointer(&o->mconsole_path, g_free);
     g_clear_pointer(&o->umid, g_free);
     g_clear_pointer(&o->uml_dir, g_free);
@@ -179,8 +181,10 @@ static bool compile_channel(Tree *t, const char *text, unsigned n, bool *stdio_u
 
 static bool compile_chans(Tree *t, const Options *o, GError **error)
 {
-    const char *preset = options_has(o, "detach") ? "none" : "stdio";
     bool stdio_used = false;
+    for (const OptValue *v = NULL; (v = options_next(o, "qmp", v));)
+        stdio_used |= !g_strcmp0(opt_sub(v, "at"), "stdio");
+    const char *preset = options_has(o, "detach") || stdio_used ? "none" : "stdio";
     unsigned n = 0;
 
     for (const OptValue *v = NULL; (v = options_next(o, "console", v)); n++) {
@@ -320,6 +324,58 @@ static bool compile_gdb(const Options *o, RunOptions *r, GError **error)
     return true;
 }
 
+static void run_qmp_free(gpointer opaque)
+{
+    RunQmp *q = opaque;
+
+    g_free(q->spec);
+    g_free(q);
+}
+
+static bool compile_qmp(const Options *o, RunOptions *r, GError **error)
+{
+    r->qmp = g_ptr_array_new_with_free_func(run_qmp_free);
+    for (const OptValue *v = NULL; (v = options_next(o, "qmp", v));) {
+        const char *at = opt_sub(v, "at");
+        bool stdio = !g_strcmp0(at, "stdio");
+        bool server = opt_sub_on(v, "server"), wait = !opt_sub(v, "wait") || opt_sub_on(v, "wait");
+
+        if (!at || (!stdio && !g_str_has_prefix(at, "tcp:") && !g_str_has_prefix(at, "unix:")))
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "--qmp: \"%s\": write unix:PATH, tcp:[ADDR]:PORT or stdio",
+                              at ? at : "");
+        if (stdio && options_has(o, "detach"))
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "--qmp: stdio: a detached machine has none; write unix:PATH");
+        if (opt_sub(v, "wait") && !server)
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "--qmp: wait: goes with server=on, where clients come");
+        RunQmp *q = g_new0(RunQmp, 1);
+        *q = (RunQmp){.spec = g_strdup(at), .server = server, .wait = wait};
+        g_ptr_array_add(r->qmp, q);
+    }
+    return true;
+}
+
+static bool compile_wait(const Options *o, RunOptions *r, GError **error)
+{
+    const char *text = options_text(o, "wait");
+    g_autoptr(GError) why = NULL;
+
+    if (!options_has(o, "wait"))
+        return true;
+    if (text && !g_str_has_prefix(text, "log:"))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--wait: \"%s\": write log:REGEX", text);
+    if (!r->detach)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--wait: goes with --detach");
+    if (r->ephemeral)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--wait: an --ephemeral machine keeps no log that could be read");
+    r->wait = g_regex_new(text ? text + 4 : "login: *$", G_REGEX_OPTIMIZE, 0, &why);
+    return r->wait ||
+           lodge_fail(error, LODGE_ERROR_CONFIG, "--wait: \"%s\": %s", text, why->message);
+}
+
 static bool compile_mconsole(const Options *o, RunOptions *r, GError **error)
 {
     const OptValue *v = options_next(o, "mconsole", NULL);
@@ -418,6 +474,7 @@ static void forget_writes(Tree *t)
 {
     g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
 
+    tree_set_bool(t, "/options", "ephemeral", true);
     for (guint i = 0; i < ids->len; i++) {
         g_autofree char *path =
             g_strdup_printf("/backends/block/%s", (char *)g_ptr_array_index(ids, i));
@@ -438,7 +495,7 @@ Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error)
     if (!compile_identity(t, o, &r, error) || !compile_memory(t, o, error) ||
         !compile_cpus(t, o, error) || !compile_boot(t, o, error) || !compile_rtc(t, o, error) ||
         !compile_flags(t, o, &r, error) || !compile_display(t, o, &r, error) ||
-        !compile_gdb(o, &r, error) || !compile_mconsole(o, &r, error) ||
+        !compile_gdb(o, &r, error) || !compile_qmp(o, &r, error) || !compile_wait(o, &r, error) || !compile_mconsole(o, &r, error) ||
         !compile_disks(t, o, error) || !compile_cdroms(t, o, error) ||
         !compile_floppies(t, o, error) || !compile_nets(t, o, error) ||
         !compile_chans(t, o, error) || !compile_devices(t, o, error) ||

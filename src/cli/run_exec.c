@@ -37,6 +37,7 @@
 #include "verb_run.h"
 #include "vm_log.h"
 #include "vnc.h"
+#include "wait.h"
 
 #define CONSOLE_LOG_BYTES (1 * MIB)
 #define TAIL_LINES 100 /* a panic with its call trace, whose first line says why */
@@ -325,6 +326,18 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
     return true;
 }
 
+static bool open_qmp(Run *r, GError **error)
+{
+    const GPtrArray *list = r->options->qmp;
+    for (unsigned i = 0; list && i < list->len; i++) {
+        const RunQmp *q = g_ptr_array_index(list, i);
+        ControlQmpAt at = {.spec = q->spec, .server = q->server, .wait = q->wait};
+        if (!control_open_qmp(r->control, &at, error))
+            return false;
+    }
+    return true;
+}
+
 static bool open_mconsole(Run *r, GError **error)
 {
     const RunOptions *o = r->options;
@@ -372,32 +385,6 @@ static bool open_display(Run *r, GError **error)
     return true;
 }
 
-/* "tcp:ADDR:HOST-:GUEST" as "ADDR:HOST->GUEST/tcp"; transfer full. */
-static char *forward_text(const char *rule)
-{
-    const char *colon = strchr(rule, ':'), *arrow = strstr(rule, "-:");
-    if (!colon || !arrow || arrow < colon)
-        return g_strdup(rule);
-    return g_strdup_printf("%.*s->%s/%.*s", (int)(arrow - colon - 1), colon + 1, arrow + 2,
-                           (int)(colon - rule), rule);
-}
-
-static GStrv list_forwards(const Tree *t)
-{
-    g_autoptr(GPtrArray) nets = tree_children(t, "/backends/net");
-    GPtrArray *list = g_ptr_array_new();
-    for (unsigned i = 0; i < nets->len; i++) {
-        g_autofree char *path =
-            g_strdup_printf("/backends/net/%s", (char *)g_ptr_array_index(nets, i));
-        g_auto(GStrv) rules = NULL;
-        guint n = tree_strv(t, path, "hostfwd", &rules);
-        for (guint k = 0; k < n; k++)
-            g_ptr_array_add(list, forward_text(rules[k]));
-    }
-    g_ptr_array_add(list, NULL);
-    return (GStrv)g_ptr_array_free(list, FALSE);
-}
-
 /* What those who list machines are told. */
 static MachineStatus *describe(const Tree *t, const char *log)
 {
@@ -407,7 +394,6 @@ static MachineStatus *describe(const Tree *t, const char *log)
     (void)tree_u64(t, "/cpus", "count", &s->cpus); /* the compiler of the line has put them there */
     (void)tree_u64(t, "/memory", "size", &s->memory);
     s->log = g_strdup(log);
-    s->forwards = list_forwards(t);
     return s;
 }
 
@@ -458,7 +444,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
         lodge_note("%s: " CONSOLE_HINT, o->name);
         r->console = console_new(c, &console_ops, r);
     }
-    if (!open_control(r, tree, error) || !open_mconsole(r, error) || !open_display(r, error))
+    if (!open_control(r, tree, error) || !open_qmp(r, error) || !open_mconsole(r, error) || !open_display(r, error))
         return false;
     /* Before the guest's first word; until here a signal ends the process at once. */
     r->signal_sources[0] = g_unix_signal_add(SIGINT, on_sigint, r);
@@ -559,6 +545,13 @@ static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
     return r.status;
 }
 
+/* In the process that was told to: until the machine in the other one has said it. */
+static int wait_until_up(const RunOptions *o)
+{
+    g_autoptr(GError) error = NULL;
+    return wait_for_line(o->name, o->wait, &error) ? STATUS_OK : cli_fail("run", error, false);
+}
+
 static int run_detached(Tree *tree, const RunOptions *o)
 {
     int ready[2];
@@ -587,7 +580,7 @@ static int run_detached(Tree *tree, const RunOptions *o)
     } while (n < 0 && errno == EINTR);
     close(ready[0]);
     if (n == 1)
-        return STATUS_OK;
+        return o->wait ? wait_until_up(o) : STATUS_OK;
     /* It failed, and has said why. */
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)

@@ -101,14 +101,18 @@ static bool net_boots(const Tree *t, const Options *o)
     return !tree_has(t, "/backends/block", NULL);
 }
 
-/* Cards of one machine differ in their last byte. */
-static bool net_set_mac(Tree *t, const DeviceClass *cls, const char *device, unsigned n,
-                        GError **error)
+/* A machine without a name of its own has another address each time. */
+static bool net_set_mac(Tree *t, const Options *o, const DeviceClass *cls, const char *device,
+                        unsigned n, GError **error)
 {
-    g_autofree char *mac = g_strdup_printf("52:54:00:12:34:%02x", (0x56 + n) & 0xff);
+    g_autofree char *drawn = o->args->len ? NULL : g_uuid_string_random();
+    uint8_t mac[6];
 
-    return !n || !prop_named(cls, "mac") || tree_has(t, device, "mac") ||
-           put(t, device, "mac", mac, error);
+    if (!prop_named(cls, "mac") || tree_has(t, device, "mac"))
+        return true;
+    net_mac_of(drawn ? drawn : g_ptr_array_index(o->args, 0), n, mac);
+    g_autofree char *text = net_mac_text(mac);
+    return put(t, device, "mac", text, error);
 }
 
 /* The back end that @v names: "NAME", or "NAME=VALUE" for one that has a target; *ret_target then
@@ -161,7 +165,7 @@ static bool compile_net(Tree *t, const Options *o, const OptValue *v, unsigned n
     if (net_boots(t, o) && prop_named(cls, "netboot") && !tree_has(t, device, "netboot") &&
         !put(t, device, "netboot", "on", error))
         return false;
-    return net_set_mac(t, cls, device, n, error);
+    return net_set_mac(t, o, cls, device, n, error);
 }
 
 static bool port_ok(const char *text, uint64_t least)

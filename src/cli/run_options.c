@@ -20,7 +20,9 @@ static const SubSpec kernel_subs[] = {
 const SubSpec run_disk_subs[] = {
     {"file", "FILE",
      "the image; or of a network block device nbd://HOST[:PORT]/EXPORT, or "
-     "nbd+unix:///EXPORT?socket=PATH"},
+     "nbd+unix:///EXPORT?socket=PATH; through TLS nbds://HOST/EXPORT?tls-certificates=DIR (of "
+     "ca-cert.pem, and of client-cert.pem and client-key.pem where the server asks), or nbds and "
+     "nbds+unix with ?tls-psk-file=FILE, perhaps USER@; absolute paths"},
     {"base", "FILE", "make FILE as an overlay over this image where it is not there yet"},
     {"format", "FORMAT", "instead of looking at the image's first bytes: raw, umlcow, ..."},
     {"base-format", "FORMAT", "of the base, where the image does not say it (raw)"},
@@ -94,6 +96,13 @@ static const SubSpec gdb_subs[] = {
     {NULL},
 };
 
+static const SubSpec qmp_subs[] = {
+    {"at", "SPEC", "stdio, unix:PATH, or tcp:[ADDR]:PORT (ADDR is 127.0.0.1 unless said)"},
+    {"server", "on|off", "listen there; without it, somebody listens there and is connected to (off)"},
+    {"wait", "on|off", "with server=on: the machine starts when the first client has come (on)"},
+    {NULL},
+};
+
 static const SubSpec mconsole_subs[] = {
     {"path", "PATH", "the socket"},
     {"umid", "NAME", "instead of PATH: UML-DIR/NAME/mconsole, where UML's tools look by name"},
@@ -159,6 +168,10 @@ const OptSpec run_options_table[] = {
      NULL, OPT_REPEAT},
     {"gdb", 0, "tcp:[ADDR:]PORT|unix:PATH[,wait=on]",
      "Let GDB in (target remote); see lodge gdb. A TCP port has no password.", gdb_subs},
+    {"qmp", 0, "unix:PATH|tcp:[ADDR]:PORT|stdio[,server=on][,wait=off]",
+     "Speak QMP there too, as QEMU's option does; a machine has its own socket anyway, see lodge qmp. "
+     "A TCP port has no password.",
+     qmp_subs, OPT_REPEAT},
     {"mconsole", 0, "PATH|umid=NAME[,uml-dir=DIR][,notify=PATH]",
      "A management console as User-Mode Linux has it, for uml_mconsole.", mconsole_subs},
     {"rng", 0, "on|off", "A virtio entropy source (on)."},
@@ -180,13 +193,15 @@ const OptSpec run_options_table[] = {
      NULL, OPT_RUN},
     {"timeout", 0, "SECONDS", "End the machine after this long, with status 124.", NULL, OPT_RUN},
     {"detach", 'd', NULL, "Run on in the background once the guest runs.", NULL, OPT_RUN},
+    {"wait", 0, "log:REGEX",
+     "With --detach: come back when a line of the console matches (log:login: *$); status 7 if it "
+     "ends before.",
+     NULL, OPT_RUN | OPT_MAYBE},
     {"dry-run", 0, NULL, "Print the machine as device-tree source, start nothing.", NULL, OPT_RUN},
     {"verbose", 'v', NULL, "Say more.", NULL, OPT_RUN},
     {"quiet", 'q', NULL, "Say only what is wrong.", NULL, OPT_RUN},
     {"trace", 0, "boot", "Print when each step of the start was done.", NULL, OPT_RUN},
     {"share", 0, "DIR", "", NULL, OPT_REFUSED},
     {"host", 0, NULL, "", NULL, OPT_REFUSED},
-    {"qmp", 0, "SPEC", "", NULL, OPT_REFUSED},
-    {"wait", 0, NULL, "", NULL, OPT_REFUSED},
     {NULL},
 };

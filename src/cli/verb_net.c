@@ -35,6 +35,9 @@ const OptSpec net_options_table[] = {
     {"publish", 'p', "[ADDR:]HOST:GUEST[/udp]",
      "Lead a port of the host to the guest; HOST 0 takes a free one, which is printed.", NULL, OPT_REPEAT},
     {"unpublish", 0, "[ADDR:]HOST[/udp]", "Let go of a port of the host.", NULL, OPT_REPEAT},
+    {"filter", 'f', "[N:]FILE|off",
+     "Have the rules in FILE decide what passes network N (0 unless said), from now on; off: all.",
+     NULL, OPT_REPEAT},
     OPT_JSON,
     {NULL},
 };
@@ -58,9 +61,24 @@ static const char *text_of(Jv v, const char *key)
 
 /* ---- net ---- */
 
+static void print_filter(Jv f)
+{
+    Jv rules = jv_get(f, "rules");
+
+    printf("    filter %s\n", text_of(f, "name"));
+    for (size_t i = 0; i < jv_length(rules); i++) {
+        Jv r = jv_at(rules, i);
+        printf("        %10" PRId64 " frames %12" PRId64 " bytes  ", jv_int(jv_get(r, "frames")),
+               jv_int(jv_get(r, "bytes")));
+        if (jv_get(r, "line").node)
+            printf("%" PRId64 ": ", jv_int(jv_get(r, "line")));
+        printf("%s\n", text_of(r, "rule"));
+    }
+}
+
 static void print_net(Jv n)
 {
-    Jv drops = jv_get(n, "drops"), seen = jv_get(n, "addresses");
+    Jv drops = jv_get(n, "drops"), seen = jv_get(n, "addresses"), filter = jv_get(n, "filter");
 
     printf("%s: %s%s%s, %s, link %s\n", text_of(n, "id"), text_of(n, "model"),
            *text_of(n, "mac") ? " " : "no card", text_of(n, "mac"), text_of(n, "to"),
@@ -80,6 +98,8 @@ static void print_net(Jv n)
         printf("    address %s, %s (%s)\n", text_of(a, "address"), text_of(a, "mac"),
                text_of(a, "how"));
     }
+    if (filter.node)
+        print_filter(filter);
 }
 
 static bool show_nets(Client *c, const char *name, bool json, GError **error)
@@ -126,14 +146,47 @@ static bool unpublish(Client *c, const char *text, GError **error)
     return client_call(c, call, soon(), error).node != NULL;
 }
 
+/* @text: [N:]FILE, or [N:]off. What is before the first colon is N where it is a number. */
+static bool change_filter(Client *c, const char *text, GError **error)
+{
+    const char *colon = strchr(text, ':'), *path = text;
+    g_autofree char *number = colon ? g_strndup(text, (gsize)(colon - text)) : NULL;
+    guint64 index = 0;
+    size_t len;
+
+    if (number && g_ascii_string_to_unsigned(number, 10, 0, 99, &index, NULL))
+        path = colon + 1;
+    if (!*path)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--filter: \"%s\": write [N:]FILE or off", text);
+    bool off = !strcmp(path, "off");
+    g_autofree char *rules = off ? NULL : net_filter_read(path, &len, error);
+    if (!off && !rules)
+        return g_prefix_error(error, "--filter: "), false;
+    if (rules && (strlen(rules) != len || !g_utf8_validate(rules, -1, NULL)))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--filter: \"%s\": is no text", path);
+    g_autofree char *net = g_strdup_printf("net%u", (unsigned)index);
+    JsonOut *call = client_begin("x-lodge-net-filter");
+    json_string(call, "netdev", net);
+    if (rules) {
+        json_string(call, "rules", rules);
+        json_string(call, "name", path);
+    }
+    return client_call(c, call, soon(), error).node != NULL;
+}
+
 static bool net_run(Options *o, GError **error)
 {
     const char *name = g_ptr_array_index(o->args, 0);
     g_autoptr(Client) c = client_connect(name, soon(), error);
-    bool changes = options_has(o, "publish") || options_has(o, "unpublish");
+    bool changes = options_has(o, "publish") || options_has(o, "unpublish") ||
+                   options_has(o, "filter");
 
     if (!c)
         return false;
+    for (const OptValue *v = NULL; (v = options_next(o, "filter", v));) {
+        if (!change_filter(c, v->text, error))
+            return false;
+    }
     for (const OptValue *v = NULL; (v = options_next(o, "unpublish", v));) {
         if (!unpublish(c, v->text, error))
             return false;
@@ -199,7 +252,8 @@ int verb_net(const Verb *self, int argc, char **argv)
     g_autoptr(GError) error = NULL;
     g_autoptr(Options) o = options_parse(self->opts, argc, argv, 1, &error);
 
-    if (o && !o->args->len && (options_has(o, "publish") || options_has(o, "unpublish")))
+    if (o && !o->args->len && (options_has(o, "publish") || options_has(o, "unpublish") ||
+                               options_has(o, "filter")))
         lodge_fail(&error, LODGE_ERROR_CONFIG, "which machine? write lodge net NAME");
     else if (o && !o->args->len)
         list_drivers(options_has(o, "json"));

@@ -13,6 +13,12 @@
 
 #define RUN_MEMORY_DEFAULT ((uint64_t)512 << 20)
 
+/* Where else QMP is spoken; see ControlQmpAt. */
+typedef struct RunQmp {
+    char *spec; /* owned */
+    bool server, wait;
+} RunQmp;
+
 /* What of a run's command line is no part of the machine. */
 typedef struct RunOptions {
     char *name;        /* owned; given, or "vm-PID" */
@@ -29,6 +35,8 @@ typedef struct RunOptions {
     Definition *define;  /* owned; to be kept under the name once the guest runs; NULL: nothing */
     char *gdb;     /* owned; where a debugger is let in; NULL: nowhere */
     bool gdb_wait; /* until it lets the machine go on */
+    GPtrArray *qmp; /* owned: RunQmp; NULL: none */
+    GRegex *wait;   /* owned; with detach: come back when the console says it; NULL: at once */
     bool mconsole;           /* a management console: */
     char *mconsole_path, *umid, *uml_dir, *mconsole_notify; /* owned; as MconsoleConfig has them */
     const struct UmlOptions *uml; /* borrowed; it is to look like User-Mode Linux; NULL: not so */

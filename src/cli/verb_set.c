@@ -2,8 +2,7 @@
 /*
  * "lodge set", unset, edit: change what a machine is defined as. The new definition is compiled
  * before it replaces the old one, so that what is kept can be started. Where the machine runs, what
- * can be done at once is done (media of drives); the rest comes with the next start, and each is
- * said.
+ * can be done at once is done (set_live.c); the rest comes with the next start, and each is said.
  *
  * A definition's relative paths are looked up in its own folder, so those of the line are made
  * absolute where that is another one. The tables say what is a path: FILE and DIR.
@@ -21,8 +20,7 @@
 
 #include "machines.h"
 #include "run_define.h"
-
-#define ANSWER_SECONDS 30
+#include "set_live.h"
 
 /* ---- paths ---- */
 
@@ -87,61 +85,27 @@ static int hold_definition(const char *name, GError **error)
     return -1;
 }
 
-/* Keep @d if it makes a machine. */
-static bool keep(const char *name, const Definition *d, GError **error)
+/* Keep @d if it makes a machine, and do on the one that runs what can be done of @options (char *)
+ * now. */
+static bool keep(const char *name, const Definition *d, const GPtrArray *options, GError **error)
 {
     RunOptions r = {0};
     g_autoptr(Tree) t = define_compile(name, d, &r, error);
     if (t)
         run_options_clear(&r);
-    return t && define_store(name, d, error);
-}
-
-/* ---- what is done at once ---- */
-
-/* Put the medium of @v into drive @id. */
-static bool change_medium(Client *c, const OptValue *v, const char *id, int64_t deadline)
-{
-    const char *file = opt_sub(v, "file");
-    bool none = !file || !strcmp(file, "none");
-    JsonOut *call = client_begin(none ? "eject" : "blockdev-change-medium");
-    json_string(call, "id", id);
-    if (!none) {
-        g_autofree char *full = g_canonicalize_filename(file, NULL);
-        json_string(call, "filename", full);
-    }
-    return client_call(c, call, deadline, NULL).node != NULL;
-}
-
-/* Whether all drives of @option got what the line says; they are in the machine already, or not. */
-static bool change_media(const char *name, const Options *o, const char *option, const char *id)
-{
-    int64_t deadline = machines_deadline(ANSWER_SECONDS);
-    g_autoptr(Client) c = machines_reach(name, deadline, NULL);
-    bool all = c != NULL;
-    unsigned n = 0;
-    for (const OptValue *v = NULL; all && (v = options_next(o, option, v)); n++) {
-        g_autofree char *drive = g_strdup_printf("%s%u", id, n);
-        all = v->pairs->len == 1 && change_medium(c, v, drive, deadline);
-    }
-    return all;
-}
-
-static bool apply(const char *name, const Options *o, const char *option)
-{
-    return (!strcmp(option, "cdrom") && change_media(name, o, option, "cd")) ||
-           (!strcmp(option, "floppy") && change_media(name, o, option, "floppy"));
-}
-
-static void report(const char *name, const char *option, bool now)
-{
-    printf("%s: %s: %s\n", name, option, now ? "now" : "at the next start");
-}
-
-static bool is_running(const char *name)
-{
+    if (!t || !define_store(name, d, error))
+        return false;
     g_autoptr(MachineLook) l = machines_running(name, NULL);
-    return l != NULL;
+    if (l)
+        set_live(name, options, t, d->folder);
+    return true;
+}
+
+/* Add @option unless it is there. */
+static void add_once(GPtrArray *options, const char *option)
+{
+    if (!g_ptr_array_find_with_equal_func(options, option, g_str_equal, NULL))
+        g_ptr_array_add(options, g_strdup(option));
 }
 
 /* ---- the verbs ---- */
@@ -158,7 +122,10 @@ static bool change(const char *name, const Options *o, GError **error)
         g_autofree char *value = strcmp(here, d->folder) ? absolute(v) : g_strdup(v->text);
         definition_add(d, v->spec->name, value);
     }
-    bool ok = d && keep(name, d, error);
+    g_autoptr(GPtrArray) options = g_ptr_array_new_with_free_func(g_free);
+    for (unsigned i = 0; i < o->given->len; i++)
+        add_once(options, ((const OptValue *)g_ptr_array_index(o->given, i))->spec->name);
+    bool ok = d && keep(name, d, options, error);
     if (held >= 0)
         close(held);
     return ok;
@@ -179,12 +146,6 @@ int verb_set(const Verb *self, int argc, char **argv)
     }
     if (error || !change(name, o, &error))
         return cli_fail(self->name, error, false);
-    bool running = is_running(name);
-    for (unsigned i = 0; running && i < o->given->len; i++) {
-        const OptValue *v = g_ptr_array_index(o->given, i);
-        if (options_next(o, v->spec->name, NULL) == v) /* once for each option */
-            report(name, v->spec->name, apply(name, o, v->spec->name));
-    }
     return cli_finish(STATUS_OK);
 }
 
@@ -204,15 +165,15 @@ int verb_unset(const Verb *self, int argc, char **argv)
             lodge_fail(&error, LODGE_ERROR_NOT_FOUND, "%s: --%s: is not in its definition", name,
                        option);
     }
+    g_autoptr(GPtrArray) options = g_ptr_array_new_with_free_func(g_free);
+    for (unsigned i = 1; d && i < o->args->len; i++)
+        add_once(options, g_ptr_array_index(o->args, i));
     if (d && !error)
-        (void)keep(name, d, &error);
+        (void)keep(name, d, options, &error);
     if (held >= 0)
         close(held);
     if (error)
         return cli_fail(self->name, error, false);
-    bool running = is_running(name);
-    for (unsigned i = 1; running && i < o->args->len; i++)
-        report(name, g_ptr_array_index(o->args, i), false);
     return cli_finish(STATUS_OK);
 }
 
@@ -238,6 +199,38 @@ static bool call_editor(const char *path, GError **error)
                             why->message);
 }
 
+/* The name of the option that @word of a definition gives; transfer full. */
+static char *option_of(const char *word)
+{
+    return g_strndup(word + 2, strcspn(word + 2, "="));
+}
+
+/* The words of @d that give @option, one behind the other; transfer full. */
+static char *words_of(const Definition *d, const char *option)
+{
+    GString *out = g_string_new(NULL);
+    for (unsigned i = 0; i < d->words->len; i++) {
+        g_autofree char *name = option_of(g_ptr_array_index(d->words, i));
+        if (!strcmp(name, option))
+            g_string_append_printf(out, "%s\n", (char *)g_ptr_array_index(d->words, i));
+    }
+    return g_string_free(out, FALSE);
+}
+
+/* Options (char *) that @a and @b do not say alike; transfer full. */
+static GPtrArray *differences(const Definition *a, const Definition *b)
+{
+    GPtrArray *options = g_ptr_array_new_with_free_func(g_free);
+    for (unsigned i = 0; i < a->words->len + b->words->len; i++) {
+        const char *word = i < a->words->len ? g_ptr_array_index(a->words, i)
+                                             : g_ptr_array_index(b->words, i - a->words->len);
+        g_autofree char *name = option_of(word), *in_a = words_of(a, name), *in_b = words_of(b, name);
+        if (strcmp(in_a, in_b))
+            add_once(options, name);
+    }
+    return options;
+}
+
 /* *ret_keep: the person's text is worth keeping. */
 static bool edit(const char *name, const char *path, bool *ret_keep, GError **error)
 {
@@ -256,11 +249,10 @@ static bool edit(const char *name, const char *path, bool *ret_keep, GError **er
         return true;
     *ret_keep = true;
     g_autoptr(Definition) d = definition_parse(after, error);
-    if (!d || !keep(name, d, error))
+    g_autoptr(GPtrArray) options = d ? differences(old, d) : NULL;
+    if (!d || !keep(name, d, options, error))
         return false;
     *ret_keep = false;
-    if (is_running(name))
-        printf("%s: at the next start\n", name);
     return true;
 }
 

@@ -118,6 +118,7 @@ static const VerbExample net_examples[] = {
     {"lodge net", "What --net can name."},
     {"lodge net web", "The networks of machine web."},
     {"lodge net web --publish 8443:443", "Lead port 8443 of the host to the guest's web server."},
+    {"lodge net web --filter rules", "Only what rules allow passes the first card from now on."},
     {NULL},
 };
 
@@ -168,8 +169,9 @@ const Verb verb_table[] = {
      run_options_table, define_examples, NULL, verb_define},
     {"set", "NAME OPTION...", "change what a machine is defined as",
      "The options are those of lodge define, and each takes the place of all of its name that the "
-     "definition has: all --disk, for instance. If the machine runs, says of each whether it has "
-     "its effect now, as other media in CD-ROM and floppy drives have, or at the next start.",
+     "definition has: all --disk, for instance. If the machine runs, disks on virtio, networks, "
+     "forwarded ports and media of drives come and go at once, where the guest lets go of what it "
+     "had; the rest has its effect at the next start. Each is said.",
      run_options_table, set_examples, NULL, verb_set},
     {"unset", "NAME OPTION...", "take options out of a machine's definition",
      "The options are named without dashes; what they said is as if they had never been given.",
@@ -331,9 +333,10 @@ const Verb verb_table[] = {
      "Without NAME: the back ends of lodge run --net, each with its options.\n\n"
      "With the NAME of a running machine: for each of its networks the card, what it is joined to, whether the link is "
      "up, what passed, what was dropped and why, and the addresses that the guest was seen to use "
-     "(by ARP, DHCP and neighbour discovery).\n\n"
+     "(by ARP, DHCP and neighbour discovery), and the rules of its filter with what each decided.\n\n"
      "With --publish and --unpublish, ports of the host that lead to the guest through its first "
-     "user network come and go while it runs; see --publish of lodge run.",
+     "user network come and go while it runs; see --publish of lodge run. --filter replaces the rules "
+     "that filter= of lodge run --net gave, at once and as a whole.",
      net_options_table, net_examples, NULL, verb_net},
     {"capture", "[-w FILE] [-c N] NAME[:N]", "see the frames of a running machine's network",
      "Writes the frames that pass card N (0 unless said) of machine NAME in the pcap format, from "

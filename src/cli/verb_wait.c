@@ -8,6 +8,7 @@
 
 #include "log_reader.h"
 #include "machines.h"
+#include "wait.h"
 
 #define LINE_BYTES_MAX 65536u /* of a line that is looked at in one piece */
 
@@ -108,6 +109,12 @@ static bool wait_log(Wait *w, GError **error)
     if (!found && ended)
         return lodge_fail(error, LODGE_ERROR_STATE, "%s: ended, and no line matched", w->name);
     return found || too_late(w, "no line matched", error);
+}
+
+bool wait_for_line(const char *name, GRegex *regex, GError **error)
+{
+    Wait w = {.name = name, .deadline = machines_deadline(0), .regex = regex};
+    return wait_log(&w, error);
 }
 
 int verb_wait(const Verb *self, int argc, char **argv)

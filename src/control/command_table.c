@@ -91,6 +91,41 @@ static const CommandArg device_del_args[] = {
     {NULL},
 };
 
+static const CommandArg plug_args[] = {
+    {"tree", ARG_STRING, .help = "a device and its back end, a flat device tree in Base64"},
+    {NULL},
+};
+static const CommandArg unplug_args[] = {
+    {"id", ARG_STRING, .help = "the device"},
+    {"seconds", ARG_INT, true, .help = "how long the guest is waited for, 10 unless said"},
+    {NULL},
+};
+
+static const CommandArg netdev_add_args[] = {
+    {"type", ARG_STRING, .help = "the back end"},
+    {"id", ARG_STRING, .help = "its name"},
+    {ARG_OTHERS, .help = "options of the back end; lists where it takes several"},
+    {NULL},
+};
+static const CommandArg netdev_del_args[] = {
+    {"id", ARG_STRING, .help = "the network, which no device has"},
+    {NULL},
+};
+static const CommandArg blockdev_add_args[] = {
+    {"driver", ARG_STRING, .help = "the format, or file: raw"},
+    {"node-name", ARG_STRING, true, .help = "its name"},
+    {ARG_OTHERS, .help = "file or filename, read-only, cache, discard, detect-zeroes"},
+    {NULL},
+};
+static const CommandArg blockdev_del_args[] = {
+    {"node-name", ARG_STRING, .help = "the image, which no device has"},
+    {NULL},
+};
+static const CommandArg properties_args[] = {
+    {"typename", ARG_STRING, .help = "class of devices"},
+    {NULL},
+};
+
 static const char *const snapshot_modes[] = {"existing", "absolute-paths", NULL};
 static const CommandArg snapshot_args[] = {
     {"device", ARG_STRING, true, .help = "the disk, or"},
@@ -137,6 +172,12 @@ static const CommandArg capture_args[] = {
     {"fdname", ARG_STRING, .help = "where the frames go, named by getfd"},
     {NULL},
 };
+static const CommandArg net_filter_args[] = {
+    {"netdev", ARG_STRING, .help = "the network"},
+    {"rules", ARG_STRING, true, .help = "text of the rules; what was in force goes; none: no rules"},
+    {"name", ARG_STRING, true, .help = "of the text, for messages"},
+    {NULL},
+};
 static const CommandArg hostfwd_args[] = {
     {"netdev", ARG_STRING, true, .help = "the network; the first that has forwards unless said"},
     {"rule", ARG_STRING, .help = "tcp|udp:[ADDR]:HOSTPORT, to be added with -[GUESTADDR]:GUESTPORT"},
@@ -153,10 +194,14 @@ const Command command_table[] = {
      cmd_block_job_complete},
     {"block-job-set-speed", job_speed_args, "limit a job", cmd_block_job_speed},
     {"block_resize", resize_args, "give a disk another size", cmd_block_resize},
+    {"blockdev-add", blockdev_add_args, "open a disk image", cmd_blockdev_add},
     {"blockdev-change-medium", medium_args, "put another medium into a drive", cmd_change_medium},
+    {"blockdev-del", blockdev_del_args, "close a disk image", cmd_blockdev_del},
     {"blockdev-snapshot-sync", snapshot_args, "put an overlay on a disk", cmd_snapshot_sync},
     {"closefd", fd_args, "close a descriptor that was passed", cmd_closefd},
     {"cont", NULL, "let a paused machine run", cmd_cont},
+    {"device-list-properties", properties_args, "list the properties of a class of devices",
+     cmd_device_properties},
     {"device_add", device_add_args, "plug in a PCI device", cmd_device_add},
     {"device_del", device_del_args, "ask the guest to let go of a device", cmd_device_del},
     {"eject", eject_args, "take the medium out of a drive", cmd_eject},
@@ -165,14 +210,23 @@ const Command command_table[] = {
     {"input-send-event", input_args, "move the pointer, press keys and buttons", cmd_input_event},
     {"job-cancel", job_args, "give up a job", cmd_job_cancel},
     {"job-complete", job_args, "let a job that is ready finish", cmd_job_complete},
+    {"netdev_add", netdev_add_args, "open a network", cmd_netdev_add},
+    {"netdev_del", netdev_del_args, "close a network", cmd_netdev_del},
     {"query-block", NULL, "list drives and their media", cmd_query_block},
     {"query-block-jobs", NULL, "list jobs on disks", cmd_query_block_jobs},
+    {"query-blockstats", NULL, "what disks have read and written", cmd_query_blockstats},
+    {"query-chardev", NULL, "list consoles and channels", cmd_query_chardev},
     {"query-commands", NULL, "list the commands", cmd_query_commands},
+    {"query-cpus-fast", NULL, "list CPUs and their threads", cmd_query_cpus},
+    {"query-current-machine", NULL, "what the machine can do", cmd_query_current_machine},
     {"query-jobs", NULL, "list jobs", cmd_query_jobs},
     {"query-kvm", NULL, "whether KVM is used", cmd_query_kvm},
+    {"query-memory-size-summary", NULL, "how much memory there is", cmd_query_memory},
     {"query-name", NULL, "name of the machine", cmd_query_name},
     {"query-named-block-nodes", NULL, "list the images of all disks", cmd_query_nodes},
+    {"query-pci", NULL, "list PCI devices", cmd_query_pci},
     {"query-status", NULL, "whether the machine runs", cmd_query_status},
+    {"query-target", NULL, "the guest's architecture", cmd_query_target},
     {"query-uuid", NULL, "UUID of the machine", cmd_query_uuid},
     {"query-version", NULL, "version of the protocol, and of Lodge", cmd_query_version},
     {"quit", NULL, "pull the plug", cmd_quit},
@@ -187,14 +241,20 @@ const Command command_table[] = {
      cmd_console},
     {"x-lodge-console-take", console_take_args, "have that one type, and no other",
      cmd_console_take},
+    {"x-lodge-description", NULL, "what the machine has now, as a flat device tree in Base64",
+     cmd_description},
     {"x-lodge-devices", NULL, "list devices with their properties", cmd_devices},
     {"x-lodge-gdb", NULL, "let a debugger in, and tell where", cmd_gdb},
     {"x-lodge-hostfwd-add", hostfwd_args, "lead a port of the host into the guest",
      cmd_hostfwd_add},
     {"x-lodge-hostfwd-remove", hostfwd_args, "let go of a port of the host", cmd_hostfwd_remove},
     {"x-lodge-net", NULL, "list networks with their counters and addresses", cmd_net},
+    {"x-lodge-net-filter", net_filter_args, "change the rules about what passes a network",
+     cmd_net_filter},
+    {"x-lodge-plug", plug_args, "plug in a PCI device together with its back end", cmd_plug},
     {"x-lodge-screen-text", NULL, "the text screen as text", cmd_screen_text},
     {"x-lodge-type", type_args, "type a text; answers when it is typed", cmd_type},
+    {"x-lodge-unplug", unplug_args, "answer when a device and its back end are gone", cmd_unplug},
     {NULL},
 };
 
@@ -273,8 +333,12 @@ bool command_check(const Command *cmd, Jv args, GError **error)
     return true;
 }
 
+G_DEFINE_QUARK(lodge-control-not-active, control_not_active)
+
 const char *command_error_class(const GError *error)
 {
+    if (error->domain == control_not_active_quark())
+        return "DeviceNotActive";
     return g_error_matches(error, LODGE_ERROR, LODGE_ERROR_NOT_FOUND) ? "DeviceNotFound"
                                                                        : "GenericError";
 }

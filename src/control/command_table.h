@@ -68,6 +68,8 @@ const Command *command_find(const char *name);
 /* Check @args (absent: an empty object) against @cmd's table. */
 bool command_check(const Command *cmd, Jv args, GError **error);
 
+/* Domain of errors whose class is DeviceNotActive. */
+GQuark control_not_active_quark(void);
 /* QMP's class for @error. */
 const char *command_error_class(const GError *error);
 
@@ -77,8 +79,7 @@ bool arg_unexpected(GError **error, const char *name);
 bool arg_type(GError **error, const char *name, const char *expected);
 bool arg_value(GError **error, const char *name, const char *value);
 
-/* ---- functions of the table: commands.c, commands_block.c, commands_console.c, commands_devices.c,
- * commands_fd.c, commands_input.c, commands_plug.c, commands_screen.c, gdb.c, hmp.c ---- */
+/* ---- functions of the table: commands.c, commands_*.c, gdb.c, hmp.c ---- */
 #define COMMAND_FN(fn) bool fn(Control *c, Jv args, ControlReply *r, GError **error)
 COMMAND_FN(cmd_query_version);
 COMMAND_FN(cmd_query_commands);
@@ -87,6 +88,18 @@ COMMAND_FN(cmd_query_name);
 COMMAND_FN(cmd_query_uuid);
 COMMAND_FN(cmd_query_kvm);
 COMMAND_FN(cmd_stop);
+COMMAND_FN(cmd_query_cpus);
+COMMAND_FN(cmd_query_memory);
+COMMAND_FN(cmd_query_target);
+COMMAND_FN(cmd_query_current_machine);
+COMMAND_FN(cmd_query_chardev);
+COMMAND_FN(cmd_query_blockstats);
+COMMAND_FN(cmd_query_pci);
+COMMAND_FN(cmd_device_properties);
+COMMAND_FN(cmd_netdev_add);
+COMMAND_FN(cmd_netdev_del);
+COMMAND_FN(cmd_blockdev_add);
+COMMAND_FN(cmd_blockdev_del);
 COMMAND_FN(cmd_cont);
 COMMAND_FN(cmd_powerdown);
 COMMAND_FN(cmd_reset);
@@ -100,6 +113,9 @@ COMMAND_FN(cmd_type);
 COMMAND_FN(cmd_device_add);
 COMMAND_FN(cmd_device_del);
 COMMAND_FN(cmd_devices);
+COMMAND_FN(cmd_description);
+COMMAND_FN(cmd_plug);
+COMMAND_FN(cmd_unplug);
 COMMAND_FN(cmd_console);
 COMMAND_FN(cmd_console_take);
 COMMAND_FN(cmd_getfd);
@@ -121,6 +137,7 @@ COMMAND_FN(cmd_change_medium);
 COMMAND_FN(cmd_eject);
 COMMAND_FN(cmd_gdb);
 COMMAND_FN(cmd_net);
+COMMAND_FN(cmd_net_filter);
 COMMAND_FN(cmd_capture);
 COMMAND_FN(cmd_hostfwd_add);
 COMMAND_FN(cmd_hostfwd_remove);

@@ -139,8 +139,7 @@ static BlkNode *find_disk(Control *c, const char *name, GError **error)
     if (machine_device(m, name))
         lodge_fail(error, LODGE_ERROR_CONFIG, "Device '%s' has no medium", name);
     else
-        lodge_fail(error, LODGE_ERROR_NOT_FOUND, "Cannot find device='%s' nor node-name='%s'", name,
-                   name);
+        lodge_fail(error, LODGE_ERROR_NOT_FOUND, "Device '%s' not found", name);
     return NULL;
 }
 
@@ -149,12 +148,19 @@ static BlkNode *find_named(Control *c, Jv args, GError **error)
 {
     const char *device = jv_text(jv_get(args, "device"));
     const char *node = jv_text(jv_get(args, "node-name"));
+    g_autoptr(GError) why = NULL;
+    BlkNode *n = !device == !node ? NULL : find_disk(c, device ? device : node, &why);
 
-    if (!device == !node) {
+    if (n)
+        return n;
+    if (device && node)
         lodge_fail(error, LODGE_ERROR_CONFIG, "Need exactly one of 'device' and 'node-name'");
-        return NULL;
-    }
-    return find_disk(c, device ? device : node, error);
+    else if (why && why->code != LODGE_ERROR_NOT_FOUND)
+        g_propagate_error(error, g_steal_pointer(&why));
+    else
+        lodge_fail(error, LODGE_ERROR_CONFIG, "Cannot find device='%s' nor node-name='%s'",
+                   device ? device : "", node ? node : "");
+    return NULL;
 }
 
 /* ---- overlays and sizes ---- */
@@ -392,7 +398,7 @@ static BlkJob *find_job(Control *c, const char *id, bool block, GError **error)
     BlkJob *j = m ? machine_job(m, id) : NULL;
 
     if (m && !j && block)
-        g_set_error(error, LODGE_ERROR, LODGE_ERROR_NOT_FOUND, "Block job '%s' not found", id);
+        g_set_error(error, control_not_active_quark(), 0, "Block job '%s' not found", id);
     else if (m && !j)
         g_set_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG, "Job not found");
     return j;

@@ -33,8 +33,7 @@ static char *prop_text(Device *d, const PropSpec *p)
         text = g_strdup(*(char *const *)at);
         break;
     case PROP_MAC:
-        text = g_strdup_printf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3],
-                               mac[4], mac[5]);
+        text = net_mac_text(mac);
         break;
     case PROP_BLK:
         if (*(BlkNode *const *)at)

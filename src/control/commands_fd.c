@@ -84,7 +84,8 @@ static bool not_found(const char *name, GError **error)
 COMMAND_FN(cmd_closefd)
 {
     const char *name = jv_text(jv_get(args, "fdname"));
-    return (r->fds && g_hash_table_remove(r->fds->named, name)) || not_found(name, error);
+    return (r->fds && g_hash_table_remove(r->fds->named, name)) ||
+           lodge_fail(error, LODGE_ERROR_CONFIG, "File descriptor named '%s' not found", name);
 }
 
 /* Whether @fd is a stream socket whose other end is there. */

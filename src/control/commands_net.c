@@ -19,32 +19,26 @@ static const PropSpec *prop_of(const Device *d, PropKind kind)
     return NULL;
 }
 
-/* The card at @be; NULL: none. */
-static Device *card_of(Machine *m, const NetBackend *be)
+Device *control_card_of(Machine *m, const NetBackend *be, const PropSpec **ret_mac)
 {
     const GPtrArray *devices = machine_devices(m);
     for (unsigned i = 0; i < devices->len; i++) {
         Device *d = g_ptr_array_index(devices, i);
         const PropSpec *p = prop_of(d, PROP_NET);
-        if (p && *(NetPort *const *)((const char *)d + p->offset) == be->port)
+        if (p && *(NetPort *const *)((const char *)d + p->offset) == be->port) {
+            *ret_mac = prop_of(d, PROP_MAC);
             return d;
+        }
     }
     return NULL;
 }
 
-static char *mac_text(const uint8_t *mac)
+static void print_card(JsonOut *out, Device *d, const PropSpec *mac)
 {
-    return g_strdup_printf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
-                           mac[5]);
-}
-
-static void print_card(JsonOut *out, Device *d)
-{
-    const PropSpec *mac = prop_of(d, PROP_MAC);
     json_string(out, "device", d->id);
     json_string(out, "model", d->cls->name);
     if (mac) {
-        g_autofree char *text = mac_text((const uint8_t *)d + mac->offset);
+        g_autofree char *text = net_mac_text((const uint8_t *)d + mac->offset);
         json_string(out, "mac", text);
     }
 }
@@ -68,7 +62,7 @@ static void print_seen(JsonOut *out, NetBackend *be)
     json_array(out, "addresses");
     for (unsigned i = 0; i < n; i++) {
         char addr[INET6_ADDRSTRLEN] = "";
-        g_autofree char *mac = mac_text(seen[i].mac);
+        g_autofree char *mac = net_mac_text(seen[i].mac);
         (void)inet_ntop(seen[i].ip6 ? AF_INET6 : AF_INET, seen[i].addr, addr, sizeof addr);
         json_object(out, NULL);
         json_string(out, "address", addr);
@@ -76,6 +70,30 @@ static void print_seen(JsonOut *out, NetBackend *be)
         json_string(out, "how", seen[i].how);
         json_end(out);
     }
+    json_end(out);
+}
+
+static void print_filter(JsonOut *out, NetBackend *be)
+{
+    g_autoptr(NetFilterInfo) f = net_backend_filter_info(be);
+
+    if (!f)
+        return;
+    json_object(out, "filter");
+    json_string(out, "name", f->name);
+    json_array(out, "rules");
+    for (unsigned i = 0; i < f->rows; i++) {
+        const NetFilterRow *row = &f->row[i];
+        json_object(out, NULL);
+        if (row->line)
+            json_number(out, "line", row->line);
+        json_string(out, "rule", row->text);
+        json_string(out, "action", row->allow ? "allow" : "deny");
+        json_number(out, "frames", (int64_t)row->frames);
+        json_number(out, "bytes", (int64_t)row->bytes);
+        json_end(out);
+    }
+    json_end(out);
     json_end(out);
 }
 
@@ -92,7 +110,8 @@ COMMAND_FN(cmd_net)
         if (!be->port)
             continue;
         NetInfo info;
-        Device *card = card_of(m, be);
+        const PropSpec *mac = NULL;
+        Device *card = control_card_of(m, be, &mac);
         net_backend_info(be, &info);
         json_object(out, NULL);
         json_string(out, "id", be->id);
@@ -100,7 +119,7 @@ COMMAND_FN(cmd_net)
         json_string(out, "to", *info.detail ? info.detail : be->driver->name);
         json_bool(out, "link", info.link);
         if (card)
-            print_card(out, card);
+            print_card(out, card, mac);
         print_counters(out, be);
         json_array(out, "drops");
         for (unsigned k = 0; k < NET_DROPS_MAX && info.drop[k].reason; k++) {
@@ -111,6 +130,7 @@ COMMAND_FN(cmd_net)
         }
         json_end(out);
         print_seen(out, be);
+        print_filter(out, be);
         json_end(out);
     }
     json_end(out);
@@ -145,6 +165,15 @@ COMMAND_FN(cmd_capture)
     return fd >= 0 && net_backend_capture(be, fd, error);
 }
 
+COMMAND_FN(cmd_net_filter)
+{
+    NetBackend *be = find_net(c, jv_text(jv_get(args, "netdev")), error);
+    const char *text = jv_text(jv_get(args, "rules")), *name = jv_text(jv_get(args, "name"));
+
+    return be && net_backend_filter(be, name ? name : "rules", text, text ? strlen(text) : 0,
+                                    error);
+}
+
 /* The network that has forwards: @name, or the first. */
 static NetBackend *find_user(Control *c, const char *name, GError **error)
 {
@@ -167,16 +196,28 @@ static NetBackend *find_user(Control *c, const char *name, GError **error)
     return NULL;
 }
 
+static void note_forward(Control *c, const NetBackend *be, const char *rule, bool add)
+{
+    machine_note_forward(c->config.machine, be->id, rule, add);
+    control_tell_status(c);
+}
+
 char *control_hostfwd_add(Control *c, const char *netdev, const char *rule, GError **error)
 {
     NetBackend *be = find_user(c, netdev, error);
-    return be ? be->hostfwd_add(be, rule, error) : NULL;
+    char *made = be ? be->hostfwd_add(be, rule, error) : NULL;
+    if (made)
+        note_forward(c, be, rule, true);
+    return made;
 }
 
 bool control_hostfwd_remove(Control *c, const char *netdev, const char *rule, GError **error)
 {
     NetBackend *be = find_user(c, netdev, error);
-    return be && be->hostfwd_remove(be, rule, error);
+    bool ok = be && be->hostfwd_remove(be, rule, error);
+    if (ok)
+        note_forward(c, be, rule, false);
+    return ok;
 }
 
 COMMAND_FN(cmd_hostfwd_add)

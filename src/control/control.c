@@ -127,6 +127,32 @@ static void answer_resets(Control *c)
         control_reply_done(g_ptr_array_steal_index(c->resets, 0), NULL);
 }
 
+/* "tcp:ADDR:HOST-:GUEST" as "ADDR:HOST->GUEST/tcp"; transfer full. */
+static char *forward_text(const char *rule)
+{
+    const char *colon = strchr(rule, ':'), *arrow = strstr(rule, "-:");
+    if (!colon || !arrow || arrow < colon)
+        return g_strdup(rule);
+    return g_strdup_printf("%.*s->%s/%.*s", (int)(arrow - colon - 1), colon + 1, arrow + 2,
+                           (int)(colon - rule), rule);
+}
+
+static GStrv list_forwards(const Tree *t)
+{
+    g_autoptr(GPtrArray) nets = tree_children(t, "/backends/net");
+    GPtrArray *list = g_ptr_array_new();
+    for (unsigned i = 0; i < nets->len; i++) {
+        g_autofree char *path =
+            g_strdup_printf("/backends/net/%s", (char *)g_ptr_array_index(nets, i));
+        g_auto(GStrv) rules = NULL;
+        guint n = tree_strv(t, path, "hostfwd", &rules);
+        for (guint k = 0; k < n; k++)
+            g_ptr_array_add(list, forward_text(rules[k]));
+    }
+    g_ptr_array_add(list, NULL);
+    return (GStrv)g_ptr_array_free(list, FALSE);
+}
+
 void control_tell_status(Control *c)
 {
     static const MachineStatusState states[] = {
@@ -140,7 +166,9 @@ void control_tell_status(Control *c)
     MachineStatus s = *c->config.status;
     s.state = machine_stalled(c->config.machine) ? MACHINE_STATUS_IO_ERROR
                                                  : states[machine_state(c->config.machine)];
+    g_auto(GStrv) forwards = list_forwards(machine_now(c->config.machine));
     g_autoptr(GError) error = NULL;
+    s.forwards = forwards;
     if (!registry_set_status(c->config.registry, &s, &error))
         lodge_warn("%s; lodge list shows an old state", error->message);
 }
@@ -174,6 +202,7 @@ static void on_machine(void *opaque, const MachineNews *news)
         answer_resets(c);
         break;
     case MACHINE_EVENT_UNPLUGGED:
+        control_unplugged(c, news->device);
         deleted_event(c, news->device);
         break;
     case MACHINE_EVENT_DISK_ERROR:
@@ -224,6 +253,7 @@ Control *control_open(const ControlConfig *config, GError **error)
     c->config = *config;
     c->keys = key_queue_new();
     c->resets = g_ptr_array_new();
+    control_unplug_init(c);
     c->end_reason = "host-signal";
     if (config->registry) {
         int fd = listen_at(registry_run_dir(config->registry), error);
@@ -251,6 +281,7 @@ void control_close(Control *c)
     qmp_free(c->qmp);
     key_queue_free(c->keys);
     g_ptr_array_free(c->resets, TRUE);
+    control_unplug_clear(c);
     json_unload(c->json);
     g_free(c);
 }

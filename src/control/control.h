@@ -27,7 +27,7 @@ typedef struct ControlConfig {
     const char *uuid;   /* NULL: none was asked for */
     Machine *machine;
     Registry *registry; /* where the socket goes; NULL: no socket */
-    /* What those who look are told, the state filled in; NULL: nothing. */
+    /* What those who look are told, state and forwards filled in; NULL: nothing. */
     const MachineStatus *status;
     Display *display;
     Input *input;
@@ -52,6 +52,14 @@ Control *control_open(const ControlConfig *config, GError **error);
  * are down are let go. NULL is fine. */
 void control_close(Control *c);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Control, control_close)
+
+typedef struct ControlQmpAt {
+    const char *spec;  /* stdio, tcp:[ADDR:]PORT or unix:PATH */
+    bool server, wait; /* listen there, rather than connect; and wait for the first client */
+} ControlQmpAt;
+
+/* Serve clients at @at too. LODGE_ERROR_CONFIG, LODGE_ERROR_EXISTS, LODGE_ERROR_HOST. */
+bool control_open_qmp(Control *c, const ControlQmpAt *at, GError **error);
 
 /* Tell those who look how the machine is now; pauses and resumes are told without it. */
 void control_tell_status(Control *c);

@@ -4,6 +4,8 @@
 
 /* Shared by control.c, the commands, and the transports. */
 
+#include "lodge/net.h"
+
 #include "command_table.h"
 #include "control.h"
 
@@ -21,6 +23,8 @@ struct Control {
     Qmp *qmp;           /* owned; NULL: no socket */
     GdbServer *gdb;     /* owned; NULL: no debugger is let in */
     Mconsole *mconsole; /* borrowed; NULL: none is open */
+    GPtrArray *unplugs; /* owned; see unplug.c */
+    guint settle;       /* 0: no device that went is to be seen to */
     GPtrArray *resets;  /* ControlReply that wait for the reset they asked for */
     const char *end_reason; /* why the machine is killed, for SHUTDOWN; static */
     unsigned buttons;   /* INPUT_* that commands hold down */
@@ -70,9 +74,30 @@ bool key_queue_add(KeyQueue *q, Input *in, const KeyStep *steps, size_t n, Contr
 
 /* ---- commands_net.c ---- */
 
+/* The card at @be; NULL: none. *@ret_mac: its property, or NULL. */
+Device *control_card_of(Machine *m, const NetBackend *be, const PropSpec **ret_mac);
+
 /* As the commands; @netdev: NULL: the first that has forwards. What add makes is transfer full. */
 char *control_hostfwd_add(Control *c, const char *netdev, const char *rule, GError **error);
 bool control_hostfwd_remove(Control *c, const char *netdev, const char *rule, GError **error);
+
+/* ---- unplug.c ---- */
+
+void control_unplug_init(Control *c);
+void control_unplug_clear(Control *c);
+/* Open the back ends in @t and plug in its device @id; all or nothing. See machine_plug(). */
+bool control_plug(Machine *m, const Tree *t, const char *id, GError **error);
+/**
+ * control_unplug() - Ask the guest to let device @id go, and close its back end when it did
+ * @done: told that it is gone, or has not gone within @seconds; never from inside this call
+ * Return: false and nothing will be told: as machine_unplug(); LODGE_ERROR_BUSY.
+ */
+bool control_unplug(Control *c, const char *id, unsigned seconds,
+                    void (*done)(void *opaque, bool gone), void *opaque, GError **error);
+/* Tell nobody by @opaque. */
+void control_unplug_forget(Control *c, void *opaque);
+/* Device @id is gone. In the middle of a change. */
+void control_unplugged(Control *c, const char *id);
 
 /* ---- commands_input.c ---- */
 
@@ -114,8 +139,9 @@ Qmp *qmp_new(Control *c, int listen_fd);
 void qmp_free(Qmp *q); /* NULL is fine */
 /* To everybody who has negotiated. */
 void qmp_event(Qmp *q, const char *line);
-/* Greet who is at the other end of @fd, a stream socket that is taken over. */
-void qmp_add_client(Qmp *q, int fd);
+/* Greet who is at the other end of @fd, a stream socket that is taken over. @out_fd: the same, or
+ * where a stream's answers go, taken over too. */
+void qmp_add_client(Qmp *q, int fd, int out_fd);
 
 /* QMP's {"qemu": ..., "package": ...}. */
 void qmp_print_version(JsonOut *out, const char *key);

@@ -8,18 +8,12 @@
  * believes that the machine runs hears of a pause. When the debugger goes, in whatever way, its
  * breakpoints go, and the machine runs on if it ran when the debugger came.
  *
- * A TCP port has no password: who can reach it has the machine. So it is at 127.0.0.1 unless
- * another address is written, and a Unix socket is for its owner alone.
- *
  * Everything is the main thread's. Input is read while there is room for answers; who does not read
  * them is dropped.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <glib-unix.h>
@@ -28,10 +22,10 @@
 #include "lodge/listener.h"
 
 #include "control_internal.h"
+#include "endpoint.h"
 #include "gdbstub.h"
 
 #define GDB_SOCKET "gdb.sock"
-#define BACKLOG 4
 #define READ_BYTES 4096u
 #define OUT_PAUSE (64u * 1024u)
 #define OUT_MAX (1024u * 1024u)
@@ -49,8 +43,7 @@ typedef struct GdbClient {
 struct GdbServer {
     Control *control;
     Listener *listener;
-    char *address;   /* for "target remote" */
-    char *path;      /* of a Unix socket; NULL: TCP */
+    Endpoint at;     /* its socket is the listener's */
     GdbClient *client; /* NULL: none */
     guint later;     /* 0: nothing is to be told */
     bool ours;       /* a pause or its end is the debugger's own */
@@ -304,103 +297,31 @@ void gdb_server_news(GdbServer *s, const MachineNews *news)
 
 /* ---- the server ---- */
 
-static bool listen_tcp(const char *text, GdbServer *s, int *ret_fd, GError **error)
-{
-    struct sockaddr_in a = {.sin_family = AF_INET};
-    const char *colon = strrchr(text, ':');
-    g_autofree char *host = colon ? g_strndup(text, (gsize)(colon - text)) : g_strdup("127.0.0.1");
-    socklen_t len = sizeof a;
-    uint64_t port;
-    if (!parse_u64(colon ? colon + 1 : text, &port) || port > UINT16_MAX ||
-        inet_pton(AF_INET, host[0] ? host : "127.0.0.1", &a.sin_addr) != 1)
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "gdb 'tcp:%s': write tcp:[ADDR:]PORT or unix:PATH", text);
-    a.sin_port = htons((uint16_t)port);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
-        bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, BACKLOG) < 0 ||
-        getsockname(fd, (struct sockaddr *)&a, &len) < 0) {
-        lodge_fail_errno(error, errno, "gdb 'tcp:%s': cannot listen", text);
-        if (fd >= 0)
-            close(fd);
-        return false;
-    }
-    s->address = g_strdup_printf("%s:%u", host[0] ? host : "127.0.0.1", ntohs(a.sin_port));
-    *ret_fd = fd;
-    return true;
-}
-
-/* A socket that a machine left behind is removed. */
-static void remove_left_over(const struct sockaddr_un *a)
-{
-    struct stat st;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && lstat(a->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
-        connect(fd, (const struct sockaddr *)a, sizeof *a) < 0 && errno == ECONNREFUSED)
-        (void)unlink(a->sun_path);
-    if (fd >= 0)
-        close(fd);
-}
-
-static bool listen_unix(const char *path, GdbServer *s, int *ret_fd, GError **error)
-{
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    if (!path[0] || strlen(path) >= sizeof a.sun_path)
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "gdb '%s': a socket's path has 1 to %zu letters", path,
-                          sizeof a.sun_path - 1);
-    g_strlcpy(a.sun_path, path, sizeof a.sun_path);
-    remove_left_over(&a);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0 || fchmod(fd, 0600) < 0 || /* the file gets the mode of its socket */
-        bind(fd, (struct sockaddr *)&a, sizeof a) < 0 || listen(fd, BACKLOG) < 0) {
-        if (errno == EADDRINUSE)
-            lodge_fail(error, LODGE_ERROR_EXISTS,
-                       "gdb '%s': is there already; remove it or choose another path", path);
-        else
-            lodge_fail_errno(error, errno, "gdb '%s': cannot listen", path);
-        if (fd >= 0)
-            close(fd);
-        return false;
-    }
-    s->path = g_strdup(path);
-    s->address = g_canonicalize_filename(path, NULL);
-    *ret_fd = fd;
-    return true;
-}
-
 bool control_open_gdb(Control *c, const char *spec, GError **error)
 {
     g_autofree char *own = NULL;
-    int fd = -1;
     if (c->gdb)
         return lodge_fail(error, LODGE_ERROR_EXISTS, "gdb: is let in at %s already",
-                          c->gdb->address);
+                          c->gdb->at.address);
     if (!control_machine(c, error))
         return false;
     if (!spec && !c->config.registry)
         return lodge_fail(error, LODGE_ERROR_STATE, "gdb: the machine has no folder for a socket");
     if (!spec)
         spec = own = g_strdup_printf("unix:%s/" GDB_SOCKET, registry_run_dir(c->config.registry));
-    GdbServer *s = g_new0(GdbServer, 1);
-    bool ok = g_str_has_prefix(spec, "tcp:")    ? listen_tcp(spec + 4, s, &fd, error)
-              : g_str_has_prefix(spec, "unix:") ? listen_unix(spec + 5, s, &fd, error)
-                                                : lodge_fail(error, LODGE_ERROR_CONFIG,
-                                                             "gdb '%s': write tcp:[ADDR:]PORT or "
-                                                             "unix:PATH", spec);
-    if (!ok) {
-        g_free(s);
+    g_autofree GdbServer *s = g_new0(GdbServer, 1);
+    if (!endpoint_listen("gdb", spec, &s->at, error))
         return false;
-    }
     s->control = c;
-    s->listener = listener_new(fd, on_connect, s);
-    c->gdb = s;
+    s->listener = listener_new(s->at.fd, on_connect, s);
+    s->at.fd = -1;
+    c->gdb = g_steal_pointer(&s);
     return true;
 }
 
 const char *control_gdb_address(const Control *c)
 {
-    return c->gdb ? c->gdb->address : NULL;
+    return c->gdb ? c->gdb->at.address : NULL;
 }
 
 void gdb_server_free(GdbServer *s)
@@ -411,11 +332,8 @@ void gdb_server_free(GdbServer *s)
     if (s->client)
         client_free(s->client);
     g_clear_handle_id(&s->later, g_source_remove);
-    if (s->path)
-        (void)unlink(s->path);
+    endpoint_clear(&s->at);
     s->control->gdb = NULL;
-    g_free(s->address);
-    g_free(s->path);
     g_free(s);
 }
 
@@ -425,7 +343,7 @@ COMMAND_FN(cmd_gdb)
         return false;
     JsonOut *out = control_return(r);
     json_object(out, "return");
-    json_string(out, "address", c->gdb->address);
+    json_string(out, "address", c->gdb->at.address);
     json_end(out);
     return true;
 }

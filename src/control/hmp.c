@@ -7,9 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lodge/chan.h"
 #include "lodge/error.h"
+#include "lodge/net.h"
 
+#include "block_int.h"
 #include "control_internal.h"
+#include "live.h"
 
 #define WORDS_MAX 4u /* of a line, its name among them */
 
@@ -106,6 +110,115 @@ static bool hmp_info_version(Control *c, char **args, GString *out, GError **err
     return true;
 }
 
+static bool hmp_info_uuid(Control *c, char **args, GString *out, GError **error)
+{
+    g_string_append_printf(out, "%s\r\n",
+                           c->config.uuid ? c->config.uuid : "00000000-0000-0000-0000-000000000000");
+    return true;
+}
+
+static bool hmp_info_kvm(Control *c, char **args, GString *out, GError **error)
+{
+    g_string_append(out, "kvm support: enabled\r\n");
+    return true;
+}
+
+static bool hmp_info_cpus(Control *c, char **args, GString *out, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    for (unsigned i = 0; m && i < cpu_set_count(machine_cpus(m)); i++)
+        g_string_append_printf(out, "%c CPU #%u: thread_id=%ld\r\n", i ? ' ' : '*', i,
+                               cpu_set_thread(machine_cpus(m), i));
+    return m != NULL;
+}
+
+static bool hmp_info_chardev(Control *c, char **args, GString *out, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    if (!m)
+        return false;
+    g_autoptr(GPtrArray) ids = tree_children(machine_now(m), "/backends/chan");
+    for (unsigned i = 0; i < ids->len; i++) {
+        const char *id = g_ptr_array_index(ids, i);
+        Chan *chan = machine_chan(m, id);
+        if (chan)
+            g_string_append_printf(out, "%s: filename=%s\r\n", id, chan_describe(chan));
+    }
+    return true;
+}
+
+static bool hmp_info_block(Control *c, char **args, GString *out, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    const GPtrArray *devices = m ? machine_devices(m) : NULL;
+    for (unsigned i = 0; m && i < devices->len; i++) {
+        Device *d = g_ptr_array_index(devices, i);
+        BlkNode *node = machine_medium(m, d);
+        if (!node && !d->cls->change_medium)
+            continue;
+        g_string_append_printf(out, "%s%s", out->len ? "\r\n" : "", d->id);
+        if (node) {
+            BlkNode *image = blk_top(node);
+            g_string_append_printf(out, " (%s): %s (%s%s)\r\n", blk_name(node),
+                                   blk_file_under(image)->path, image->drv->name,
+                                   image->limits.read_only ? ", read-only" : "");
+        } else {
+            g_string_append(out, ": [not inserted]\r\n");
+        }
+        g_string_append_printf(out, "    Attached to:      %s\r\n", d->id);
+        if (d->cls->change_medium)
+            g_string_append_printf(out, "    Removable device: %slocked, tray closed\r\n",
+                                   d->cls->medium_locked && d->cls->medium_locked(d) ? ""
+                                                                                     : "not ");
+        if (node && blk_top(node)->base)
+            g_string_append_printf(out, "    Backing file:     %s\r\n",
+                                   blk_file_under(blk_top(node)->base)->path);
+    }
+    return m != NULL;
+}
+
+static bool hmp_info_blockstats(Control *c, char **args, GString *out, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    const GPtrArray *devices = m ? machine_devices(m) : NULL;
+    for (unsigned i = 0; m && i < devices->len; i++) {
+        Device *d = g_ptr_array_index(devices, i);
+        BlkNode *node = machine_medium(m, d);
+        BlkStats s;
+        if (!node)
+            continue;
+        blk_stats(node, &s);
+        g_string_append_printf(out,
+                               "%s: rd_bytes=%" PRIu64 " wr_bytes=%" PRIu64
+                               " rd_operations=%" PRIu64 " wr_operations=%" PRIu64
+                               " flush_operations=%" PRIu64 "\r\n",
+                               d->id, s.bytes[BLK_READ], s.bytes[BLK_WRITE] + s.bytes[BLK_ZERO],
+                               s.ops[BLK_READ], s.ops[BLK_WRITE] + s.ops[BLK_ZERO],
+                               s.ops[BLK_FLUSH]);
+    }
+    return m != NULL;
+}
+
+static bool hmp_info_network(Control *c, char **args, GString *out, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    const GPtrArray *nets = m ? machine_nets(m) : NULL;
+    for (unsigned i = 0; m && i < nets->len; i++) {
+        NetBackend *be = g_ptr_array_index(nets, i);
+        const PropSpec *mac = NULL;
+        Device *card = be->port ? control_card_of(m, be, &mac) : NULL;
+        if (!be->port)
+            continue;
+        if (card) {
+            g_autofree char *text = mac ? net_mac_text((const uint8_t *)card + mac->offset) : NULL;
+            g_string_append_printf(out, "%s: index=0,type=nic,model=%s,macaddr=%s\r\n \\ ",
+                                   card->id, card->cls->name, text ? text : "");
+        }
+        g_string_append_printf(out, "%s: index=0,type=%s\r\n", be->id, be->driver->name);
+    }
+    return m != NULL;
+}
+
 /* hostfwd_add [NETDEV] RULE, and the same with remove. */
 static bool hmp_hostfwd_add(Control *c, char **args, GString *out, GError **error)
 {
@@ -133,8 +246,15 @@ static const HmpCommand commands[] = {
     {"cont", NULL, 0, 0, hmp_cont},
     {"hostfwd_add", "arg1", 1, 2, hmp_hostfwd_add},
     {"hostfwd_remove", "arg1", 1, 2, hmp_hostfwd_remove},
+    {"info block", NULL, 0, 0, hmp_info_block},
+    {"info blockstats", NULL, 0, 0, hmp_info_blockstats},
+    {"info chardev", NULL, 0, 0, hmp_info_chardev},
+    {"info cpus", NULL, 0, 0, hmp_info_cpus},
+    {"info kvm", NULL, 0, 0, hmp_info_kvm},
     {"info name", NULL, 0, 0, hmp_info_name},
+    {"info network", NULL, 0, 0, hmp_info_network},
     {"info status", NULL, 0, 0, hmp_info_status},
+    {"info uuid", NULL, 0, 0, hmp_info_uuid},
     {"info version", NULL, 0, 0, hmp_info_version},
     {"q", NULL, 0, 0, hmp_quit},
     {"quit", NULL, 0, 0, hmp_quit},

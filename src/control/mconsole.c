@@ -203,8 +203,6 @@ static void notify(Mconsole *m, uint32_t kind, const char *text)
 
 void mconsole_news(Mconsole *m, const MachineNews *news)
 {
-    if (news->what == MACHINE_EVENT_UNPLUGGED)
-        mconsole_unplugged(m, news->device);
     if (news->what == MACHINE_EVENT_GUEST_RESET || news->what == MACHINE_EVENT_HOST_RESET)
         mconsole_guest_restarted(m->guest);
     MachineEnd why = news->what == MACHINE_EVENT_ENDED ? news->result->why : MACHINE_END_KILLED;
@@ -544,7 +542,6 @@ void mconsole_init(Mconsole *m, Control *c)
     m->control = c;
     m->fd = -1;
     m->replies = g_ptr_array_new_with_free_func(reply_free);
-    mconsole_plug_init(m);
     c->mconsole = m;
     Chan *port = c->config.machine ? machine_chan(c->config.machine, "mconsole") : NULL;
     if (port)
@@ -585,7 +582,8 @@ void mconsole_close(Mconsole *m)
         (void)send_all(m);
     g_clear_handle_id(&m->source, g_source_remove);
     g_clear_handle_id(&m->pump, g_source_remove);
-    mconsole_plug_free(m);
+    for (unsigned i = 0; i < m->replies->len; i++)
+        control_unplug_forget(m->control, g_ptr_array_index(m->replies, i));
     g_ptr_array_free(m->replies, TRUE);
     g_clear_handle_id(&m->source, g_source_remove);
     if (m->fd >= 0)

@@ -23,9 +23,7 @@ struct Mconsole {
     int fd;           /* -1: none */
     guint source;     /* 0: not read now */
     guint pump;       /* 0: nothing waits for room */
-    GPtrArray *replies;  /* owned: MconsoleReply, until they are sent */
-    GPtrArray *removals; /* owned: Removal, until the guest let go */
-    guint settle;     /* 0: no removal is to be finished */
+    GPtrArray *replies; /* owned: MconsoleReply, until they are sent */
     MconsoleGuest *guest; /* owned; NULL: the machine has no port for it */
 };
 
@@ -47,10 +45,6 @@ void mconsole_news(Mconsole *m, const MachineNews *news);
 /* ---- mconsole_plug.c ---- */
 void mconsole_config(Mconsole *m, const char *args, MconsoleReply *r);
 void mconsole_remove(Mconsole *m, const char *args, MconsoleReply *r);
-/* Device @id is gone. In the middle of a change. */
-void mconsole_unplugged(Mconsole *m, const char *id);
-void mconsole_plug_init(Mconsole *m);
-void mconsole_plug_free(Mconsole *m);
 
 /* ---- mconsole_guest.c; a NULL guest is one where nobody is ---- */
 

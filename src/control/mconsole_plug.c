@@ -12,8 +12,6 @@
  * "remove" asks the guest to let go and answers when it did; where it does not within
  * REMOVE_SECONDS the device is said to be in use, which it is. What the guest lets go of later goes
  * all the same, its image with it.
- *
- * Invariants: (1) a removal stays on its list until the device is gone; its reply is answered once.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -30,19 +28,9 @@
 #include "uml_words.h"
 
 #define REMOVE_SECONDS 10
-#define REMOVALS_MAX 64u
 #define CONSOLES "consoles" /* the device whose ports are the lines */
 
 typedef enum Kind { KIND_UBD, KIND_CON, KIND_SSL, KIND_ETH, KIND_VEC, KIND_MEM } Kind;
-
-typedef struct Removal {
-    Mconsole *m;
-    Kind kind;
-    char *id;             /* owned; of the device */
-    MconsoleReply *reply; /* NULL: was answered */
-    guint timer;
-    bool gone;
-} Removal;
 
 static const char *const prefixes[] = {"ubd", "con", "ssl", "eth", "vec", "mem"};
 
@@ -80,26 +68,14 @@ static void answer_error(MconsoleReply *r, const GError *error)
     mconsole_answer(r, err, line);
 }
 
-static void plug(Machine *machine, const Tree *t, Kind kind, const char *id, MconsoleReply *r)
+static void plug(Machine *machine, const Tree *t, const char *id, MconsoleReply *r)
 {
     g_autoptr(GError) error = NULL;
 
-    /* One whose device went by another way is free. */
-    if (kind == KIND_UBD)
-        (void)machine_drop_disk(machine, id, NULL);
-    else
-        (void)machine_drop_net(machine, id, NULL);
-    if (!machine_add_backends(machine, t, &error)) {
-        answer_error(r, error);
-    } else if (!machine_plug(machine, t, id, &error)) {
-        if (kind == KIND_UBD)
-            (void)machine_drop_disk(machine, id, NULL);
-        else
-            (void)machine_drop_net(machine, id, NULL);
-        answer_error(r, error);
-    } else {
+    if (control_plug(machine, t, id, &error))
         mconsole_answer(r, 0, "");
-    }
+    else
+        answer_error(r, error);
 }
 
 /* ---- disks ---- */
@@ -127,7 +103,7 @@ static void config_ubd(Mconsole *m, const char *text, MconsoleReply *r)
 
             if (d.serial)
                 mconsole_guest_expect(m->guest, "ubd", n, d.serial);
-            plug(machine, t, KIND_UBD, id, r);
+            plug(machine, t, id, r);
         } else {
             mconsole_answer(r, -EINVAL, "not text that a name can have");
         }
@@ -168,13 +144,13 @@ static void config_eth(Mconsole *m, const char *text, MconsoleReply *r)
         mconsole_answer(r, -EBUSY, "Device is already configured");
     } else {
         g_autoptr(Tree) t = tree_new();
-        g_autofree char *mac = uml_mac(uml_net_mac(&n), NULL, id);
+        g_autofree char *mac = uml_mac(uml_net_mac(&n), m->control->config.name, id);
 
         if (uml_net_put(t, id, &n, mac)) {
             g_autofree char *name = g_strdup_printf("eth%u", n.n);
 
             mconsole_guest_expect(m->guest, "eth", name, mac);
-            plug(machine, t, KIND_ETH, id, r);
+            plug(machine, t, id, r);
         } else {
             mconsole_answer(r, -EINVAL, "not text that a name can have");
         }
@@ -335,77 +311,9 @@ void mconsole_config(Mconsole *m, const char *args, MconsoleReply *r)
 
 /* ---- remove ---- */
 
-static void removal_free(gpointer opaque)
+static void removed(void *opaque, bool gone)
 {
-    Removal *x = opaque;
-
-    g_clear_handle_id(&x->timer, g_source_remove);
-    g_free(x->id);
-    g_free(x);
-}
-
-void mconsole_plug_init(Mconsole *m)
-{
-    m->removals = g_ptr_array_new_with_free_func(removal_free);
-}
-
-void mconsole_plug_free(Mconsole *m)
-{
-    g_clear_handle_id(&m->settle, g_source_remove);
-    g_ptr_array_free(m->removals, TRUE);
-}
-
-/* Keeps (1). */
-static void answer_removal(Removal *x, int err, const char *text)
-{
-    if (x->reply)
-        mconsole_answer(g_steal_pointer(&x->reply), err, text);
-}
-
-static gboolean give_up(gpointer opaque)
-{
-    Removal *x = opaque;
-
-    x->timer = 0;
-    answer_removal(x, -EBUSY, "Device is currently open");
-    return G_SOURCE_REMOVE;
-}
-
-static gboolean settle(gpointer opaque)
-{
-    Mconsole *m = opaque;
-    Machine *machine = m->control->config.machine;
-
-    m->settle = 0;
-    for (unsigned i = 0; i < m->removals->len;) {
-        Removal *x = g_ptr_array_index(m->removals, i);
-
-        if (!x->gone) {
-            i++;
-            continue;
-        }
-        /* Another removal of the same device may have closed it. */
-        if (x->kind == KIND_UBD)
-            (void)machine_drop_disk(machine, x->id, NULL);
-        else
-            (void)machine_drop_net(machine, x->id, NULL);
-        answer_removal(x, 0, "");
-        g_ptr_array_remove_index(m->removals, i);
-    }
-    return G_SOURCE_REMOVE;
-}
-
-void mconsole_unplugged(Mconsole *m, const char *id)
-{
-    for (unsigned i = 0; i < m->removals->len; i++) {
-        Removal *x = g_ptr_array_index(m->removals, i);
-
-        if (strcmp(x->id, id))
-            continue;
-        x->gone = true;
-        if (!m->settle)
-            m->settle = g_idle_add(settle, m); /* here the machine may not be called */
-    }
+    mconsole_answer(opaque, gone ? 0 : -EBUSY, gone ? "" : "Device is currently open");
 }
 
 static void remove_device(Mconsole *m, Kind kind, unsigned n, MconsoleReply *r)
@@ -413,19 +321,10 @@ static void remove_device(Mconsole *m, Kind kind, unsigned n, MconsoleReply *r)
     g_autoptr(GError) error = NULL;
     g_autofree char *id = id_of(kind, n);
 
-    if (!machine_device(m->control->config.machine, id)) {
+    if (!machine_device(m->control->config.machine, id))
         mconsole_answer(r, -ENODEV, "Device doesn't exist");
-    } else if (m->removals->len >= REMOVALS_MAX) {
-        mconsole_answer(r, -EBUSY, "Device is currently open");
-    } else if (!machine_unplug(m->control->config.machine, id, &error)) {
+    else if (!control_unplug(m->control, id, REMOVE_SECONDS, removed, r, &error))
         answer_error(r, error);
-    } else {
-        Removal *x = g_new0(Removal, 1);
-
-        *x = (Removal){.m = m, .kind = kind, .id = g_steal_pointer(&id), .reply = r};
-        g_ptr_array_add(m->removals, x);
-        x->timer = g_timeout_add_seconds(REMOVE_SECONDS, give_up, x);
-    }
 }
 
 /* The first console is the kernel's, and stays. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * QMP over a listening socket. Spec: QEMU docs/interop/qmp-spec.rst as 7.2 speaks it: a greeting,
+ * QMP over sockets and standard streams. Spec: QEMU docs/interop/qmp-spec.rst as 7.2 speaks it: a greeting,
  * negotiation by qmp_capabilities, then commands; answers come in the order of the commands, each
  * on a line of its own that ends in CR LF. Left out: out-of-band execution (not among the
  * capabilities).
@@ -16,16 +16,21 @@
  * and leave it to its source, since they are sent in the middle of others' commands.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <glib-unix.h>
 
+#include "lodge/diag.h"
 #include "lodge/error.h"
 #include "lodge/listener.h"
 
 #include "control_internal.h"
+#include "endpoint.h"
 #include "json_scan.h"
 
 #define CLIENTS_MAX 16u
@@ -36,7 +41,7 @@
 
 typedef struct QmpClient {
     Qmp *qmp;
-    int fd;
+    int fd, out_fd; /* owned; one socket, or what we are given as standard streams */
     guint in, out; /* sources; 0: not there */
     GByteArray *input;
     size_t input_at; /* what of it was taken */
@@ -56,9 +61,16 @@ typedef struct QmpReply {
     Jv root;
 } QmpReply;
 
+/* Where else than at the machine's own socket clients come. */
+typedef struct Door {
+    Endpoint at; /* its socket is the listener's */
+    Listener *listener;
+} Door;
+
 struct Qmp {
     Control *control;
     Listener *listener; /* owned, or NULL */
+    GPtrArray *doors;   /* owned: Door */
     GPtrArray *clients;
 };
 
@@ -78,9 +90,26 @@ void qmp_print_version(JsonOut *out, const char *key)
 
 /* ---- output ---- */
 
+/* As control_flush(), to a pipe, file or terminal that others may share, which is left blocking:
+ * what a pipe takes in one piece does not block once it is writable. */
+static bool flush_stream(int fd, GString *unsent)
+{
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    while (unsent->len && poll(&p, 1, 0) > 0) {
+        ssize_t n = write(fd, unsent->str, MIN(unsent->len, (gsize)PIPE_BUF));
+        if (n > 0)
+            g_string_erase(unsent, 0, n);
+        else if (n == 0 || (errno != EINTR && errno != EAGAIN))
+            return false;
+    }
+    return true;
+}
+
 static void client_flush(QmpClient *cl)
 {
-    if (!cl->dropped && !control_flush(cl->fd, cl->unsent))
+    bool same = cl->fd == cl->out_fd;
+    if (!cl->dropped &&
+        !(same ? control_flush(cl->fd, cl->unsent) : flush_stream(cl->out_fd, cl->unsent)))
         cl->dropped = true;
 }
 
@@ -298,6 +327,8 @@ static void client_free(gpointer opaque)
     g_clear_handle_id(&cl->in, g_source_remove);
     g_clear_handle_id(&cl->out, g_source_remove);
     close(cl->fd);
+    if (cl->out_fd != cl->fd)
+        close(cl->out_fd);
     control_fds_free(cl->fds);
     json_scan_free(cl->scan);
     g_byte_array_free(cl->input, TRUE);
@@ -317,6 +348,8 @@ static ssize_t receive(QmpClient *cl, void *to, size_t len)
     struct iovec iov = {.iov_base = to, .iov_len = len};
     struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
                        .msg_controllen = sizeof control};
+    if (cl->fd != cl->out_fd)
+        return read(cl->fd, to, len);
     ssize_t n = recvmsg(cl->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n < 0)
         return n;
@@ -394,18 +427,21 @@ static void client_update(QmpClient *cl)
     }
     /* HUP alone, where no input is wanted, tells that the client is gone. */
     bool read = may_go_on(cl) && !more && !cl->eof;
-    cl->in = g_unix_fd_add(cl->fd, (read ? G_IO_IN : 0) | G_IO_HUP | G_IO_ERR, on_input, cl);
+    /* HUP of a stream that is only read says what EOF says. */
+    if (cl->fd == cl->out_fd || read)
+        cl->in = g_unix_fd_add(cl->fd, (read ? G_IO_IN : 0) | G_IO_HUP | G_IO_ERR, on_input, cl);
     if (cl->unsent->len)
-        cl->out = g_unix_fd_add(cl->fd, G_IO_OUT, on_output, cl);
+        cl->out = g_unix_fd_add(cl->out_fd, G_IO_OUT, on_output, cl);
 }
 
 /* ---- clients ---- */
 
-void qmp_add_client(Qmp *q, int fd)
+void qmp_add_client(Qmp *q, int fd, int out_fd)
 {
     QmpClient *cl = g_new0(QmpClient, 1);
     cl->qmp = q;
     cl->fd = fd;
+    cl->out_fd = out_fd;
     cl->input = g_byte_array_new();
     cl->scan = json_scan_new();
     cl->unsent = g_string_new(NULL);
@@ -436,7 +472,7 @@ static void on_connect(int fd, void *opaque)
     if (q->clients->len >= CLIENTS_MAX)
         refuse(fd);
     else
-        qmp_add_client(q, fd);
+        qmp_add_client(q, fd, fd);
 }
 
 void qmp_event(Qmp *q, const char *line)
@@ -452,9 +488,78 @@ void qmp_event(Qmp *q, const char *line)
             g_clear_handle_id(&cl->in, g_source_remove);
             cl->in = g_idle_add(on_dropped, cl);
         } else if (cl->unsent->len && !cl->out) {
-            cl->out = g_unix_fd_add(cl->fd, G_IO_OUT, on_output, cl);
+            cl->out = g_unix_fd_add(cl->out_fd, G_IO_OUT, on_output, cl);
         }
     }
+}
+
+/* ---- doors that a person named ---- */
+
+static void door_free(gpointer opaque)
+{
+    Door *d = opaque;
+    listener_free(d->listener);
+    endpoint_clear(&d->at);
+    g_free(d);
+}
+
+/* Our own two streams; others that have them are not disturbed when the client is gone. */
+static bool add_stdio(Qmp *q, GError **error)
+{
+    int in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    int out = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
+    if (in >= 0 && out >= 0) {
+        qmp_add_client(q, in, out);
+        return true;
+    }
+    lodge_fail_errno(error, errno, "qmp stdio: there is no standard input and output");
+    if (in >= 0)
+        close(in);
+    if (out >= 0)
+        close(out);
+    return false;
+}
+
+/* The first client, which is waited for; -1 with the error. */
+static int wait_for_client(const Door *d, GError **error)
+{
+    struct pollfd p = {.fd = d->at.fd, .events = POLLIN};
+    int fd;
+    lodge_note("qmp: waits for a client at %s", d->at.address);
+    do {
+        fd = poll(&p, 1, -1) > 0 ? accept4(p.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
+    } while (fd < 0 && (errno == EINTR || errno == EAGAIN || errno == ECONNABORTED));
+    if (fd < 0)
+        lodge_fail_errno(error, errno, "qmp '%s': cannot accept a client", d->at.address);
+    return fd;
+}
+
+bool control_open_qmp(Control *c, const ControlQmpAt *at, GError **error)
+{
+    if (!c->qmp)
+        c->qmp = qmp_new(c, -1);
+    if (!strcmp(at->spec, "stdio"))
+        return add_stdio(c->qmp, error);
+    if (!at->server) {
+        int fd = endpoint_connect("qmp", at->spec, error);
+        if (fd >= 0)
+            qmp_add_client(c->qmp, fd, fd);
+        return fd >= 0;
+    }
+    Door *d = g_new0(Door, 1);
+    d->at.fd = -1;
+    int fd = -1;
+    if (!endpoint_listen("qmp", at->spec, &d->at, error) ||
+        (at->wait && (fd = wait_for_client(d, error)) < 0)) {
+        door_free(d);
+        return false;
+    }
+    d->listener = listener_new(d->at.fd, on_connect, c->qmp);
+    d->at.fd = -1;
+    g_ptr_array_add(c->qmp->doors, d);
+    if (fd >= 0)
+        qmp_add_client(c->qmp, fd, fd);
+    return true;
 }
 
 Qmp *qmp_new(Control *c, int listen_fd)
@@ -462,6 +567,7 @@ Qmp *qmp_new(Control *c, int listen_fd)
     Qmp *q = g_new0(Qmp, 1);
     q->control = c;
     q->clients = g_ptr_array_new_with_free_func(client_free);
+    q->doors = g_ptr_array_new_with_free_func(door_free);
     if (listen_fd >= 0)
         q->listener = listener_new(listen_fd, on_connect, q);
     return q;
@@ -472,6 +578,7 @@ void qmp_free(Qmp *q)
     if (!q)
         return;
     g_clear_pointer(&q->listener, listener_free);
+    g_ptr_array_free(q->doors, TRUE);
     for (unsigned i = 0; i < q->clients->len; i++)
         client_flush(g_ptr_array_index(q->clients, i));
     g_ptr_array_free(q->clients, TRUE);

@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lodge/net.h"
+
 #define FLAGS_MAX 6
 #define FIELDS_MAX 8
 #define FD_MAX 65535u
@@ -211,21 +213,14 @@ char *uml_mac(const char *text, const char *seed, const char *card)
                                    v[5]);
     }
     if (seed) {
-        g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA256);
-        uint8_t digest[32];
-        gsize len = sizeof digest;
-
-        g_checksum_update(sum, (const guchar *)seed, (gssize)strlen(seed) + 1);
-        g_checksum_update(sum, (const guchar *)card, (gssize)strlen(card));
-        g_checksum_get_digest(sum, digest, &len);
-        memcpy(drawn, digest, sizeof drawn);
+        g_autofree char *name = g_strdup_printf("%s/%s", seed, card);
+        net_mac_of(name, 0, drawn);
     } else {
         for (unsigned i = 0; i < sizeof drawn; i++)
             drawn[i] = (uint8_t)g_random_int_range(0, 256);
+        drawn[0] = (uint8_t)((drawn[0] & ~1u) | 2u); /* IEEE 802: one card, locally administered */
     }
-    drawn[0] = (uint8_t)((drawn[0] & ~1u) | 2u); /* IEEE 802: one card, locally administered */
-    return g_strdup_printf("%02x:%02x:%02x:%02x:%02x:%02x", drawn[0], drawn[1], drawn[2], drawn[3],
-                           drawn[4], drawn[5]);
+    return net_mac_text(drawn);
 }
 
 /* ---- channels ---- */

@@ -52,6 +52,7 @@ struct Vcpu {
     bool started;
     /* Atomic: */
     bool in_run;
+    int tid; /* of the thread; 0: has not begun */
     uint64_t exits;
     /* Guarded by the parking lock: */
     bool parked, dead, held;
@@ -263,6 +264,7 @@ static void *vcpu_thread(void *opaque)
     struct kvm_run *r = c->run;
     char name[16];
     current_vcpu = c;
+    __atomic_store_n(&c->tid, (int)gettid(), __ATOMIC_RELAXED);
     sigset_t all, kick;
     g_snprintf(name, sizeof name, "vcpu %u", c->index);
     pthread_setname_np(pthread_self(), name);
@@ -448,6 +450,11 @@ int cpu_set_fd(const CpuSet *s, unsigned cpu)
 const Kvm *cpu_set_kvm(const CpuSet *s)
 {
     return s->kvm;
+}
+
+long cpu_set_thread(const CpuSet *s, unsigned cpu)
+{
+    return cpu < s->count ? __atomic_load_n(&s->cpus[cpu].tid, __ATOMIC_RELAXED) : 0;
 }
 
 unsigned cpu_set_count(const CpuSet *s)

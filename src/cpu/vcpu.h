@@ -86,6 +86,8 @@ void cpu_set_stop(CpuSet *s);
  * wait for SIPI. Parked. */
 bool cpu_set_reset(CpuSet *s, const VcpuEntry *entry, GError **error);
 unsigned cpu_set_count(const CpuSet *s);
+/* The host's number of @cpu's thread; 0: it has not begun. */
+long cpu_set_thread(const CpuSet *s, unsigned cpu);
 /* Number of exits so far, for reports. */
 uint64_t cpu_set_exits(const CpuSet *s);
 

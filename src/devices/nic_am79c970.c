@@ -356,6 +356,7 @@ static bool pcnet_realize(Device *d, GError **error)
     n->tx = g_new0(PcnetTx, 1);
     n->port = (NetPort){.ops = &pcnet_port_ops, .name = d->id, .opaque = n,
                         .io = net_card_loop(n->netdev, d->board->io)};
+    memcpy(n->port.mac, n->mac, sizeof n->port.mac);
     n->poll = timer_new(n->port.io ? io_thread_timers(n->port.io) : d->board->timers, pcnet_poll,
                         n);
     if (!pci_realize(p, -1, 0, PCNET_VENDOR, PCNET_DEVICE, CLASS_ETHERNET, PCNET_REVISION,

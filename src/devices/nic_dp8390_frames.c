@@ -422,6 +422,7 @@ bool dp8390_join(Dp8390 *n, GError **error)
     n->port = (NetPort){
         .ops = &nic_port_ops, .name = n->dev->id, .opaque = n,
         .io = net_card_loop(n->netdev, n->dev->board->io)};
+    memcpy(n->port.mac, n->mac, sizeof n->port.mac);
     n->joined = net_join(&n->port, n->netdev, error);
     if (n->joined)
         n->slots = g_new0(Dp8390Slot, SLOTS);

@@ -576,6 +576,7 @@ static bool net_realize(Device *d, GError **error)
                         .opaque = n,
                         .io = net_queue_loop(n->netdev, d->board->io),
                         .mtu = (uint16_t)n->mtu};
+    memcpy(n->port.mac, n->mac, NET_MAC_LEN);
     n->tx_iov = g_new(struct iovec, TX_ROOM);
     n->tx_pins = g_new(MemPin, VIRTQ_SEGMENTS_MAX);
     n->rx_iov = g_new(struct iovec, 2 * RX_ROOM);

@@ -638,6 +638,7 @@ void machine_free(Machine *m)
         io_thread_free(m->disk_io[i]);
     io_thread_free(m->io);
     boot_free(m->boot);
+    tree_free(m->now);
     kvm_free(m->kvm);
     irq_free(m->board.irq);
     bus_free(m->board.pio);

@@ -174,6 +174,18 @@ bool machine_add_backends(Machine *m, const Tree *t, GError **error);
  * LODGE_ERROR_NOT_FOUND; LODGE_ERROR_BUSY names the device. */
 bool machine_drop_disk(Machine *m, const char *id, GError **error);
 bool machine_drop_net(Machine *m, const char *id, GError **error);
+/**
+ * machine_now() - What the machine has at this moment, as a description
+ *
+ * Options, back ends and devices only: as built, with those that came later and without those that went.
+ * Media of drives and images put on top of disks are as they were at the start.
+ * Return: transfer none, until the machine changes.
+ */
+const Tree *machine_now(const Machine *m);
+/* A port of the host that leads into the guest by way of network @id came (@add), or went; @rule: as
+ * the back end's option hostfwd has it, or its host's end. */
+void machine_note_forward(Machine *m, const char *id, const char *rule, bool add);
+
 /* Files of disk image @id and, where it is an overlay, of its base (NULL: none), borrowed; false:
  * no such image. */
 bool machine_disk_files(Machine *m, const char *id, const char **ret_file, const char **ret_base);

@@ -391,6 +391,10 @@ Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)
     m->board.cpu_regs = cpu_set_io_regs;
     if (!build(m, t, error))
         return NULL;
+    m->now = tree_new();
+    (void)tree_graft(m->now, "/backends", t, "/backends"); /* absent: none */
+    (void)tree_graft(m->now, "/devices", t, "/devices");
+    (void)tree_graft(m->now, "/options", t, "/options");
     m->times.build_ns = clock_host_ns();
     return g_steal_pointer(&m);
 }

@@ -45,6 +45,7 @@ struct Machine {
     unsigned parts;        /* PC_* */
     /* Main thread only: */
     MachineState state;
+    Tree *now; /* owned; see machine_now() */
     bool stalled; /* PAUSED with on-error=stop: requests wait, so devices are not at rest */
     bool stuck; /* a device did not come to rest: it may touch its memory at any time */
     MachineResult result;

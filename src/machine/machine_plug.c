@@ -18,6 +18,7 @@
 
 #include "acpi_hotplug.h"
 #include "block_int.h"
+#include "hostfwd.h"
 #include "machine_internal.h"
 #include "pci.h"
 #include "virtio.h"
@@ -67,8 +68,10 @@ bool machine_plug(Machine *m, const Tree *t, const char *id, GError **error)
                           name ? name : "");
     park(m, true);
     bool ok = machine_build_device(m, t, id, error);
-    if (ok)
+    if (ok) {
         acpi_hotplug_added(m->pc.hotplug, ((PciDev *)machine_device(m, id))->devfn >> 3);
+        (void)tree_graft(m->now, path, t, path); /* it can be as large as the one of the start */
+    }
     park(m, false);
     return ok;
 }
@@ -134,6 +137,48 @@ static bool open_each(Machine *m, const Tree *t, const char *path, GHashTable *t
     return true;
 }
 
+/* What machine_now() tells. */
+static void note(Machine *m, const Tree *t, const char *under, const GPtrArray *ids)
+{
+    for (unsigned i = 0; i < ids->len; i++) {
+        g_autofree char *path = g_strdup_printf("%s/%s", under, (char *)g_ptr_array_index(ids, i));
+        (void)tree_graft(m->now, path, t, path); /* it can be as large as the one of the start */
+    }
+}
+
+static void forget(Machine *m, const char *under, const char *id)
+{
+    g_autofree char *path = g_strdup_printf("%s/%s", under, id);
+    tree_remove(m->now, path, NULL);
+}
+
+const Tree *machine_now(const Machine *m)
+{
+    return m->now;
+}
+
+void machine_note_forward(Machine *m, const char *id, const char *rule, bool add)
+{
+    g_autofree char *path = g_strdup_printf("/backends/net/%s", id);
+    g_auto(GStrv) rules = NULL;
+    guint n = tree_strv(m->now, path, "hostfwd", &rules);
+    HostFwd host = {0}, f;
+    if (add) {
+        (void)tree_add_str(m->now, path, "hostfwd", rule);
+        return;
+    }
+    if (!hostfwd_parse_host(rule, &host, NULL))
+        return;
+    tree_remove(m->now, path, "hostfwd");
+    for (guint i = 0; i < n; i++) {
+        bool same = hostfwd_parse(rules[i], &f, NULL) && f.udp == host.udp &&
+                    f.host_port == host.host_port &&
+                    f.host_addr.s_addr == host.host_addr.s_addr;
+        if (!same)
+            (void)tree_add_str(m->now, path, "hostfwd", rules[i]);
+    }
+}
+
 bool machine_add_backends(Machine *m, const Tree *t, GError **error)
 {
     g_autoptr(GPtrArray) blks = g_ptr_array_new_with_free_func(g_free);
@@ -150,6 +195,8 @@ bool machine_add_backends(Machine *m, const Tree *t, GError **error)
     }
     for (unsigned i = 0; m->state == MACHINE_PAUSED && i < blks->len; i++) /* as all at rest */
         blk_drain_begin(g_hash_table_lookup(m->blks, g_ptr_array_index(blks, i)));
+    note(m, t, "/backends/block", blks);
+    note(m, t, "/backends/net", nets);
     return true;
 }
 
@@ -173,6 +220,7 @@ bool machine_drop_disk(Machine *m, const char *id, GError **error)
         return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "%s: no such disk image", id);
     if (!is_free(m, PROP_BLK, n, id, error))
         return false;
+    forget(m, "/backends/block", id);
     g_hash_table_remove(m->blks, id); /* closes it */
     return true;
 }
@@ -184,6 +232,7 @@ bool machine_drop_net(Machine *m, const char *id, GError **error)
         return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "%s: no such network", id);
     if (be->port && !is_free(m, PROP_NET, be->port, id, error))
         return false;
+    forget(m, "/backends/net", id);
     g_hash_table_remove(m->nets, id);
     (void)g_ptr_array_remove(m->net_order, be); /* closes it */
     return true;
@@ -252,6 +301,7 @@ static void eject_slot(Machine *m, unsigned slot)
         }
         g_autofree char *id = g_strdup(d->id);
         g_ptr_array_remove_index(m->devices, i);
+        forget(m, "/devices", id);
         device_free(d);
         machine_tell(m, &(MachineNews){.what = MACHINE_EVENT_UNPLUGGED, .device = id});
     }

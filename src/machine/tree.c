@@ -303,6 +303,34 @@ void tree_remove(Tree *t, const char *path, const char *prop)
     }
 }
 
+static bool graft(Tree *t, const char *path, const TreeNode *from)
+{
+    bool ok = tree_add_node(t, path);
+
+    for (guint i = 0; ok && i < from->props->len; i++) {
+        const TreeProp *p = g_ptr_array_index(from->props, i);
+
+        ok = tree_put(t, path, p->name, p->kind, p->data->data, p->data->len, false);
+    }
+    for (guint i = 0; ok && i < from->children->len; i++) {
+        const TreeNode *c = g_ptr_array_index(from->children, i);
+        g_autofree char *under = g_strdup_printf("%s/%s", path, c->name);
+
+        ok = graft(t, under, c); /* as deep as a tree can be */
+    }
+    return ok;
+}
+
+bool tree_graft(Tree *t, const char *path, const Tree *from, const char *from_path)
+{
+    const TreeNode *n = node_find(from, from_path);
+
+    if (!n)
+        return false;
+    tree_remove(t, path, NULL);
+    return graft(t, path, n);
+}
+
 bool tree_has(const Tree *t, const char *path, const char *prop)
 {
     TreeNode *n = node_find(t, path);

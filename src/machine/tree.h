@@ -16,7 +16,7 @@
  *                        firmware; order (letters a, c, d, n), menu (bool), menu-timeout (u32, ms)
  *   /smbios              texts by their keys, see smbios.h
  *   /rtc                 base = "utc" | "localtime" | seconds since the epoch
- *   /options             debug-exit, no-reboot (bools)
+ *   /options             debug-exit, no-reboot, ephemeral (bools)
  *   /backends/block/ID   file; base; format; read-only, snapshot (bools); cache; aio
  *   /backends/net/ID     driver; then the driver's options, each a list of strings
  *   /backends/chan/ID    spec, as chan_open() takes it; con0 is the first serial port's, con1 the
@@ -57,6 +57,10 @@ bool tree_add_str(Tree *t, const char *path, const char *prop, const char *value
 bool tree_add_node(Tree *t, const char *path);
 /* Take away a property, or with @prop NULL the node and all under it. Absent: nothing. */
 void tree_remove(Tree *t, const char *path, const char *prop);
+
+/* Put a copy of node @from_path of @from, and of all under it, at @path of @t, for what is there.
+ * False: as tree_set_str(), and then a part may be there; or there is no such node. */
+bool tree_graft(Tree *t, const char *path, const Tree *from, const char *from_path);
 
 /* Whether node @path has @prop; with @prop NULL, whether the node is there. Reads a bool. */
 bool tree_has(const Tree *t, const char *path, const char *prop);

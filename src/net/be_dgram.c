@@ -7,7 +7,8 @@
  * and only itself not, which is why what is sent goes through a socket of its own.
  *
  * Anybody who can send to the port or the group is on the network. UDP frames come only from the
- * address that is named. Left out: IPv6 groups. Threads and invariants: host_end.c.
+ * address that is named. A group of IPv6 whose reach is a link (RFC 4291, 2.7) needs to know which.
+ * Threads and invariants: host_end.c.
  */
 #include "driver_table.h"
 
@@ -31,7 +32,7 @@ typedef struct DgramEnd {
     int given;             /* owned; a socket from outside, -1: none */
     char *path;            /* owned; of our socket's file, to be removed */
     bool group;            /* "mcast" */
-    struct ip_mreqn mreq;  /* of a group */
+    int ifindex;           /* of a group; 0: as routes say */
     int ttl;
     int tx_own;            /* owned; -1: frames go through the one socket */
 } DgramEnd;
@@ -187,6 +188,39 @@ const NetDriver net_driver_dgram = {
 
 /* ---- mcast ---- */
 
+static bool is_ip6(const DgramEnd *e)
+{
+    return e->remote.sa.ss_family == AF_INET6;
+}
+
+static int mcast_join(const DgramEnd *e, int fd)
+{
+    if (is_ip6(e)) {
+        const struct ipv6_mreq m = {((const struct sockaddr_in6 *)&e->remote.sa)->sin6_addr,
+                                    (unsigned)e->ifindex};
+        return setsockopt(fd, IPPROTO_IPV6, IPV6_ADD_MEMBERSHIP, &m, sizeof m);
+    }
+    const struct ip_mreqn m = {.imr_ifindex = e->ifindex,
+                               .imr_multiaddr =
+                                   ((const struct sockaddr_in *)&e->remote.sa)->sin_addr};
+    return setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m, sizeof m);
+}
+
+/* How far frames go, from which interface; and back to others on this host. */
+static bool mcast_aim(const DgramEnd *e, int fd)
+{
+    const struct ip_mreqn from = {.imr_ifindex = e->ifindex};
+    int one = 1;
+
+    if (is_ip6(e))
+        return !setsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_HOPS, &e->ttl, sizeof e->ttl) &&
+               !setsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_LOOP, &one, sizeof one) &&
+               !setsockopt(fd, IPPROTO_IPV6, IPV6_MULTICAST_IF, &e->ifindex, sizeof e->ifindex);
+    return !setsockopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &e->ttl, sizeof e->ttl) &&
+           !setsockopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &one, sizeof one) &&
+           !setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &from, sizeof from);
+}
+
 static bool mcast_listen(DgramEnd *e, GError **error)
 {
     int fd = e->d.h.fd, one = 1;
@@ -194,7 +228,7 @@ static bool mcast_listen(DgramEnd *e, GError **error)
     if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) < 0 ||
         bind(fd, (struct sockaddr *)&e->remote.sa, e->remote.len) < 0)
         return lodge_fail_errno(error, errno, "mcast: %s: cannot listen", e->d.h.detail);
-    if (setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &e->mreq, sizeof e->mreq) < 0)
+    if (mcast_join(e, fd) < 0)
         return lodge_fail_errno(error, errno,
                                 "mcast: %s: cannot join the group; name an interface with "
                                 "interface=NAME",
@@ -204,13 +238,10 @@ static bool mcast_listen(DgramEnd *e, GError **error)
 
 static bool mcast_sender(DgramEnd *e, GError **error)
 {
-    int fd = e->tx_own, one = 1;
+    int fd = e->tx_own;
 
     e->d.self.len = sizeof e->d.self.sa;
-    if (setsockopt(fd, IPPROTO_IP, IP_MULTICAST_TTL, &e->ttl, sizeof e->ttl) < 0 ||
-        setsockopt(fd, IPPROTO_IP, IP_MULTICAST_LOOP, &one, sizeof one) < 0 ||
-        setsockopt(fd, IPPROTO_IP, IP_MULTICAST_IF, &e->mreq, sizeof e->mreq) < 0 ||
-        connect(fd, (struct sockaddr *)&e->remote.sa, e->remote.len) < 0 ||
+    if (!mcast_aim(e, fd) || connect(fd, (struct sockaddr *)&e->remote.sa, e->remote.len) < 0 ||
         getsockname(fd, (struct sockaddr *)&e->d.self.sa, &e->d.self.len) < 0)
         return lodge_fail_errno(error, errno, "mcast: %s: cannot send to the group",
                                 e->d.h.detail);
@@ -221,8 +252,8 @@ static bool mcast_connect(HostEnd *h, bool first, GError **error)
 {
     DgramEnd *e = (DgramEnd *)h;
 
-    h->fd = udp_socket(AF_INET);
-    e->tx_own = e->d.tx = udp_socket(AF_INET);
+    h->fd = udp_socket(e->remote.sa.ss_family);
+    e->tx_own = e->d.tx = udp_socket(e->remote.sa.ss_family);
     if (h->fd < 0 || e->tx_own < 0)
         lodge_fail_errno(error, errno, "mcast: cannot make a socket");
     else if (mcast_listen(e, error) && mcast_sender(e, error))
@@ -240,16 +271,45 @@ static const HostEndOps mcast_ops = {
 };
 
 static const NetOptSpec mcast_opts[] = {
-    {"group", "GROUP:PORT, like 239.192.168.1:1102; mcast=GROUP:PORT is the same"},
+    {"group", "GROUP:PORT, like 239.192.168.1:1102 or [ff02::114%eth0]:1102; mcast=GROUP:PORT is "
+              "the same"},
     {"interface", "the host's interface to send and listen at (as routes say)"},
     {"ttl", "how many routers frames may pass, 0 to 255 (1)"},
     {NULL},
 };
 
+/* Whether @e's address is a group; those of a link or host of IPv6 get their interface. */
+static bool mcast_check(DgramEnd *e, const char *group, GError **error)
+{
+    struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)&e->remote.sa;
+    const struct sockaddr_in *in = (const struct sockaddr_in *)&e->remote.sa;
+
+    if (is_ip6(e) ? !IN6_IS_ADDR_MULTICAST(&in6->sin6_addr)
+                  : !IN_MULTICAST(ntohl(in->sin_addr.s_addr)))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "mcast: \"%s\" is no group; they are from 224.0.0.0 to "
+                          "239.255.255.255, or begin with ff",
+                          group);
+    if (!is_ip6(e))
+        return true;
+    if (in6->sin6_scope_id && e->ifindex && in6->sin6_scope_id != (unsigned)e->ifindex)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "mcast: \"%s\" names another interface than interface=", group);
+    if (in6->sin6_scope_id)
+        e->ifindex = (int)in6->sin6_scope_id;
+    if (!e->ifindex && (IN6_IS_ADDR_MC_LINKLOCAL(&in6->sin6_addr) ||
+                        IN6_IS_ADDR_MC_NODELOCAL(&in6->sin6_addr)))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "mcast: \"%s\" is a group of one link; say which, with interface=NAME or "
+                          "[GROUP%%NAME]:PORT",
+                          group);
+    in6->sin6_scope_id = (unsigned)e->ifindex;
+    return true;
+}
+
 static bool mcast_parse(DgramEnd *e, GHashTable *opts, GError **error)
 {
     const char *group = net_opt(opts, "group"), *interface = net_opt(opts, "interface");
-    const struct sockaddr_in *in = (const struct sockaddr_in *)&e->remote.sa;
     uint64_t ttl;
 
     if (!group)
@@ -258,17 +318,12 @@ static bool mcast_parse(DgramEnd *e, GHashTable *opts, GError **error)
     if (!net_opt_number(opts, "ttl", 0, TTL_MAX, 1, &ttl, error) ||
         !net_addr_inet(group, SOCK_DGRAM, false, &e->remote, error))
         return false;
-    if (in->sin_family != AF_INET || !IN_MULTICAST(ntohl(in->sin_addr.s_addr)))
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "mcast: \"%s\" is no group; they are from 224.0.0.0 to 239.255.255.255",
-                          group);
-    e->mreq.imr_multiaddr = in->sin_addr;
-    if (interface && !(e->mreq.imr_ifindex = (int)if_nametoindex(interface)))
+    if (interface && !(e->ifindex = (int)if_nametoindex(interface)))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "mcast: interface \"%s\": not there",
                           interface);
     e->ttl = (int)ttl;
     g_snprintf(e->d.h.detail, sizeof e->d.h.detail, "mcast %s", group);
-    return true;
+    return mcast_check(e, group, error);
 }
 
 static NetBackend *mcast_open(const char *id, GHashTable *opts, LodgeClock *clock, GError **error)

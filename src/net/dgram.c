@@ -13,6 +13,13 @@ enum { TX_BATCH = 64 };
 
 static bool same_addr(const NetAddr *a, const struct sockaddr_storage *sa, socklen_t len)
 {
+    const struct sockaddr_in6 *x = (const struct sockaddr_in6 *)&a->sa;
+    const struct sockaddr_in6 *y = (const struct sockaddr_in6 *)sa;
+
+    /* Of IPv6, flow and scope of what is heard are not those that a socket says of itself. */
+    if (len == sizeof *y && a->len == len && sa->ss_family == AF_INET6)
+        return x->sin6_port == y->sin6_port &&
+               IN6_ARE_ADDR_EQUAL(&x->sin6_addr, &y->sin6_addr);
     return a->len == len && !memcmp(&a->sa, sa, len);
 }
 

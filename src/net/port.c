@@ -2,22 +2,25 @@
 /*
  * Host ends by name: finds the row of net_driver_table[], checks that every option is one of the
  * row's or of those that all have, and comes as often as it may, and opens it. What an option's
- * text means is the driver's business, but for the common ones: a capture (watch.c) and a cable of
- * lesser quality (shape.c) in front of the driver's port. Threads: main, unless net.h says any.
+ * text means is the driver's business, but for the common ones: a capture (watch.c), rules (filter.h) and
+ * a cable of lesser quality (shape.c) in front of the driver's port. Threads: main, unless net.h says any.
  */
 #include "lodge/net.h"
 
 #include <string.h>
 
 #include "lodge/error.h"
+#include "filter.h"
 #include "opts.h"
 #include "pcap.h"
 #include "shape.h"
 #include "watch.h"
+#include "wire.h"
 
 #define PCAP_LIMIT_PRESET (UINT64_C(256) << 20)
 
 const NetOptSpec net_common_opts[] = {
+    {"filter", "file with rules about what may pass, see docs/networks.md"},
     {"rate", "bits a second each way, like 10M"},
     {"delay", "time that each frame takes each way, like 20ms"},
     {"loss", "frames lost each way, like 1.5%"},
@@ -97,7 +100,7 @@ static bool options_check(const NetDriver *driver, const char *id, GHashTable *o
 
 typedef struct Common {
     ShapeOptions shape;
-    const char *pcap; /* borrowed */
+    const char *pcap, *filter; /* borrowed */
     uint64_t pcap_limit;
 } Common;
 
@@ -105,6 +108,7 @@ static bool common_parse(GHashTable *opts, Common *c, GError **error)
 {
     const uint64_t drawn = (uint64_t)g_random_int() << 32 | g_random_int();
 
+    c->filter = net_opt(opts, "filter");
     c->pcap = net_opt(opts, "pcap");
     c->pcap_limit = PCAP_LIMIT_PRESET;
     return net_opt_rate(opts, "rate", &c->shape.rate, error) &&
@@ -112,6 +116,14 @@ static bool common_parse(GHashTable *opts, Common *c, GError **error)
            net_opt_share(opts, "loss", &c->shape.loss, error) &&
            net_opt_number(opts, "seed", 0, UINT64_MAX, drawn, &c->shape.seed, error) &&
            net_opt_size(opts, "pcap-limit", PCAP_LIMIT_MIN, &c->pcap_limit, error);
+}
+
+static bool filter_from_file(NetBackend *be, const char *path, GError **error)
+{
+    size_t len;
+    g_autofree char *text = net_filter_read(path, &len, error);
+
+    return text && net_backend_filter(be, path, text, len, error);
 }
 
 /* What stands between the driver's port and the card. */
@@ -125,6 +137,9 @@ static bool common_apply(NetBackend *be, const Common *c, LodgeClock *clock, GEr
         be->port = net_shape_port(be->shape);
     }
     be->port->watch = be->watch;
+    be->port->gate = be->gate = net_gate_new();
+    if (c->filter && !filter_from_file(be, c->filter, error))
+        return g_prefix_error(error, "filter: "), false;
     return !c->pcap || net_watch_to_file(be->watch, c->pcap, c->pcap_limit, error);
 }
 
@@ -174,12 +189,14 @@ void net_backend_close(NetBackend *be)
     if (!be)
         return;
     NetWatch *watch = be->watch;
+    NetGate *gate = be->gate;
     char *id = be->id;
     if (be->port)
         net_part(be->port);
     net_shape_free(be->shape);
     be->close(be);
     net_watch_free(watch); /* no wire is left that tells it */
+    net_gate_free(gate);
     g_free(id);
 }
 
@@ -194,7 +211,12 @@ void net_backend_info(NetBackend *be, NetInfo *ret_info)
         n++;
     if (be->shape && net_shape_lost(be->shape)) {
         ret_info->drop[n].reason = "lost on purpose";
-        ret_info->drop[n].frames = net_shape_lost(be->shape);
+        ret_info->drop[n++].frames = net_shape_lost(be->shape);
+    }
+    uint64_t refused = be->gate ? net_gate_refused(be->gate) : 0;
+    if (refused && n < NET_DROPS_MAX) {
+        ret_info->drop[n].reason = "refused by the filter";
+        ret_info->drop[n].frames = refused;
     }
 }
 
@@ -218,4 +240,28 @@ unsigned net_backend_seen(NetBackend *be, NetSeen *ret_seen, unsigned max)
 bool net_backend_capture(NetBackend *be, int fd, GError **error)
 {
     return net_watch_to_fd(be->watch, fd, error);
+}
+
+/**
+ * net_backend_filter() - Have rules decide what passes
+ * @name: of the text, in messages and lists; @text: NULL: no rules
+ * Context: main thread. Return: false: the text is wrong, and what was in force still is.
+ */
+bool net_backend_filter(NetBackend *be, const char *name, const char *text, size_t len,
+                        GError **error)
+{
+    FilterProgram *p = text ? filter_compile(name, text, len, error) : NULL;
+
+    if (text && !p)
+        return false;
+    FilterProgram *old = net_gate_swap(be->gate, p);
+    if (old)
+        net_settle(be->port);
+    filter_program_free(old);
+    return true;
+}
+
+NetFilterInfo *net_backend_filter_info(NetBackend *be)
+{
+    return be->gate ? net_gate_info(be->gate) : NULL;
 }

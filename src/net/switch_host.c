@@ -178,9 +178,11 @@ SwOut sw_host_full(SwHostPort *h, bool may_hold)
 
     if (!h->full) {
         h->full = true;
+        h->full_round = h->host->rounds;
         h->hold_end_ms = now >= h->hold_ok_ms ? now + SW_HOLD_MS : 0;
     }
-    if (h->hold_end_ms && now >= h->hold_end_ms) {
+    /* A round may take longer than that: it had its chance once the loop has looked for events since. */
+    if (h->hold_end_ms && now >= h->hold_end_ms && h->host->rounds - h->full_round >= 2) {
         h->hold_end_ms = 0;
         h->hold_ok_ms = now + SW_HOLD_GAP_MS;
     }
@@ -231,6 +233,7 @@ static void on_round_end(void *opaque)
             h->flush(h);
     }
     g_ptr_array_set_size(host->dirty, 0);
+    host->rounds++;
     if (host->doomed)
         reap(host);
 }

@@ -38,6 +38,7 @@ struct SwHostPort {
     int ctl_fd;                   /* owned; -1: none */
     bool dirty, held, doomed;
     bool full;            /* its reader has no room, and it will be told when there is */
+    uint64_t full_round;  /* of the loop, since when */
     int64_t hold_end_ms;  /* senders wait for this reader until then; 0: they do not */
     int64_t hold_ok_ms;   /* not before then again */
 };
@@ -54,6 +55,7 @@ struct SwHost {
     unsigned doomed;
     LodgeTimer *hold_timer, *tick_timer;
     bool ticking;
+    uint64_t rounds; /* of the loop */
     GQueue events;       /* char *, owned: the last things that happened, newest last */
     int64_t unused_ms;   /* since when there is no port */
     void (*unused)(void *opaque); /* it has had no port for a while; NULL: nobody asks */

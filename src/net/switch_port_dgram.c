@@ -20,7 +20,7 @@
 #include "lodge/error.h"
 #include "pkt.h"
 
-enum { SLOTS = SW_BATCH, SLOT_BYTES = 1536 };
+enum { SLOTS = SW_BATCH, SLOT_BYTES = 1536, ROOM = 16 };
 
 _Static_assert((int)SW_DGRAM_FRAME_MAX <= (int)SLOT_BYTES, "a frame fits into its slot");
 
@@ -34,6 +34,7 @@ typedef struct DgramPort {
     GByteArray *kept; /* owned: frames that were received and are held, each behind its length */
     guint kept_at;    /* the first of them */
     bool blocked; /* the client's queue is full */
+    int64_t tried_ms; /* when it was last tried for room */
     bool shares;  /* its frames come by a socket that others use too */
     struct sockaddr_un from; /* and are known by this */
 } DgramPort;
@@ -65,9 +66,11 @@ static void send_waiting(DgramPort *d)
             m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov[i], .msg_iovlen = 1}};
         }
         int sent = sendmmsg(d->fd, m, n, MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (sent > 0) {
+        if (sent > 0)
             d->first += (unsigned)sent;
-        } else if (errno == EAGAIN || errno == ENOBUFS) {
+        if (sent == (int)n)
+            break;
+        if (sent > 0 || errno == EAGAIN || errno == ENOBUFS) { /* after a part: else it is said next time */
             set_blocked(d, true);
             break;
         } else if (errno != EINTR) {
@@ -79,14 +82,19 @@ static void send_waiting(DgramPort *d)
         d->first = d->last = 0; /* quiet ports touch the first slots only */
         set_blocked(d, false);
     }
-    if (d->last - d->first <= SLOTS / 2)
+    if (d->last - d->first <= SLOTS - ROOM)
         sw_host_room(&d->h);
 }
 
 static bool room_for(DgramPort *d, uint32_t frames)
 {
-    if (d->last - d->first + frames > SLOTS && !d->blocked)
-        send_waiting(d);
+    if (d->last - d->first + frames > SLOTS) {
+        int64_t now = sw_host_now_ms(d->h.host);
+        /* In a long round nobody looks whether a client has read in the meantime. */
+        if (!d->blocked || d->tried_ms != now)
+            send_waiting(d);
+        d->tried_ms = now;
+    }
     return frames <= SLOTS && d->last - d->first <= SLOTS - frames;
 }
 

@@ -29,6 +29,7 @@
 #include "lodge/iothread.h"
 #include "lodge/lock.h"
 #include "lodge/num.h"
+#include "filter.h"
 #include "pkt.h"
 #include "watch.h"
 
@@ -76,6 +77,7 @@ typedef struct WireDir {
 struct NetWire {
     WireDir dir[2]; /* [0] from a to b, [1] from b to a */
     NetWatch *watch; /* constant, borrowed; NULL: nobody looks */
+    NetGate *gate;   /* likewise; NULL: everything passes */
     /* atomic */
     bool dead;
     bool link_up[2]; /* of the port that dir[i] starts at */
@@ -448,18 +450,13 @@ static unsigned send_direct(WireDir *d, const NetFrame *v, unsigned n)
     return taken;
 }
 
-unsigned net_send(NetPort *from, const NetFrame *v, unsigned n)
+/* What the gate lets pass; @opaque is the direction. */
+static unsigned send_allowed(void *opaque, const NetFrame *v, unsigned n)
 {
-    WireDir *d = dir_from(from);
+    WireDir *d = opaque;
     unsigned done = 0;
     uint64_t bytes = 0, bad = 0;
 
-    if (!d || wire_dead(d->wire))
-        return n; /* nobody to count it for */
-    if (!wire_carries(d->wire)) {
-        count(&d->tx_dropped, n);
-        return n;
-    }
     d->sending = true;
     done = send_direct(d, v, n);
     for (unsigned i = 0; i < done; i++)
@@ -488,13 +485,30 @@ unsigned net_send(NetPort *from, const NetFrame *v, unsigned n)
     }
     d->sending = false;
     if (d->wire->watch && done)
-        net_watch_frames(d->wire->watch, !from->watch, v, done);
+        net_watch_frames(d->wire->watch, !d->from->watch, v, done);
     count(&d->tx_frames, done - bad);
     count(&d->tx_bytes, bytes);
     count(&d->tx_dropped, bad);
-    if (!from->io)
+    if (!d->from->io)
         run_waiting(d->wire);
     return done;
+}
+
+unsigned net_send(NetPort *from, const NetFrame *v, unsigned n)
+{
+    WireDir *d = dir_from(from);
+
+    if (!d || wire_dead(d->wire))
+        return n; /* nobody to count it for */
+    if (!wire_carries(d->wire)) {
+        count(&d->tx_dropped, n);
+        return n;
+    }
+    NetGate *gate = d->wire->gate;
+    if (!gate || net_gate_open(gate))
+        return send_allowed(d, v, n);
+    bool out = !from->gate; /* it is the back end's */
+    return net_gate_send(gate, out, out ? from->mac : d->to->mac, v, n, send_allowed, d);
 }
 
 void net_rx_ready(NetPort *p)
@@ -624,6 +638,7 @@ bool net_join(NetPort *a, NetPort *b, GError **error)
     }
     struct NetWire *w = g_new0(struct NetWire, 1);
     w->watch = a->watch ? a->watch : b->watch;
+    w->gate = a->gate ? a->gate : b->gate;
     dir_init(w, &w->dir[0], a, b);
     dir_init(w, &w->dir[1], b, a);
     for (int i = 0; i < 2; i++) {
@@ -653,6 +668,14 @@ void net_part(NetPort *p)
         g_free(w->dir[i].ring);
     }
     g_free(w);
+}
+
+void net_settle(NetPort *p)
+{
+    struct NetWire *w = p->wire;
+
+    for (int i = 0; w && i < 2; i++)
+        call_on(w->dir[i].from->io, visit, NULL);
 }
 
 /* On the IoThread of the port whose peer changed; @opaque is the peer's outgoing direction. */

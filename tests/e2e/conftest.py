@@ -116,7 +116,7 @@ def _listing(program):
     seen = set()
     for folder in ("/dev/shm", program.home / "tmp", program.home / "run"):
         for root, _, files in os.walk(folder):
-            if "/lodge-block-" in root:  # unit tests of images beside us
+            if "/lodge-block-" in root or "/lodge-fuzz-" in root:  # unit tests of images, and fuzzers, beside us
                 continue
             seen.update(os.path.join(root, f) for f in files)
     seen.update("link " + n for n in os.listdir("/sys/class/net"))

@@ -62,7 +62,7 @@ def test_network_card(card, tmp_path):
     page = os.urandom(3 * MIB + 12345)
     peer = Peer(page)
     module = driver.replace("-", "_")
-    out = run_guest(tmp_path, CARD, "--net", f"user,model={card}", modules=("af_packet", module),
+    out = run_guest(tmp_path, CARD, "--net", f"user,model={card},mac=52:54:00:12:34:56", modules=("af_packet", module),
                     append=f"down={down} up={up} port={peer.port}", flavour=flavour)
     peer.close()
     said, h = out.said, hashlib.md5()

@@ -65,7 +65,7 @@ def test_boot_menu_chooses_ne2000(lodge, tmp_path, installer):
     with open(floppy, "wb") as f:
         f.truncate(FLOPPY_BYTES)
     net = served(tmp_path, QUESTION, installer / "pxelinux.0")
-    m = Machine(lodge, "--net", f"{net},model=ne2k_pci", "--floppy", floppy, "--boot", "order=an,menu=on,menu-timeout=60000", "--console", "none")
+    m = Machine(lodge, "--net", f"{net},model=ne2k_pci,mac=52:54:00:12:34:56", "--floppy", floppy, "--boot", "order=an,menu=on,menu-timeout=60000", "--console", "none")
     m.wait(r"Press ESC for boot menu")
     m.type("", "esc")
     m.wait(r"^1\. Floppy \[drive A\]")

@@ -264,7 +264,7 @@ def test_options(words, says, lodge, guests):
     one_line(lodge("run", "--kernel", guests / "hello", *net, *words), 2, says)
 
 
-REFUSED = ["--share", "--host", "--qmp", "--wait"]
+REFUSED = ["--share", "--host"]
 
 
 @pytest.mark.parametrize("option", REFUSED)

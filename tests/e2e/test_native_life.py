@@ -189,7 +189,7 @@ def test_set(lodge, echo, tmp_path):
     assert inserted() == [True]
     assert works(lodge("set", "web", "--cdrom", "none")) == "web: cdrom: now\n" and inserted() == [False]
     assert works(lodge("set", "web", "--floppy", "none")) == "web: floppy: at the next start\n"
-    assert works(lodge("unset", "web", "floppy", "cdrom")) == "web: floppy: at the next start\nweb: cdrom: at the next start\n"
+    assert works(lodge("unset", "web", "floppy", "cdrom")) == "web: floppy: now\nweb: cdrom: at the next start\n"
     works(lodge("kill", "web"))
     before = at.read_text()
     assert "--cpus=2" in before and "cdrom" not in before and "floppy" not in before

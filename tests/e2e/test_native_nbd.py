@@ -191,7 +191,7 @@ def test_serve(lodge, folder, raw):
     about = json.loads("".join(iter(lambda: p.stdout.readline().decode(), "}\n")) + "}")
     assert (about["size"], about["format"], about["read-only"]) == (SIZE, "raw", True)
     refused(lodge("image", "serve", "--writable", "--socket", folder / "s", raw), 1, "in use by lodge")
-    refused(lodge("image", "compare", raw, about["uri"].replace("nbd:", "nbds:")), 2, "TLS is not supported")
+    refused(lodge("image", "compare", raw, about["uri"].replace("nbd:", "nbds:") + "?tls-certificates=/etc"), 2, "cannot be had through TLS")
     ok(lodge("image", "compare", raw, about["uri"]))
     assert p.wait(20) == 0 and p.stderr.read() == b""
     refused(lodge("image", "info", about["uri"]), 1, "Connection refused")
@@ -266,3 +266,70 @@ def test_server_goes_and_comes(lodge, guests, folder, raw):
         out, err = p.communicate(timeout=60)
         assert p.returncode == PASS, (out, err)
     assert err.count(b"tried again") == 1 and err.count(b"the server is back") == 1
+
+
+def test_tls_by_shared_key(lodge, folder, raw):
+    """Over a Unix socket and TCP; with another key, or none, nothing is served."""
+    key, wrong = folder / "key", folder / "wrong"
+    key.write_text("alice:" + "5a" * 32 + "\n")
+    wrong.write_text("alice:" + "a5" * 32 + "\n")
+    for p in (key, wrong):
+        p.chmod(0o600)
+    with nbdkit(folder, "--tls=require", f"--tls-psk={key}", "file", raw) as s:
+        uri = f"nbds+unix://alice@/?socket={s.socket}&tls-psk-file="
+        copy = folder / "copy"
+        ok(lodge("image", "convert", "--to", "raw", uri + str(key), copy))
+        assert copy.read_bytes() == raw.read_bytes()
+        refused(lodge("image", "compare", raw, uri + str(wrong)), 2, "cannot be had through TLS")
+        refused(lodge("image", "compare", raw, s.uri()), 2, "refuses export")
+        refused(lodge("image", "compare", raw, uri + str(folder / "none")), 2, "cannot be had through TLS")
+
+
+def certificates(folder, name):
+    """An authority, and a server's certificate for the name localhost."""
+    at = folder / name
+    at.mkdir()
+    (at / "ext").write_text("subjectAltName=DNS:localhost\n")
+    new = ("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
+    tool(*new, "-x509", "-days", "2", "-subj", "/CN=authority", "-keyout", at / "ca-key.pem", "-out", at / "ca-cert.pem")
+    tool(*new, "-subj", "/CN=localhost", "-keyout", at / "server-key.pem", "-out", at / "csr")
+    tool("openssl", "x509", "-req", "-days", "2", "-in", at / "csr", "-CA", at / "ca-cert.pem", "-CAkey", at / "ca-key.pem", "-CAcreateserial", "-extfile", at / "ext",
+         "-out", at / "server-cert.pem")
+    client = folder / f"{name}-client"
+    client.mkdir()
+    shutil.copy(at / "ca-cert.pem", client)
+    return at, client
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="package openssl is missing")
+def test_tls_by_certificate(lodge, guests, folder, raw):
+    """The server is who its certificate says: another name for the same address is refused. A guest uses the disk."""
+    server, client = certificates(folder, "pki")
+    _, other = certificates(folder, "other")
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    kit = subprocess.Popen(["nbdkit", "--foreground", "--exit-with-parent", "--ipaddr", "127.0.0.1", "--port", str(port), "--tls=require",
+                            f"--tls-certificates={server}", "file", str(raw)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert kit.poll() is None and time.monotonic() < deadline, "nbdkit does not serve"
+                time.sleep(0.01)
+        query = f"?tls-certificates={client}"
+        copy = folder / "copy"
+        ok(lodge("image", "convert", "--to", "raw", f"nbds://localhost:{port}/{query}", copy))
+        assert copy.read_bytes() == raw.read_bytes()
+        refused(lodge("image", "compare", raw, f"nbds://127.0.0.1:{port}/{query}"), 2, "cannot be had through TLS")
+        refused(lodge("image", "compare", raw, f"nbds://localhost:{port}/?tls-certificates={other}"), 2, "cannot be had through TLS")
+        refused(lodge("image", "compare", raw, f"nbds://localhost:{port}/"), 2, "name one of")
+        r = lodge(*run_args(guests, 1), f"nbds://localhost:{port}/{query},bus=ide,format=raw")
+        assert r.status == PASS, r
+    finally:
+        kit.kill()
+        kit.wait()
+        kit.stderr.close()

@@ -138,7 +138,7 @@ def test_tap(host, vm, lodge, tmp_path):
     assert capture.wait(20) == 0
     assert len(host("tcpdump", "-nr", tmp_path / "some.pcap").stdout.splitlines()) == 2
     n = v.net()
-    assert n["link"] and n["tx-frames"] >= 4 and {"address": ECHO, "mac": "52:54:00:12:34:56", "how": "arp"} in n["addresses"]
+    assert n["link"] and n["tx-frames"] >= 4 and {"address": ECHO, "mac": n["mac"], "how": "arp"} in n["addresses"]
     # The interface goes, and comes back.
     host("ip", "link", "del", "lt0")
     v.says("net0: tap lt0: the interface is gone; trying again")
@@ -235,6 +235,17 @@ def test_mcast(host, vm):
     assert v.net()["rx-frames"] == 4
 
 
+@pytest.mark.parametrize("net", ["mcast=[ff02::114%d0]:1102", "mcast=[ff15::114]:1102,interface=d0"])
+def test_mcast6(net, host, vm):
+    host("ip", "link", "add", "d0", "type", "bridge")
+    host("ip", "link", "set", "d0", "up", "multicast", "on")
+    host("ip", "addr", "add", "fe80::99/64", "dev", "d0", "nodad")
+    v = vm(net)
+    v.says("ready")
+    asker(vm, net).passes()
+    assert v.net()["rx-frames"] == 4
+
+
 def test_qemu(host, vm, lodge):
     """QEMU as a hub of its stream, dgram and multicast back ends."""
     need("qemu-system-x86_64")
@@ -273,7 +284,7 @@ def test_malformed(host, vm, lodge):
     end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     end.bind(str(mine))
     end.settimeout(20)
-    v = vm(f"dgram=unix:{mine},local=unix:{theirs},pcap={lodge.home}/p")
+    v = vm(f"dgram=unix:{mine},local=unix:{theirs},pcap={lodge.home}/p,mac=52:54:00:12:34:56")
     v.says("ready")
     ether = scapy.Ether(src="02:00:00:00:00:01", dst="52:54:00:12:34:56")
     ip = scapy.IP(src="10.9.0.1", dst=ECHO)

@@ -227,7 +227,7 @@ def test_vde_programs(lodge, no_switch_left):
 def test_guest_reaches_slirpvde(card, lodge, guests, no_switch_left):
     with switch(lodge, "s", "--listen", f"vde:{lodge.home}/vde"), program("slirpvde", "--dhcp", "-s", lodge.home / "vde"):
         wait_for("slirpvde is plugged in", lambda: report(lodge, "s", "ports")["ports"])
-        r = lodge("run", "--kernel", guests / "ne2000", "--append", "noloop n=20", "--memory", "64M", "--net", f"switch=s,port=5,model={card}", "--debug-exit")
+        r = lodge("run", "--kernel", guests / "ne2000", "--append", "noloop n=20", "--memory", "64M", "--net", f"switch=s,port=5,model={card},mac=52:54:00:12:34:56", "--debug-exit")
         assert r.status == 33, r.out + r.err
         macs = report(lodge, "s", "macs")["macs"]
         assert "52:54:00:12:34:56" not in {m["mac"] for m in macs}, "its port is gone, and what was learnt there"

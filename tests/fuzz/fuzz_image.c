@@ -241,7 +241,7 @@ static char *another(BlkNode *n, const char *name, const char *base, uint8_t how
     return NULL;
 }
 
-/* An overlay on what is open as @n, which is closed for that: written, committed. */
+/* An overlay on what is open for reading as @n: written, committed. */
 static void use_overlay(BlkNode *n, const char *path, uint8_t how)
 {
     g_autofree char *over = another(n, "overlay", path, how);
@@ -344,10 +344,14 @@ static bool step(BlkNode **at_n, const char *path, const uint8_t *p, bool *flush
         break;
     case STEP_REOPEN:
     case STEP_OVERLAY:
-        if (kind == STEP_OVERLAY)
-            use_overlay(n, path, p[1]);
         blk_close(n);
-        *at_n = open_image(path, false, 0);
+        n = open_image(path, kind == STEP_OVERLAY, 0);
+        if (n && kind == STEP_OVERLAY) {
+            use_overlay(n, path, p[1]);
+            blk_close(n);
+            n = open_image(path, false, 0);
+        }
+        *at_n = n;
         break;
     case STEP_MAP:
         look(n);

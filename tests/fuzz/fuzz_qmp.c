@@ -44,7 +44,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     g_assert_true(c && !socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, ends));
     c->qmp = qmp_new(c, -1);
-    qmp_add_client(c->qmp, ends[0]);
+    qmp_add_client(c->qmp, ends[0], ends[0]);
     if (size && !(data[0] & 1))
         run(ends[1], (const uint8_t *)hello, sizeof hello - 1, sizeof hello);
     if (size > 1)

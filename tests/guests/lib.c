@@ -149,7 +149,11 @@ void pass(void)
 void fail(const char *fmt, ...)
 {
     va_list ap;
-    irq_disable();
+    u16 cs;
+
+    __asm__("mov %%cs, %0" : "=r"(cs));
+    if (!(cs & 3)) /* not every host lets ring 3 */
+        irq_disable();
     say("FAIL %s: ", guest_name);
     va_start(ap, fmt);
     vsay(fmt, ap);

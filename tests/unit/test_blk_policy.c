@@ -311,6 +311,63 @@ static void test_error_stop(void)
     many_end(&m);
 }
 
+static int tap_before(void *opaque, BlkTapOp op, uint64_t offset, uint64_t len, uint64_t *ret_mark)
+{
+    return op == BLK_TAP_WRITE && g_atomic_int_get((gint *)opaque) ? EIO : 0;
+}
+
+static void tap_after(void *opaque, BlkTapOp op, uint64_t offset, uint64_t len,
+                      const struct iovec *iov, unsigned niov, uint64_t mark)
+{
+}
+
+/* What an image hands on to its file as it is comes back as it was: after an error it finds its place
+ * again, and its submitter reads where it was meant to be. */
+static void test_error_stop_image(gconstpointer format)
+{
+    g_autoptr(BlockFix) f = block_fix_new();
+    g_autofree char *path = block_fix_path(f, "a.img"), *base = block_fix_image(f, "b", SIZE, 3);
+    BlkMake make = {.file = path, .format = format, .size = SIZE};
+    gint failing = 0;
+    BlkTap tap = {tap_before, tap_after, &failing};
+    uint8_t buf[4096];
+    BlkStats stats;
+    Many m;
+
+    if (!strcmp(format, "umlcow"))
+        make.base = base;
+    g_assert_true(blk_make(&make, f->io, NULL));
+    g_autoptr(BlkNode) n = block_fix_open(f, &(BlkOptions){.file = path, .format = format, .tap = &tap,
+                                                           .on_error = BLK_ERROR_STOP});
+    many_start(&m, n, BLK_DISCARD, 32); /* so that what follows is not in the order of the file */
+    g_assert_true(many_wait(&m, 0, 5000));
+    many_end(&m);
+    for (unsigned i = 32; i-- > 0;) {
+        memset(buf, 0xaa, sizeof buf);
+        g_assert_cmpint(blk_pwrite(n, buf, i * 4096, sizeof buf), ==, 0);
+    }
+    g_atomic_int_set(&failing, 1);
+    many_start(&m, n, BLK_WRITE, 32);
+    g_assert_false(many_wait(&m, 31, 50));
+    blk_retry(n, false); /* fails again */
+    g_assert_false(many_wait(&m, 31, 50));
+    g_atomic_int_set(&failing, 0);
+    blk_retry(n, false);
+    g_assert_true(many_wait(&m, 0, 5000));
+    for (unsigned i = 0; i < m.count; i++) {
+        g_assert_cmpint(m.one[i].err, ==, 0);
+        g_assert_cmpuint(m.one[i].req.offset, ==, i * 4096);
+        g_assert_cmpint(blk_pread(n, buf, i * 4096, 4096), ==, 0);
+        g_assert_cmpuint(buf[0], ==, 1 + i);
+        g_assert_cmpuint(buf[4095], ==, 1 + i);
+    }
+    many_end(&m);
+    blk_stats(n, &stats);
+    g_assert_cmpuint(stats.bytes[BLK_WRITE], ==, 2 * 32 * 4096);
+    blk_drain_begin(n); /* nothing is counted as under way */
+    blk_drain_end(n);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -320,5 +377,8 @@ int main(int argc, char **argv)
     g_test_add_func("/policy/detect-zeroes", test_detect_zeroes);
     g_test_add_func("/policy/error-report-ignore", test_error_report_ignore);
     g_test_add_func("/policy/error-stop", test_error_stop);
+    g_test_add_data_func("/policy/error-stop/qcow2", "qcow2", test_error_stop_image);
+    g_test_add_data_func("/policy/error-stop/umlcow", "umlcow", test_error_stop_image);
+    g_test_add_data_func("/policy/error-stop/vdi", "vdi", test_error_stop_image);
     return g_test_run();
 }

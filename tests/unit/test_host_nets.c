@@ -589,6 +589,8 @@ static void test_options(void)
         {"dgram", "remote", "unix:/x", "needs both ends"},
         {"mcast", "group", "1.2.3.4:5", "is no group"},
         {"mcast", "group", "239.0.0.1:0", "a port from 1"},
+        {"mcast", "group", "[fd00::1]:5", "is no group"},
+        {"mcast", "group", "[ff02::114]:5", "is a group of one link; say which"},
         {"tap", "ifname", "a/b", "1 to 15 characters"},
         {"tap", "ifname", "0123456789abcdef", "1 to 15 characters"},
         {"vde", "port", "0", "from 1 to 65535"},

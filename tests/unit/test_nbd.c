@@ -139,8 +139,14 @@ static void test_uri(void)
         const char *text, *why;
         int code;
     } bad[] = {
-        {"nbds://h/x", "TLS", LODGE_ERROR_UNSUPPORTED},
-        {"nbds+unix:///x?socket=/s", "TLS", LODGE_ERROR_UNSUPPORTED},
+        {"nbds://h/x?tls-psk-file=k", "absolute", LODGE_ERROR_CONFIG},
+        {"nbds://h/x?tls-psk-file=/k&tls-certificates=/c", "name one of", LODGE_ERROR_CONFIG},
+        {"nbd://h/x?tls-psk-file=/k", "is for nbds", LODGE_ERROR_CONFIG},
+        {"nbds://h/x", "name one of", LODGE_ERROR_CONFIG},
+        {"nbds://u@h/x?tls-certificates=/c", "a user", LODGE_ERROR_CONFIG},
+        {"nbds://u:p@h/x?tls-psk-file=/k", "a user", LODGE_ERROR_CONFIG},
+        {"nbds+unix:///?socket=/s&tls-certificates=/c", "a socket has none", LODGE_ERROR_CONFIG},
+        {"nbds+vsock://1/x", "vsock", LODGE_ERROR_UNSUPPORTED},
         {"nbd+vsock://1/x", "vsock", LODGE_ERROR_UNSUPPORTED},
         {"nbd:///x", "names no host", LODGE_ERROR_CONFIG},
         {"nbd:unix:/s", "names no host", LODGE_ERROR_CONFIG},
@@ -152,10 +158,19 @@ static void test_uri(void)
         {"nbd+unix:///x", "names no socket", LODGE_ERROR_CONFIG},
         {"nbd+unix://h/x?socket=/s", "names no socket", LODGE_ERROR_CONFIG},
     };
+    g_autoptr(NbdUri) tls =
+        nbd_uri_parse("nbds://u@h/x?tls-psk-file=/k%20ey", NULL);
+    g_autoptr(NbdUri) tls_unix = nbd_uri_parse("nbds+unix:///?socket=/s&tls-psk-file=/c", NULL);
+    g_autoptr(NbdUri) copy = nbd_uri_copy(tls);
     g_autofree char *name = g_strnfill(NBD_NAME_MAX + 1, 'n');
     g_autofree char *long_name = g_strconcat("nbd://h/", name, NULL);
     g_autofree char *long_path = g_strdup_printf("nbd+unix:///?socket=/%.200s", name);
 
+    g_assert_true(copy->tls && tls_unix->tls);
+    g_assert_cmpstr(copy->user, ==, "u");
+    g_assert_cmpstr(copy->psk_file, ==, "/k ey");
+    g_assert_cmpstr(tls_unix->psk_file, ==, "/c");
+    g_assert_cmpstr(tls_unix->socket, ==, "/s");
     for (unsigned i = 0; i < G_N_ELEMENTS(good); i++) {
         g_autoptr(GError) error = NULL;
         g_autoptr(NbdUri) u = nbd_uri_parse(good[i].text, &error);
@@ -164,6 +179,7 @@ static void test_uri(void)
         g_assert_cmpstr(u->port, ==, good[i].port);
         g_assert_cmpstr(u->socket, ==, good[i].socket);
         g_assert_cmpstr(u->export, ==, good[i].export);
+        g_assert_false(u->tls);
     }
     for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
         g_autoptr(GError) error = NULL;

@@ -342,6 +342,122 @@ static void test_astray(void)
     t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
 }
 
+/* Where the tables of an image with one L2 table lie. */
+typedef struct Tables {
+    uint64_t l1, l2, rt, refs;
+} Tables;
+
+static Tables find_tables(Twin *t)
+{
+    Tables at = {.l1 = peek(t, 40, 8), .rt = peek(t, 48, 8)};
+
+    at.l2 = peek(t, at.l1, 8) & QCOW_OFFSET_MASK;
+    at.refs = peek(t, at.rt, 8);
+    return at;
+}
+
+/* The first change that a wrong table leads into a table is refused, the image is marked, and takes
+ * none any more, until it is mended. The table has what it had. */
+static void expect_marked(Twin *t, uint64_t wrong, uint64_t table, bool v3)
+{
+    g_autoptr(GError) error = NULL;
+    uint8_t buf[512] = {1}, before[4096], after[4096];
+
+    t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
+    g_assert_cmpint(blk_file_read_at(blk_file_under(t->n), before, sizeof before, table), ==, 0);
+    if (v3)
+        g_assert_cmpuint(peek(t, 72, 8), ==, 0);
+    g_assert_cmpint(blk_pwrite(t->n, buf, wrong, 512), ==, EIO);
+    if (v3)
+        g_assert_cmpuint(peek(t, 72, 8), ==, QCOW_INC_CORRUPT);
+    g_assert_cmpint(blk_pwrite(t->n, buf, 0, 512), ==, EIO);
+    BlkReq zero = {.op = BLK_ZERO, .offset = 0, .len = 65536, .may_unmap = true};
+    g_assert_cmpint(blk_wait(t->n, &zero), ==, EIO);
+    g_assert_false(t->n->drv->resize(t->n, 8 * MIB, false, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_IMAGE);
+    g_assert_nonnull(strstr(error->message, "corrupt"));
+    g_assert_false(t->n->drv->snap->create(t->n, "s", NULL));
+    g_assert_cmpint(blk_flush(t->n), ==, 0);
+    g_assert_cmpint(blk_pread(t->n, buf, 0, 512), ==, 0);
+    g_assert_cmpint(buf[0], ==, 7);
+    g_assert_cmpint(blk_file_read_at(blk_file_under(t->n), after, sizeof after, table), ==, 0);
+    g_assert_cmpmem(before, sizeof before, after, sizeof after);
+    blk_close(g_steal_pointer(&t->n));
+    if (v3)
+        block_fix_refused(t->f, &(BlkOptions){.file = t->path}, LODGE_ERROR_IMAGE, "corrupt");
+    twin_own_check(t, true, UINT64_MAX, UINT64_MAX);
+    twin_own_check(t, false, 0, 0);
+    if (g_find_program_in_path("qemu-img"))
+        g_assert_cmpint(twin_run(t->f, "qemu-img check -q d.qcow2"), ==, 0);
+    t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
+    g_assert_cmpint(blk_pwrite(t->n, buf, wrong, 512), ==, 0);
+    blk_close(g_steal_pointer(&t->n));
+}
+
+/* Entries of clusters, plain and compressed, and of tables, that point into L2 tables and blocks of
+ * counts: all of a corrupt image. */
+static void test_corrupt(gconstpointer data)
+{
+    const char *options = data;
+    g_autoptr(Twin) t = twin_new(4 * MIB, options, NULL, 0);
+    g_autofree char *good = NULL;
+    gsize len;
+
+    twin_write(t, 0, 3 * 65536, 7);
+    blk_close(g_steal_pointer(&t->n));
+    g_assert_true(g_file_get_contents(t->path, &good, &len, NULL));
+    Tables at = find_tables(t);
+    const struct {
+        uint64_t at, v, table;
+    } wrong[] = {
+        {at.l2 + 8, QCOW_COPIED | at.l2, at.l2},
+        {at.l2 + 8, QCOW_COPIED | at.refs, at.refs},
+        {at.l2 + 8, QCOW_COMPRESSED | at.refs, at.refs},
+        {at.l2 + 8, QCOW_COMPRESSED | (uint64_t)1 << 54 | (at.l2 - 100), at.l2},
+    };
+    for (unsigned i = 0; i < G_N_ELEMENTS(wrong); i++) {
+        g_assert_true(g_file_set_contents(t->path, good, (gssize)len, NULL));
+        poke(t, wrong[i].at, wrong[i].v, 8);
+        expect_marked(t, 65536, wrong[i].table, !options);
+    }
+    /* The table of tables leads to a block of counts, and that of counts to an L2 table. */
+    static const uint8_t one[512] = {1};
+    for (unsigned i = 0; i < 2; i++) {
+        g_assert_true(g_file_set_contents(t->path, good, (gssize)len, NULL));
+        poke(t, i ? at.rt : at.l1, i ? at.l2 : QCOW_COPIED | at.refs, 8);
+        t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
+        g_assert_cmpint(blk_pwrite(t->n, one, 3 * MIB, 512), ==, EIO);
+        g_assert_cmpint(blk_pwrite(t->n, one, MIB, 512), ==, EIO);
+        blk_close(g_steal_pointer(&t->n));
+        if (!options)
+            block_fix_refused(t->f, &(BlkOptions){.file = t->path}, LODGE_ERROR_IMAGE, "corrupt");
+        twin_own_check(t, true, UINT64_MAX, UINT64_MAX);
+        twin_own_check(t, false, 0, 0);
+    }
+    /* One that is read only is not touched. */
+    g_assert_true(g_file_set_contents(t->path, good, (gssize)len, NULL));
+    poke(t, at.l2 + 8, QCOW_COPIED | at.l2, 8);
+    t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path, .read_only = true});
+    uint8_t buf[512];
+    g_assert_cmpint(blk_pread(t->n, buf, 65536, 512), ==, EIO);
+    blk_close(g_steal_pointer(&t->n));
+    if (!options)
+        g_assert_cmpuint(peek(t, 72, 8), ==, 0);
+    /* Tables that come and go: what one leaves may hold data again. */
+    g_assert_true(g_file_set_contents(t->path, good, (gssize)len, NULL));
+    t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
+    memset(t->want, 7, 3 * 65536);
+    for (unsigned i = 0; i < 4; i++) {
+        g_assert_true(t->n->drv->snap->create(t->n, "s", NULL));
+        twin_scribble(t, 40, 200000);
+        g_assert_true(t->n->drv->snap->remove(t->n, "s", NULL));
+        twin_scribble(t, 40, 200000);
+    }
+    g_assert_true(t->n->drv->make_empty(t->n, NULL));
+    memset(t->want, 0, t->size);
+    twin_scribble(t, 200, 200000);
+}
+
 int main(int argc, char **argv)
 {
     twin_init(&argc, &argv);
@@ -354,5 +470,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2-image/repair", test_repair);
     g_test_add_func("/qcow2-image/hostile", test_hostile);
     g_test_add_func("/qcow2-image/astray", test_astray);
+    g_test_add_data_func("/qcow2-image/corrupt/v3", NULL, test_corrupt);
+    g_test_add_data_func("/qcow2-image/corrupt/v2", "compat=0.10", test_corrupt);
     return g_test_run();
 }

@@ -202,6 +202,9 @@ static const struct {
     {"--kernel k --console stdio --console stdio", "there is one terminal"},
     {"--kernel k --console none --console none --console none", "2 serial ports"},
     {"--kernel k -d --console stdio", "detached"},
+    {"--kernel k --qmp stdio --qmp stdio --console stdio", "there is one terminal"},
+    {"--kernel k --qmp pty", "write unix:PATH"},
+    {"--kernel k --wait=log:x", "goes with --detach"},
     {"--kernel k --channel agent", "write NAME=SPEC"},
     {"--kernel k --channel a=none --channel a=none", "given twice"},
     {"--kernel k --device nothing", "no device class"},
@@ -238,6 +241,33 @@ static void test_wrong(void)
 
 /* The refusals of the table are kept out of help by the same flag. */
 /* Without a kernel it is a PC; drives take their customary places. */
+static char *mac_in(const char *line, const char *card)
+{
+    g_autoptr(Tree) t = compile_ok(line);
+    g_autofree char *path = g_strdup_printf("/devices/%s", card);
+
+    return g_strdup(tree_str(t, path, "mac"));
+}
+
+/* The same at each start, another one for each machine and card. */
+static void test_macs(void)
+{
+    g_autofree char *web = mac_in("web --kernel k", "net0");
+    g_autofree char *again = mac_in("web --kernel other --memory 1G --net user,model=pcnet", "net0");
+    g_autofree char *second = mac_in("web --kernel k --net user --net user", "net1");
+    g_autofree char *db = mac_in("db --kernel k", "net0");
+    g_autofree char *given = mac_in("web --kernel k --net user,mac=02:00:00:00:00:01", "net0");
+    g_autofree char *none = mac_in("--kernel k", "net0"), *next = mac_in("--kernel k", "net0");
+
+    g_assert_cmpstr(web, ==, "52:54:00:4b:5e:57"); /* of SHA-256("web") = 4b5e57... */
+    g_assert_cmpstr(again, ==, web);
+    g_assert_cmpstr(second, ==, "52:54:00:4b:5e:58");
+    g_assert_cmpstr(db, !=, web);
+    g_assert_cmpstr(given, ==, "02:00:00:00:00:01");
+    g_assert_true(g_str_has_prefix(none, "52:54:00:"));
+    g_assert_cmpstr(none, !=, next);
+}
+
 static void test_firmware(void)
 {
     g_autoptr(Tree) t = compile_ok("old --cdrom g.iso --disk d.img,bus=ide --disk e.img --floppy f.img,ro "
@@ -256,7 +286,7 @@ static void test_firmware(void)
     g_assert_true(tree_has(t, "/backends/block/floppy0", "read-only"));
     g_assert_cmpstr(tree_str(t, "/devices/net0", "compatible"), ==, "pcnet");
     g_assert_cmpstr(tree_str(t, "/devices/net0", "netboot"), ==, "on");
-    g_assert_cmpstr(tree_str(t, "/devices/net1", "mac"), ==, "52:54:00:12:34:57");
+    g_assert_cmpstr(tree_str(t, "/devices/net0", "mac"), !=, tree_str(t, "/devices/net1", "mac"));
     g_assert_cmpstr(tree_str(t, "/devices/vga", "compatible"), ==, "vga");
     g_assert_cmpstr(tree_str(t, "/smbios", "serial"), ==, "7");
 
@@ -283,6 +313,7 @@ int main(int argc, char **argv)
     g_test_add_func("/run/least", test_least);
     g_test_add_func("/run/full", test_full);
     g_test_add_func("/run/firmware", test_firmware);
+    g_test_add_func("/run/macs", test_macs);
     g_test_add_func("/run/append", test_append);
     g_test_add_func("/run/wrong", test_wrong);
     g_test_add_func("/run/refused", test_refused);

@@ -69,6 +69,30 @@ static void test_set(void)
     g_assert_true(tree_has(t, "/devices/alpha", NULL));
 }
 
+static void test_graft(void)
+{
+    g_autoptr(Tree) t = sample(), to = tree_new();
+    g_autoptr(GError) error = NULL;
+    size_t len;
+
+    g_assert_true(tree_graft(to, "/x/devices", t, "/devices"));
+    g_assert_cmpstr(tree_str(to, "/x/devices/alpha", "compatible"), ==, "y");
+    tree_set_str(to, "/x/devices/alpha", "more", "1");
+    g_assert_true(tree_graft(to, "/x/devices/alpha", t, "/devices/alpha")); /* in its place */
+    g_assert_false(tree_has(to, "/x/devices/alpha", "more"));
+    g_assert_false(tree_graft(to, "/y", t, "/nowhere"));
+    g_assert_false(tree_graft(to, "relative", t, "/boot"));
+    g_assert_false(tree_has(to, "/y", NULL));
+    g_assert_true(tree_graft(to, "/boot", t, "/boot") && tree_graft(to, "/memory", t, "/memory") &&
+                  tree_graft(to, "/cpus", t, "/cpus") && tree_graft(to, "/devices", t, "/devices"));
+    tree_set_str(to, "/", "vm-name", tree_str(t, "/", "vm-name"));
+    check_sample(to);
+    const void *blob = tree_blob(to, &len);
+    g_autoptr(Tree) back = tree_from_blob(blob, len, &error);
+    g_assert_no_error(error);
+    check_sample(back);
+}
+
 static void test_ceilings(void)
 {
     g_autoptr(Tree) t = tree_new();
@@ -208,6 +232,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/tree/set", test_set);
+    g_test_add_func("/tree/graft", test_graft);
     g_test_add_func("/tree/ceilings", test_ceilings);
     g_test_add_func("/tree/blob", test_blob);
     g_test_add_func("/tree/hostile", test_hostile);

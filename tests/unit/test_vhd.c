@@ -412,11 +412,41 @@ static void test_hostile(void)
     block_fix_refused(f, &(BlkOptions){.file = fixed}, LODGE_ERROR_IMAGE, "neither a footer");
 }
 
+/* Images of before Virtual PC 2004, whose footer ends one byte early. */
+static void test_old_footer(gconstpointer data)
+{
+    const char *options = data;
+    g_autoptr(BlockFix) f = block_fix_new();
+    g_autofree char *path = format_make(f, "a.vhd", &(BlkMake){.format = "vhd", .size = MIB},
+                                        options);
+    g_autofree uint8_t *want = g_malloc0(MIB);
+    BlkOptions o = {.file = path};
+    struct stat st;
+
+    format_scribble(f, &o, want, MIB, 3, 40);
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    g_assert_cmpint(truncate(path, st.st_size - 1), ==, 0);
+    BlkNode *n = block_fix_open(f, &(BlkOptions){.file = path, .read_only = true});
+    g_assert_cmpstr(blk_format(n), ==, "vhd");
+    blk_close(n);
+    format_same(f, &o, want, MIB, NULL);
+    format_check(f, path, false, 0, 0);
+    format_scribble(f, &o, want, MIB, 4, 60);
+    format_same(f, &o, want, MIB, NULL);
+    format_check(f, path, false, 0, 0);
+    format_resize(f, path, 2 * MIB, false);
+    format_check(f, path, false, 0, 0);
+    g_assert_cmpint(stat(path, &st), ==, 0);
+    g_assert_cmpint(st.st_size % BLK_SECTOR, ==, 0);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/vhd/dynamic", test_dynamic);
     g_test_add_func("/vhd/fixed", test_fixed);
+    g_test_add_data_func("/vhd/old-footer/fixed", "subformat=fixed", test_old_footer);
+    g_test_add_data_func("/vhd/old-footer/dynamic", NULL, test_old_footer);
     g_test_add_func("/vhd/growth", test_growth);
     g_test_add_func("/vhd/qemu", test_qemu);
     g_test_add_func("/vhd/geometry", test_geometry);

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QMP where --qmp says, in each form that QEMU's option has, and run --detach --wait."""
+import hashlib
+import json
+import pathlib
+import shutil
+import socket
+import stat
+import subprocess
+import time
+
+import pytest
+from qmp import Qmp
+from test_native_life import echo, ended, fails, state, works  # noqa: F401 (fixtures)
+
+SECONDS = 30
+
+
+@pytest.fixture
+def here(echo):
+    return [*echo, "--ephemeral"]
+
+
+def hears(f):
+    return json.loads(f.readline())
+
+
+def until(condition):
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_stdio(lodge, here):
+    p = lodge.popen("run", "box", *here, "--qmp", "stdio", stdin=subprocess.PIPE)
+    assert hears(p.stdout)["QMP"]["capabilities"] == []
+    p.stdin.write(b'{"execute": "qmp_capabilities"}{"execute": "query-name", "id": [1]}')
+    p.stdin.flush()
+    assert hears(p.stdout) == {"return": {}} and hears(p.stdout) == {"return": {"name": "box"}, "id": [1]}
+    p.stdin.write(b'{"execute": "stop"}')
+    p.stdin.close()  # its end is not the machine's; what was asked is answered
+    assert hears(p.stdout)["event"] == "STOP" and hears(p.stdout) == {"return": {}}
+    until(lambda: state(lodge, "box") == "paused")
+    works(lodge("kill", "box"))
+    assert p.wait(SECONDS) == 0 and p.stderr.read() == b""
+
+
+def test_sockets(lodge, here):
+    at = lodge.home / "q.sock"
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(at))  # which somebody left behind
+    stale.close()
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    works(lodge("run", "box", "-d", *here, "--qmp", f"unix:{at},server=on,wait=off", "--qmp", f"tcp::{port},server=on,wait=off"))
+    assert stat.S_IMODE(at.stat().st_mode) == 0o600
+    q = Qmp(at)
+    assert q.ask("query-name") == ([], {"return": {"name": "box"}})
+    t = socket.create_connection(("127.0.0.1", port), SECONDS)
+    assert b'"QMP"' in t.recv(4096)
+    t.sendall(b'{"execute":"qmp_capabilities"}{"execute":"quit"}')
+    assert q.line()["event"] == "SHUTDOWN"  # each hears of what the other does
+    until(lambda: not at.exists() and state(lodge, "box") is None)
+    at.write_text("somebody's file")
+    fails(lodge("run", "box", *here, "--qmp", f"unix:{at},server=on"), 5, f"run: qmp '{at}': is there already; remove it or choose another path")
+    at.unlink()
+
+
+def test_waits_for_a_client(lodge, here):
+    at = lodge.home / "q.sock"
+    p = lodge.popen("run", "box", *here, "--console", "none", "--qmp", f"unix:{at},server=on")
+    until(at.exists)
+    assert state(lodge, "box") in ("starting", None)
+    q = Qmp(at)
+    until(lambda: state(lodge, "box") == "running")
+    assert q.ask("quit")[1] == {"return": {}}
+    assert p.wait(SECONDS) == 0 and b"qmp: waits for a client at" in p.stderr.read()
+
+
+def test_comes_to_a_client(lodge, here):
+    at = lodge.home / "q.sock"
+    with socket.socket(socket.AF_UNIX) as s:
+        s.bind(str(at))
+        s.listen()
+        p = lodge.popen("run", "box", *here, "--console", "none", "--qmp", f"unix:{at}")
+        c, _ = s.accept()
+        c.settimeout(SECONDS)
+        assert b'"QMP"' in c.recv(4096)
+        c.sendall(b'{"execute":"qmp_capabilities"}')
+        assert c.recv(4096) == b'{"return": {}}\r\n'
+        c.close()
+        until(lambda: state(lodge, "box") == "running")
+        works(lodge("kill", "box"))
+        assert p.wait(SECONDS) == 0
+    at.unlink()
+    fails(lodge("run", "box", *here, "--qmp", f"unix:{at}"), 1, f"run: qmp 'unix:{at}': cannot connect: No such file or directory")
+    assert state(lodge, "box") is None
+
+
+def test_detached_and_waited_for(lodge, echo, guests):
+    works(lodge("run", "box", "-d", "--wait=log:^READY$", *echo))
+    assert "READY" in works(lodge("log", "box"))
+    works(lodge("kill", "box"))
+    r = lodge("run", "box", "-d", "--wait=log:never", "--kernel", guests / "hello", "--memory", "16M", "--net", "none", "--debug-exit")
+    fails(r, 7, "run: box: (ended, and no line matched|is not running)")
+    waiter = lodge.popen("run", "box", "-d", "--wait", *echo)  # for a login, which that guest has not
+    until(lambda: state(lodge, "box") == "running")
+    assert waiter.poll() is None
+    works(lodge("kill", "box"))
+    assert waiter.wait(SECONDS) == 7
+
+
+@pytest.mark.parametrize("words,says", [
+    (["--qmp", "x"], '--qmp: "x": write unix:PATH, tcp:.*'),
+    (["--qmp", "stdio", "-d"], "--qmp: stdio: a detached machine has none; .*"),
+    (["--qmp", "stdio", "--console", "stdio"], "--console: stdio: there is one terminal, .*"),
+    (["--qmp", "unix:/x,wait=off"], "--qmp: wait: goes with server=on, .*"),
+    (["--qmp", "tcp:nowhere:1,server=on"], r"qmp 'tcp:nowhere:1': write tcp:\[ADDR:\]PORT or unix:PATH"),
+    (["--qmp", f"unix:/{'x' * 120},server=on"], "qmp '/x*': a socket's path has 1 to 107 letters"),
+    (["--wait"], "--wait: goes with --detach"),
+    (["-d", "--wait", "--ephemeral"], "--wait: an --ephemeral machine keeps no log .*"),
+    (["-d", "--wait=x"], '--wait: "x": write log:REGEX'),
+    (["-d", "--wait=log:("], r'--wait: "log:\(": .*'),
+])
+def test_wrong_words(lodge, echo, words, says):
+    fails(lodge("run", "box", *echo, *words), 2, f"run: {says}")
+
+
+# ---- the same words to QEMU ----
+
+def shape(v):
+    """What kinds of things stands where; lists by their first."""
+    if isinstance(v, dict):
+        return {k: shape(x) for k, x in sorted(v.items())}
+    return [shape(v[0])] if isinstance(v, list) and v else type(v).__name__
+
+
+def within(ours, theirs, where=""):
+    """Each field of ours is one of theirs, of its kind."""
+    if isinstance(ours, dict):
+        assert isinstance(theirs, dict) and set(ours) <= set(theirs), (where, set(ours) - set(theirs))
+        for k in ours:
+            within(ours[k], theirs[k], f"{where}.{k}")
+    elif isinstance(ours, list) and isinstance(theirs, list):
+        within(ours[0], theirs[0], where + "[0]")
+    else:
+        assert ours == theirs, where
+
+
+@pytest.fixture
+def peers(lodge, guests, tmp_path):
+    """QEMU and Lodge with the same hardware, as far as clients can tell."""
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("no qemu-system-x86_64; scripts/deps test installs it")
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(bytes(1 << 20))
+    at = lodge.home / "q.sock"
+    qemu = subprocess.Popen(["qemu-system-x86_64", "-S", "-M", "pc", "-m", "64", "-smp", "2", "-nodefaults", "-display", "none", "-name", "box", "-qmp", f"unix:{at},server=on,wait=off",
+                             "-chardev", "null,id=con0", "-serial", "chardev:con0", "-blockdev", f"driver=raw,node-name=disk0,file.driver=file,file.filename={tmp_path}/b", "-device",
+                             "virtio-blk-pci,drive=disk0,id=disk0", "-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,id=net0,mac=52:54:00:4b:5e:57"])
+    try:
+        works(lodge("run", "box", "-d", "--kernel", guests / "plug", "--memory", "64M", "--cpus", "2", "--rng", "off", "--net", "user,mac=52:54:00:4b:5e:57", "--disk", tmp_path / "a"))
+        until(at.exists)
+        yield Qmp(lodge.home / "run" / "lodge" / "box" / "qmp.sock"), Qmp(at), tmp_path
+    finally:
+        qemu.kill()
+        qemu.wait()
+        works(lodge("kill", "box"))
+
+
+def test_answers_as_qemu(peers):
+    ours, theirs, _ = peers
+    for command in ("query-cpus-fast", "query-memory-size-summary", "query-target", "query-current-machine", "query-chardev", "query-blockstats", "query-pci", "query-block",
+                    "query-named-block-nodes", "query-name", "query-uuid", "query-kvm", "query-jobs", "query-block-jobs"):
+        a, b = ours.ask(command)[1]["return"], theirs.ask(command)[1]["return"]
+        within(shape(a), shape(b), command)
+        if command in ("query-memory-size-summary", "query-target", "query-name", "query-uuid"):
+            assert a == b
+    cpus = ours.ask("query-cpus-fast")[1]["return"]
+    assert [c["cpu-index"] for c in cpus] == [0, 1] and all(pathlib.Path(f"/proc/{c['thread-id']}").exists() for c in cpus)
+    cards = [[d["id"]["device"] for d in q.ask("query-pci")[1]["return"][0]["devices"] if d["class_info"]["class"] == 0x200] for q in (ours, theirs)]
+    assert cards[0] in ([0x1000], [0x1041]) and len(cards[1]) == 1
+    names = [{p["name"]: p["type"] for p in q.ask("device-list-properties", typename="virtio-net-pci")[1]["return"]} for q in (ours, theirs)]
+    assert {"mac", "netdev"} <= set(names[0]) and names[0]["mac"] == names[1]["mac"] == "str"
+    listed = {c["name"] for c in theirs.ask("query-commands")[1]["return"]}
+    assert {c["name"] for c in ours.ask("query-commands")[1]["return"] if not c["name"].startswith("x-lodge-")} <= listed, "a name that QEMU does not know"
+    for line in ("info uuid", "info status", "info nosuch", "info name", "info network"):
+        a, b = (q.ask("human-monitor-command", **{"command-line": line})[1]["return"] for q in (ours, theirs))
+        if line == "info status":
+            assert (a, b) == ("VM status: running\r\n", "VM status: paused (prelaunch)\r\n")
+        elif line == "info network":
+            assert a.replace("\r\n", ",") == b.replace(",net=10.0.2.0,restrict=off", "").replace("\r\n", ",")
+        else:
+            assert a == b, line
+
+
+def test_errors_as_qemu(peers):
+    """The same wrong words have the same answers, to the letter."""
+    ours, theirs, folder = peers
+    node = {"driver": "raw", "node-name": "b1", "file": {"driver": "file", "filename": str(folder / "b2")}}
+    (folder / "b2").write_bytes(bytes(1 << 20))
+    words = [
+        ("netdev_add", {"type": "user", "id": "n1"}), ("netdev_add", {"type": "user", "id": "n1"}), ("netdev_add", {"type": "nosuch", "id": "n2"}), ("netdev_add", {"id": "n2"}),
+        ("netdev_add", {"type": "user", "id": "n3", "foo": "x"}), ("netdev_add", {"type": "user", "id": "1x"}), ("netdev_del", {"id": "n1"}), ("netdev_del", {"id": "n1"}),
+        ("netdev_del", {}), ("device-list-properties", {"typename": "nosuch"}), ("device_del", {"id": "nosuch"}), ("device_add", {"driver": "nosuch"}), ("device_add", {}),
+        ("blockdev-add", {"driver": "nosuch", "node-name": "b2"}), ("blockdev-add", {"driver": "raw", "node-name": "b2"}), ("blockdev-add", {"node-name": "b2"}),
+        ("blockdev-add", {"driver": "file", "node-name": "b2"}), ("blockdev-del", {"node-name": "b1"}), ("blockdev-del", {}), ("blockdev-del", {"node-name": "disk0"}),
+        ("query-target", {"x": 1}), ("query-pci", {"x": 1}), ("send-key", {}), ("screendump", {}), ("stop", {"x": 1}),
+        ("block_resize", {"device": "nosuch", "size": 1}), ("block_resize", {"node-name": "nosuch", "size": 1}), ("block_resize", {"size": 1}), ("block-commit", {"device": "nosuch"}),
+        ("block-job-cancel", {"device": "nosuch"}), ("block-job-set-speed", {"device": "nosuch", "speed": 0}), ("job-cancel", {"id": "nosuch"}), ("job-complete", {"id": "nosuch"}),
+        ("eject", {"device": "x"}), ("eject", {}), ("eject", {"id": "x", "device": "y"}), ("blockdev-change-medium", {"id": "x", "filename": "/x"}),
+        ("send-key", {"keys": [{"type": "x", "data": "a"}]}), ("getfd", {"fdname": "x"}), ("closefd", {"fdname": "x"}), ("add_client", {"protocol": "vnc", "fdname": "y"}),
+        ("human-monitor-command", {"command-line": "info", "cpu-index": 9}), ("qmp_capabilities", {}), ("nosuch", {}),
+    ]
+    for command, arguments in words:
+        said = []
+        for q in (ours, theirs):
+            q.send(json.dumps({"execute": command, "arguments": arguments, "id": {"a": [1]}}).encode())
+            said.append(q.answer()[1])
+        assert said[0] == said[1], (command, arguments)
+    # An image for a device, by QEMU's words.
+    q = ours
+    assert q.ask("blockdev-add", **node)[1] == {"return": {}}
+    assert q.ask("blockdev-add", **node)[1] == theirs_after(theirs, node)
+    assert q.ask("device_add", driver="virtio-blk-pci", id="d1", drive="b1")[1] == {"return": {}}
+    assert q.ask("blockdev-del", **{"node-name": "b1"})[1]["error"]["desc"] == "Node b1 is in use"
+    assert q.ask("netdev_add", type="user", id="n1", hostfwd=[{"str": "tcp::0-:22"}])[1] == {"return": {}}
+    assert q.ask("device_add", driver="virtio-net-pci", id="c1", netdev="n1")[1] == {"return": {}}
+    assert {d["properties"]["mac"] for d in q.ask("x-lodge-devices")[1]["return"] if d["id"] == "c1"} == {derived("box")}
+    assert q.ask("netdev_del", id="n1")[1]["error"]["class"] == "GenericError"
+    for device in ("d1", "c1"):
+        events, answer = q.ask("device_del", id=device)
+        assert answer == {"return": {}}
+        while not events:
+            events = [q.line()]
+        assert events[0]["data"] == {"device": device, "path": f"/machine/peripheral/{device}"}
+    assert q.ask("netdev_del", id="n1")[1] == q.ask("blockdev-del", **{"node-name": "b1"})[1] == {"return": {}}
+
+
+def theirs_after(theirs, node):
+    """What QEMU says to the same name twice."""
+    assert theirs.ask("blockdev-add", **node)[1] == {"return": {}}
+    answer = theirs.ask("blockdev-add", **node)[1]
+    assert theirs.ask("blockdev-del", **{"node-name": node["node-name"]})[1] == {"return": {}}
+    return answer
+
+
+def derived(name, n=0):
+    """The hardware address of a card that was given none."""
+    low = int.from_bytes(hashlib.sha256(name.encode()).digest()[:3], "big") + n & 0xffffff
+    return ":".join(f"{b:02x}" for b in bytes((0x52, 0x54, 0)) + low.to_bytes(3, "big"))
