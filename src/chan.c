@@ -51,7 +51,7 @@ struct Chan {
     char *name;   /* owned */
     IoThread *io; /* borrowed, outlives us */
     char *describe; /* owned; the host's own text may not change under a reader */
-    bool terminal;
+    bool terminal, pair;
 
     LodgeLock lock;
     /* guarded by lock */
@@ -382,6 +382,7 @@ Chan *chan_open(const char *spec, const char *name, IoThread *io, GError **error
     c->io = io;
     c->describe = g_strdup(host.describe);
     c->terminal = host.terminal;
+    c->pair = !strcmp(spec, "pair");
     c->host = host;
     lodge_lock_init(&c->lock, LOCK_RANK_QUEUE, "channel");
     ask_service(c, false); /* sets the first watches */
@@ -435,6 +436,15 @@ void chan_close(Chan *c)
     g_free(c->describe);
     g_free(c->name);
     g_free(c);
+}
+
+int chan_take_peer(Chan *c)
+{
+    int fd = c->pair ? c->host.keep_fd : -1;
+
+    if (c->pair)
+        c->host.keep_fd = -1; /* only chan_close() looks at it beside us */
+    return fd;
 }
 
 const char *chan_describe(const Chan *c)

@@ -364,6 +364,19 @@ static bool open_tcp(const char *rest, ChanHost *h, GError **error)
     return ok;
 }
 
+/* A socket whose other end is for another part of this process, or for nobody. */
+static bool open_pair(const char *rest, ChanHost *h, GError **error)
+{
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) < 0)
+        return lodge_fail_errno(error, errno, "cannot make a pair of sockets");
+    h->keep_fd = pair[1];
+    h->describe = g_strdup("pair");
+    return use_socket(h, pair[0]) ||
+           lodge_fail_errno(error, errno, "cannot duplicate a descriptor");
+}
+
 static const struct {
     const char *prefix;
     bool (*open)(const char *rest, ChanHost *h, GError **error);
@@ -371,7 +384,7 @@ static const struct {
 } kinds[] = {
     {"none", open_none, true},   {"stdio", open_stdio, true}, {"pty", open_pty, true},
     {"file:", open_file, false}, {"unix:", open_unix, false}, {"tcp:", open_tcp, false},
-    {"fd:", open_fd, false},     {"tty:", open_tty, false},
+    {"fd:", open_fd, false},     {"tty:", open_tty, false},   {"pair", open_pair, true},
 };
 
 /**

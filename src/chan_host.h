@@ -15,7 +15,8 @@ typedef struct ChanHost {
     int in_fd;        /* owned; -1: nothing to read (any more) */
     int out_fd;       /* owned; -1: nowhere to write (now); never the same number as in_fd */
     int listen_fd;    /* owned; -1: not a server */
-    int keep_fd;      /* owned; -1, or a pty's slave side, held so that it never hangs up */
+    int keep_fd;      /* owned; -1, or what must stay open so that in_fd never hangs up: a pty's
+                       * slave side, the other end of a pair */
     size_t out_chunk; /* most bytes of a write that cannot block */
     bool in_polled;   /* epoll can wait for in_fd; else it is always ready (files, /dev/null) */
     bool in_own, out_own; /* O_NONBLOCK is set on an open file of our own */

@@ -30,6 +30,7 @@ struct MemBlock {
     size_t mapped_len; /* of host, huge pages rounded up */
     uint8_t *room;     /* around host, a page or more without access at each end */
     size_t room_len;
+    uint32_t page;     /* bytes: what the host gives and takes back */
     int fd;            /* MEM_SHARED: the memfd; else -1 */
     bool read_only;
     bool in_map;
@@ -71,6 +72,7 @@ MemBlock *mem_block_new(const char *name, uint64_t len, unsigned flags, GError *
     b->len = len;
     b->fd = -1;
     b->read_only = flags & MEM_READ_ONLY;
+    b->page = flags & MEM_HUGE ? (uint32_t)MEM_HUGE_PAGE : MEM_PAGE;
     b->mapped_len = flags & MEM_HUGE ? align_up(len, MEM_HUGE_PAGE) : len;
     int map = MAP_NORESERVE | (flags & MEM_PREFAULT ? MAP_POPULATE : 0);
     if (flags & MEM_SHARED) {
@@ -445,6 +447,46 @@ bool mem_load(MemMap *m, gpa_t to, const void *from, size_t len)
 bool mem_zero(MemMap *m, gpa_t to, uint64_t len)
 {
     return mem_covered(m, to, len, true) && mem_copy(m, to, NULL, len, MEM_COPY_ZERO);
+}
+
+/* ---- giving back ---- */
+
+/* Whether @r is memory that the guest may part with: no ROM, nothing that a device shows. */
+static bool guest_may_part(const MemRange *r)
+{
+    return !r->read_only && !r->block->read_only && !r->block->dirty;
+}
+
+uint32_t mem_host_page(MemMap *m, gpa_t at)
+{
+    MemRange r;
+    return mem_find(m, at, &r) && guest_may_part(&r) ? r.block->page : 0;
+}
+
+/* The whole pages of the host inside [@off, @off + @len) of @b; how many bytes are gone. */
+static uint64_t discard_in_block(MemBlock *b, uint64_t off, uint64_t len)
+{
+    uint64_t from = align_up(off, b->page), to = align_down(off + len, b->page);
+    if (from >= to)
+        return 0;
+    /* A file's pages stay in the file until a hole is punched. */
+    int advice = b->fd >= 0 ? MADV_REMOVE : MADV_DONTNEED;
+    return madvise(b->host + from, to - from, advice) ? 0 : to - from;
+}
+
+uint64_t mem_discard(MemMap *m, gpa_t at, uint64_t len)
+{
+    uint64_t gone = 0, end;
+    MemRange r;
+    if (!u64_add_ok(at, len, &end))
+        return 0;
+    while (at < end && mem_find(m, at, &r)) {
+        uint64_t off = at - r.at, n = MIN(end - at, r.len - off);
+        if (guest_may_part(&r))
+            gone += discard_in_block(r.block, r.offset + off, n);
+        at += n;
+    }
+    return gone;
 }
 
 size_t mem_pin_some(MemMap *m, gpa_t at, size_t len, bool write, MemPin *ret_pin)

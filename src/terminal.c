@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Raw mode of the starting terminal, and of others that a guest's consoles have (termios, POSIX.1-2017 chapter 11). Every key goes to the
- * guest: no echo, no line editing, no signal keys, no flow control. Output processing stays as it
- * was, so that Lodge's own lines look right; a guest's CR LF is unharmed by it.
+ * Raw mode of the starting terminal, and of others that a guest's consoles have (termios,
+ * POSIX.1-2017 chapter 11). Every key goes to the guest: no echo, no line editing, no signal keys,
+ * no flow control. Output processing stays as it was, so that Lodge's own lines look right; a
+ * guest's CR LF is unharmed by it.
  *
  * The state is the process's, because signal handlers must reach it: this is the one exception to
  * "no file-scope mutable state", with main as its only writer but for the atomic flag.

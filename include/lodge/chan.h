@@ -28,8 +28,8 @@ typedef struct ChanOps {
 /**
  * chan_open() - Open a channel from its text
  * @spec: none | stdio | pty | file:PATH | unix:PATH[,server=on|off] |
- *        tcp:[HOST]:PORT[,server=on|off] | fd:N[,fd:M] | tty:PATH; server is on by default, HOST
- *        127.0.0.1
+ *        tcp:[HOST]:PORT[,server=on|off] | fd:N[,fd:M] | tty:PATH | pair; server is on by default,
+ *        HOST 127.0.0.1; the other end of a pair is for chan_take_peer()
  * @name: copied; names it in messages
  * @io:   borrowed
  * Context: main thread. Return: transfer full, or NULL: LODGE_ERROR_CONFIG (unknown kind, bad
@@ -39,6 +39,9 @@ Chan *chan_open(const char *spec, const char *name, IoThread *io, GError **error
 void chan_close(Chan *c); /* flushes what can be written, restores the terminal; NULL is fine */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Chan, chan_close)
 const char *chan_describe(const Chan *c); /* "pty /dev/pts/3", ...; transfer none */
+/* The other end of a pair: a stream socket that does not block, transfer full; -1: it is no pair, or
+ * taken already. While it is open the guest's end is connected. Main thread. */
+int chan_take_peer(Chan *c);
 
 /* The device's side: one at a time. Main thread; NULL ops detaches. Says connected(true) at once
  * where somebody is there. */

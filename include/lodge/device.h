@@ -43,6 +43,8 @@ typedef enum BoardRequest {
     BOARD_EXIT,       /* debug exit; arg is the process status 0..255 */
     BOARD_PANIC,      /* pvpanic: the guest's kernel died */
     BOARD_CRASH_LOAD, /* pvpanic: the guest boots its crash kernel */
+    BOARD_WATCHDOG,   /* a watchdog's time is over */
+    BOARD_BALLOON,    /* the guest's balloon has another size; any number of these is one */
     BOARD_EJECT,      /* ACPI hot-plug: the guest let go of PCI slot arg */
 } BoardRequest;
 

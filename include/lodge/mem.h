@@ -113,6 +113,18 @@ bool mem_load(MemMap *m, gpa_t to, const void *from, size_t len);
 /* Fill with zeros; as mem_write(). */
 bool mem_zero(MemMap *m, gpa_t to, uint64_t len);
 
+/**
+ * mem_discard() - Give the host back what lies behind [@at, @at + @len), as the guest asked
+ *
+ * Only whole pages of the host (mem_host_page()) in writable memory that no device shows; up to the
+ * first hole. The guest finds zeros there, and takes a page anew by touching it.
+ * Context: any thread; device locks may be held. May take a microsecond a page.
+ * Return:  bytes that went back; less than @len also where the host cannot.
+ */
+uint64_t mem_discard(MemMap *m, gpa_t at, uint64_t len);
+/* Size of the host's pages behind @at, as mem_discard() counts them; 0: none of its business. */
+uint32_t mem_host_page(MemMap *m, gpa_t at);
+
 /* A window onto guest memory: bytes that the guest changes under our eyes. Copy, then check. */
 typedef struct MemPin {
     void *host; /* NULL: empty */

@@ -23,10 +23,12 @@ enum {
     NET_OFF_CSUM = 1 << 0, /* takes frames whose checksum is to be done */
     NET_OFF_TSO4 = 1 << 1,
     NET_OFF_TSO6 = 1 << 2,
+    NET_OFF_USO = 1 << 3, /* datagrams of UDP, of either IP, in one frame */
+    NET_OFF_ALL = NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6 | NET_OFF_USO,
 };
 
 enum { NET_FRAME_NEEDS_CSUM = 1 << 0, NET_FRAME_CSUM_VALID = 1 << 1 };
-enum { NET_GSO_NONE = 0, NET_GSO_TCPV4 = 1, NET_GSO_TCPV6 = 4 };
+enum { NET_GSO_NONE = 0, NET_GSO_TCPV4 = 1, NET_GSO_TCPV6 = 4, NET_GSO_UDP = 5 };
 
 #define NET_FRAME_MAX 65562 /* bytes with Ethernet header */
 
@@ -48,9 +50,13 @@ typedef struct NetPortOps {
     unsigned (*send)(NetPort *self, const NetFrame *v, unsigned n);
     /* From the peer. Context: self's IoThread, unlocked; f dies on return. False: full; the peer keeps it. */
     bool (*deliver)(NetPort *self, const NetFrame *f);
-    /* 0: none now; NULL slot: deliver only. */
-    unsigned (*rx_borrow)(NetPort *self, uint32_t len, struct iovec *ret_iov, unsigned max);
-    void (*rx_commit)(NetPort *self, const NetFrame *meta); /* meta->len 0 gives the buffers back */
+    /* Pieces of the receiver's own memory for the next frame, as long as it thinks that one will be.
+     * 0: none now; NULL slot: deliver only. Each borrow is followed by a commit, at once. Context as
+     * deliver. */
+    unsigned (*rx_borrow)(NetPort *self, struct iovec *ret_iov, unsigned max);
+    /* The frame is in what was lent, and what did not fit there behind it in f->iov. f->len 0: there
+     * is none. False: no room, the frame is to be delivered. */
+    bool (*rx_commit)(NetPort *self, const NetFrame *f);
     void (*writable)(NetPort *self);                        /* room again; context as deliver */
     void (*link)(NetPort *self, bool up);                   /* the peer's link; context as deliver */
     uint32_t offloads;                                      /* NET_OFF_* that self can consume */
@@ -64,6 +70,7 @@ struct NetPort {
     uint16_t mtu;          /* bytes without Ethernet header; 0: 1500 */
     uint32_t offloads;     /* what it takes now: a subset of ops->offloads; atomic */
     bool down;             /* its link at the moment of joining; its IoThread only */
+    bool cut;              /* the operator has cut its cable; main thread only */
     bool quick;            /* constant: its callbacks never take long, a card may share its loop */
     struct NetWatch *watch; /* constant while joined, borrowed: who looks at what passes here */
     struct NetGate *gate;   /* likewise: what may pass */
@@ -98,6 +105,15 @@ void net_part(NetPort *p);
  * Context: @from's IoThread, no lock held. Return: frames taken; fewer: retry on writable.
  */
 unsigned net_send(NetPort *from, const NetFrame *v, unsigned n);
+/**
+ * net_rx_borrow() - The peer's own memory for the frame that @from will receive next
+ * A call of net_rx_commit() follows before anything else is done with the port; net_send() from @from
+ * serves all frames, this one those that nothing has to be done to.
+ * Context: @from's IoThread, no lock held. Return: pieces in @ret_iov; 0: use net_send().
+ */
+unsigned net_rx_borrow(NetPort *from, struct iovec *ret_iov, unsigned max);
+/* As NetPortOps.rx_commit. False: send it, from memory of your own. */
+bool net_rx_commit(NetPort *from, const NetFrame *f);
 /* @from has room again after deliver() said false. Context: @p's IoThread. */
 void net_rx_ready(NetPort *p);
 /* What frames @p may send: peer's offloads and the wire's abilities. */
@@ -109,6 +125,9 @@ uint32_t net_peer_takes(NetPort *p);
 bool net_peer_link(NetPort *p);
 /* Tell the peer. Context: main thread, or @p's IoThread. */
 void net_set_link(NetPort *p, bool up);
+/* Pull @p's cable, or put it in again: its link is up if both say so. Stays while @p is joined to
+ * others. Main thread. */
+void net_cut(NetPort *p, bool cut);
 
 typedef struct NetStats {
     uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_dropped, tx_dropped;

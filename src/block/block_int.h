@@ -315,6 +315,8 @@ typedef enum BlkAdmit { BLK_ADMIT_START, BLK_ADMIT_WAIT, BLK_ADMIT_DONE } BlkAdm
 BlkAdmit blk_policy_admit(BlkPolicy *p, BlkReq *req);
 /* @req failed with *@err. True: it is kept. */
 bool blk_policy_keeps(BlkPolicy *p, BlkReq *req, int *err); /* the error: into scratch[0] */
+/* A request is kept for @err: say that the machine is to stand still, unless that was said. */
+void blk_policy_tell_stop(BlkPolicy *p, int err);
 /* The node drains, or does no more. */
 void blk_policy_drain(BlkPolicy *p, bool on);
 void blk_policy_hurry(BlkPolicy *p, bool on);

@@ -227,8 +227,8 @@ static void step(BlockMap *m, BlkReq *req)
         blk_complete(req, s->err);
 }
 
-/* The common case: all of @req is in one block of our file, which may be used as it is. It goes there;
- * false: it takes more. */
+/* The common case: all of @req is in one block of our file, which may be used as it is. It goes
+ * there; false: it takes more. */
 static bool pass(BlockMap *m, BlkReq *req)
 {
     bool write = req->op == BLK_WRITE;

@@ -5,7 +5,8 @@
  * is free, at most as many as the pool may have, and leave after LINGER_US without work.
  *
  * Answers go back as one posted call for as many requests as have piled up until it runs; a pool of
- * one thread posts it when it has nothing to do, or TELL_EVERY answers.
+ * one thread takes up to BATCH requests at a time, and posts it when it has nothing to do, or as
+ * many answers. Where a request is a few microseconds, locks and wake-ups for each would be half of it.
  *
  * Lock: p->mutex (a GMutex because it has a GCond) is a leaf; nothing is called with it held.
  */
@@ -13,7 +14,7 @@
 
 #include "block_int.h"
 
-#define TELL_EVERY 8u
+#define BATCH 8u
 #define LINGER_US (2 * G_TIME_SPAN_SECOND)
 
 typedef struct Worker {
@@ -32,7 +33,8 @@ struct BlkPool {
     /* guarded by mutex */
     BlkReq *todo_head, **todo_tail;
     BlkReq *done_head, **done_tail;
-    unsigned queued, idle, untold;
+    unsigned queued, untold;
+    unsigned idle, woken; /* workers that wait; how many of these were told that there is work */
     bool posted, stopping;
     Worker workers[BLK_POOL_THREADS];
 };
@@ -56,7 +58,7 @@ static void deliver(void *opaque)
     }
 }
 
-/* Take the next request, or NULL to leave. */
+/* Take the next request, in a pool of one thread a list of some; or NULL to leave. */
 static BlkReq *next_work_locked(BlkPool *p)
 {
     int64_t until_us = g_get_monotonic_time() + LINGER_US;
@@ -67,15 +69,32 @@ static BlkReq *next_work_locked(BlkPool *p)
         p->idle++;
         bool woken = g_cond_wait_until(&p->work, &p->mutex, until_us);
         p->idle--;
+        if (p->woken)
+            p->woken--;
         if (!woken && !p->todo_head)
             return NULL;
     }
-    BlkReq *req = p->todo_head;
-    p->todo_head = req->next;
+    BlkReq *req = p->todo_head, *last = req;
+    unsigned n = 1;
+    for (; p->threads == 1 && last->next && n < BATCH; n++)
+        last = last->next;
+    p->todo_head = last->next;
     if (!p->todo_head)
         p->todo_tail = &p->todo_head;
-    p->queued--;
+    last->next = NULL;
+    p->queued -= n;
     return req;
+}
+
+/* Carry out a list; its last one. */
+static BlkReq *run_list(BlkReq *req, unsigned *ret_n)
+{
+    for (*ret_n = 1;; ++*ret_n) {
+        blk_xfer(req)->result = blk_file_run(req);
+        if (!req->next)
+            return req;
+        req = req->next;
+    }
 }
 
 static void *work(void *opaque)
@@ -86,14 +105,14 @@ static void *work(void *opaque)
 
     g_mutex_lock(&p->mutex);
     while ((req = next_work_locked(p))) {
+        unsigned n;
         g_mutex_unlock(&p->mutex);
-        blk_xfer(req)->result = blk_file_run(req);
+        BlkReq *last = run_list(req, &n);
         g_mutex_lock(&p->mutex);
-        req->next = NULL;
         *p->done_tail = req;
-        p->done_tail = &req->next;
-        p->untold++;
-        if (!p->posted && (p->threads > 1 || !p->todo_head || p->untold >= TELL_EVERY)) {
+        p->done_tail = &last->next;
+        p->untold += n;
+        if (!p->posted && (p->threads > 1 || !p->todo_head || p->untold >= BATCH)) {
             p->posted = true;
             g_mutex_unlock(&p->mutex);
             io_thread_post(p->io, deliver, p);
@@ -193,7 +212,8 @@ void blk_pool_submit(BlkPool *p, BlkReq *req)
         p->todo_head = NULL;
         p->todo_tail = &p->todo_head;
         p->queued--;
-    } else {
+    } else if (p->idle > p->woken) { /* a signal is a system call; waking up takes a while */
+        p->woken++;
         g_cond_signal(&p->work);
     }
     g_mutex_unlock(&p->mutex);

@@ -498,8 +498,8 @@ static void step(BlkCow *c, BlkReq *req)
     }
 }
 
-/* The common case: all of @req is in our data area, by bits that are in the file too. It goes there as
- * it is; false: it takes more. */
+/* The common case: all of @req is in our data area, by bits that are in the file too. It goes there
+ * as it is; false: it takes more. */
 static bool pass(BlkCow *c, BlkReq *req)
 {
     uint64_t in = req->offset % PIECE_SPAN;

@@ -141,6 +141,8 @@ static bool failed(BlkNode *n, BlkReq *req, int *err)
     if (disk->error_fn)
         disk->error_fn(disk->error_opaque, n, req->op, was,
                     kept ? BLK_ERROR_STOP : *err ? BLK_ERROR_REPORT : BLK_ERROR_IGNORE);
+    if (kept)
+        blk_policy_tell_stop(n->policy, was); /* the error is told before what it causes */
     return kept;
 }
 

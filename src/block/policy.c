@@ -107,10 +107,14 @@ bool blk_policy_keeps(BlkPolicy *p, BlkReq *req, int *err)
     req->next = NULL;
     *p->kept_tail = req;
     p->kept_tail = &req->next;
-    if (!p->stopped && p->stop)
-        p->stop(p->opaque, p->node, *err);
-    p->stopped = true;
     return true;
+}
+
+void blk_policy_tell_stop(BlkPolicy *p, int err)
+{
+    if (!p->stopped && p->stop)
+        p->stop(p->opaque, p->node, err);
+    p->stopped = true;
 }
 
 BlkReq *blk_policy_take_kept(BlkPolicy *p, bool failing)

@@ -24,7 +24,7 @@ struct BlkWorker {
     GCond cond;
     /* guarded by mutex */
     WorkList todo, ready;
-    bool posted, stopping;
+    bool posted, stopping, waiting;
 };
 
 static void list_put(WorkList *l, BlkWork *w)
@@ -80,7 +80,9 @@ static void *work(void *opaque)
         if (!w) {
             if (k->stopping)
                 break;
+            k->waiting = true;
             g_cond_wait(&k->cond, &k->mutex);
+            k->waiting = false;
             continue;
         }
         k->todo.head = w->next;
@@ -126,7 +128,10 @@ void blk_work(BlkNode *n, BlkWork *w)
         list_put(&k->todo, w);
     else
         post = ready_locked(k, w, EAGAIN);
-    g_cond_signal(&k->cond);
+    if (k->waiting) { /* a signal is a system call even where nobody waits */
+        k->waiting = false;
+        g_cond_signal(&k->cond);
+    }
     g_mutex_unlock(&k->mutex);
     if (post)
         io_thread_post(n->io, deliver, k);

@@ -15,6 +15,7 @@
 #include "lodge/error.h"
 #include "lodge/num.h"
 
+#include "agent_port.h"
 #include "run_compile.h"
 #include "verb_run.h"
 
@@ -28,12 +29,15 @@
 
 #define CLASS_SERIAL "16550a"
 #define CLASS_RNG "virtio-rng-pci"
+#define CLASS_BALLOON "virtio-balloon-pci"
+#define CLASS_WATCHDOG "i6300esb"
 #define CLASS_VGA "vga"
 #define CLASS_CHANNEL "virtio-console-pci"
 
 void run_options_clear(RunOptions *o)
 {
     g_clear_pointer(&o->name, g_free);
+    g_clear_pointer(&o->command, g_strfreev);
     g_clear_pointer(&o->display, g_free);
     g_clear_pointer(&o->display_password, g_free);
     g_clear_pointer(&o->define, definition_free);
@@ -112,7 +116,8 @@ static bool chan_spec_check(const char *option, const char *spec, GError **error
             return true;
     }
     return lodge_fail(error, LODGE_ERROR_CONFIG,
-                      "--%s: \"%s\": write stdio, pty, none, unix:PATH, file:PATH, tcp:HOST:PORT or tty:PATH",
+                      "--%s: \"%s\": write stdio, pty, none, unix:PATH, file:PATH, tcp:HOST:PORT "
+                      "or tty:PATH",
                       option, spec);
 }
 
@@ -179,12 +184,57 @@ static bool compile_channel(Tree *t, const char *text, unsigned n, bool *stdio_u
     return put(t, device, port, id, error) && put(t, device, label, name, error);
 }
 
+/* The guest agent's port is the one behind those of --channel, on the same device; a device of its
+ * own comes last, since Linux numbers the consoles hvcN by their slots. */
+static bool compile_agent(Tree *t, const Options *o, GError **error)
+{
+    unsigned channels = 0;
+    for (const OptValue *v = NULL; (v = options_next(o, "channel", v));)
+        channels++;
+    const DeviceClass *cls = class_for("agent", CLASS_CHANNEL, error);
+    const char *text = options_text(o, "agent");
+    g_autofree char *port = g_strdup_printf("port%u", channels + 1);
+    g_autofree char *label = g_strdup_printf("port%u-name", channels + 1);
+    bool on = true;
+
+    if (!cls)
+        return false;
+    if (text && !parse_bool(text, &on))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--agent: \"%s\" is neither on nor off", text);
+    for (const OptValue *v = NULL; (v = options_next(o, "channel", v));) {
+        if (!g_str_has_prefix(v->text, AGENT_PORT_NAME "="))
+            continue;
+        if (text && on)
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "--agent: on: a --channel has the name " AGENT_PORT_NAME);
+        on = false; /* somebody else talks to the agent */
+    }
+    if (!on && o->command)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--: a command for the guest needs its agent's port; leave --agent off "
+                          "and a --channel of that name away");
+    if (!on)
+        return true;
+    if (!prop_named(cls, port))
+        return (!text && !o->command) ||
+               lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--agent: on: there are %u channels already; leave one away", channels);
+    g_autofree char *device = device_add(t, "channels", cls);
+    return put(t, "/backends/chan/" RUN_AGENT_CHAN, "spec", "pair", error) &&
+           put(t, device, port, RUN_AGENT_CHAN, error) &&
+           put(t, device, label, AGENT_PORT_NAME, error);
+}
+
 static bool compile_chans(Tree *t, const Options *o, GError **error)
 {
     bool stdio_used = false;
     for (const OptValue *v = NULL; (v = options_next(o, "qmp", v));)
         stdio_used |= !g_strcmp0(opt_sub(v, "at"), "stdio");
-    const char *preset = options_has(o, "detach") || stdio_used ? "none" : "stdio";
+    /* Whether the machine's standard streams are no terminal of its own. */
+    const char *why = options_has(o, "detach") ? "a detached machine has no terminal"
+                      : o->command             ? "the command for the guest has it"
+                                               : NULL;
+    const char *preset = why || stdio_used ? "none" : "stdio";
     unsigned n = 0;
 
     for (const OptValue *v = NULL; (v = options_next(o, "console", v)); n++) {
@@ -194,9 +244,8 @@ static bool compile_chans(Tree *t, const Options *o, GError **error)
             return lodge_fail(error, LODGE_ERROR_CONFIG,
                               "--console: \"%s\": the machine has %d serial ports; use --channel",
                               v->text, RUN_CONSOLES_MAX);
-        if (options_has(o, "detach") && !strcmp(v->text, "stdio"))
-            return lodge_fail(error, LODGE_ERROR_CONFIG,
-                              "--console: stdio: a detached machine has no terminal; write pty");
+        if (why && !strcmp(v->text, "stdio"))
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "--console: stdio: %s; write pty", why);
         if (!chan_add(t, "console", id, v->text, &stdio_used, error) ||
             !compile_serial(t, n, id, error))
             return false;
@@ -250,26 +299,73 @@ static bool compile_device(Tree *t, const OptValue *v, unsigned n, GError **erro
     return true;
 }
 
-static bool compile_devices(Tree *t, const Options *o, GError **error)
+/* A device that every machine has unless --@option says off; it is called @option0. */
+static bool compile_preset(Tree *t, const Options *o, const char *option, const char *class_name,
+                           GError **error)
 {
-    const char *rng = options_text(o, "rng");
+    const char *text = options_text(o, option);
+    g_autofree char *id = g_strdup_printf("%s0", option);
     bool on = true;
-    unsigned n = 0;
 
-    if (rng && !parse_bool(rng, &on))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--rng: \"%s\" is neither on nor off", rng);
+    if (text && !parse_bool(text, &on))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: \"%s\" is neither on nor off", option,
+                          text);
     if (on) {
-        const DeviceClass *cls = class_for("rng", CLASS_RNG, error);
+        const DeviceClass *cls = class_for(option, class_name, error);
 
         if (!cls)
             return false;
-        g_free(device_add(t, "rng0", cls));
+        g_free(device_add(t, id, cls));
     }
+    return true;
+}
+
+/* What --@option does, kept as /options/@prop. */
+static bool compile_action(Tree *t, const char *option, const char *prop, const char *text,
+                           const char *const *words, GError **error)
+{
+    g_autofree char *list = g_strjoinv(", ", (char **)words);
+
+    if (!g_strv_contains(words, text))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: \"%s\": write one of %s", option, text,
+                          list);
+    return put(t, "/options", prop, text, error);
+}
+
+static bool compile_guest_faults(Tree *t, const Options *o, GError **error)
+{
+    static const char *const panic[] = {"poweroff", "reset", "pause", "none", NULL};
+    static const char *const bite[] = {"reset", "poweroff", "shutdown", "pause", "none", NULL};
+    const char *on_panic = options_text(o, "on-panic");
+    const OptValue *v = options_next(o, "watchdog", NULL);
+    const DeviceClass *cls;
+
+    if (on_panic && !compile_action(t, "on-panic", "on-panic", on_panic, panic, error))
+        return false;
+    if (!v)
+        return true;
+    if (v->text && v->text[0] &&
+        !compile_action(t, "watchdog", "watchdog-action", v->text, bite, error))
+        return false;
+    cls = class_for("watchdog", CLASS_WATCHDOG, error);
+    if (!cls)
+        return false;
+    g_free(device_add(t, "watchdog0", cls));
+    return true;
+}
+
+static bool compile_devices(Tree *t, const Options *o, GError **error)
+{
+    unsigned n = 0;
+
+    if (!compile_preset(t, o, "rng", CLASS_RNG, error))
+        return false;
     for (const OptValue *v = NULL; (v = options_next(o, "device", v)); n++) {
         if (!compile_device(t, v, n, error))
             return false;
     }
-    return true;
+    return compile_guest_faults(t, o, error) &&
+           compile_preset(t, o, "balloon", CLASS_BALLOON, error);
 }
 
 /* ---- the screen ---- */
@@ -446,11 +542,24 @@ static bool compile_identity(Tree *t, const Options *o, RunOptions *r, GError **
 
 static bool compile_flags(Tree *t, const Options *o, RunOptions *r, GError **error)
 {
+    static const char *const no_command[] = {"detach", "debug-exit"};
     const char *trace = options_text(o, "trace");
 
-    if (o->command)
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "--: a command to run in the guest is not supported by this version");
+    if (o->command && !o->command_len)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--: no command; write it behind \"--\"");
+    for (unsigned i = 0; o->command && i < G_N_ELEMENTS(no_command); i++) {
+        if (options_has(o, no_command[i]))
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "--%s: stands beside a command for the guest; choose one",
+                              no_command[i]);
+    }
+    if (o->command) {
+        GStrvBuilder *words = g_strv_builder_new();
+        for (int i = 0; i < o->command_len; i++)
+            g_strv_builder_add(words, o->command[i]);
+        r->command = g_strv_builder_end(words);
+        g_strv_builder_unref(words);
+    }
     if (trace && strcmp(trace, "boot"))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--trace: \"%s\": write --trace boot", trace);
     r->detach = options_has(o, "detach");
@@ -495,10 +604,12 @@ Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error)
     if (!compile_identity(t, o, &r, error) || !compile_memory(t, o, error) ||
         !compile_cpus(t, o, error) || !compile_boot(t, o, error) || !compile_rtc(t, o, error) ||
         !compile_flags(t, o, &r, error) || !compile_display(t, o, &r, error) ||
-        !compile_gdb(o, &r, error) || !compile_qmp(o, &r, error) || !compile_wait(o, &r, error) || !compile_mconsole(o, &r, error) ||
+        !compile_gdb(o, &r, error) || !compile_qmp(o, &r, error) ||
+        !compile_wait(o, &r, error) || !compile_mconsole(o, &r, error) ||
         !compile_disks(t, o, error) || !compile_cdroms(t, o, error) ||
         !compile_floppies(t, o, error) || !compile_nets(t, o, error) ||
         !compile_chans(t, o, error) || !compile_devices(t, o, error) ||
+        !compile_agent(t, o, error) ||
         !compile_firmware(t, o, error)) {
         run_options_clear(&r);
         return NULL;

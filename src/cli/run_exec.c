@@ -5,14 +5,16 @@
  *
  * Signals come through the main loop. On a terminal Ctrl-C goes to the guest, since the terminal
  * is raw; without one, SIGINT and SIGTERM press the power button and a second one pulls the plug.
- * With -d the process forks before it makes any thread; the parent waits on a pipe until the guest
- * runs, or for the error that it then prints.
+ * With -d or a command for the guest the process forks before it makes any thread; the parent waits
+ * on a pipe until the guest runs, or for the error that the other one prints. Then it leaves, or
+ * runs the command (run_command.c).
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -25,6 +27,7 @@
 #include "lodge/error.h"
 #include "lodge/num.h"
 
+#include "agent_port.h"
 #include "cli.h"
 #include "console.h"
 #include "consoles.h"
@@ -55,6 +58,7 @@ typedef struct Run {
     Notify *notify; /* NULL: no service manager */
     Console *console;
     Consoles *consoles;
+    AgentPort *agent; /* NULL: there is no port */
     Machine *machine;
     Control *control;
     Mconsole *mconsole;
@@ -65,11 +69,18 @@ typedef struct Run {
     guint signal_sources[3]; /* 0: not watched */
     guint halt_timer;    /* 0: nobody waits for a halt */
     uint64_t log_seen;
+    uint64_t announced;  /* bytes on the console before the guest's first */
     bool timed_out, killed_by_key;
     int status;
 } Run;
 
 /* ---- how it ended ---- */
+
+/* What the exit status speaks of: then a failure of ours is STATUS_LODGE. */
+static bool status_is_guests(const RunOptions *o)
+{
+    return o->debug_exit || o->command;
+}
 
 static void print_tail(Run *r)
 {
@@ -88,6 +99,7 @@ static void log_end(Run *r, const MachineResult *result, bool badly)
     static const char *const why[] = {
         [MACHINE_END_POWER_OFF] = "powered off", [MACHINE_END_RESET] = "reset",
         [MACHINE_END_EXIT] = "exit by the guest", [MACHINE_END_PANIC] = "panic",
+        [MACHINE_END_WATCHDOG] = "watchdog",
         [MACHINE_END_CPU] = "a CPU stopped",      [MACHINE_END_KILLED] = "the plug was pulled",
         [MACHINE_END_ERROR] = "failed",
     };
@@ -108,6 +120,12 @@ static int uml_reset_status(Run *r, bool by_host)
 
     if (!by_host && uml_panicked(tail))
         return RUN_UML_PANIC;
+    /* Before its console was there it cannot have meant to; it would only do so again. */
+    if (!by_host && console_log_position(r->log) <= r->announced) {
+        lodge_warn("uml: %s: the guest's kernel restarted without a word; add "
+                   "earlycon=uart8250,io,0x3f8 to see why", r->options->name);
+        return RUN_UML_PANIC;
+    }
     return r->options->uml->no_reboot ? STATUS_OK : RUN_UML_AGAIN;
 }
 
@@ -115,7 +133,7 @@ static void on_ended(void *opaque, const MachineResult *result)
 {
     Run *r = opaque;
     const char *name = r->options->name, *verb = r->options->uml ? "uml" : "run";
-    bool around = r->options->debug_exit, badly = true;
+    bool around = status_is_guests(r->options), badly = true;
     switch (result->why) {
     case MACHINE_END_POWER_OFF:
     case MACHINE_END_RESET:
@@ -128,6 +146,10 @@ static void on_ended(void *opaque, const MachineResult *result)
         break;
     case MACHINE_END_PANIC:
         lodge_warn("%s: %s: the guest's kernel died (panic)", verb, name);
+        r->status = STATUS_PANIC;
+        break;
+    case MACHINE_END_WATCHDOG:
+        lodge_warn("run: %s: the guest hangs (its watchdog's time is over)", name);
         r->status = STATUS_PANIC;
         break;
     case MACHINE_END_CPU:
@@ -310,6 +332,7 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
         .display = b->display,
         .input = b->input,
         .console_log = r->log,
+        .agent = r->agent,
         .add_viewer = add_viewer,
         .add_console = add_console,
         .take_console = take_console,
@@ -348,7 +371,7 @@ static bool open_mconsole(Run *r, GError **error)
         return true;
     g_autoptr(GError) why = NULL;
     r->mconsole = mconsole_open(r->control, &config, &why);
-    if (!r->mconsole && o->uml && o->umid && g_error_matches(why, LODGE_ERROR, LODGE_ERROR_EXISTS)) {
+    if (o->uml && o->umid && g_error_matches(why, LODGE_ERROR, LODGE_ERROR_EXISTS)) {
         lodge_warn("uml: %s; this machine gets a name that nobody has", why->message);
         g_clear_error(&why);
         config.umid = NULL;
@@ -440,21 +463,24 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
     }
     Chan *c = machine_chan(r->machine, "con0");
     r->consoles = consoles_new(c, r->log);
+    Chan *agent = machine_chan(r->machine, RUN_AGENT_CHAN);
+    r->agent = agent ? agent_port_new(chan_take_peer(agent)) : NULL;
     if (c && chan_is_terminal(c) && !o->uml) {
         lodge_note("%s: " CONSOLE_HINT, o->name);
         r->console = console_new(c, &console_ops, r);
     }
-    if (!open_control(r, tree, error) || !open_qmp(r, error) || !open_mconsole(r, error) || !open_display(r, error))
+    if (!open_control(r, tree, error) || !open_qmp(r, error) || !open_mconsole(r, error) ||
+        !open_display(r, error))
         return false;
     /* Before the guest's first word; until here a signal ends the process at once. */
     r->signal_sources[0] = g_unix_signal_add(SIGINT, on_sigint, r);
     r->signal_sources[1] = g_unix_signal_add(SIGTERM, on_sigterm, r);
-    if (o->detach || o->uml)
+    if (o->detach || o->command || o->uml)
         signal(SIGHUP, SIG_IGN); /* it has no terminal that could go away, or outlives it */
     else
         r->signal_sources[2] = g_unix_signal_add(SIGHUP, on_sighup, r);
     if (o->uml) {
-        uml_announce(r->machine, mconsole_path(r->mconsole), o->uml->notes);
+        r->announced = uml_announce(r->machine, mconsole_path(r->mconsole), o->uml);
         r->halt_timer = g_timeout_add(HALT_LOOK_MS, look_for_halt, r);
     }
     if (!machine_start(r->machine, error))
@@ -480,6 +506,7 @@ static void tear_down(Run *r)
     }
     mconsole_close(r->mconsole);
     control_close(r->control);
+    agent_port_free(r->agent);
     vnc_close(r->vnc);
     console_free(r->console);
     consoles_stop(r->consoles);
@@ -522,7 +549,8 @@ static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
     Run r = {.options = o, .loop = g_main_loop_new(NULL, FALSE)};
     signal(SIGPIPE, SIG_IGN);
     if (!set_up(&r, tree, &error)) {
-        r.status = cli_fail(o->uml ? "uml" : "run", error, o->debug_exit); /* in the log, too */
+        /* In the log, too. */
+        r.status = cli_fail(o->uml ? "uml" : "run", error, status_is_guests(o));
         tear_down(&r);
         return r.status;
     }
@@ -530,7 +558,8 @@ static int run_here(Tree *tree, const RunOptions *o, int ready_fd)
                                                 on_timeout, &r)
                                 : 0;
     if (ready_fd >= 0) {
-        detach_streams(STDERR_FILENO, STDERR_FILENO);
+        if (o->detach)
+            detach_streams(STDERR_FILENO, STDERR_FILENO);
         ssize_t n = write(ready_fd, "+", 1);
         (void)n; /* the parent may have been killed; the machine lives on */
         close(ready_fd);
@@ -552,23 +581,26 @@ static int wait_until_up(const RunOptions *o)
     return wait_for_line(o->name, o->wait, &error) ? STATUS_OK : cli_fail("run", error, false);
 }
 
-static int run_detached(Tree *tree, const RunOptions *o)
+/* In a process of its own, to which this one then speaks, or which it leaves. */
+static int run_forked(Tree *tree, const RunOptions *o)
 {
     int ready[2];
     if (pipe2(ready, O_CLOEXEC) < 0) {
         g_autoptr(GError) error = NULL;
-        lodge_fail_errno(&error, errno, "%s: cannot detach", o->name);
-        return cli_fail("run", error, o->debug_exit);
+        lodge_fail_errno(&error, errno, "%s: cannot make a process", o->name);
+        return cli_fail("run", error, status_is_guests(o));
     }
     pid_t pid = fork();
     if (pid < 0) {
         g_autoptr(GError) error = NULL;
-        lodge_fail_errno(&error, errno, "%s: cannot detach", o->name);
-        return cli_fail("run", error, o->debug_exit);
+        lodge_fail_errno(&error, errno, "%s: cannot make a process", o->name);
+        return cli_fail("run", error, status_is_guests(o));
     }
     if (pid == 0) {
         close(ready[0]);
         setsid();
+        if (o->command)
+            prctl(PR_SET_PDEATHSIG, SIGTERM); /* nobody else would end it */
         detach_streams(STDIN_FILENO, STDOUT_FILENO); /* errors still go to the terminal */
         _exit(run_here(tree, o, ready[1]));
     }
@@ -580,7 +612,7 @@ static int run_detached(Tree *tree, const RunOptions *o)
     } while (n < 0 && errno == EINTR);
     close(ready[0]);
     if (n == 1)
-        return o->wait ? wait_until_up(o) : STATUS_OK;
+        return o->command ? run_command(tree, o, pid) : o->wait ? wait_until_up(o) : STATUS_OK;
     /* It failed, and has said why. */
     int status = 0;
     while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
@@ -590,5 +622,5 @@ static int run_detached(Tree *tree, const RunOptions *o)
 
 int run_execute(Tree *tree, const RunOptions *o)
 {
-    return o->detach ? run_detached(tree, o) : run_here(tree, o, -1);
+    return o->detach || o->command ? run_forked(tree, o) : run_here(tree, o, -1);
 }

@@ -3,6 +3,7 @@
  * The options of "lodge run", from which help, man page and completion are printed. An option
  * that is part of the grammar and has no device in this version is a row with OPT_REFUSED.
  */
+#include "agent_port.h"
 #include "smbios.h"
 #include "verb_run.h"
 
@@ -166,6 +167,9 @@ const OptSpec run_options_table[] = {
      "A virtio port NAME (/dev/virtio-ports/NAME), with SPEC as for "
      "--console.",
      NULL, OPT_REPEAT},
+    {"agent", 0, "on|off",
+     "A virtio port " AGENT_PORT_NAME ", through which lodge exec, cp and wait --agent reach the "
+     "QEMU guest agent in the guest (on)."},
     {"gdb", 0, "tcp:[ADDR:]PORT|unix:PATH[,wait=on]",
      "Let GDB in (target remote); see lodge gdb. A TCP port has no password.", gdb_subs},
     {"qmp", 0, "unix:PATH|tcp:[ADDR]:PORT|stdio[,server=on][,wait=off]",
@@ -175,6 +179,14 @@ const OptSpec run_options_table[] = {
     {"mconsole", 0, "PATH|umid=NAME[,uml-dir=DIR][,notify=PATH]",
      "A management console as User-Mode Linux has it, for uml_mconsole.", mconsole_subs},
     {"rng", 0, "on|off", "A virtio entropy source (on)."},
+    {"balloon", 0, "on|off",
+     "A balloon by which the guest gives memory back to the host: what it frees, and what lodge set "
+     "--memory takes (on)."},
+    {"watchdog", 0, "reset|poweroff|shutdown|pause|none",
+     "A watchdog (i6300esb), and what it does when the guest lets its time run out (reset).", NULL,
+     OPT_MAYBE},
+    {"on-panic", 0, "poweroff|reset|pause|none",
+     "What is done when the guest's kernel dies (poweroff, with status 255)."},
     {"device", 0, "CLASS[,KEY=VALUE]...", "Any other device that lodge devices lists.", device_subs,
      OPT_REPEAT | OPT_OPEN},
     {"rtc", 0, "utc|localtime|EPOCH",

@@ -439,6 +439,42 @@ static void apply_media(Live *l, const char *option)
     say(l, option, all, NULL);
 }
 
+/* ---- memory ---- */
+
+/* Whether @prop of /memory is another one than the machine was started with. */
+static bool memory_differs(const Live *l, const char *prop)
+{
+    return g_strcmp0(tree_str(l->now, "/memory", prop), tree_str(l->wanted, "/memory", prop)) ||
+           tree_has(l->now, "/memory", prop) != tree_has(l->wanted, "/memory", prop);
+}
+
+/* The guest's balloon makes it smaller, and larger up to what it was started with. */
+static void apply_memory(Live *l, const char *option)
+{
+    g_autoptr(GError) error = NULL;
+    uint64_t size = 0;
+    const char *later = NULL;
+    Jv told = client_call(l->client, client_begin("x-lodge-stats"),
+                          machines_deadline(ANSWER_SECONDS), &error);
+    Jv balloon = jv_get(told, "balloon");
+
+    (void)tree_u64(l->wanted, "/memory", "size", &size); /* it has one */
+    if (memory_differs(l, "huge") || memory_differs(l, "prefault") || memory_differs(l, "shared"))
+        later = "other options of it";
+    else if (jv_kind(balloon) != JV_OBJECT)
+        later = error ? error->message : "it runs without a balloon";
+    else if (size > (uint64_t)jv_int(jv_get(balloon, "ram")))
+        later = "it was started with less";
+    else if (!jv_bool(jv_get(balloon, "driver")))
+        later = "the guest has no driver for its balloon";
+    if (!later) {
+        JsonOut *call = client_begin("balloon");
+        json_number(call, "value", (int64_t)size);
+        later = ask(l, call, &error) ? NULL : error->message;
+    }
+    say(l, option, !later, later ? later : "by the guest's balloon");
+}
+
 /* ---- all of it ---- */
 
 static const struct {
@@ -448,6 +484,7 @@ static const struct {
     {"cdrom", apply_media},
     {"disk", apply_disks},
     {"floppy", apply_media},
+    {"memory", apply_memory},
     {"net", apply_nets},
     {"publish", apply_forwards},
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* "lodge run": compile the command line, then print the machine or run it. */
 #include <stdio.h>
+#include <string.h>
 
 #include "lodge/diag.h"
 
@@ -13,6 +14,8 @@ int verb_run(const Verb *self, int argc, char **argv)
 {
     /* Asked before the line is known to be right: whose status it is must hold for errors too. */
     bool around_guest = options_have_flag(self->opts, argc, argv, "debug-exit");
+    for (int i = 0; i < argc; i++)
+        around_guest |= !strcmp(argv[i], "--"); /* a command's, see run_command() */
     g_autoptr(GError) error = NULL;
     RunOptions o = {0};
     g_autoptr(Tree) tree = run_resolve(argc, argv, &o, &error);

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include <glib.h>
 
@@ -12,6 +13,7 @@
 #include "tree.h"
 
 #define RUN_MEMORY_DEFAULT ((uint64_t)512 << 20)
+#define RUN_AGENT_CHAN "agent" /* the channel of the guest agent's port */
 
 /* Where else QMP is spoken; see ControlQmpAt. */
 typedef struct RunQmp {
@@ -35,6 +37,7 @@ typedef struct RunOptions {
     Definition *define;  /* owned; to be kept under the name once the guest runs; NULL: nothing */
     char *gdb;     /* owned; where a debugger is let in; NULL: nowhere */
     bool gdb_wait; /* until it lets the machine go on */
+    char **command; /* owned; to be run in the guest, which then ends; NULL: none */
     GPtrArray *qmp; /* owned: RunQmp; NULL: none */
     GRegex *wait;   /* owned; with detach: come back when the console says it; NULL: at once */
     bool mconsole;           /* a management console: */
@@ -69,5 +72,12 @@ Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error);
  *          guest's own.
  */
 int run_execute(Tree *tree, const RunOptions *o);
+
+/**
+ * run_command() - Run the command of @o in a guest that has been started for it, then end that
+ * @machine: the process that runs it, a child
+ * Return: the exit status, as of run_execute().
+ */
+int run_command(const Tree *tree, const RunOptions *o, pid_t machine);
 
 #endif

@@ -1,21 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * "lodge stats": what a machine's process uses of the host (proc(5)). The machine is not asked, so
- * looking costs it nothing.
+ * "lodge stats": what a machine uses of the host, and what its guest tells of its memory. A machine
+ * that does not answer is shown without the latter.
  */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 #include "lodge/error.h"
 #include "lodge/json_out.h"
-#include "lodge/num.h"
 
 #include "machines.h"
+#include "usage.h"
 
-#define TASKS_MAX 4096u /* threads that are looked at */
+#define ANSWER_SECONDS 1
 
 const OptSpec stats_options_table[] = {
     {"watch", 'w', NULL, "Again each second, with what was used in it, until they have ended."},
@@ -24,82 +21,15 @@ const OptSpec stats_options_table[] = {
     {NULL},
 };
 
-typedef struct Usage {
-    int64_t at_us;             /* monotonic */
-    double cpu_s, vcpu_s;      /* of the process; of its vCPUs */
-    uint64_t resident;         /* bytes */
-    uint64_t read, written;    /* bytes that went to or from the host's disks */
-    unsigned threads;
-} Usage;
-
-/* utime and stime of a stat file, in seconds. Fields are counted behind the name's parenthesis,
- * which may hold anything: they are the 14th and 15th of the whole. */
-static double cpu_seconds(const char *path)
-{
-    g_autofree char *text = NULL;
-    if (!g_file_get_contents(path, &text, NULL, NULL))
-        return 0;
-    const char *p = strrchr(text, ')');
-    for (unsigned field = 2; p && field < 14; field++)
-        p = strchr(p + 1, ' ');
-    if (!p)
-        return 0;
-    char *end;
-    uint64_t user = strtoull(p, &end, 10), system = strtoull(end, NULL, 10);
-    return (double)(user + system) / (double)sysconf(_SC_CLK_TCK);
-}
-
-/* Time on a CPU by the scheduler's own count, which is finer: the first number, in nanoseconds. */
-static double thread_seconds(const char *path)
-{
-    g_autofree char *text = NULL;
-    return g_file_get_contents(path, &text, NULL, NULL)
-               ? (double)strtoull(text, NULL, 10) / (double)NS_PER_SEC : 0;
-}
-
-static void look_at_threads(long pid, Usage *u)
-{
-    g_autofree char *dir = g_strdup_printf("/proc/%ld/task", pid);
-    g_autoptr(GDir) d = g_dir_open(dir, 0, NULL);
-    const char *task;
-    double all_s = 0;
-    while (d && u->threads < TASKS_MAX && (task = g_dir_read_name(d))) {
-        g_autofree char *comm = g_build_filename(dir, task, "comm", NULL), *name = NULL;
-        g_autofree char *stat = g_build_filename(dir, task, "schedstat", NULL);
-        double seconds = thread_seconds(stat);
-        u->threads++;
-        all_s += seconds;
-        if (g_file_get_contents(comm, &name, NULL, NULL) && g_str_has_prefix(name, "vcpu"))
-            u->vcpu_s += seconds;
-    }
-    u->cpu_s = MAX(u->cpu_s, all_s); /* the process's own count has threads that are gone */
-}
-
-static uint64_t io_field(const char *text, const char *field)
-{
-    const char *p = text ? strstr(text, field) : NULL;
-    return p ? strtoull(p + strlen(field), NULL, 10) : 0;
-}
-
-static void look(long pid, Usage *u)
-{
-    g_autofree char *stat = g_strdup_printf("/proc/%ld/stat", pid);
-    g_autofree char *io = g_strdup_printf("/proc/%ld/io", pid), *text = NULL;
-    *u = (Usage){.at_us = g_get_monotonic_time(), .cpu_s = cpu_seconds(stat),
-                 .resident = machines_resident(pid)};
-    look_at_threads(pid, u);
-    (void)g_file_get_contents(io, &text, NULL, NULL); /* a host may hide it: zeros then */
-    u->read = io_field(text, "\nread_bytes: ");
-    u->written = io_field(text, "\nwrite_bytes: ");
-}
-
 static double share(double now, double before, int64_t us)
 {
     return us > 0 ? (now - before) * 100e6 / (double)us : 0;
 }
 
-static void print_json(JsonOut *j, const MachineLook *l, const Usage *u)
+/* @answer: what the machine tells; absent: it does not. */
+static void print_json(JsonOut *j, const MachineLook *l, const Usage *u, Jv answer)
 {
+    Jv balloon = jv_get(answer, "balloon");
     json_object(j, NULL);
     json_string(j, "name", l->name);
     json_string(j, "state", machine_status_word(l->status->state));
@@ -110,6 +40,13 @@ static void print_json(JsonOut *j, const MachineLook *l, const Usage *u)
     json_number(j, "disk_read", (int64_t)u->read);
     json_number(j, "disk_written", (int64_t)u->written);
     json_number(j, "threads", u->threads);
+    if (u->told) {
+        json_number(j, "net_received", (int64_t)u->received);
+        json_number(j, "net_sent", (int64_t)u->sent);
+        json_number(j, "exits", (int64_t)u->exits);
+    }
+    if (jv_kind(balloon) == JV_OBJECT)
+        jv_print(balloon, j, "balloon");
     json_end(j);
 }
 
@@ -122,6 +59,8 @@ static void print_text(const MachineLook *l, const Usage *u, const Usage *before
     g_autofree char *read = machines_size(u->read - from->read);
     g_autofree char *written = machines_size(u->written - from->written);
     g_autofree char *cpu = NULL, *vcpu = NULL;
+    g_autofree char *guest = u->guest ? machines_size(u->guest) : g_strdup("-");
+    g_autofree char *available = u->available ? machines_size(u->available) : g_strdup("-");
     if (before) {
         int64_t us = u->at_us - before->at_us;
         cpu = g_strdup_printf("%.0f%%", share(u->cpu_s, before->cpu_s, us));
@@ -130,14 +69,15 @@ static void print_text(const MachineLook *l, const Usage *u, const Usage *before
         cpu = g_strdup_printf("%.2fs", u->cpu_s);
         vcpu = g_strdup_printf("%.2fs", u->vcpu_s);
     }
-    printf("%-16s %-8s %9s %9s %8s %8s %8s\n", l->name, machine_status_word(l->status->state), cpu,
-           vcpu, memory, read, written);
+    printf("%-16s %-8s %9s %9s %8s %8s %8s %8s %8s\n", l->name,
+           machine_status_word(l->status->state), cpu, vcpu, memory, guest, available, read,
+           written);
 }
 
 static void print_head(void)
 {
-    printf("%-16s %-8s %9s %9s %8s %8s %8s\n", "NAME", "STATE", "CPU", "VCPUS", "MEMORY", "READ",
-           "WRITTEN");
+    printf("%-16s %-8s %9s %9s %8s %8s %8s %8s %8s\n", "NAME", "STATE", "CPU", "VCPUS", "MEMORY",
+           "GUEST", "FREE", "READ", "WRITTEN");
 }
 
 /* One look at all of @names; those that do not run (any more) become NULL. Return: how many ran. */
@@ -152,12 +92,15 @@ static unsigned round_of(const GPtrArray *names, Usage *last, bool *known, bool 
     }
     for (unsigned i = 0; i < names->len; i++) {
         g_autoptr(MachineLook) l = machines_running(g_ptr_array_index(names, i), NULL);
-        Usage now;
+        Usage now = {0};
         if (!l)
             continue;
-        look(l->status->pid, &now);
+        g_autoptr(Client) client = NULL;
+        Jv answer = {NULL, NULL};
+        usage_look(l->status->pid, &now);
+        (void)usage_ask(l->name, machines_deadline(ANSWER_SECONDS), &now, &client, &answer);
         if (json)
-            print_json(j, l, &now);
+            print_json(j, l, &now, answer);
         else
             print_text(l, &now, watch && known[i] ? &last[i] : NULL);
         last[i] = now;

@@ -33,6 +33,26 @@ static const VerbExample stop_examples[] = {
     {NULL},
 };
 
+static const VerbExample exec_examples[] = {
+    {"lodge exec web -- uname -r", "Print the release of the kernel in the machine web."},
+    {"lodge exec -u www-data -w /srv web -- sh -c 'cat > notes' < notes",
+     "Copy standard input to a file there, as another user."},
+    {NULL},
+};
+static const VerbExample cp_examples[] = {
+    {"lodge cp site.tar web:/srv/", "Copy a file into the machine web."},
+    {"lodge cp -r web:/var/log .", "Copy a folder out of it."},
+    {NULL},
+};
+static const VerbExample ssh_examples[] = {
+    {"lodge ssh web -l root", "Log in as root."},
+    {"lodge ssh web uptime", "Run a command there."},
+    {NULL},
+};
+static const VerbExample ssh_config_examples[] = {
+    {"lodge ssh-config web >> ~/.ssh/config", "Have scp and rsync know it, too."},
+    {NULL},
+};
 static const VerbExample wait_examples[] = {
     {"lodge wait web --log 'login:' --timeout 60", "Until it asks for a name."},
     {"lodge run web -d && lodge wait web", "Until it is over."},
@@ -61,7 +81,8 @@ static const VerbExample uml_examples[] = {
 };
 
 static const VerbExample set_examples[] = {
-    {"lodge set web --memory 2G --cpus 4", "At the next start."},
+    {"lodge set web --memory 512M", "Now, up to what it was started with."},
+    {"lodge set web --cpus 4", "At the next start."},
     {"lodge set web --cdrom two.iso", "Another CD, now if the guest has not locked the drive."},
     {NULL},
 };
@@ -171,7 +192,8 @@ const Verb verb_table[] = {
      "The options are those of lodge define, and each takes the place of all of its name that the "
      "definition has: all --disk, for instance. If the machine runs, disks on virtio, networks, "
      "forwarded ports and media of drives come and go at once, where the guest lets go of what it "
-     "had; the rest has its effect at the next start. Each is said.",
+     "had, and its balloon makes its memory smaller, or larger up to what it was started with; the "
+     "rest has its effect at the next start. Each is said.",
      run_options_table, set_examples, NULL, verb_set},
     {"unset", "NAME OPTION...", "take options out of a machine's definition",
      "The options are named without dashes; what they said is as if they had never been given.",
@@ -206,7 +228,7 @@ const Verb verb_table[] = {
      "that "
      "is paused does so when it goes on.",
      names_options_table, NULL, NULL, verb_reset},
-    {"wait", "[--exit|--running|--paused|--log REGEX] [--timeout SECONDS] NAME",
+    {"wait", "[--exit|--running|--paused|--agent|--ssh|--log REGEX] [--timeout SECONDS] NAME",
      "wait for something that a machine does",
      "The status is 0 when it came, 124 when the time ran out, 7 when the machine does not run or "
      "ended before.",
@@ -222,13 +244,47 @@ const Verb verb_table[] = {
      "then "
      "q leaves, Ctrl-] then w types here and no longer elsewhere, Ctrl-] then ? lists the keys.",
      console_options_table, NULL, NULL, verb_console},
+    {"exec", "[OPTION]... NAME -- COMMAND [ARGUMENT]...", "run a command in the guest of a machine",
+     "Standard input, output and error are the command's, each by itself, and its status is ours, as "
+     "in a shell: 126 and 127 where it cannot be run, 128 + N where signal N ended it. 124: the time "
+     "ran out; 125: Lodge or the guest's agent failed, and says why; 255: the guest's kernel "
+     "panicked. Ctrl-C ends the command.\n\n"
+     "The guest needs the QEMU guest agent (Debian's package qemu-guest-agent), running, and "
+     "/bin/sh. There is no terminal: see lodge ssh and lodge console. Output and input lie in a "
+     "folder of the guest's /tmp until they are taken.",
+     exec_options_table, exec_examples, NULL, verb_exec},
     {"events", "[--json] NAME", "print what happens to a running machine",
      "One line for each event of its control socket, until it has ended.", events_options_table,
      NULL, NULL, verb_events},
+    {"cp", "[-r] SOURCE DESTINATION", "copy files into and out of the guest of a machine",
+     "One of the two is NAME:PATH, a path in the guest from its root; a path of this host with a "
+     "colon is written ./a:b. Where DESTINATION is a folder, the copy goes into it, under the "
+     "name of SOURCE. A file gets its name when it is whole; permissions are kept, owners are not, "
+     "and blocks of zeros become holes. On a terminal, a bar shows how far it is.\n\n"
+     "The guest needs what lodge exec needs, and for folders tar. A folder that is copied to this "
+     "host must not be there yet; devices in it are left out.",
+     cp_options_table, cp_examples, NULL, verb_cp},
+    {"ssh", "NAME [SSH-ARGUMENT]...", "log in to the guest of a running machine",
+     "Starts ssh(1), joined to the port of the host that leads to the guest's port 22 (-p 2222:22 of "
+     "lodge run, or lodge net NAME --publish 2222:22). What stands behind NAME is for ssh: options, "
+     "a command. The host key of a guest is remembered under the machine's name, in "
+     "~/.ssh/known_hosts.",
+     ssh_options_table, ssh_examples, NULL, verb_ssh},
+    {"ssh-config", "NAME", "print how ssh reaches the guest of a running machine",
+     "Lines for ~/.ssh/config, after which ssh, scp, rsync and others know the machine by its name.",
+     no_options_table, ssh_config_examples, NULL, verb_ssh_config},
     {"stats", "[-w] [--json] NAME...|--all", "show what running machines use of the host",
-     "CPU time of the process and of its virtual CPUs, memory, and bytes that went from and to "
-     "disks, since the start. With --watch, of each second, CPUs in percent of one.",
+     "CPU time of the process and of its virtual CPUs, memory that the host has given it, memory that "
+     "the guest has now and what is free of it (as the guest's balloon tells; - where it does not), "
+     "and bytes that went from and to disks, since the start. With --watch, of each second, CPUs in "
+     "percent of one. --json has more: networks, exits, the balloon, and all that the guest tells.",
      stats_options_table, NULL, NULL, verb_stats},
+    {"top", "", "watch what all running machines use",
+     "A table of all running machines, made anew each second, the busiest first: CPU time of the "
+     "process and of its virtual CPUs in percent of one CPU; memory that the host has given it and "
+     "memory that the guest has; bytes a second from and to disks and networks; exits of its virtual "
+     "CPUs a second. The key q ends it. Without a terminal it is printed once, of one second.",
+     no_options_table, NULL, NULL, verb_top},
     {"qmp", "NAME COMMAND [KEY=TEXT|KEY:=JSON|{...}]...",
      "give a running machine a command of its control socket",
      "The protocol is QMP. Arguments are texts (KEY=TEXT), other values (KEY:=JSON), or one object "

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * "lodge uml", and the program where it is called "linux": User-Mode Linux's command line, messages
- * and ends. Its exit statuses are UML's: 0 after a halt, 1 for what goes wrong here and after SIGINT
- * or SIGTERM, death by SIGABRT after a panic.
+ * "lodge uml", and the program where it is called "linux": User-Mode Linux's command line,
+ * messages and ends. Its exit statuses are UML's: 0 after a halt, 1 for what goes wrong here and
+ * after SIGINT or SIGTERM, death by SIGABRT after a panic.
  */
 #include <string.h>
 #include <unistd.h>
@@ -25,7 +25,7 @@ bool verb_uml_word(unsigned i, const char **ret_form, const char **ret_help)
     return true;
 }
 
-/* What the machine is called among Lodge's own: its umid, if nobody has that name. Transfer full. */
+/* What Lodge's own verbs call the machine: its umid, if nobody has that name. Transfer full. */
 static char *machine_name(const char *umid, bool *ret_given)
 {
     g_autoptr(MachineLook) look =

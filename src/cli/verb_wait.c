@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* "lodge wait": until a machine runs, has ended, or has said something on its console. */
+/* "lodge wait": until a machine runs, has ended, has said something on its console, or its guest
+ * answers. */
 #include <string.h>
 #include <unistd.h>
 
 #include "lodge/console_log.h"
 #include "lodge/error.h"
 
+#include "guest.h"
 #include "log_reader.h"
 #include "machines.h"
+#include "ssh.h"
 #include "wait.h"
 
+#define TURN_US 5000000
+#define TURN_PAUSE_US 100000
 #define LINE_BYTES_MAX 65536u /* of a line that is looked at in one piece */
 
 const OptSpec wait_options_table[] = {
@@ -18,6 +23,8 @@ const OptSpec wait_options_table[] = {
     {"paused", 0, NULL, "Until it is paused."},
     {"log", 0, "REGEX",
      "Until a line of its console matches, from its start on; the syntax is Perl's."},
+    {"agent", 0, NULL, "Until the QEMU guest agent in it answers, so that lodge exec works."},
+    {"ssh", 0, NULL, "Until an SSH server answers at the port that leads to the guest's port 22."},
     {"timeout", 0, "SECONDS", "Give up after this long, with status 124 (never)."},
     {NULL},
 };
@@ -64,6 +71,43 @@ static bool wait_end(Wait *w, GError **error)
     if (fd >= 0)
         close(fd);
     return ended || too_late(w, "did not end", error);
+}
+
+static bool wait_agent(Wait *w, GError **error)
+{
+    g_autoptr(Agent) a = guest_agent(w->name, error);
+    int64_t now;
+
+    if (!a)
+        return false;
+    while ((now = g_get_monotonic_time()) < w->deadline) {
+        g_autoptr(GError) why = NULL;
+        if (agent_reach(a, MIN(w->deadline, now + TURN_US), &why))
+            return true;
+        if (!g_error_matches(why, LODGE_ERROR, LODGE_ERROR_BUSY)) {
+            g_propagate_error(error, g_steal_pointer(&why));
+            return false;
+        }
+        g_usleep(TURN_PAUSE_US); /* others may have the port meanwhile */
+    }
+    return too_late(w, "no guest agent answered", error);
+}
+
+static bool wait_ssh(Wait *w, GError **error)
+{
+    g_autofree char *host = NULL;
+    unsigned port;
+
+    if (!ssh_find(w->name, &host, &port, error))
+        return false;
+    do {
+        g_autoptr(MachineLook) l = machines_running(w->name, error);
+        if (!l)
+            return false;
+        if (ssh_answers(host, port, MIN(w->deadline, g_get_monotonic_time() + TURN_US)))
+            return true;
+    } while (machines_pause(w->deadline));
+    return too_late(w, "no SSH server answered", error);
 }
 
 /* Whether a line that is whole, or with @last the beginning of one, matches. */
@@ -119,7 +163,7 @@ bool wait_for_line(const char *name, GRegex *regex, GError **error)
 
 int verb_wait(const Verb *self, int argc, char **argv)
 {
-    static const char *const conditions[] = {"exit", "running", "paused", "log"};
+    static const char *const conditions[] = {"exit", "running", "paused", "log", "agent", "ssh"};
     g_autoptr(GError) error = NULL, why = NULL;
     g_autoptr(Options) o = options_parse(self->opts, argc, argv, 1, &error);
     double seconds = 0;
@@ -131,7 +175,8 @@ int verb_wait(const Verb *self, int argc, char **argv)
         return cli_fail(self->name, error, false);
     if (given > 1)
         lodge_fail(&error, LODGE_ERROR_CONFIG,
-                   "two conditions; choose one of --exit, --running, --paused and --log");
+                   "two conditions; choose one of --exit, --running, --paused, --log, --agent and "
+                   "--ssh");
     const char *regex = options_text(o, "log");
     if (!error && regex) {
         w.regex = g_regex_new(regex, G_REGEX_OPTIMIZE, 0, &why);
@@ -143,6 +188,8 @@ int verb_wait(const Verb *self, int argc, char **argv)
     w.deadline = machines_deadline(seconds);
     bool ok = regex ? wait_log(&w, &error)
               : options_has(o, "running") ? wait_state(&w, MACHINE_STATUS_RUNNING, &error)
+              : options_has(o, "agent")   ? wait_agent(&w, &error)
+              : options_has(o, "ssh")     ? wait_ssh(&w, &error)
               : options_has(o, "paused")  ? wait_state(&w, MACHINE_STATUS_PAUSED, &error)
                                           : wait_end(&w, &error);
     g_clear_pointer(&w.regex, g_regex_unref);

@@ -121,6 +121,11 @@ static const CommandArg blockdev_del_args[] = {
     {"node-name", ARG_STRING, .help = "the image, which no device has"},
     {NULL},
 };
+static const CommandArg set_link_args[] = {
+    {"name", ARG_STRING, .help = "the network, or its card"},
+    {"up", ARG_BOOL, .help = "false: as if its cable were out"},
+    {NULL},
+};
 static const CommandArg properties_args[] = {
     {"typename", ARG_STRING, .help = "class of devices"},
     {NULL},
@@ -184,9 +189,43 @@ static const CommandArg hostfwd_args[] = {
     {NULL},
 };
 
+static const char *const watchdog_actions[] = {"reset", "shutdown", "poweroff",
+                                               "pause", "none",     NULL};
+static const char *const panic_actions[] = {"pause", "shutdown", "none", NULL};
+static const CommandArg balloon_args[] = {
+    {"value", ARG_INT, .help = "bytes that the guest is to keep"},
+    {NULL},
+};
+static const CommandArg stats_args[] = {
+    {"ask", ARG_BOOL, true, .help = "have the guest send those of its memory first"},
+    {NULL},
+};
+static const CommandArg qom_get_args[] = {
+    {"path", ARG_STRING, .help = "/machine/peripheral/ID of a balloon"},
+    {"property", ARG_STRING, .help = "guest-stats or guest-stats-polling-interval"},
+    {NULL},
+};
+static const CommandArg qom_set_args[] = {
+    {"path", ARG_STRING, .help = "/machine/peripheral/ID of a balloon"},
+    {"property", ARG_STRING, .help = "guest-stats-polling-interval"},
+    {ARG_OTHERS, .help = "value: seconds, 0: not"},
+    {NULL},
+};
+static const CommandArg watchdog_args[] = {
+    {"action", ARG_STRING, .values = watchdog_actions, .help = "what a watchdog's bite does"},
+    {NULL},
+};
+static const CommandArg set_action_args[] = {
+    {"panic", ARG_STRING, true, panic_actions, "what is done when the guest's kernel dies"},
+    {"watchdog", ARG_STRING, true, watchdog_actions, "what a watchdog's bite does"},
+    {NULL},
+};
+
 const Command command_table[] = {
     {"add_client", add_client_args, "serve the screen to a connection that was passed",
      cmd_add_client},
+    {"balloon", balloon_args, "have the guest keep so much of its memory and lend the rest",
+     cmd_balloon},
     {"block-commit", commit_args, "merge the image on top of a disk into the one below",
      cmd_block_commit},
     {"block-job-cancel", block_job_cancel_args, "give up a job", cmd_block_job_cancel},
@@ -212,6 +251,9 @@ const Command command_table[] = {
     {"job-complete", job_args, "let a job that is ready finish", cmd_job_complete},
     {"netdev_add", netdev_add_args, "open a network", cmd_netdev_add},
     {"netdev_del", netdev_del_args, "close a network", cmd_netdev_del},
+    {"qom-get", qom_get_args, "a property of a balloon", cmd_qom_get},
+    {"qom-set", qom_set_args, "set a property of a balloon", cmd_qom_set},
+    {"query-balloon", NULL, "memory that the guest has now", cmd_query_balloon},
     {"query-block", NULL, "list drives and their media", cmd_query_block},
     {"query-block-jobs", NULL, "list jobs on disks", cmd_query_block_jobs},
     {"query-blockstats", NULL, "what disks have read and written", cmd_query_blockstats},
@@ -232,9 +274,15 @@ const Command command_table[] = {
     {"quit", NULL, "pull the plug", cmd_quit},
     {"screendump", screendump_args, "write a picture of the screen to a file", cmd_screendump},
     {"send-key", send_key_args, "press keys together", cmd_send_key},
+    {"set-action", set_action_args, "what becomes of a guest that died or hangs",
+     cmd_set_action},
+    {"set_link", set_link_args, "pull the cable of a card, or put it in", cmd_set_link},
     {"stop", NULL, "pause the machine", cmd_stop},
     {"system_powerdown", NULL, "press the power button", cmd_powerdown},
     {"system_reset", NULL, "press the reset button", cmd_reset},
+    {"watchdog-set-action", watchdog_args, "what a watchdog's bite does", cmd_watchdog_action},
+    {"x-lodge-agent", fd_args, "have a turn at the guest agent's port, from a newline on",
+     cmd_agent},
     {"x-lodge-capture", capture_args, "write a network's frames as pcap until nobody reads",
      cmd_capture},
     {"x-lodge-console", console_args, "serve the first serial port to a connection that was passed",
@@ -253,6 +301,8 @@ const Command command_table[] = {
      cmd_net_filter},
     {"x-lodge-plug", plug_args, "plug in a PCI device together with its back end", cmd_plug},
     {"x-lodge-screen-text", NULL, "the text screen as text", cmd_screen_text},
+    {"x-lodge-stats", stats_args, "exits, bytes on networks, the balloon, what the guest tells of its "
+     "memory", cmd_stats},
     {"x-lodge-type", type_args, "type a text; answers when it is typed", cmd_type},
     {"x-lodge-unplug", unplug_args, "answer when a device and its back end are gone", cmd_unplug},
     {NULL},

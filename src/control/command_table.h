@@ -97,6 +97,7 @@ COMMAND_FN(cmd_query_blockstats);
 COMMAND_FN(cmd_query_pci);
 COMMAND_FN(cmd_device_properties);
 COMMAND_FN(cmd_netdev_add);
+COMMAND_FN(cmd_set_link);
 COMMAND_FN(cmd_netdev_del);
 COMMAND_FN(cmd_blockdev_add);
 COMMAND_FN(cmd_blockdev_del);
@@ -121,6 +122,7 @@ COMMAND_FN(cmd_console_take);
 COMMAND_FN(cmd_getfd);
 COMMAND_FN(cmd_closefd);
 COMMAND_FN(cmd_add_client);
+COMMAND_FN(cmd_agent);
 COMMAND_FN(cmd_query_block);
 COMMAND_FN(cmd_query_nodes);
 COMMAND_FN(cmd_snapshot_sync);
@@ -141,5 +143,12 @@ COMMAND_FN(cmd_net_filter);
 COMMAND_FN(cmd_capture);
 COMMAND_FN(cmd_hostfwd_add);
 COMMAND_FN(cmd_hostfwd_remove);
+COMMAND_FN(cmd_balloon);
+COMMAND_FN(cmd_query_balloon);
+COMMAND_FN(cmd_stats);
+COMMAND_FN(cmd_qom_get);
+COMMAND_FN(cmd_qom_set);
+COMMAND_FN(cmd_watchdog_action);
+COMMAND_FN(cmd_set_action);
 
 #endif

@@ -42,7 +42,9 @@ COMMAND_FN(cmd_query_status)
     JsonOut *out = control_return(r);
     json_object(out, "return");
     json_string(out, "status",
-                machine_stalled(m) ? "io-error" : states[machine_state(m)]);
+                machine_stalled(m)      ? "io-error"
+                : machine_paused_by(m) ? machine_paused_by(m)
+                                       : states[machine_state(m)]);
     json_bool(out, "singlestep", false);
     json_bool(out, "running", machine_state(m) == MACHINE_RUNNING);
     json_end(out);

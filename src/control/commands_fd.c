@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Descriptors that a client passes (SCM_RIGHTS), and one use that there is for them: a
- * connection to which the screen is served. A name belongs to the client that gave it and ends
- * with it.
+ * Descriptors that a client passes (SCM_RIGHTS), and two uses that there are for them: a
+ * connection to which the screen is served, and one that is joined to the guest agent's port. A name
+ * belongs to the client that gave it and ends with it.
  */
 #include <string.h>
 #include <sys/socket.h>
@@ -136,4 +136,11 @@ COMMAND_FN(cmd_add_client)
         return false;
     }
     return c->config.add_viewer(c->config.opaque, fd, jv_bool(jv_get(args, "skipauth")), error);
+}
+
+COMMAND_FN(cmd_agent)
+{
+    int fd = control_fds_take_connection(r->fds, jv_text(jv_get(args, "fdname")), error);
+
+    return fd >= 0 && agent_port_add(c->config.agent, fd, error);
 }

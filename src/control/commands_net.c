@@ -220,6 +220,29 @@ bool control_hostfwd_remove(Control *c, const char *netdev, const char *rule, GE
     return ok;
 }
 
+bool control_set_link(Control *c, const char *name, bool up, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    if (!m)
+        return false;
+    const GPtrArray *nets = machine_nets(m);
+    for (unsigned i = 0; i < nets->len; i++) {
+        NetBackend *be = g_ptr_array_index(nets, i);
+        const PropSpec *mac;
+        Device *card = be->port ? control_card_of(m, be, &mac) : NULL;
+        if (!be->port || (strcmp(be->id, name) && (!card || strcmp(card->id, name))))
+            continue;
+        net_cut(be->port, !up);
+        return true;
+    }
+    return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "Device '%s' not found", name);
+}
+
+COMMAND_FN(cmd_set_link)
+{
+    return control_set_link(c, jv_text(jv_get(args, "name")), jv_bool(jv_get(args, "up")), error);
+}
+
 COMMAND_FN(cmd_hostfwd_add)
 {
     g_autofree char *made = control_hostfwd_add(c, jv_text(jv_get(args, "netdev")),

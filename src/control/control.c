@@ -78,11 +78,29 @@ static void cause_event(Control *c, const char *name, bool guest, const char *re
     control_event_send(c, e);
 }
 
-static void panic_event(Control *c)
+/* GuestPanicAction of QEMU's run-state.json: there, too, a guest that is reset runs on. */
+static void panic_event(Control *c, MachineAction a)
 {
     JsonOut *e = control_event_begin("GUEST_PANICKED");
     json_object(e, "data");
-    json_string(e, "action", "poweroff");
+    json_string(e, "action", a == MACHINE_ACTION_POWEROFF || a == MACHINE_ACTION_PAUSE
+                                 ? machine_action_name(a) : "run");
+    control_event_send(c, e);
+}
+
+static void watchdog_event(Control *c, MachineAction a)
+{
+    JsonOut *e = control_event_begin("WATCHDOG");
+    json_object(e, "data");
+    json_string(e, "action", machine_action_name(a));
+    control_event_send(c, e);
+}
+
+static void balloon_event(Control *c, uint64_t bytes)
+{
+    JsonOut *e = control_event_begin("BALLOON_CHANGE");
+    json_object(e, "data");
+    json_number(e, "actual", (int64_t)bytes);
     control_event_send(c, e);
 }
 
@@ -106,8 +124,10 @@ static void end_event(Control *c, const MachineResult *r)
     case MACHINE_END_RESET:
         cause_event(c, "SHUTDOWN", true, "guest-reset");
         break;
+    case MACHINE_END_WATCHDOG:
+        cause_event(c, "SHUTDOWN", true, "guest-shutdown");
+        break;
     case MACHINE_END_PANIC:
-        panic_event(c);
         cause_event(c, "SHUTDOWN", true, "guest-panic");
         break;
     case MACHINE_END_CPU:
@@ -210,6 +230,15 @@ static void on_machine(void *opaque, const MachineNews *news)
         break;
     case MACHINE_EVENT_JOB:
         control_job_event(c, news->job);
+        break;
+    case MACHINE_EVENT_BALLOON:
+        balloon_event(c, news->balloon);
+        break;
+    case MACHINE_EVENT_PANICKED:
+        panic_event(c, news->action);
+        break;
+    case MACHINE_EVENT_WATCHDOG:
+        watchdog_event(c, news->action);
         break;
     case MACHINE_EVENT_ENDED:
         end_event(c, news->result);

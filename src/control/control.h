@@ -14,6 +14,7 @@
 #include "lodge/input.h"
 #include "lodge/json_out.h"
 
+#include "agent_port.h"
 #include "machine.h"
 #include "registry.h"
 
@@ -32,6 +33,7 @@ typedef struct ControlConfig {
     Display *display;
     Input *input;
     ConsoleLog *console_log;
+    AgentPort *agent;
     /* Show the screen to the VNC client at the other end of @fd, a stream socket that is taken
      * over, also on failure. @skip_auth: it is asked for no password. */
     bool (*add_viewer)(void *opaque, int fd, bool skip_auth, GError **error);

@@ -10,10 +10,12 @@
 #include "lodge/chan.h"
 #include "lodge/error.h"
 #include "lodge/net.h"
+#include "lodge/num.h"
 
 #include "block_int.h"
 #include "control_internal.h"
 #include "live.h"
+#include "virtio_balloon.h"
 
 #define WORDS_MAX 4u /* of a line, its name among them */
 
@@ -241,11 +243,47 @@ static bool hmp_hostfwd_remove(Control *c, char **args, GString *out, GError **e
     return true;
 }
 
+/* Megabytes, as QEMU's monitor has it. */
+static bool hmp_balloon(Control *c, char **args, GString *out, GError **error)
+{
+    Device *d = control_balloon(c, error);
+    uint64_t mib;
+    if (!d)
+        return false;
+    if (!parse_u64(args[0], &mib) || !mib || mib > UINT64_MAX / MIB)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "invalid size: %s", args[0]);
+    virtio_balloon_set(d, mib * MIB);
+    return true;
+}
+
+static bool hmp_info_balloon(Control *c, char **args, GString *out, GError **error)
+{
+    Device *d = control_balloon(c, error);
+    BalloonInfo info;
+    if (!d)
+        return false;
+    virtio_balloon_info(d, &info);
+    g_string_append_printf(out, "balloon: actual=%" PRIu64 "\r\n", (info.ram - info.lent) / MIB);
+    return true;
+}
+
+static bool hmp_set_link(Control *c, char **args, GString *out, GError **error)
+{
+    bool on = args[1] && !strcmp(args[1], "on");
+    if (on || (args[1] && !strcmp(args[1], "off")))
+        return control_set_link(c, args[0], on, error);
+    g_string_append(out, "Expected 'on' or 'off'\r\n"
+                         "Try \"help set_link\" for more information\r\n");
+    return true;
+}
+
 static const HmpCommand commands[] = {
+    {"balloon", "target", 1, 1, hmp_balloon},
     {"c", NULL, 0, 0, hmp_cont},
     {"cont", NULL, 0, 0, hmp_cont},
     {"hostfwd_add", "arg1", 1, 2, hmp_hostfwd_add},
     {"hostfwd_remove", "arg1", 1, 2, hmp_hostfwd_remove},
+    {"info balloon", NULL, 0, 0, hmp_info_balloon},
     {"info block", NULL, 0, 0, hmp_info_block},
     {"info blockstats", NULL, 0, 0, hmp_info_blockstats},
     {"info chardev", NULL, 0, 0, hmp_info_chardev},
@@ -261,6 +299,7 @@ static const HmpCommand commands[] = {
     {"s", NULL, 0, 0, hmp_stop},
     {"screendump", "filename", 1, 1, hmp_screendump},
     {"sendkey", "string", 1, 2, hmp_sendkey},
+    {"set_link", "name", 1, 2, hmp_set_link},
     {"stop", NULL, 0, 0, hmp_stop},
     {"system_powerdown", NULL, 0, 0, hmp_powerdown},
     {"system_reset", NULL, 0, 0, hmp_reset},

@@ -205,10 +205,10 @@ void mconsole_news(Mconsole *m, const MachineNews *news)
 {
     if (news->what == MACHINE_EVENT_GUEST_RESET || news->what == MACHINE_EVENT_HOST_RESET)
         mconsole_guest_restarted(m->guest);
-    MachineEnd why = news->what == MACHINE_EVENT_ENDED ? news->result->why : MACHINE_END_KILLED;
     /* With panic=-1 a kernel has the machine reset. */
-    bool maybe = why == MACHINE_END_RESET && !news->result->status;
-    if (why == MACHINE_END_PANIC || maybe) {
+    bool maybe = news->what == MACHINE_EVENT_ENDED && news->result->why == MACHINE_END_RESET &&
+                 !news->result->status;
+    if (news->what == MACHINE_EVENT_PANICKED || maybe) {
         ConsoleLog *log = m->control->config.console_log;
         g_autofree char *tail = log ? console_log_tail(log, 100) : g_strdup("");
         const char *mark = "Kernel panic - not syncing: ";

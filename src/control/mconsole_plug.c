@@ -26,6 +26,7 @@
 
 #include "mconsole_internal.h"
 #include "uml_words.h"
+#include "virtio_balloon.h"
 
 #define REMOVE_SECONDS 10
 #define CONSOLES "consoles" /* the device whose ports are the lines */
@@ -245,23 +246,37 @@ static void query_line(Machine *machine, Kind kind, const char *text, MconsoleRe
     mconsole_answer(r, 0, answer);
 }
 
-static void config_mem(const char *text, MconsoleReply *r)
+/* +N or -N; more than was taken away is not there to be given back, which UML takes in silence. */
+static void config_mem(Machine *machine, const char *text, MconsoleReply *r)
 {
+    Device *balloon = machine_balloon(machine);
+    BalloonInfo info;
     uint64_t size;
 
     if (*text != '=' || (text[1] != '+' && text[1] != '-'))
         mconsole_answer(r, -EINVAL, "Expected increment to start with '-' or '+'");
     else if (!g_ascii_isdigit(text[2]) || !parse_size(text + 2, &size))
         mconsole_answer(r, -EINVAL, "Failed to parse memory increment");
-    else
-        mconsole_answer(r, -ENODEV, "this machine's memory cannot be changed");
+    else if (!balloon)
+        mconsole_answer(r, -ENODEV, "this machine has no balloon; start it without --balloon off");
+    else {
+        virtio_balloon_info(balloon, &info);
+        uint64_t wanted = MIN(info.wanted, info.ram);
+        wanted = text[1] == '-' ? wanted + MIN(size, info.ram - wanted)
+                                : wanted - MIN(size, wanted);
+        virtio_balloon_set(balloon, info.ram - wanted);
+        mconsole_answer(r, 0, "");
+    }
 }
 
 static void query_mem(Machine *machine, MconsoleReply *r)
 {
     Board *b = machine_board(machine);
-    g_autofree char *answer =
-        g_strdup_printf("%" PRIu64, b->ram_below_4g + b->ram_above_4g);
+    Device *balloon = machine_balloon(machine);
+    BalloonInfo info = {.ram = b->ram_below_4g + b->ram_above_4g};
+    if (balloon)
+        virtio_balloon_info(balloon, &info);
+    g_autofree char *answer = g_strdup_printf("%" PRIu64, info.ram - info.lent);
 
     mconsole_answer(r, 0, answer);
 }
@@ -304,7 +319,7 @@ void mconsole_config(Mconsole *m, const char *args, MconsoleReply *r)
         if (query)
             query_mem(machine, r);
         else
-            config_mem(args, r);
+            config_mem(machine, args, r);
         break;
     }
 }

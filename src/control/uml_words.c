@@ -3,8 +3,8 @@
  * Words of User-Mode Linux for disks, network cards and channels, read once for its command line
  * (src/uml) and its management console (mconsole_plug.c).
  *
- * Spec: Linux 6.1, arch/um/drivers: ubd_kern.c, net_kern.c and the transports' *_kern.c, chan_kern.c,
- * line.c.
+ * Spec: Linux 6.1, arch/um/drivers: ubd_kern.c, net_kern.c and the transports' *_kern.c,
+ * chan_kern.c, line.c.
  *
  * A disk is a virtio disk with the serial number ubdN unless another is given, by which the guest's
  * side finds it. A card without an address gets one that is locally administered: drawn, as UML
@@ -269,6 +269,11 @@ static char *port_channel(const char *text)
                : NULL;
 }
 
+bool uml_channel_is_window(const char *text)
+{
+    return g_str_has_prefix(text, "xterm");
+}
+
 char *uml_channel(const char *text, const char **ret_problem)
 {
     const char *comma = strchr(text, ',');
@@ -290,14 +295,11 @@ char *uml_channel(const char *text, const char **ret_problem)
         return g_strdup("none");
     if (g_str_has_prefix(one, "none"))
         return g_strdup("");
-    if (g_str_has_prefix(one, "pts") || g_str_has_prefix(one, "pty"))
+    if (g_str_has_prefix(one, "pts") || g_str_has_prefix(one, "pty") || uml_channel_is_window(one))
         return g_strdup("pty");
     if (g_str_has_prefix(one, "tty:") && one[4])
         return g_strdup(one);
     if (g_str_has_prefix(one, "port:"))
         return port_channel(one + strlen("port:"));
-    if (g_str_has_prefix(one, "xterm"))
-        *ret_problem = "no window is opened by this version; write pts, and look with screen or "
-                       "minicom";
     return NULL;
 }

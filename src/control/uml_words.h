@@ -73,5 +73,7 @@ char *uml_mac(const char *text, const char *seed, const char *card);
  * Return: transfer full; "" for a line that is not there ("none").
  */
 char *uml_channel(const char *text, const char **ret_problem);
+/* Whether somebody is to open a window on the pseudo-terminal that it then is. */
+bool uml_channel_is_window(const char *text);
 
 #endif

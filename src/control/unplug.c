@@ -18,7 +18,6 @@
 #define UNPLUGS_MAX 64u
 
 typedef struct Unplug {
-    Control *control;
     char *id, *disk, *net; /* owned; of the device, its back ends or NULL */
     void (*done)(void *opaque, bool gone); /* NULL: was called, or is not to be */
     void *opaque;
@@ -125,6 +124,18 @@ static char *backend_of(Machine *m, const char *id, PropKind kind)
     return NULL;
 }
 
+/* The entry of device @id that nobody waits at any more; NULL: none. */
+static Unplug *find_left(Control *c, const char *id)
+{
+    for (unsigned i = 0; i < c->unplugs->len; i++) {
+        Unplug *u = g_ptr_array_index(c->unplugs, i);
+
+        if (!u->done && !u->gone && !strcmp(u->id, id))
+            return u;
+    }
+    return NULL;
+}
+
 bool control_unplug(Control *c, const char *id, unsigned seconds,
                     void (*done)(void *opaque, bool gone), void *opaque, GError **error)
 {
@@ -132,14 +143,20 @@ bool control_unplug(Control *c, const char *id, unsigned seconds,
 
     if (!machine_device(m, id))
         return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "Device '%s' not found", id);
-    if (c->unplugs->len >= UNPLUGS_MAX)
+    Unplug *u = find_left(c, id);
+    if (!u && c->unplugs->len >= UNPLUGS_MAX)
         return lodge_fail(error, LODGE_ERROR_BUSY, "too many devices are to go already");
     if (!machine_unplug(m, id, error))
         return false;
-    Unplug *u = g_new0(Unplug, 1);
-    *u = (Unplug){.control = c, .id = g_strdup(id), .disk = backend_of(m, id, PROP_BLK),
-                  .net = backend_of(m, id, PROP_NET), .done = done, .opaque = opaque};
-    g_ptr_array_add(c->unplugs, u);
+    if (!u) {
+        u = g_new0(Unplug, 1);
+        *u = (Unplug){.id = g_strdup(id), .disk = backend_of(m, id, PROP_BLK),
+                      .net = backend_of(m, id, PROP_NET)};
+        g_ptr_array_add(c->unplugs, u);
+    }
+    u->done = done;
+    u->opaque = opaque;
+    g_clear_handle_id(&u->timer, g_source_remove);
     u->timer = g_timeout_add_seconds(seconds, give_up, u);
     return true;
 }

@@ -452,6 +452,13 @@ const Kvm *cpu_set_kvm(const CpuSet *s)
     return s->kvm;
 }
 
+void cpu_set_tell_stopped(CpuSet *s)
+{
+    /* api.rst 4.79. EINVAL: the guest has no such clock, and nothing to be told by. */
+    for (unsigned i = 0; i < s->count; i++)
+        (void)ioctl(s->cpus[i].fd, KVM_KVMCLOCK_CTRL, 0);
+}
+
 long cpu_set_thread(const CpuSet *s, unsigned cpu)
 {
     return cpu < s->count ? __atomic_load_n(&s->cpus[cpu].tid, __ATOMIC_RELAXED) : 0;

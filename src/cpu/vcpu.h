@@ -85,6 +85,9 @@ void cpu_set_stop(CpuSet *s);
 /* All vCPUs to their state after power-on; vCPU 0 to @entry (NULL: the reset vector), the others
  * wait for SIPI. Parked. */
 bool cpu_set_reset(CpuSet *s, const VcpuEntry *entry, GError **error);
+/* Tell guests that use KVM's clock that they did not run for a while, so that their watchdogs for
+ * locked-up CPUs do not take that for one. Parked. */
+void cpu_set_tell_stopped(CpuSet *s);
 unsigned cpu_set_count(const CpuSet *s);
 /* The host's number of @cpu's thread; 0: it has not begun. */
 long cpu_set_thread(const CpuSet *s, unsigned cpu);

@@ -13,6 +13,7 @@
     X(floppy_class)                                                                               \
     X(fw_cfg_class)                                                                               \
     X(i440fx_class)                                                                               \
+    X(i6300esb_class)                                                                             \
     X(ide_cd_class)                                                                               \
     X(ide_hd_class)                                                                               \
     X(ioapic_82093_class)                                                                         \
@@ -31,6 +32,7 @@
     X(rtc_mc146818_class)                                                                         \
     X(uart_16550_class)                                                                           \
     X(vga_class)                                                                                  \
+    X(virtio_balloon_pci_class)                                                                   \
     X(virtio_blk_pci_class)                                                                       \
     X(virtio_console_pci_class)                                                                   \
     X(virtio_net_pci_class)                                                                       \

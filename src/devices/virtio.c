@@ -114,9 +114,14 @@ void virtio_notify_off(VirtioDev *vd, unsigned q)
     virtqueue_notify_off(&vd->q[q].vq);
 }
 
+static bool is_polled(VirtioDev *vd, unsigned q)
+{
+    return virtio_lane(vd, q)->poll && (!vd->vc->polls || vd->vc->polls(vd, q));
+}
+
 bool virtio_notify_on(VirtioDev *vd, unsigned q)
 {
-    return !virtio_lane(vd, q)->poll && virtqueue_notify_on(&vd->q[q].vq);
+    return !is_polled(vd, q) && virtqueue_notify_on(&vd->q[q].vq);
 }
 
 static bool poll_look(void *opaque)
@@ -126,7 +131,7 @@ static bool poll_look(void *opaque)
     bool found = false;
 
     for (unsigned i = l->index; i < vd->queues; i += vd->lanes) {
-        if (!virtqueue_has_more(&vd->q[i].vq) || !queue_may_run(vd, i))
+        if (!is_polled(vd, i) || !virtqueue_has_more(&vd->q[i].vq) || !queue_may_run(vd, i))
             continue;
         vd->vc->kick(vd, i);
         found = true;
@@ -143,7 +148,7 @@ static bool poll_arm(void *opaque, bool on)
     for (unsigned i = l->index; i < vd->queues; i += vd->lanes) {
         VirtioQ *q = &vd->q[i];
 
-        if (q->armed == on || !queue_may_run(vd, i))
+        if (!is_polled(vd, i) || q->armed == on || !queue_may_run(vd, i))
             continue;
         if (!on) {
             virtio_notify_off(vd, i);

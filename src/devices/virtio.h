@@ -47,6 +47,9 @@ typedef struct VirtioClass {
     /* The loop looks at the rings before it sleeps: kick() ends with virtio_notify_on(), which
      * leaves the kicks off until then. */
     bool polled;
+    /* Whether that holds for queue @q now; one that waits for somebody else must not be looked at.
+     * Context as kick. NULL: for all, always. */
+    bool (*polls)(VirtioDev *vd, unsigned q);
     /* The driver is ready, or the device goes on after a pause; features are in force. Context as
      * kick. NULL: not interested. */
     void (*started)(VirtioDev *vd);

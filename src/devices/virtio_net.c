@@ -3,8 +3,8 @@
  * Virtio network device.
  *
  * Models: Virtual I/O Device (VIRTIO) 1.2, section 5.1 "Network Device", one queue pair and a
- * control queue: mergeable receive buffers, checksum and TCP segmentation offloads both ways as far
- * as the wire's other end has them, MAC, link status, MTU, receive filter by MAC. Left out: more
+ * control queue: mergeable receive buffers, offloads of checksums and segmentation (TCP; UDP, as virtio
+ * 1.3 has it) both ways as far as the wire's other end has them, MAC, link status, MTU, receive filter by MAC. Left out: more
  * pairs, VLAN filter, guest announcements, UFO, hash reports, offloads changed at run time.
  *
  * Threads: the queues and the port belong to one loop thread, the back end's own where that is
@@ -16,7 +16,8 @@
  *     last ones popped; a pause gives them back to the ring.
  * (2) A received frame is pushed whole or not at all: its chains are given back to the ring when
  *     there are too few.
- * (3) rx_blocked says that the wire holds a frame for us; the next receive kick asks for it.
+ * (3) Buffers that are lent to the wire are the last ones popped, and none are outside of a callback.
+ * (4) rx_blocked says that the wire holds a frame for us; the next receive kick asks for it.
  */
 #include "virtio.h"
 #include "virtio_net_filter.h"
@@ -43,6 +44,8 @@ enum {
     TX_ROOM = 2 * VIRTQ_SEGMENTS_MAX,  /* pieces of a batch; a chain may need half */
     TX_ROUNDS = 8,                     /* batches a kick sends before others get a turn */
     RX_TRIES = 4,                      /* looks at the ring for one frame */
+    LOAN_MAX = 48,                     /* chains for a frame of 64 KiB, of 1,500 bytes each */
+    LOAN_MIN = 1514,
     FRAME_MIN = 14,                    /* an Ethernet header */
     CTRL_LEN_MAX = 2 + 2 * 4 + 2 * NET_FILTER_MACS * NET_MAC_LEN, /* longest command looked at */
     CTRL_ROOM = VIRTIO_QUEUE_SIZE,
@@ -51,6 +54,11 @@ enum {
     MTU_MAX = 65535,
     CLASS_ETHERNET = 0x020000,
     CONFIG_LEN = offsetof(struct virtio_net_config, speed),
+    /* Of Linux 6.2, which the headers of an older one lack. */
+    F_GUEST_USO4 = 54,
+    F_GUEST_USO6 = 55,
+    F_HOST_USO = 56,
+    GSO_UDP_L4 = 5,
 };
 
 typedef struct NetRegs {
@@ -86,6 +94,9 @@ typedef struct VirtioNet {
     MemPin *tx_pins;      /* owned: VIRTQ_SEGMENTS_MAX, for what a driver should not offer */
     struct iovec *rx_iov; /* owned: two chains of VIRTIO_QUEUE_SIZE + 8 */
     MemPin *rx_pins;      /* owned, likewise */
+    VirtChain loan[LOAN_MAX]; /* lent between borrow and commit; in rx_iov and rx_pins */
+    unsigned loans;
+    uint32_t rx_latest; /* bytes of the latest frame: the next will be like it */
     /* Main thread, quiesced: */
     NetSaved saved;
 } VirtioNet;
@@ -101,6 +112,9 @@ static const VirtioFeature net_features[] = {
     {VIRTIO_NET_F_GUEST_TSO6, "guest_tso6", VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM)},
     {VIRTIO_NET_F_HOST_TSO4, "host_tso4", VIRTIO_BIT(VIRTIO_NET_F_CSUM)},
     {VIRTIO_NET_F_HOST_TSO6, "host_tso6", VIRTIO_BIT(VIRTIO_NET_F_CSUM)},
+    {F_GUEST_USO4, "guest_uso4", VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM)},
+    {F_GUEST_USO6, "guest_uso6", VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM)},
+    {F_HOST_USO, "host_uso", VIRTIO_BIT(VIRTIO_NET_F_CSUM)},
     {VIRTIO_NET_F_MRG_RXBUF, "mrg_rxbuf", 0},
     {VIRTIO_NET_F_STATUS, "status", 0},
     {VIRTIO_NET_F_CTRL_VQ, "ctrl_vq", 0},
@@ -135,6 +149,8 @@ static const char *frame_of(const VirtioNet *n, const struct virtio_net_hdr_v1 *
         f->gso = NET_GSO_TCPV4;
     else if (gso == VIRTIO_NET_HDR_GSO_TCPV6 && virtio_has(&n->v, VIRTIO_NET_F_HOST_TSO6))
         f->gso = NET_GSO_TCPV6;
+    else if (gso == GSO_UDP_L4 && virtio_has(&n->v, F_HOST_USO))
+        f->gso = NET_GSO_UDP;
     else
         return "segmentation asked for without the feature";
     if (!h->gso_size || !(f->flags & NET_FRAME_NEEDS_CSUM))
@@ -193,12 +209,11 @@ static bool tx_send(VirtioNet *n)
 
 static void tx_run(VirtioNet *n)
 {
-    VirtQueue *vq = &n->v.q[QUEUE_TX].vq;
     unsigned rounds = 0;
 
     n->tx_waiting = false;
     do {
-        virtqueue_notify_off(vq);
+        virtio_notify_off(&n->v, QUEUE_TX);
         for (bool more = true; more && rounds < TX_ROUNDS; rounds++) {
             unsigned taken = 0;
 
@@ -209,7 +224,8 @@ static void tx_run(VirtioNet *n)
             if (n->tx_waiting)
                 break;
         }
-    } while (!n->tx_waiting && rounds < TX_ROUNDS && !n->v.broken && virtqueue_notify_on(vq));
+    } while (!n->tx_waiting && rounds < TX_ROUNDS && !n->v.broken &&
+             virtio_notify_on(&n->v, QUEUE_TX));
     virtio_publish(&n->v, QUEUE_TX);
     if (!n->tx_waiting && rounds >= TX_ROUNDS)
         virtio_kick_again(&n->v, QUEUE_TX);
@@ -244,7 +260,8 @@ static struct virtio_net_hdr_v1 header_of(const VirtioNet *n, const NetFrame *f)
         }
     }
     if (f->gso != NET_GSO_NONE) {
-        h.gso_type = f->gso == NET_GSO_TCPV4 ? VIRTIO_NET_HDR_GSO_TCPV4 : VIRTIO_NET_HDR_GSO_TCPV6;
+        h.gso_type = f->gso == NET_GSO_TCPV4 ? VIRTIO_NET_HDR_GSO_TCPV4
+                     : f->gso == NET_GSO_UDP ? GSO_UDP_L4 : VIRTIO_NET_HDR_GSO_TCPV6;
         h.gso_size = (uint16_t)f->gso_size;
         h.hdr_len = f->hdr_len;
     }
@@ -368,6 +385,97 @@ static bool net_deliver(NetPort *port, const NetFrame *f)
     return false;
 }
 
+/* The part of the writable pieces of @c from byte @skip on; how many pieces, at most @max. */
+static unsigned room_of(const VirtChain *c, size_t skip, struct iovec *ret_iov, unsigned max)
+{
+    unsigned n = 0;
+
+    for (unsigned i = c->readable; i < c->readable + c->writable && n < max; i++) {
+        size_t cut = MIN(skip, c->iov[i].iov_len);
+        skip -= cut;
+        if (c->iov[i].iov_len > cut)
+            ret_iov[n++] = (struct iovec){(uint8_t *)c->iov[i].iov_base + cut,
+                                          c->iov[i].iov_len - cut};
+    }
+    return n;
+}
+
+static void loans_back(VirtioNet *n)
+{
+    virtqueue_rewind(&n->v.q[QUEUE_RX].vq, n->loans);
+    n->loans = 0;
+}
+
+/* Lend buffers for a frame like the latest; the header's place stays ours. */
+static unsigned net_rx_lend(NetPort *port, struct iovec *ret_iov, unsigned max)
+{
+    VirtioNet *n = port->opaque;
+    size_t want = HDR_LEN + MAX(n->rx_latest, (uint32_t)LOAN_MIN), have = 0;
+    bool mergeable = virtio_has(&n->v, VIRTIO_NET_F_MRG_RXBUF);
+    unsigned pieces = 0, at = 0;
+
+    if (!__atomic_load_n(&n->v.live, __ATOMIC_RELAXED) || n->v.broken ||
+        !virtqueue_running(&n->v.q[QUEUE_RX].vq) || !virtio_may_run(&n->v))
+        return 0;
+    virtqueue_notify_off(&n->v.q[QUEUE_RX].vq);
+    while (have < want && n->loans < LOAN_MAX && at <= RX_ROOM && (mergeable || !n->loans)) {
+        VirtChain *c = &n->loan[n->loans];
+        *c = (VirtChain){.iov = n->rx_iov + at, .pins = n->rx_pins + at, .max = RX_ROOM};
+        if (!virtio_pop(&n->v, QUEUE_RX, c))
+            break;
+        if (c->writable_len <= HDR_LEN || c->writable > max - pieces) {
+            virtqueue_rewind(&n->v.q[QUEUE_RX].vq, 1);
+            break; /* deliver() has the words for the first, and room for the second */
+        }
+        n->loans++;
+        at += c->readable + c->writable;
+        pieces += room_of(c, n->loans > 1 ? 0 : HDR_LEN, ret_iov + pieces, max - pieces);
+        have += c->writable_len;
+    }
+    if (!n->v.broken && have >= MIN(want, HDR_LEN + LOAN_MIN))
+        return pieces;
+    loans_back(n);
+    return 0;
+}
+
+/* What did not fit in what was lent goes to more buffers. Keeps (2). */
+static bool net_rx_take(NetPort *port, const NetFrame *f)
+{
+    VirtioNet *n = port->opaque;
+    VirtQueue *vq = &n->v.q[QUEUE_RX].vq;
+    struct virtio_net_hdr_v1 h = header_of(n, f);
+    size_t left = HDR_LEN + f->len;
+    uint8_t dest[NET_MAC_LEN];
+    unsigned used = 0;
+
+    if (!f->len || virtq_from_iov(f->iov, f->niov, 0, dest, sizeof dest) != sizeof dest ||
+        !net_filter_wants(&n->regs.filter, dest)) {
+        loans_back(n);
+        return true;
+    }
+    n->rx_latest = f->len;
+    for (; used < n->loans && left; used++)
+        left -= MIN(left, n->loan[used].writable_len);
+    if (left) { /* longer than the latest: the next will find room */
+        loans_back(n);
+        return false;
+    }
+    virtqueue_rewind(vq, n->loans - used);
+    n->loans = 0;
+    h.num_buffers = (uint16_t)used;
+    left = HDR_LEN + f->len;
+    virtq_to_iov(n->loan[0].iov + n->loan[0].readable, n->loan[0].writable, 0, &h, HDR_LEN);
+    for (unsigned i = 0; i < used; i++) {
+        VirtChain *c = &n->loan[i];
+        uint32_t len = (uint32_t)MIN(left, c->writable_len);
+        virtqueue_mark_dirty(c);
+        virtqueue_push(vq, c->head, len);
+        left -= len;
+    }
+    virtio_publish(&n->v, QUEUE_RX);
+    return true;
+}
+
 static void rx_kick(VirtioNet *n)
 {
     if (!n->rx_blocked)
@@ -399,9 +507,11 @@ static void net_link_now(void *opaque)
 
 static const NetPortOps net_port_ops = {
     .deliver = net_deliver,
+    .rx_borrow = net_rx_lend,
+    .rx_commit = net_rx_take,
     .writable = net_writable,
     .link = net_link,
-    .offloads = NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6,
+    .offloads = NET_OFF_ALL,
 };
 
 /* ---- control queue, 5.1.6.5 ---- */
@@ -477,6 +587,12 @@ static void net_kick(VirtioDev *vd, unsigned q)
         ctrl_run(n);
 }
 
+/* A kick and the loop's wake-up cost more than a frame; buffers for receiving are no work. */
+static bool net_polls(VirtioDev *vd, unsigned q)
+{
+    return q == QUEUE_TX && !((VirtioNet *)vd)->tx_waiting;
+}
+
 /* The wire finishes what the driver did not say it can take. */
 static void net_started(VirtioDev *vd)
 {
@@ -489,6 +605,8 @@ static void net_started(VirtioDev *vd)
         off |= NET_OFF_TSO4;
     if (virtio_has(vd, VIRTIO_NET_F_GUEST_TSO6))
         off |= NET_OFF_TSO6;
+    if (virtio_has(vd, F_GUEST_USO4) && virtio_has(vd, F_GUEST_USO6))
+        off |= NET_OFF_USO;
     __atomic_store_n(&n->port.offloads, off, __ATOMIC_RELAXED);
 }
 
@@ -519,6 +637,8 @@ static const VirtioClass net_virtio = {
     .class_code = CLASS_ETHERNET,
     .features = net_features,
     .kick = net_kick,
+    .polled = true,
+    .polls = net_polls,
     .started = net_started,
     .stopped = net_stopped,
     .quieted = net_quieted,
@@ -534,14 +654,14 @@ static uint64_t net_configure(VirtioNet *n)
                  VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ) |
                  VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) |
                  VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO4) |
-                 VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO6);
+                 VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO6) | VIRTIO_BIT(F_GUEST_USO4) |
+                 VIRTIO_BIT(F_GUEST_USO6);
 
     if (peer & NET_OFF_CSUM)
-        f |= VIRTIO_BIT(VIRTIO_NET_F_CSUM);
-    if ((peer & NET_OFF_CSUM) && (peer & NET_OFF_TSO4))
-        f |= VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO4);
-    if ((peer & NET_OFF_CSUM) && (peer & NET_OFF_TSO6))
-        f |= VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO6);
+        f |= VIRTIO_BIT(VIRTIO_NET_F_CSUM) |
+             (peer & NET_OFF_TSO4 ? VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO4) : 0) |
+             (peer & NET_OFF_TSO6 ? VIRTIO_BIT(VIRTIO_NET_F_HOST_TSO6) : 0) |
+             (peer & NET_OFF_USO ? VIRTIO_BIT(F_HOST_USO) : 0);
     if (n->mtu)
         f |= VIRTIO_BIT(VIRTIO_NET_F_MTU);
     memcpy(c.mac, n->mac, NET_MAC_LEN);

@@ -73,6 +73,10 @@ void machine_on_request(Board *b, BoardRequest what, int arg)
             m->exit_status = arg;
         lodge_unlock(&m->request_lock);
     }
+    if (what == BOARD_BALLOON) { /* nothing that the guest has to wait for */
+        machine_balloon_changed(m);
+        return;
+    }
     if (what == BOARD_EJECT) {
         lodge_lock(&m->request_lock);
         m->ejected |= 1u << (arg & 31);
@@ -206,10 +210,17 @@ static bool rest(Machine *m, GError **error)
     return true;
 }
 
-static void go_on(Machine *m)
+/* The guest's clocks go on where they stood; its RTC has the host's time. */
+static void start_clocks(Machine *m)
 {
     kvm_clock_restore(m->kvm);
+    cpu_set_tell_stopped(m->cpus);
     clock_resume(m->board.clock);
+}
+
+static void go_on(Machine *m)
+{
+    start_clocks(m);
     wake_all(m);
     cpu_set_run(m->cpus);
 }
@@ -379,6 +390,54 @@ static void debug_stop(Machine *m, const VcpuDebugStop *stop)
     }
 }
 
+/* The guest has died or hangs. */
+static void act(Machine *m, MachineAction action, MachineEnd why, const char *paused_by)
+{
+    g_autoptr(GError) error = NULL;
+    switch (action) {
+    case MACHINE_ACTION_RESET:
+        if (!m->no_reboot) {
+            reset_now(m, MACHINE_EVENT_GUEST_RESET);
+            break;
+        }
+        end(m, why, 0, NULL);
+        break;
+    case MACHINE_ACTION_POWEROFF:
+        end(m, why, 0, NULL);
+        break;
+    case MACHINE_ACTION_PAUSE:
+        m->paused_by = paused_by;
+        if (machine_pause(m, &error))
+            break;
+        lodge_warn("%s", error->message);
+        m->paused_by = NULL;
+        break;
+    case MACHINE_ACTION_SHUTDOWN:
+        machine_power_button(m);
+        cpu_set_run(m->cpus);
+        break;
+    case MACHINE_ACTION_NONE:
+        cpu_set_run(m->cpus);
+        break;
+    }
+}
+
+static void panicked(Machine *m)
+{
+    machine_tell(m, &(MachineNews){.what = MACHINE_EVENT_PANICKED, .action = m->on_panic});
+    if (m->on_panic != MACHINE_ACTION_POWEROFF) /* else the end is told */
+        lodge_warn("the guest's kernel died (panic): %s", machine_action_name(m->on_panic));
+    act(m, m->on_panic, MACHINE_END_PANIC, "guest-panicked");
+}
+
+static void watchdog_bites(Machine *m)
+{
+    machine_tell(m, &(MachineNews){.what = MACHINE_EVENT_WATCHDOG, .action = m->watchdog_action});
+    if (m->watchdog_action != MACHINE_ACTION_POWEROFF)
+        lodge_warn("the guest hangs (watchdog): %s", machine_action_name(m->watchdog_action));
+    act(m, m->watchdog_action, MACHINE_END_WATCHDOG, "watchdog");
+}
+
 /* Carry out what was asked, the weightiest first. */
 static gboolean machine_poll(gpointer opaque)
 {
@@ -404,7 +463,7 @@ static gboolean machine_poll(gpointer opaque)
         end(m, MACHINE_END_CPU, 0,
             crash_report(m->cpus, m->stopped_cpu, &m->stop_info, m->board.mem));
     } else if (asked & (1u << BOARD_PANIC)) {
-        end(m, MACHINE_END_PANIC, 0, NULL);
+        panicked(m);
     } else if (asked & (1u << BOARD_POWER_OFF)) {
         end(m, MACHINE_END_POWER_OFF, 0, NULL);
     } else if (asked & (REQUEST_TRIPLE_FAULT | REQUEST_HOST_RESET | 1u << BOARD_RESET)) {
@@ -413,6 +472,8 @@ static gboolean machine_poll(gpointer opaque)
             end(m, MACHINE_END_RESET, host, NULL);
         else
             reset_now(m, host ? MACHINE_EVENT_HOST_RESET : MACHINE_EVENT_GUEST_RESET);
+    } else if (asked & (1u << BOARD_WATCHDOG)) {
+        watchdog_bites(m);
     } else if (asked & REQUEST_DISK_ERROR) {
         stall(m);
     } else if (asked & REQUEST_DEBUG) {
@@ -467,8 +528,7 @@ static void go_on_asked(Machine *m)
 {
     if (m->stalled) {
         m->stalled = false;
-        kvm_clock_restore(m->kvm);
-        clock_resume(m->board.clock);
+        start_clocks(m);
         machine_disks_retry(m, false);
         cpu_set_run(m->cpus);
     } else {
@@ -486,6 +546,7 @@ void machine_debug_resume(Machine *m)
     if (m->state != MACHINE_PAUSED)
         return;
     m->state = MACHINE_RUNNING;
+    m->paused_by = NULL;
     tell(m, MACHINE_EVENT_RESUMED);
     go_on_asked(m);
 }
@@ -556,6 +617,11 @@ void machine_kill(Machine *m, int status)
 MachineState machine_state(const Machine *m)
 {
     return m->state;
+}
+
+const char *machine_paused_by(const Machine *m)
+{
+    return m->paused_by;
 }
 
 bool machine_stalled(const Machine *m)

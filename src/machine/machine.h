@@ -41,10 +41,20 @@ typedef enum MachineEnd {
     MACHINE_END_RESET,     /* the guest restarts and /options/no-reboot says to end then */
     MACHINE_END_EXIT,      /* debug exit; status is the guest's */
     MACHINE_END_PANIC,     /* pvpanic */
+    MACHINE_END_WATCHDOG,  /* the guest let its watchdog's time run out */
     MACHINE_END_CPU,       /* a vCPU stopped on what KVM cannot run; report explains */
     MACHINE_END_KILLED,    /* machine_kill() */
     MACHINE_END_ERROR,     /* Lodge failed, for instance to load the kernel again; report says why */
 } MachineEnd;
+
+/* What becomes of a machine whose guest has died or hangs. */
+typedef enum MachineAction {
+    MACHINE_ACTION_POWEROFF, /* it ends */
+    MACHINE_ACTION_RESET,
+    MACHINE_ACTION_PAUSE,
+    MACHINE_ACTION_NONE,     /* it is told of, and the guest runs on */
+    MACHINE_ACTION_SHUTDOWN, /* the power button is pressed */
+} MachineAction;
 
 typedef struct MachineResult {
     MachineEnd why;
@@ -77,6 +87,8 @@ bool machine_start(Machine *m, GError **error);
 MachineState machine_state(const Machine *m);
 /* Whether it is paused because a disk with on-error=stop failed. */
 bool machine_stalled(const Machine *m);
+/* Why it is paused, in QMP's words: "guest-panicked", "watchdog"; NULL: somebody said so. Static. */
+const char *machine_paused_by(const Machine *m);
 /* LODGE_ERROR_BUSY names the device that did not come to rest; the guest then runs on. */
 bool machine_pause(Machine *m, GError **error);
 void machine_resume(Machine *m);
@@ -96,6 +108,9 @@ typedef enum MachineEvent {
     MACHINE_EVENT_UNPLUGGED,    /* the guest let go of a device, and it is gone */
     MACHINE_EVENT_DISK_ERROR,   /* the host failed a disk's request; the next one is told of later */
     MACHINE_EVENT_JOB,          /* a merge of disk images is in another state */
+    MACHINE_EVENT_BALLOON,      /* the guest has more or less memory; at most once a second */
+    MACHINE_EVENT_PANICKED,     /* the guest's kernel died; what becomes of it is told later */
+    MACHINE_EVENT_WATCHDOG,     /* the guest let its watchdog's time run out; likewise */
     MACHINE_EVENT_ENDED,        /* before MachineConfig.ended */
 } MachineEvent;
 
@@ -112,6 +127,8 @@ typedef struct MachineNews {
     const char *device;          /* UNPLUGGED: its name; else NULL */
     const MachineDiskError *disk_error; /* DISK_ERROR */
     const BlkJobInfo *job;       /* JOB */
+    uint64_t balloon;            /* BALLOON: bytes that the guest has now */
+    MachineAction action;        /* PANICKED, WATCHDOG: what is about to happen */
 } MachineNews;
 
 /* Be told of what happens to the machine. One listener, NULL takes it away. It is called in the
@@ -211,6 +228,16 @@ void machine_debug_listen(Machine *m, void (*fn)(void *opaque, const VcpuDebugSt
                           void *opaque);
 /* As machine_resume(), but vCPUs that are held (cpu_set_hold()) stay so. */
 void machine_debug_resume(Machine *m);
+
+/* The balloon; NULL: none. Transfer none. See virtio_balloon.h. */
+Device *machine_balloon(Machine *m);
+
+/* Words of /options/on-panic and /options/watchdog-action. */
+const char *machine_action_name(MachineAction a);
+bool machine_action_parse(const char *text, MachineAction *ret);
+/* What is done from now on when the guest's kernel dies (not SHUTDOWN), or its watchdog bites. */
+void machine_set_on_panic(Machine *m, MachineAction a);
+void machine_set_watchdog_action(Machine *m, MachineAction a);
 
 typedef struct MachineTimes {
     int64_t build_ns, load_ns, start_ns; /* CLOCK_MONOTONIC at the end of each step; 0: not yet */

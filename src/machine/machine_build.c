@@ -271,7 +271,7 @@ static bool add_initrd(Machine *m, const Tree *t, GError **error)
 {
     static const char *const devices[] = {
         "virtio_pci", "virtio_blk", "?virtio_net", "?virtio_console", "?virtio_rng",
-        "?pvpanic-mmio",
+        "?virtio_balloon", "?pvpanic-mmio",
     };
     static const char *const guesses[] = {"?ext4", "?xfs", "?btrfs"};
     g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
@@ -333,6 +333,15 @@ static bool open_boot(Machine *m, const Tree *t, GError **error)
     return true;
 }
 
+static bool read_action(const Tree *t, const char *option, MachineAction *ret, GError **error)
+{
+    const char *text = tree_str(t, "/options", option);
+    return !text || machine_action_parse(text, ret) ||
+           lodge_fail(error, LODGE_ERROR_CONFIG,
+                      "/options: %s '%s': must be poweroff, reset, pause, none or shutdown", option,
+                      text);
+}
+
 /* What the kernel is loaded from and into comes first: the rest is made beside that. */
 static bool build(Machine *m, const Tree *t, GError **error)
 {
@@ -365,6 +374,9 @@ static bool build(Machine *m, const Tree *t, GError **error)
         !each_child(m, t, "/backends/chan", open_chan, error))
         return false;
     m->no_reboot = tree_has(t, "/options", "no-reboot");
+    if (!read_action(t, "on-panic", &m->on_panic, error) ||
+        !read_action(t, "watchdog-action", &m->watchdog_action, error))
+        return false;
     m->pc = (PcBoard){.board = b, .devices = m->devices};
     return pc_build(&m->pc, t, error) &&
            each_child(m, t, "/devices", machine_build_device, error) &&
@@ -375,6 +387,7 @@ Machine *machine_build(const Tree *t, const MachineConfig *c, GError **error)
 {
     g_autoptr(Machine) m = g_new0(Machine, 1);
     m->config = *c;
+    m->watchdog_action = MACHINE_ACTION_RESET;
     m->context = g_main_context_ref(g_main_context_default());
     lodge_lock_init(&m->request_lock, LOCK_RANK_QUEUE, "requests");
     m->devices = g_ptr_array_new();

@@ -42,11 +42,13 @@ struct Machine {
     GHashTable *chans;     /* owned: name -> Chan */
     BootImage *boot;       /* owned; NULL: firmware */
     bool no_reboot;
+    MachineAction on_panic, watchdog_action; /* main thread */
     unsigned parts;        /* PC_* */
     /* Main thread only: */
     MachineState state;
     Tree *now; /* owned; see machine_now() */
     bool stalled; /* PAUSED with on-error=stop: requests wait, so devices are not at rest */
+    const char *paused_by; /* static; see machine_paused_by() */
     bool stuck; /* a device did not come to rest: it may touch its memory at any time */
     MachineResult result;
     MachineTimes times;
@@ -63,6 +65,8 @@ struct Machine {
     unsigned stopped_cpu;
     VcpuStopInfo stop_info;
     VcpuDebugStop debug_stop;
+    bool balloon_queued;    /* the listener will be told of the balloon */
+    int64_t balloon_told_us; /* when it last was */
     bool poll_queued;       /* the main context was told */
     bool closed;            /* ended: requests are dropped */
 };
@@ -101,6 +105,9 @@ void machine_let_go(Machine *m);
 bool machine_build_device(Machine *m, const Tree *t, const char *id, GError **error);
 /* Free what is in @slots, a bit each. Main thread. */
 void machine_eject(Machine *m, uint32_t slots);
+
+/* machine_guest.c: the balloon has another size; any thread. */
+void machine_balloon_changed(Machine *m);
 
 /* Tell the listener. */
 void machine_tell(Machine *m, const MachineNews *news);

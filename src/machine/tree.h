@@ -16,7 +16,8 @@
  *                        firmware; order (letters a, c, d, n), menu (bool), menu-timeout (u32, ms)
  *   /smbios              texts by their keys, see smbios.h
  *   /rtc                 base = "utc" | "localtime" | seconds since the epoch
- *   /options             debug-exit, no-reboot, ephemeral (bools)
+ *   /options             debug-exit, no-reboot, ephemeral (bools); on-panic, watchdog-action =
+ *                        "poweroff" | "reset" | "pause" | "none" | "shutdown"
  *   /backends/block/ID   file; base; format; read-only, snapshot (bools); cache; aio
  *   /backends/net/ID     driver; then the driver's options, each a list of strings
  *   /backends/chan/ID    spec, as chan_open() takes it; con0 is the first serial port's, con1 the

@@ -166,7 +166,7 @@ static void switch_writable(NetPort *self)
 static const NetPortOps switch_port_ops = {
     .send = switch_send,
     .writable = switch_writable,
-    .offloads = NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6,
+    .offloads = NET_OFF_ALL,
 };
 
 /* ---- the link comes and goes ---- */

@@ -4,7 +4,8 @@
  * and linux/if_tun.h). Every frame has a virtio_net_hdr in front of it, so that checksums and TCP
  * segments that the guest leaves to its card are left to the host's, and the other way round; what
  * the card at our end cannot take at the moment the kernel is told not to give (TUNSETOFFLOAD).
- * One frame is one readv or writev, sent from the guest's own memory.
+ * One frame is one readv or writev, from and to the guest's own memory: where nothing stands between,
+ * the card lends buffers for a frame as long as the one before, and what is longer is copied.
  *
  * An interface that does not exist is made, for as long as we hold it; that and bridges need
  * CAP_NET_ADMIN, an interface that belongs to the user does not. One that is taken away takes the
@@ -39,6 +40,7 @@
 enum {
     HDR_LEN = sizeof(struct virtio_net_hdr),
     IOV_MAX_FRAME = 1024, /* of one writev: UIO_MAXIOV */
+    LENT_MAX = 128,       /* pieces that a card lends */
 };
 
 typedef struct Tap {
@@ -49,6 +51,7 @@ typedef struct Tap {
     int given;                    /* owned; a descriptor from outside, -1: none */
     /* Loop only: */
     bool vnet;        /* frames have a header */
+    bool uso;         /* and the kernel knows frames of several datagrams, Linux 6.2 */
     uint32_t offered; /* NET_OFF_* last told to the kernel */
     uint8_t *flat;    /* owned; a frame of too many pieces */
 } Tap;
@@ -67,11 +70,88 @@ static void match_offloads(Tap *t)
         flags |= TUN_F_CSUM;
         flags |= takes & NET_OFF_TSO4 ? TUN_F_TSO4 : 0;
         flags |= takes & NET_OFF_TSO6 ? TUN_F_TSO6 : 0;
+        flags |= takes & NET_OFF_USO && t->uso ? VNET_TUN_USO : 0;
     }
     t->offered = takes;
     /* A refusal leaves what was: the wire finishes what the card does not take. */
     if (ioctl(t->h.fd, TUNSETOFFLOAD, (unsigned long)flags) < 0)
         lodge_trace("net", "%s: TUNSETOFFLOAD: %s", t->h.id, g_strerror(errno));
+}
+
+/* Keep only @len bytes of the pieces. */
+static unsigned cut_pieces(struct iovec *iov, unsigned n, size_t len)
+{
+    unsigned i = 0;
+
+    for (; i < n && len; i++) {
+        iov[i].iov_len = MIN(iov[i].iov_len, len);
+        len -= iov[i].iov_len;
+    }
+    return i;
+}
+
+/* Zeros behind a frame of @len bytes, up to @to. */
+static void pad_pieces(const struct iovec *iov, size_t len, size_t to)
+{
+    for (size_t at = 0; at < to; at += iov++->iov_len) {
+        size_t from = len > at ? MIN(len - at, iov->iov_len) : 0;
+        memset((uint8_t *)iov->iov_base + from, 0, MIN(iov->iov_len, to - at) - MIN(from, to - at));
+    }
+}
+
+typedef enum Direct {
+    DIRECT_DONE,
+    DIRECT_NOT,  /* the card lends nothing: as all others */
+    DIRECT_HELD, /* it is the batch's first frame */
+    DIRECT_DRY,
+    DIRECT_LOST,
+} Direct;
+
+/* Receive a frame into the card's own memory. The batch is empty: what the card's buffers have no
+ * room for lands in its first slot, where the rest is put in front if the card does not take it. */
+static Direct fill_direct(Tap *t)
+{
+    static const NetFrame none = {.len = 0};
+    HostEnd *h = &t->h;
+    struct virtio_net_hdr hdr = {0};
+    struct iovec iov[LENT_MAX + 2];
+    size_t room = 0, skip = t->vnet ? HDR_LEN : 0;
+    unsigned lent = net_rx_borrow(&h->port, iov + 1, LENT_MAX);
+    ssize_t n;
+
+    if (!lent)
+        return DIRECT_NOT;
+    for (unsigned i = 1; i <= lent; i++)
+        room += iov[i].iov_len;
+    unsigned pieces = lent;
+    if (room <= NET_FRAME_MAX)
+        iov[1 + pieces++] = (struct iovec){h->rx + room, HOST_RX_STRIDE - room};
+    iov[0] = (struct iovec){&hdr, HDR_LEN};
+    do
+        n = t->vnet ? readv(h->fd, iov, (int)pieces + 1) : readv(h->fd, iov + 1, (int)pieces);
+    while (n < 0 && errno == EINTR);
+    size_t len = n > (ssize_t)skip ? (size_t)n - skip : 0;
+    NetFrame f = {.iov = iov + 1, .len = (uint32_t)MAX(len, HOST_FRAME_PAD)};
+    bool bad = len < HOST_FRAME_MIN || len > NET_FRAME_MAX ||
+               (t->vnet && !vnet_hdr_read(&hdr, &f));
+    if (bad || room < HOST_FRAME_PAD) {
+        int err = errno;
+        (void)net_rx_commit(&h->port, &none); /* gives back */
+        if (n > 0)
+            host_end_drop(h, HOST_DROP_MALFORMED, 1);
+        return n > 0 ? DIRECT_DONE : n < 0 && err == EAGAIN ? DIRECT_DRY : DIRECT_LOST;
+    }
+    if (len < HOST_FRAME_PAD)
+        pad_pieces(iov + 1, len, HOST_FRAME_PAD);
+    f.niov = cut_pieces(iov + 1, pieces, f.len);
+    if (net_rx_commit(&h->port, &f))
+        return DIRECT_DONE;
+    (void)pkt_gather(&f, 0, h->rx, (uint32_t)MIN(room, f.len)); /* it has as many */
+    NetFrame *own = host_end_rx(h, h->rx, f.len);
+    f.iov = own->iov;
+    f.niov = own->niov;
+    *own = f;
+    return DIRECT_HELD;
 }
 
 static int tap_fill(HostEnd *h)
@@ -80,6 +160,16 @@ static int tap_fill(HostEnd *h)
     int got = HOST_FILL_DRY;
 
     match_offloads(t);
+    for (Direct d = DIRECT_DONE; d == DIRECT_DONE;) {
+        d = fill_direct(t);
+        got += d == DIRECT_DONE || d == DIRECT_HELD;
+        if (d == DIRECT_DRY || (d == DIRECT_DONE && got == HOST_RX_BATCH))
+            return got;
+        if (d == DIRECT_LOST) {
+            h->why = "the interface is gone";
+            return HOST_FILL_LOST;
+        }
+    }
     while (h->rx_count < HOST_RX_BATCH) {
         uint8_t *slot = h->rx + (size_t)h->rx_count * HOST_RX_STRIDE;
         size_t skip = t->vnet ? HDR_LEN : 0;
@@ -324,6 +414,7 @@ static bool tap_connect(HostEnd *h, bool first, GError **error)
         return false;
     h->fd = fd;
     t->offered = UINT32_MAX;
+    t->uso = t->vnet && vnet_tun_set_uso(fd, 0);
     if (t->vnet && ioctl(fd, TUNSETVNETHDRSZ, &len) < 0)
         lodge_fail_errno(error, errno, "tap \"%s\": cannot have headers", name);
     else if ((!t->script || run_script(t, name, error)) &&
@@ -405,10 +496,10 @@ static NetBackend *tap_open(const char *id, GHashTable *opts, LodgeClock *clock,
     t->h.polls_room = true;
     t->flat = g_malloc(NET_FRAME_MAX);
     if (host_end_open(&t->h, &net_driver_tap, &tap_ops, id, clock,
-                      NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6, error) &&
+                      NET_OFF_ALL, error) &&
         host_end_start(&t->h, error)) {
-        if (!t->vnet)
-            t->h.port.offloads = 0; /* not joined yet */
+        if (!t->uso) /* not joined yet */
+            t->h.port.offloads &= t->vnet ? ~(uint32_t)NET_OFF_USO : 0;
         return &t->h.be;
     }
     tap_close(&t->h.be);

@@ -196,6 +196,8 @@ static bool work_is_sound(const View *v, const NetFrame *f)
         return v->ip == 4 && v->proto_known && v->proto == PKT_PROTO_TCP && !v->fragment;
     case NET_GSO_TCPV6:
         return v->ip == 6 && v->proto_known && v->proto == PKT_PROTO_TCP && !v->fragment;
+    case NET_GSO_UDP:
+        return v->ip && v->proto_known && v->proto == PKT_PROTO_UDP && !v->fragment;
     default:
         return false;
     }

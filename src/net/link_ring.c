@@ -5,7 +5,8 @@
  * and empty differ.
  *
  * A producer that finds the ring empty goes back to its start, by a pad too: a link with little
- * traffic touches a few pages, not the whole ring.
+ * traffic touches a few pages, not the whole ring. What a burst has touched is given back later
+ * (link_tx_trim()).
  *
  * The other side may write anything at any time. Its counter is read once and must lie within the
  * ring, a record's 16 bytes are read once and checked as a whole, and each side goes by its own
@@ -19,6 +20,7 @@
 #include "link_ring.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 #include "lodge/num.h"
 
@@ -141,6 +143,13 @@ bool link_tx_want_room(LinkTx *t)
     return true;
 }
 
+/* Only we write there, and nobody reads what is not published. */
+void link_tx_trim(LinkTx *t)
+{
+    if (!t->broken && !tx_used(t)) /* it fails where memory is no file's: no matter */
+        (void)madvise(t->data + REWIND_FROM, LINK_RING_BYTES - REWIND_FROM, MADV_REMOVE);
+}
+
 /* ---- consumer ---- */
 
 void link_rx_init(LinkRx *r, void *memory, unsigned which)
@@ -174,8 +183,8 @@ static bool meta_ok(const NetFrame *f)
         return false;
     if (f->gso == NET_GSO_NONE)
         return true;
-    return (f->gso == NET_GSO_TCPV4 || f->gso == NET_GSO_TCPV6) && f->gso_size &&
-           (f->flags & NET_FRAME_NEEDS_CSUM);
+    return (f->gso == NET_GSO_TCPV4 || f->gso == NET_GSO_TCPV6 || f->gso == NET_GSO_UDP) &&
+           f->gso_size && (f->flags & NET_FRAME_NEEDS_CSUM);
 }
 
 bool link_rx_next(LinkRx *r, NetFrame *ret_f, struct iovec *ret_iov)
@@ -243,4 +252,11 @@ void link_rx_awake(LinkRx *r)
 {
     if (__atomic_load_n(&r->shared->asleep, __ATOMIC_RELAXED))
         __atomic_store_n(&r->shared->asleep, 0, __ATOMIC_RELAXED);
+}
+
+void link_rx_trim(LinkRx *r)
+{
+    if (!r->broken && !rx_left(r))
+        (void)madvise((uint8_t *)r->data + REWIND_FROM, LINK_RING_BYTES - REWIND_FROM,
+                      MADV_DONTNEED);
 }

@@ -56,6 +56,8 @@ void link_rx_init(LinkRx *r, void *memory, unsigned which);
 bool link_tx_put(LinkTx *t, const NetFrame *f);
 /* Let the consumer see it. Return: whether it sleeps, and is to be woken. */
 bool link_tx_publish(LinkTx *t);
+/* Give the memory of an empty ring back to the host, but for its start; now and then. */
+void link_tx_trim(LinkTx *t);
 /* Ask to be woken at half a ring of room. Return: true: there is that much by now. */
 bool link_tx_want_room(LinkTx *t);
 
@@ -81,5 +83,8 @@ bool link_rx_release(LinkRx *r);
 /* Ask to be woken when something comes. Return: false: there is something; do not sleep. */
 bool link_rx_sleep(LinkRx *r);
 void link_rx_awake(LinkRx *r); /* no need to wake us */
+/* Unmap for now what is not at the start of an empty ring, whose memory is the producer's to give back.
+ * The ring lies in shared memory. */
+void link_rx_trim(LinkRx *r);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Packet headers: bounds-checked look at Ethernet (with up to two VLAN tags), IPv4, IPv6, TCP and
- * UDP; the Internet checksum; and the cutting of a long TCP frame into segments for a peer that
- * cannot do it. Specs: IEEE 802.3 and 802.1Q, RFC 791, RFC 8200, RFC 9293, RFC 768, RFC 1071,
+ * UDP; the Internet checksum; and the cutting of a long TCP frame into segments, or of a frame of
+ * several datagrams of UDP into these, for a peer that cannot do it. Specs: IEEE 802.3 and 802.1Q, RFC 791, RFC 8200, RFC 9293, RFC 768, RFC 1071,
  * virtio 1.2 section 5.1.6 (what a frame with GSO holds).
  *
  * Left out: reassembly, IPv6 destination options beyond skipping them, jumbograms. A frame that
@@ -51,6 +51,8 @@ enum {
     TCP_FLAGS = 13,
     TCP_CSUM = 16,
     TCP_URGENT = 18,
+    UDP_LENGTH = 4,
+    UDP_CSUM = 6,
 };
 
 /**
@@ -259,8 +261,8 @@ bool pkt_clear_urgent(uint8_t *data, const PktInfo *info)
 }
 
 /**
- * pkt_seg_begin() - Get ready to cut a TCP frame
- * @f: gso NET_GSO_TCPV4 or NET_GSO_TCPV6, gso_size > 0; borrowed until the last segment
+ * pkt_seg_begin() - Get ready to cut a TCP frame, or one of datagrams of UDP
+ * @f: gso NET_GSO_TCPV4, NET_GSO_TCPV6 or NET_GSO_UDP, gso_size > 0; borrowed until the last one
  *
  * Nothing but gso and gso_size is believed: header lengths come from the headers themselves.
  * Context: any thread. Keeps (3). Return: false if @f is not what its gso says.
@@ -268,14 +270,16 @@ bool pkt_clear_urgent(uint8_t *data, const PktInfo *info)
 bool pkt_seg_begin(PktSegmenter *s, const NetFrame *f)
 {
     uint32_t have = f->len < PKT_HEADERS_MAX ? f->len : PKT_HEADERS_MAX;
+    bool udp = f->gso == NET_GSO_UDP;
     uint8_t version = f->gso == NET_GSO_TCPV4 ? 4 : f->gso == NET_GSO_TCPV6 ? 6 : 0;
 
     s->frame = f;
-    if (!version || !f->gso_size || f->len > NET_FRAME_MAX)
+    if ((!version && !udp) || !f->gso_size || f->len > NET_FRAME_MAX)
         return false;
     if (!pkt_gather(f, 0, s->headers, have) || !pkt_parse(s->headers, have, &s->info))
         return false;
-    if (s->info.ip_version != version || !s->info.l4_off || s->info.proto != PKT_PROTO_TCP)
+    if ((!udp && s->info.ip_version != version) || !s->info.ip_version || !s->info.l4_off ||
+        s->info.proto != (udp ? PKT_PROTO_UDP : PKT_PROTO_TCP))
         return false;
     s->header_len = s->info.payload_off;
     s->payload_len = f->len - s->header_len;
@@ -292,18 +296,38 @@ uint32_t pkt_seg_len(const PktSegmenter *s, uint32_t i)
     return s->header_len + (left < s->mss ? left : s->mss);
 }
 
+static void finish_tcp(const PktSegmenter *s, uint32_t i, uint8_t *tcp, uint32_t l4_len,
+                       uint32_t sum)
+{
+    store_be32(tcp + TCP_SEQ, load_be32(tcp + TCP_SEQ) + i * s->mss);
+    if (i)
+        tcp[TCP_FLAGS] &= (uint8_t)~PKT_TCP_CWR;
+    if (i + 1 < s->count)
+        tcp[TCP_FLAGS] &= (uint8_t) ~(PKT_TCP_FIN | PKT_TCP_PSH);
+    store_be16(tcp + TCP_CSUM, 0);
+    store_be16(tcp + TCP_CSUM, pkt_fold(pkt_sum(tcp, l4_len, sum)));
+}
+
+static void finish_udp(uint8_t *udp, uint32_t l4_len, uint32_t sum)
+{
+    store_be16(udp + UDP_LENGTH, (uint16_t)l4_len);
+    store_be16(udp + UDP_CSUM, 0);
+    uint16_t csum = pkt_fold(pkt_sum(udp, l4_len, sum));
+    store_be16(udp + UDP_CSUM, csum ? csum : UINT16_MAX);
+}
+
 /**
  * pkt_seg_write() - Write one segment with its own lengths, sequence number and checksums
  * @i:  below s->count; @to: pkt_seg_len() bytes
  * Context: any thread.
  * Spec: RFC 9293, 3.1 (flags: PSH and FIN belong to the last segment), RFC 3168, 6.1.2 (CWR to
- *       the first).
+ *       the first), RFC 768 (0 is no checksum).
  */
 void pkt_seg_write(const PktSegmenter *s, uint32_t i, uint8_t *to)
 {
     uint32_t len = pkt_seg_len(s, i), done = i * s->mss;
-    uint8_t *ip = to + s->info.l3_off, *tcp = to + s->info.l4_off;
-    uint32_t l4_len = len - s->info.l4_off, sum = PKT_PROTO_TCP + l4_len;
+    uint8_t *ip = to + s->info.l3_off, *l4 = to + s->info.l4_off;
+    uint32_t l4_len = len - s->info.l4_off, sum = s->info.proto + l4_len;
 
     memcpy(to, s->headers, s->header_len);
     (void)pkt_gather(s->frame, s->header_len + done, to + s->header_len, len - s->header_len);
@@ -318,11 +342,8 @@ void pkt_seg_write(const PktSegmenter *s, uint32_t i, uint8_t *to)
         store_be16(ip + IP6_PAYLOAD_LEN, (uint16_t)(len - s->info.l3_off - PKT_IP6_LEN));
         sum = pkt_sum(ip + IP6_SRC, 2 * 16, sum);
     }
-    store_be32(tcp + TCP_SEQ, load_be32(tcp + TCP_SEQ) + done);
-    if (i)
-        tcp[TCP_FLAGS] &= (uint8_t)~PKT_TCP_CWR;
-    if (i + 1 < s->count)
-        tcp[TCP_FLAGS] &= (uint8_t) ~(PKT_TCP_FIN | PKT_TCP_PSH);
-    store_be16(tcp + TCP_CSUM, 0);
-    store_be16(tcp + TCP_CSUM, pkt_fold(pkt_sum(tcp, l4_len, sum)));
+    if (s->info.proto == PKT_PROTO_TCP)
+        finish_tcp(s, i, l4, l4_len, sum);
+    else
+        finish_udp(l4, l4_len, sum);
 }

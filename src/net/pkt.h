@@ -62,7 +62,7 @@ uint16_t pkt_fold(uint32_t sum);
 bool pkt_finish_csum(uint8_t *data, uint32_t len, uint16_t csum_start, uint16_t csum_off);
 bool pkt_clear_urgent(uint8_t *data, const PktInfo *info);
 
-/* A TCP frame too long for the wire, being cut. */
+/* A TCP frame, or one of several datagrams of UDP, too long for the wire, being cut. */
 typedef struct PktSegmenter {
     const NetFrame *frame; /* borrowed */
     uint8_t headers[PKT_HEADERS_MAX];

@@ -207,6 +207,7 @@ void net_backend_info(NetBackend *be, NetInfo *ret_info)
     *ret_info = (NetInfo){.link = true};
     if (be->info)
         be->info(be, ret_info);
+    ret_info->link = ret_info->link && !(be->port && be->port->cut);
     while (n < NET_DROPS_MAX - 1 && ret_info->drop[n].reason)
         n++;
     if (be->shape && net_shape_lost(be->shape)) {

@@ -223,7 +223,7 @@ NetShape *net_shape_new(NetPort *host, LodgeClock *clock, const ShapeOptions *o,
         d->out = &s->dir[1 - i].port;
         d->port = (NetPort){.ops = &shape_ops, .name = s->name, .opaque = d, .io = s->io,
                             .mtu = host->mtu, .quick = host->quick,
-                            .offloads = NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6};
+                            .offloads = NET_OFF_ALL};
     }
     if (net_join(&s->dir[1].port, host, error)) {
         io_thread_call(s->io, shape_start, s);

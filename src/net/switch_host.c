@@ -70,6 +70,11 @@ static void on_tick(void *opaque)
 
     host->ticking = false;
     switch_age(host->sw, now);
+    for (guint i = 0; i < host->ports->len; i++) {
+        SwHostPort *h = g_ptr_array_index(host->ports, i);
+        if (h->trim && !h->doomed)
+            h->trim(h);
+    }
     if (host->ports->len) {
         arm_tick(host, TICK_MS);
         return;
@@ -181,7 +186,7 @@ SwOut sw_host_full(SwHostPort *h, bool may_hold)
         h->full_round = h->host->rounds;
         h->hold_end_ms = now >= h->hold_ok_ms ? now + SW_HOLD_MS : 0;
     }
-    /* A round may take longer than that: it had its chance once the loop has looked for events since. */
+    /* A round may take longer than that: it had its chance once the loop has looked for events. */
     if (h->hold_end_ms && now >= h->hold_end_ms && h->host->rounds - h->full_round >= 2) {
         h->hold_end_ms = 0;
         h->hold_ok_ms = now + SW_HOLD_GAP_MS;

@@ -32,6 +32,7 @@ struct SwHostPort {
     SwHost *host;
     void (*flush)(SwHostPort *h); /* after a round of the loop, where marked; NULL: none */
     void (*resume)(SwHostPort *h); /* held no more; NULL where it never is */
+    void (*trim)(SwHostPort *h);  /* now and then: give back memory that is not needed; NULL: none */
     void (*free)(SwHostPort *h);  /* give back what it has; it is not plugged in any more */
     IoWatch *watch;               /* of what frames come in by; owned */
     IoWatch *ctl_watch;           /* the connection that lives as long as the port; owned */

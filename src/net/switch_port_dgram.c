@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -22,13 +23,15 @@
 
 enum { SLOTS = SW_BATCH, SLOT_BYTES = 1536, ROOM = 16 };
 
+#define SLOTS_BYTES ((size_t)SLOTS * SLOT_BYTES)
+
 _Static_assert((int)SW_DGRAM_FRAME_MAX <= (int)SLOT_BYTES, "a frame fits into its slot");
 
 typedef struct DgramPort {
     SwHostPort h;
     int fd;     /* owned */
     char *path; /* owned; where fd is bound, NULL: nowhere that has to be removed */
-    uint8_t *slot; /* owned: SLOTS of SLOT_BYTES; pages are touched at first use */
+    uint8_t *slot; /* owned, mapped: SLOTS of SLOT_BYTES; pages are touched at first use */
     unsigned first, last;    /* frames that wait; number n is in slot n % SLOTS */
     uint16_t len[SLOTS];
     GByteArray *kept; /* owned: frames that were received and are held, each behind its length */
@@ -70,7 +73,8 @@ static void send_waiting(DgramPort *d)
             d->first += (unsigned)sent;
         if (sent == (int)n)
             break;
-        if (sent > 0 || errno == EAGAIN || errno == ENOBUFS) { /* after a part: else it is said next time */
+        /* After a part went; were it something else, the next call would say so. */
+        if (sent > 0 || errno == EAGAIN || errno == ENOBUFS) {
             set_blocked(d, true);
             break;
         } else if (errno != EINTR) {
@@ -268,6 +272,18 @@ static void on_dgram(void *opaque, uint32_t events)
         take_frames(d);
 }
 
+static void dgram_trim(SwHostPort *h)
+{
+    DgramPort *d = (DgramPort *)h;
+
+    if (d->first == d->last)
+        (void)madvise(d->slot, SLOTS_BYTES, MADV_DONTNEED); /* zeros at the next use: no matter */
+    if (!d->kept->len) {
+        g_byte_array_unref(d->kept);
+        d->kept = g_byte_array_new();
+    }
+}
+
 static void dgram_free(SwHostPort *h)
 {
     DgramPort *d = (DgramPort *)h;
@@ -276,7 +292,8 @@ static void dgram_free(SwHostPort *h)
     if (d->path)
         (void)unlink(d->path); /* somebody may have tidied up */
     g_free(d->path);
-    g_free(d->slot);
+    if (d->slot)
+        munmap(d->slot, SLOTS_BYTES);
     g_byte_array_unref(d->kept);
     g_free(d);
 }
@@ -298,6 +315,7 @@ bool sw_dgram_add(SwHost *host, const SwPortOps *ops, int ctl_fd, int fd, const 
     d->h.p.may_hold = !shared;
     d->h.flush = dgram_flush;
     d->h.resume = dgram_resume;
+    d->h.trim = dgram_trim;
     d->h.free = dgram_free;
     d->h.ctl_fd = ctl_fd;
     d->fd = fd;
@@ -306,6 +324,15 @@ bool sw_dgram_add(SwHost *host, const SwPortOps *ops, int ctl_fd, int fd, const 
         d->from = *shared;
     d->path = g_strdup(path);
     d->kept = g_byte_array_new();
-    d->slot = g_malloc((size_t)SLOTS * SLOT_BYTES);
+    void *slot =
+        mmap(NULL, SLOTS_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (slot == MAP_FAILED) {
+        lodge_fail_errno(error, errno, "memory of a port");
+        if (ctl_fd >= 0)
+            close(ctl_fd);
+        dgram_free(&d->h);
+        return false;
+    }
+    d->slot = slot;
     return sw_host_adopt(host, &d->h, fd, EPOLLIN, on_dgram, number, name, NULL, error);
 }

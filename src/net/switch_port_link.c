@@ -141,6 +141,15 @@ static void link_resume(SwHostPort *h)
     look_again((LinkPort *)h);
 }
 
+/* A burst touched the rings as a whole; without that a port takes a few pages. */
+static void link_trim(SwHostPort *h)
+{
+    LinkPort *l = (LinkPort *)h;
+
+    link_tx_trim(&l->tx);
+    link_rx_trim(&l->rx);
+}
+
 static void link_free(SwHostPort *h)
 {
     LinkPort *l = (LinkPort *)h;
@@ -169,6 +178,7 @@ static LinkPort *link_new(int ctl_fd, void *memory, unsigned tx, int wait_fd, in
     l->h.p.may_hold = true;
     l->h.flush = link_flush;
     l->h.resume = link_resume;
+    l->h.trim = link_trim;
     l->h.free = link_free;
     l->h.ctl_fd = ctl_fd;
     l->memory = memory;

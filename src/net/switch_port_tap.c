@@ -19,20 +19,21 @@
 
 #include "lodge/error.h"
 
+#include "pkt.h"
 #include "vnet_hdr.h"
 
 typedef struct TapPort {
     SwHostPort h;
     int fd;       /* owned */
     uint8_t *buf; /* owned: NET_FRAME_MAX */
+    uint8_t *cut; /* owned, likewise; NULL: the kernel cuts datagrams of UDP */
 } TapPort;
 
-enum { TAP_PIECES = 8 };
+enum { TAP_PIECES = 8, TAP_OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 };
 
 int sw_tap_open(const char *name, GError **error)
 {
     struct ifreq r = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-    unsigned offloads = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6;
     int fd;
 
     if (!*name || strlen(name) >= sizeof r.ifr_name) {
@@ -60,12 +61,37 @@ int sw_tap_open(const char *name, GError **error)
             lodge_fail_errno(error, err, "tap %s", name);
         return -1;
     }
-    if (ioctl(fd, TUNSETOFFLOAD, offloads) < 0) {
+    if (ioctl(fd, TUNSETOFFLOAD, (unsigned long)TAP_OFFLOADS) < 0) {
         lodge_fail_errno(error, errno, "tap %s: cannot set offloads", name);
         close(fd);
         return -1;
     }
     return fd;
+}
+
+static SwOut out_result(ssize_t done)
+{
+    if (done >= 0)
+        return SW_SENT;
+    return errno == EAGAIN || errno == ENOBUFS || errno == EIO ? SW_FULL : SW_BAD;
+}
+
+/* Datagrams of UDP in one frame, for a kernel that does not know such: one each. */
+static SwOut put_datagrams(TapPort *t, const NetFrame *f)
+{
+    const struct virtio_net_hdr h = {0};
+    PktSegmenter seg;
+
+    if (!pkt_seg_begin(&seg, f))
+        return SW_BAD;
+    for (uint32_t i = 0; i < seg.count; i++) {
+        struct iovec iov[2] = {{(void *)&h, sizeof h}, {t->cut, pkt_seg_len(&seg, i)}};
+        pkt_seg_write(&seg, i, t->cut);
+        SwOut out = out_result(writev(t->fd, iov, 2));
+        if (out != SW_SENT)
+            return i ? SW_BAD : out; /* begun: it cannot come again */
+    }
+    return SW_SENT;
 }
 
 static SwOut tap_output(SwPort *p, const NetFrame *f, bool may_hold)
@@ -76,11 +102,11 @@ static SwOut tap_output(SwPort *p, const NetFrame *f, bool may_hold)
 
     if (t->h.doomed || f->niov >= TAP_PIECES)
         return SW_BAD;
+    if (f->gso == NET_GSO_UDP && t->cut)
+        return put_datagrams(t, f);
     vnet_hdr_of(f, &h);
     memcpy(iov + 1, f->iov, f->niov * sizeof *iov);
-    if (writev(t->fd, iov, (int)f->niov + 1) >= 0)
-        return SW_SENT;
-    return errno == EAGAIN || errno == ENOBUFS || errno == EIO ? SW_FULL : SW_BAD;
+    return out_result(writev(t->fd, iov, (int)f->niov + 1));
 }
 
 static void on_tap(void *opaque, uint32_t events)
@@ -114,6 +140,7 @@ static void tap_free(SwHostPort *h)
 
     close(t->fd);
     g_free(t->buf);
+    g_free(t->cut);
     g_free(t);
 }
 
@@ -131,6 +158,7 @@ bool sw_tap_add(SwHost *host, int fd, unsigned number, const char *name, const S
     t->h.ctl_fd = -1;
     t->fd = fd;
     t->buf = g_malloc(NET_FRAME_MAX);
+    t->cut = vnet_tun_set_uso(fd, TAP_OFFLOADS) ? NULL : g_malloc(NET_FRAME_MAX);
     if (!host->internal)
         return sw_host_adopt(host, &t->h, fd, EPOLLIN, on_tap, number, name, vlan, error);
     tap_free(&t->h);

@@ -2,9 +2,19 @@
 /* See vnet_hdr.h. The values of NET_GSO_* are those of VIRTIO_NET_HDR_GSO_*. Threads: any. */
 #include "vnet_hdr.h"
 
+#include <sys/ioctl.h>
+
+#include <linux/if_tun.h>
+
 _Static_assert((int)NET_GSO_TCPV4 == VIRTIO_NET_HDR_GSO_TCPV4 &&
-                   (int)NET_GSO_TCPV6 == VIRTIO_NET_HDR_GSO_TCPV6,
+                   (int)NET_GSO_TCPV6 == VIRTIO_NET_HDR_GSO_TCPV6 &&
+                   (int)NET_GSO_UDP == VNET_HDR_GSO_UDP_L4,
                "handed on as they are");
+
+bool vnet_tun_set_uso(int fd, unsigned flags)
+{
+    return ioctl(fd, TUNSETOFFLOAD, (unsigned long)(flags | TUN_F_CSUM | VNET_TUN_USO)) >= 0;
+}
 
 void vnet_hdr_of(const NetFrame *f, struct virtio_net_hdr *h)
 {
@@ -38,8 +48,9 @@ bool vnet_hdr_read(const struct virtio_net_hdr *h, NetFrame *f)
     }
     if (gso == VIRTIO_NET_HDR_GSO_NONE)
         return true;
-    if ((gso != VIRTIO_NET_HDR_GSO_TCPV4 && gso != VIRTIO_NET_HDR_GSO_TCPV6) || !h->gso_size ||
-        !(f->flags & NET_FRAME_NEEDS_CSUM))
+    if ((gso != VIRTIO_NET_HDR_GSO_TCPV4 && gso != VIRTIO_NET_HDR_GSO_TCPV6 &&
+         gso != VNET_HDR_GSO_UDP_L4) ||
+        !h->gso_size || !(f->flags & NET_FRAME_NEEDS_CSUM))
         return false;
     f->gso = gso;
     f->gso_size = h->gso_size;

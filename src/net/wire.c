@@ -80,7 +80,12 @@ struct NetWire {
     NetGate *gate;   /* likewise; NULL: everything passes */
     /* atomic */
     bool dead;
-    bool link_up[2]; /* of the port that dir[i] starts at */
+    uint8_t down[2]; /* LINK_* of the port that dir[i] starts at; 0: its link is up */
+};
+
+enum {
+    LINK_DOWN = 1 << 0, /* the port itself says so */
+    LINK_CUT = 1 << 1,  /* the operator has cut it */
 };
 
 static void wire_drain(void *opaque);
@@ -98,8 +103,8 @@ static bool wire_dead(const struct NetWire *w)
 /* Both ends up; pairs with the store in net_set_link(). */
 static bool wire_carries(struct NetWire *w)
 {
-    return __atomic_load_n(&w->link_up[0], __ATOMIC_RELAXED) &&
-           __atomic_load_n(&w->link_up[1], __ATOMIC_RELAXED);
+    return !__atomic_load_n(&w->down[0], __ATOMIC_RELAXED) &&
+           !__atomic_load_n(&w->down[1], __ATOMIC_RELAXED);
 }
 
 /* The direction that starts at @p, or NULL. */
@@ -190,7 +195,8 @@ static bool ring_refuse(RingWriter *w)
 /* What has to be done to @f before @to takes it. */
 static bool needs_segments(const NetFrame *f, uint32_t offloads)
 {
-    uint32_t need = f->gso == NET_GSO_TCPV6 ? NET_OFF_TSO6 : NET_OFF_TSO4;
+    uint32_t need = f->gso == NET_GSO_TCPV6 ? NET_OFF_TSO6
+                    : f->gso == NET_GSO_UDP ? NET_OFF_USO : NET_OFF_TSO4;
 
     return f->gso != NET_GSO_NONE && (offloads & (need | NET_OFF_CSUM)) != (need | NET_OFF_CSUM);
 }
@@ -416,18 +422,24 @@ static void run_waiting(struct NetWire *w)
     }
 }
 
+/* Whether a frame may go from @d's producer straight into its consumer. */
+static bool may_go_direct(WireDir *d)
+{
+    if (!d->direct || d->draining || dir_back(d)->sending || dir_back(d)->draining)
+        return false;
+    lodge_lock(&d->lock);
+    bool idle = !d->used && !d->stalled;
+    lodge_unlock(&d->lock);
+    return idle;
+}
+
 /* Same IoThread, nothing queued, nothing to change: straight into the peer. */
 static unsigned send_direct(WireDir *d, const NetFrame *v, unsigned n)
 {
     uint32_t offloads = __atomic_load_n(&d->to->offloads, __ATOMIC_RELAXED);
     unsigned fit = 0;
 
-    if (!d->direct || d->draining || dir_back(d)->sending || dir_back(d)->draining)
-        return 0;
-    lodge_lock(&d->lock);
-    bool idle = !d->used && !d->stalled;
-    lodge_unlock(&d->lock);
-    if (!idle)
+    if (!may_go_direct(d))
         return 0;
     while (fit < n && v[fit].len && v[fit].len <= NET_FRAME_MAX &&
            !needs_segments(&v[fit], offloads) && !needs_csum(&v[fit], offloads))
@@ -511,6 +523,36 @@ unsigned net_send(NetPort *from, const NetFrame *v, unsigned n)
     return net_gate_send(gate, out, out ? from->mac : d->to->mac, v, n, send_allowed, d);
 }
 
+unsigned net_rx_borrow(NetPort *from, struct iovec *ret_iov, unsigned max)
+{
+    WireDir *d = dir_from(from);
+
+    if (!d || !d->to->ops->rx_borrow || wire_dead(d->wire) || !wire_carries(d->wire) ||
+        (d->wire->gate && !net_gate_open(d->wire->gate)) || !may_go_direct(d))
+        return 0;
+    return d->to->ops->rx_borrow(d->to, ret_iov, max);
+}
+
+bool net_rx_commit(NetPort *from, const NetFrame *f)
+{
+    static const NetFrame none = {.len = 0};
+    WireDir *d = dir_from(from);
+    uint32_t offloads = __atomic_load_n(&d->to->offloads, __ATOMIC_RELAXED);
+    bool as_it_is = f->len && !needs_segments(f, offloads) && !needs_csum(f, offloads);
+
+    d->sending = d->draining = true; /* keeps (4) */
+    bool done = d->to->ops->rx_commit(d->to, as_it_is ? f : &none) && as_it_is;
+    d->sending = d->draining = false;
+    if (!done)
+        return !f->len;
+    if (d->wire->watch)
+        net_watch_frames(d->wire->watch, !from->watch, f, 1);
+    count_taken(d, f, 1);
+    count(&d->tx_frames, 1);
+    count(&d->tx_bytes, f->len);
+    return true;
+}
+
 void net_rx_ready(NetPort *p)
 {
     WireDir *out = dir_from(p);
@@ -542,7 +584,7 @@ void net_count_tx_drop(NetPort *p, unsigned frames)
 uint32_t net_peer_offloads(NetPort *p)
 {
     /* The peer's own abilities and the wire's cover everything that a frame can ask for. */
-    return NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6;
+    return NET_OFF_ALL;
 }
 
 uint32_t net_peer_takes(NetPort *p)
@@ -556,8 +598,7 @@ bool net_peer_link(NetPort *p)
 {
     WireDir *d = dir_from(p);
 
-    return !d || __atomic_load_n(&d->wire->link_up[d == &d->wire->dir[0] ? 1 : 0],
-                                 __ATOMIC_ACQUIRE);
+    return !d || !__atomic_load_n(&d->wire->down[d == &d->wire->dir[0] ? 1 : 0], __ATOMIC_ACQUIRE);
 }
 
 uint16_t net_peer_mtu(NetPort *p)
@@ -597,8 +638,9 @@ static void set_wire(void *opaque)
 
     /* Here and not in net_join(): an owner with a loop changes it there. */
     if (s->wire)
-        __atomic_store_n(&s->wire->link_up[s->port == s->wire->dir[0].from ? 0 : 1],
-                         !s->port->down, __ATOMIC_RELEASE);
+        __atomic_store_n(&s->wire->down[s->port == s->wire->dir[0].from ? 0 : 1],
+                         (s->port->down ? LINK_DOWN : 0) | (s->port->cut ? LINK_CUT : 0),
+                         __ATOMIC_RELEASE);
     __atomic_store_n(&s->port->wire, s->wire, __ATOMIC_RELEASE);
 }
 
@@ -683,21 +725,35 @@ static void tell_link(void *opaque)
 {
     WireDir *d = opaque;
     struct NetWire *w = d->wire;
-    bool up = __atomic_load_n(&w->link_up[d == &w->dir[0] ? 0 : 1], __ATOMIC_ACQUIRE);
+    bool up = !__atomic_load_n(&w->down[d == &w->dir[0] ? 0 : 1], __ATOMIC_ACQUIRE);
 
     if (!wire_dead(w) && d->to->ops->link)
         d->to->ops->link(d->to, up);
 }
 
-void net_set_link(NetPort *p, bool up)
+/* Set or clear @bit of @p's reasons, and tell the peer if its link then is another. */
+static void change_link(NetPort *p, uint8_t bit, bool set)
 {
     WireDir *d = dir_from(p);
 
     if (!d)
         return;
     struct NetWire *w = d->wire;
-    bool *state = &w->link_up[d == &w->dir[0] ? 0 : 1];
-    if (__atomic_exchange_n(state, up, __ATOMIC_ACQ_REL) == up)
-        return;
-    call_or_post(d->to->io, tell_link, d);
+    uint8_t *down = &w->down[d == &w->dir[0] ? 0 : 1];
+    uint8_t before = set ? __atomic_fetch_or(down, bit, __ATOMIC_ACQ_REL)
+                         : __atomic_fetch_and(down, (uint8_t)~bit, __ATOMIC_ACQ_REL);
+    uint8_t after = set ? before | bit : before & (uint8_t)~bit;
+    if (!before != !after)
+        call_or_post(d->to->io, tell_link, d);
+}
+
+void net_set_link(NetPort *p, bool up)
+{
+    change_link(p, LINK_DOWN, !up);
+}
+
+void net_cut(NetPort *p, bool cut)
+{
+    p->cut = cut;
+    change_link(p, LINK_CUT, cut);
 }

@@ -5,19 +5,21 @@
  * Spec: Linux 6.1, Documentation/virt/uml/user_mode_linux_howto_v2.rst and arch/um (um_arch.c,
  * mem.c, umid.c, ubd_kern.c, net_kern.c, vector_kern.c, stdio_console.c, ssl.c).
  *
- * A word is UML's where it begins with a key of the table, the first that fits; all words but
- * umid= and kernel= go to the guest, joined by blanks, as scripts in the guest read them there. What
- * UML adds is added (root=98:0, a console), and what Lodge's own part in the guest goes by: lodge.uml,
+ * A word is UML's where it begins with a key of the table, the first that fits; all words but umid=
+ * and kernel= go to the guest, joined by blanks, as scripts in the guest read them there. What UML
+ * adds is added (root=98:0, a console), and what Lodge's own part in the guest goes by: lodge.uml,
  * lodge.eth (the names of cards by their slots), lodge.ubdN (a disk's serial number that the user
  * chose). Such words have a dot, so that a kernel does not take them for its init's.
  *
  * What differs, because the guest is a kernel of PCs on hardware:
- * - mem= is a word of that kernel too, and means an address there: with memory above the hole for PCI
- *   it would take away what lies there, so it is not passed on.
+ * - mem= is a word of that kernel too, and means an address there: with memory above the hole for
+ *   PCI it would take away what lies there, so it is not passed on.
  * - With a user's own initrd, or with a kernel that is no bzImage, Lodge's part in the guest is not
  *   there: con0 is the first serial port, and root=98:N is told as /dev/vdX.
- * - Else con0 is the virtio console. The serial port writes to con0 as well, as the boot console that
- *   the kernel gives up when the other is there.
+ * - Else con0 is the virtio console, on which the kernel repeats what it said before that was
+ *   there. The serial port writes to con0 as well, for who wants to see the first moments: as a
+ *   boot console (earlycon=uart8250,io,0x3f8), which the kernel gives up when the other is there.
+ *   It costs two exits a letter, so it is nobody's default.
  * - A panic has to end the machine: panic=-1 makes the kernel reset it, where nothing else is said.
  */
 #include <stdio.h>
@@ -59,6 +61,8 @@ void uml_options_clear(UmlOptions *o)
     g_clear_pointer(&o->uml_dir, g_free);
     g_clear_pointer(&o->notify, g_free);
     g_clear_pointer(&o->notes, g_ptr_array_unref);
+    g_clear_pointer(&o->windows, g_ptr_array_unref);
+    g_clear_pointer(&o->xterm, g_free);
 }
 
 static void uml_clear(Uml *u)
@@ -178,7 +182,11 @@ static bool take_fake_ide(Uml *u, const char *rest, GError **error)
 
 static bool take_xterm(Uml *u, const char *rest, GError **error)
 {
-    uml_note(u, "xterm=%s: no window is opened by this version", rest);
+    if (!rest[0] || rest[0] == ',')
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "xterm=%s: write xterm=EMULATOR[,TITLE-OPTION[,RUN-OPTION]]", rest);
+    g_free(u->o.xterm);
+    u->o.xterm = g_strdup(rest);
     return true;
 }
 
@@ -194,7 +202,8 @@ static bool take_hostfs_root(Uml *u, const char *rest, GError **error)
 static bool refuse_clock(Uml *u, const char *rest, GError **error)
 {
     return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                      "time-travel%s: a machine on hardware runs in real time; leave it away", rest);
+                      "time-travel%s: a machine on hardware runs in real time; leave it away",
+                      rest);
 }
 
 static bool refuse_iomem(Uml *u, const char *rest, GError **error)
@@ -212,8 +221,8 @@ static bool refuse_dtb(Uml *u, const char *rest, GError **error)
 static bool refuse_virtio_uml(Uml *u, const char *rest, GError **error)
 {
     return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                      "virtio_uml.device=%s: devices in other processes (vhost-user) are not had by "
-                      "this version; use ubdN=, ethN=, vecN:", rest);
+                      "virtio_uml.device=%s: devices in other processes (vhost-user) are not had "
+                      "by this version; use ubdN=, ethN=, vecN:", rest);
 }
 
 static bool ask_help(Uml *u, const char *rest, GError **error)
@@ -263,10 +272,12 @@ static const struct Word {
     {"vec", uml_take_vec, 0, "vec<n>:KEY=VALUE[,KEY=VALUE]...",
      "a network card: transport=tap or fd, ifname=, fd=, mac=, ifup="},
     {"con", uml_take_con, 0, "con[<n>]=CHANNEL",
-     "console n, or all that are not named: null, none, fd:N, fd:N,fd:M, pts, pty, tty:PATH, port:N"},
+     "console n, or all that are not named: null, none, fd:N, fd:N,fd:M, pts, pty, tty:PATH, "
+     "port:N, xterm"},
     {"ssl-non-raw", take_nothing, 0, NULL, NULL},
     {"ssl", uml_take_ssl, 0, "ssl[<n>]=CHANNEL", "serial line n, likewise"},
-    {"xterm=", take_xterm, 0, NULL, NULL},
+    {"xterm=", take_xterm, 0, "xterm=EMULATOR[,TITLE-OPTION[,RUN-OPTION]]",
+     "the terminal emulator of windows (xterm,-T,-e)"},
     {"noreboot", take_noreboot, 0, "noreboot", "end where the guest restarts"},
     {"hostfs=", take_nothing, 0, NULL, NULL},
     {"rootfstype=", take_hostfs_root, 0, NULL, NULL},
@@ -426,13 +437,10 @@ static bool put_boot(Uml *u, GString *line, const char *cards, GError **error)
     g_autofree char *root = root_word(u);
     bool console = strstr(line->str, "console=hvc") || strstr(line->str, "console=ttyS");
     bool panic = line_has(line->str, "panic");
-    bool early = line_has(line->str, "earlycon") || line_has(line->str, "earlyprintk");
 
     append_word(line, root);
     if (!console) /* behind others: /dev/console is the last one */
         append_word(line, u->consoles ? "console=hvc0" : "console=ttyS0");
-    if (u->consoles && !early)
-        append_word(line, "earlycon=uart8250,io,0x3f8");
     if (!panic)
         append_word(line, "panic=-1");
     if (u->consoles) {
@@ -482,6 +490,7 @@ Tree *uml_compile(int argc, char **argv, const UmlHost *host, UmlOptions *ret, G
     bool ok = true;
 
     u.o.notes = g_ptr_array_new_with_free_func(g_free);
+    u.o.windows = g_ptr_array_new_with_free_func(g_free);
     for (int i = 0; i < argc && ok && u.o.ask == UML_ASK_RUN; i++)
         ok = take_word(&u, argv[i], line, error);
     if (ok && u.o.ask == UML_ASK_RUN)

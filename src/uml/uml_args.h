@@ -27,6 +27,8 @@ typedef struct UmlOptions {
     char *umid, *uml_dir, *notify; /* owned; NULL: not given */
     bool no_reboot;                /* end where the guest restarts */
     GPtrArray *notes;              /* owned (char *): what a user should know, a line each */
+    GPtrArray *windows;            /* owned (char *): lines that have a window, "con1" */
+    char *xterm;                   /* owned; EMULATOR[,TITLE-OPTION[,RUN-OPTION]]; NULL: not so */
 } UmlOptions;
 
 void uml_options_clear(UmlOptions *o);

@@ -3,9 +3,9 @@
  * User-Mode Linux from outside: which kernel, what is said at the start, how it ends.
  *
  * Spec: Linux 6.1, arch/um/os-Linux (main.c, util.c) and drivers (line.c, mconsole_kern.c): UML
- * ends with 0 after a halt, with 1 after SIGINT or SIGTERM, by SIGABRT after a panic, and restarts by
- * executing itself, so that the process keeps its number. A signal to it in between is kept for the
- * next one: what is pending outlives execve().
+ * ends with 0 after a halt, with 1 after SIGINT or SIGTERM, by SIGABRT after a panic, and restarts
+ * by executing itself, so that the process keeps its number. A signal to it in between is kept for
+ * the next one: what is pending outlives execve().
  *
  * Threads: main; uml_die() and uml_again() when the machine is gone.
  */
@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "lodge/chan.h"
+#include "lodge/diag.h"
 #include "lodge/error.h"
 #include "lodge/terminal.h"
 
@@ -151,13 +152,43 @@ static void announce_line(Machine *m, GString *out, const char *kind, unsigned n
                                chan_describe(c) + strlen("pty "));
 }
 
-void uml_announce(Machine *m, const char *mconsole, const GPtrArray *notes)
+/* A terminal emulator on line @name: what runs in it passes bytes on until the line is gone. */
+static void open_window(Machine *m, const char *name, const UmlOptions *o)
+{
+    static const char relay[] = "stty raw -echo; exec 3<&0; cat <&3 >\"$0\" & cat \"$0\"; kill $!";
+    g_auto(GStrv) said = g_strsplit(o->xterm ? o->xterm : "xterm,-T,-e", ",", 3);
+    unsigned words = g_strv_length(said);
+    bool con = g_str_has_prefix(name, "con");
+    g_autofree char *title = g_strdup_printf("%s #%s (%s)", con ? "Virtual Console" : "Serial Line",
+                                             name + strlen("con"), o->umid ? o->umid : "linux");
+    const char *line = chan_describe(machine_chan(m, name)) + strlen("pty ");
+    const char *argv[] = {said[0],
+                          words > 1 && said[1][0] ? said[1] : "-T",
+                          title,
+                          words > 2 && said[2][0] ? said[2] : "-e",
+                          "/bin/sh",
+                          "-c",
+                          relay,
+                          line,
+                          NULL};
+    g_autoptr(GError) error = NULL;
+
+    if (!o->xterm && !g_getenv("DISPLAY") && !g_getenv("WAYLAND_DISPLAY"))
+        lodge_warn("uml: %s: no window: there is no display; the line is %s", name, line);
+    else if (!g_spawn_async(NULL, (char **)argv, NULL,
+                       G_SPAWN_SEARCH_PATH | G_SPAWN_STDOUT_TO_DEV_NULL |
+                           G_SPAWN_STDERR_TO_DEV_NULL,
+                       NULL, NULL, NULL, &error))
+        lodge_warn("uml: %s: no window: %s; the line is %s", name, error->message, line);
+}
+
+size_t uml_announce(Machine *m, const char *mconsole, const UmlOptions *o)
 {
     g_autoptr(GString) out = g_string_new(NULL);
     Chan *con0 = machine_chan(m, "con0");
 
-    for (unsigned i = 0; i < notes->len; i++)
-        g_string_append_printf(out, "%s\r\n", (const char *)g_ptr_array_index(notes, i));
+    for (unsigned i = 0; i < o->notes->len; i++)
+        g_string_append_printf(out, "%s\r\n", (const char *)g_ptr_array_index(o->notes, i));
     if (mconsole)
         g_string_append_printf(out, "mconsole (version 2) initialized on %s\r\n", mconsole);
     for (unsigned i = 0; i <= UML_CON_MAX; i++)
@@ -170,6 +201,9 @@ void uml_announce(Machine *m, const char *mconsole, const GPtrArray *notes)
         fputs(out->str, stdout);
         fflush(stdout);
     }
+    for (unsigned i = 0; i < o->windows->len; i++)
+        open_window(m, g_ptr_array_index(o->windows, i), o);
+    return con0 ? out->len : 0;
 }
 
 /* ---- the end ---- */

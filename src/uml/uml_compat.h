@@ -25,9 +25,10 @@ char *uml_seed(const char *uml_dir, const char *umid);
 bool uml_print_version(const char *kernel, GError **error);
 bool uml_print_config(const char *kernel, GError **error);
 
-/* Tell what scripts look for in a kernel's log, on con0 before the guest speaks: where the management
- * console is (@mconsole; NULL: there is none), what lines were assigned, and @notes. */
-void uml_announce(Machine *m, const char *mconsole, const GPtrArray *notes);
+/* Tell what scripts look for in a kernel's log, on con0 before the guest speaks: where the
+ * management console is (@mconsole; NULL: there is none), what lines were assigned, and @o's notes.
+ * Then open the windows. Return: how many bytes that was on con0. */
+size_t uml_announce(Machine *m, const char *mconsole, const UmlOptions *o);
 
 /* Whether a kernel said that it panics in @text, the last lines of a console. */
 bool uml_panicked(const char *text);
@@ -41,8 +42,8 @@ void uml_signals_hold(void);
 
 /* End this process as a panic of UML does: by SIGABRT, without a core of ours. */
 G_NORETURN void uml_die(void);
-/* Start again, in this process, with the arguments that it was started with. Returns only where that
- * failed: LODGE_ERROR_HOST. */
+/* Start again, in this process, with the arguments that it was started with. Returns only where
+ * that failed: LODGE_ERROR_HOST. */
 void uml_again(GError **error);
 
 #endif

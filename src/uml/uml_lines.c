@@ -3,12 +3,13 @@
  * conN= and sslN=: the guest's consoles and serial lines.
  *
  * con0 is the console of the kernel: port 0 of the virtio console, or the first serial port where
- * nobody in the guest would know that one (see uml_args.c). The others are ports of that device with
- * the names that they have in the guest, tty1 and ttyS0. UML opens a line when the guest does; here
- * all are open from the start, so "con=" and "ssl=" stand for as many as guests have a login on.
+ * nobody in the guest would know that one (see uml_args.c). The others are ports of that device
+ * with the names that they have in the guest, tty1 and ttyS0. UML opens a line when the guest
+ * does; here all are open from the start, so "con=" and "ssl=" stand for as many as guests have a
+ * login on.
  *
- * A null line has no port: the kernel's own /dev/ttyN swallows what is written to it. A channel that
- * can serve one line only (a descriptor, a device, a port) goes to the first that asks for it.
+ * A null line has no port: the kernel's own /dev/ttyN swallows what is written to it. A channel
+ * that can serve one line only (a descriptor, a device, a port) goes to the first that asks.
  */
 #include <string.h>
 
@@ -16,6 +17,7 @@
 
 #include "uml_internal.h"
 
+#define WINDOW "xterm" /* among the lines' channels; a pseudo-terminal in the description */
 #define CON_ALL 7u /* con0 to con6: what inittabs have a getty on */
 #define SSL_ALL 1u
 #define PORTS "16"    /* of the device, so that lines can be added while it runs */
@@ -52,7 +54,7 @@ static bool take(const char *kind, const char *rest, char **line, unsigned max, 
     if (!spec)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "%s%s: %s", kind, rest, problem);
     g_free(*to);
-    *to = g_steal_pointer(&spec);
+    *to = uml_channel_is_window(at + 1) ? g_strdup(WINDOW) : g_steal_pointer(&spec);
     return true;
 }
 
@@ -68,7 +70,8 @@ bool uml_take_ssl(Uml *u, const char *rest, GError **error)
 
 static bool for_many(const char *spec)
 {
-    return !spec[0] || !strcmp(spec, "none") || !strcmp(spec, "pty");
+    return !spec[0] || !strcmp(spec, "none") || !strcmp(spec, "pty") ||
+           !strcmp(spec, WINDOW);
 }
 
 /* Give lines that are not named what stands for all of them. */
@@ -117,6 +120,10 @@ static bool put_line(Uml *u, const char *kind, unsigned n, const char *spec, con
                           other);
     if (!spec[0])
         return true;
+    if (!strcmp(spec, WINDOW)) {
+        g_ptr_array_add(u->o.windows, g_strdup(id));
+        spec = "pty";
+    }
     if (!uml_put(u, path, "spec", spec, error))
         return false;
     if (!strcmp(spec, "none") || (kind[0] == 'c' && !n))

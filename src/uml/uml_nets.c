@@ -3,8 +3,8 @@
  * ethN= and vecN:, the guest's network cards.
  *
  * ethN's transports are those of the management console (uml_words.c). A vector card's options are
- * keys with values; which speeds it up in UML (depth, vec, gro, headroom) a virtio card has by itself.
- * Transports that carry frames in another protocol (raw, gre, l2tpv3, bess) are not had.
+ * keys with values; which speeds it up in UML (depth, vec, gro, headroom) a virtio card has by
+ * itself. Transports that carry frames in another protocol (raw, gre, l2tpv3, bess) are not had.
  */
 #include <string.h>
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * bench_switch LODGE [FRAME-BYTES [SECONDS]]
+ * bench_switch LODGE [FRAME-BYTES [SECONDS [PORTS]]]
  *
  * Frames a second between pairs of ports through lodge switch, by Lodge's own link and by
  * uml_switch's protocol, and through uml_switch and vde_switch, with 2, 8 and 64 ports. One thread
  * sends on all even ports, one receives on all odd ones; clients of the protocols send and receive
  * in batches, the same for each switch. What counts is what arrives. The four take turns, ROUNDS
- * times; the table has the medians.
+ * times; the table has the medians, of rates and of each round's ratios, and the memory of lodge switch
+ * with Lodge's links (Pss, so shared libraries and rings count by halves), idle, right
+ * after the traffic, and 11 s later.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +29,8 @@
 #include "link_ring.h"
 #include "switch_client.h"
 
-enum { ROUNDS = 3, BATCH = 32, PORTS_MAX = 64, FRAME_MAX = 1514, START_MS = 5000, WARM_MS = 50 };
+enum { ROUNDS = 7, BATCH = 32, PORTS_MAX = 64, FRAME_MAX = 1514, START_MS = 5000, WARM_MS = 50,
+       TRIM_MS = 11000 };
 
 typedef enum Kind { LODGE_LINK, LODGE_UML, UML_SWITCH, VDE_SWITCH, KINDS } Kind;
 static const char *const kind_names[KINDS] = {"lodge link", "lodge uml", "uml_switch",
@@ -56,7 +59,8 @@ typedef struct Bench {
     bool stop; /* atomic */
     uint64_t got;
     pid_t pid; /* of the switch */
-    long rss_kib;
+    bool wait;  /* for the switch to give back memory */
+    long idle_kib, after_kib, later_kib;
 } Bench;
 
 static void die(const char *what)
@@ -294,14 +298,14 @@ static void receive_until(Bench *b, int set, int64_t end)
     }
 }
 
-static long rss_of(pid_t pid)
+static long pss_of(pid_t pid)
 {
-    g_autofree char *path = g_strdup_printf("/proc/%d/status", (int)pid), *text = NULL;
+    g_autofree char *path = g_strdup_printf("/proc/%d/smaps_rollup", (int)pid), *text = NULL;
     const char *at;
 
-    if (!g_file_get_contents(path, &text, NULL, NULL) || !(at = strstr(text, "VmRSS:")))
+    if (!g_file_get_contents(path, &text, NULL, NULL) || !(at = strstr(text, "\nPss:")))
         return 0;
-    return strtol(at + 6, NULL, 10);
+    return strtol(at + 5, NULL, 10);
 }
 
 static double run(Bench *b)
@@ -312,6 +316,7 @@ static double run(Bench *b)
     start_switch(b);
     for (unsigned n = 0; n < b->ports; n++)
         open_port(b, n);
+    b->idle_kib = pss_of(b->pid);
     for (unsigned n = 0; n < b->ports; n++) {
         struct epoll_event ev = {.events = EPOLLIN, .data.u32 = n};
         (void)send_batch(b, n); /* they learn where everybody is */
@@ -320,7 +325,6 @@ static double run(Bench *b)
         if (epoll_ctl(set, EPOLL_CTL_ADD, b->port[n].fd, &ev) < 0)
             die("epoll");
     }
-    b->rss_kib = rss_of(b->pid);
     b->stop = false;
     pthread_create(&thread, NULL, sender, b);
     int64_t now = clock_host_ns();
@@ -332,6 +336,11 @@ static double run(Bench *b)
     __atomic_store_n(&b->stop, true, __ATOMIC_RELAXED);
     receive_until(b, set, clock_host_ns() + 2 * WARM_MS * INT64_C(1000000)); /* lets it end */
     pthread_join(thread, NULL);
+    b->after_kib = pss_of(b->pid);
+    if (b->wait) {
+        g_usleep(TRIM_MS * 1000);
+        b->later_kib = pss_of(b->pid);
+    }
     for (unsigned n = 0; n < b->ports; n++)
         close_port(b, &b->port[n]);
     close(set);
@@ -353,54 +362,83 @@ static bool have(const char *program)
     return path;
 }
 
+static double middle(const double *v)
+{
+    double sorted[ROUNDS];
+
+    memcpy(sorted, v, sizeof sorted);
+    qsort(sorted, ROUNDS, sizeof(double), compare);
+    return sorted[ROUNDS / 2];
+}
+
+/* Median of the rounds' ratios. */
+static double ratio(const double *v, const double *to)
+{
+    double r[ROUNDS];
+
+    for (unsigned i = 0; i < ROUNDS; i++)
+        r[i] = to[i] > 0 ? v[i] / to[i] : 0;
+    return middle(r);
+}
+
+static void report(const Bench *b, unsigned ports, double rate[KINDS][ROUNDS], const long kib[3])
+{
+    static const unsigned pairs[][2] = {{LODGE_LINK, UML_SWITCH}, {LODGE_LINK, VDE_SWITCH},
+                                        {LODGE_UML, UML_SWITCH}, {LODGE_UML, VDE_SWITCH}};
+
+    printf("%5u %5u", b->frame, ports);
+    for (unsigned k = 0; k < KINDS; k++)
+        printf(" %12.0f", middle(rate[k]));
+    for (unsigned i = 0; i < G_N_ELEMENTS(pairs); i++)
+        printf(" %11.2f", ratio(rate[pairs[i][0]], rate[pairs[i][1]]));
+    printf(" %9ld %9ld %9ld\n", kib[0], kib[1], kib[2]);
+}
+
 int main(int argc, char **argv)
 {
-    double rate[SIZES][KINDS][ROUNDS] = {0};
-    long rss[SIZES] = {0};
     g_autofree Bench *b = g_new0(Bench, 1);
 
     if (argc < 2) {
-        fprintf(stderr, "bench_switch LODGE [FRAME-BYTES [SECONDS]]\n");
+        fprintf(stderr, "bench_switch LODGE [FRAME-BYTES [SECONDS [PORTS]]]\n");
         return 2;
     }
     signal(SIGPIPE, SIG_IGN);
     b->lodge = argv[1];
     b->frame = argc > 2 ? (unsigned)CLAMP(atoi(argv[2]), 60, FRAME_MAX) : 64;
     b->seconds = argc > 3 ? g_ascii_strtod(argv[3], NULL) : 0.5;
+    const unsigned only = argc > 4 ? (unsigned)atoi(argv[4]) : 0;
     b->dir = g_dir_make_tmp("bsw.XXXXXX", NULL);
     if (!b->dir)
         die("temporary folder");
     g_setenv("XDG_RUNTIME_DIR", b->dir, TRUE);
     const bool there[KINDS] = {true, true, have("uml_switch"), have("vde_switch")};
-    for (unsigned round = 0; round < ROUNDS; round++) {
-        for (unsigned s = 0; s < SIZES; s++) {
+    printf("frames a second that arrive\n%5s %5s", "bytes", "ports");
+    for (unsigned k = 0; k < KINDS; k++)
+        printf(" %12s", kind_names[k]);
+    printf(" %11s %11s %11s %11s %9s %9s %9s\n", "link/uml", "link/vde", "uml/uml", "uml/vde",
+           "idle KiB", "after KiB", "later KiB");
+    for (unsigned s = 0; s < SIZES; s++) {
+        double rate[KINDS][ROUNDS] = {0};
+        long kib[3] = {0};
+        if (only && only != sizes[s])
+            continue;
+        b->ports = sizes[s];
+        for (unsigned round = 0; round < ROUNDS; round++) {
             for (unsigned k = 0; k < KINDS; k++) {
                 b->kind = (Kind)k;
-                b->ports = sizes[s];
+                b->wait = k == LODGE_LINK && round == ROUNDS - 1;
                 if (there[k])
-                    rate[s][k][round] = run(b);
-                if (k == LODGE_LINK)
-                    rss[s] = b->rss_kib;
+                    rate[k][round] = run(b);
+                if (k == LODGE_LINK) {
+                    kib[0] = b->idle_kib;
+                    kib[1] = b->after_kib;
+                    kib[2] = b->later_kib;
+                }
             }
         }
+        report(b, sizes[s], rate, kib);
     }
     (void)g_rmdir(b->dir);
     g_free(b->dir);
-    printf("frames of %u bytes a second that arrive\n%5s", b->frame, "ports");
-    for (unsigned k = 0; k < KINDS; k++)
-        printf(" %12s", kind_names[k]);
-    printf(" %11s %11s %11s %11s %9s\n", "link/uml", "link/vde", "uml/uml", "uml/vde", "RSS KiB");
-    for (unsigned s = 0; s < SIZES; s++) {
-        double r[KINDS];
-        printf("%5u", sizes[s]);
-        for (unsigned k = 0; k < KINDS; k++) {
-            qsort(rate[s][k], ROUNDS, sizeof(double), compare);
-            r[k] = rate[s][k][ROUNDS / 2];
-            printf(" %12.0f", r[k]);
-        }
-        printf(" %11.2f %11.2f %11.2f %11.2f %9ld\n", r[LODGE_LINK] / r[UML_SWITCH],
-               r[LODGE_LINK] / r[VDE_SWITCH], r[LODGE_UML] / r[UML_SWITCH],
-               r[LODGE_UML] / r[VDE_SWITCH], rss[s]);
-    }
     return 0;
 }

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import resource
 import select
 import shutil
 import socket
@@ -194,16 +195,29 @@ def test_rough_clients(box):
     box.end()
 
 
-def test_a_hundred_connections(box):
+@pytest.fixture
+def many_files():
+    """Room for a thousand sockets of our own."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 4096:
+        pytest.skip(f"no more than {hard} descriptors here")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_thousand_connections(box, many_files):
     clients = []
-    for _ in range(100):
+    before = resident_kib(box.process.pid)
+    for _ in range(1000):
         c = socket.socket(socket.AF_UNIX)
-        c.settimeout(SECONDS)
         c.connect(str(box.socket))
+        c.settimeout(SECONDS)
         clients.append(c)
     first = [c.recv(4096) for c in clients]
-    assert [b'"QMP"' in f for f in first] == [True] * 16 + [False] * 84
+    assert [b'"QMP"' in f for f in first] == [True] * 16 + [False] * 984
     assert all(b"too many clients" in f for f in first[16:])
+    assert resident_kib(box.process.pid) - before < 4 * 1024
     box.alive()
     for c in clients:
         c.close()
@@ -215,6 +229,31 @@ def test_a_hundred_connections(box):
         except (AssertionError, OSError):
             assert time.monotonic() < deadline
     assert q.ask("quit")[1] == {"return": {}}
+    box.end()
+
+
+def test_gone_while_the_guest_thinks(lodge, guests, tmp_path):
+    """Who asked for a device to go, and went: it is still asked for, others are told, and its image is free afterwards."""
+    (tmp_path / "a").write_bytes(bytes(1 << 20))
+    box = Box(lodge, guests, "--disk", tmp_path / "a")  # whose guest lets go of nothing
+    for seconds in (1, 30):
+        q = Qmp(box.socket)
+        q.send(json.dumps({"execute": "x-lodge-unplug", "arguments": {"id": "disk0", "seconds": seconds}}).encode())
+        q.close()
+    box.alive()
+    q = Qmp(box.socket)
+    for _ in range(70):
+        q.send(b'{"execute": "x-lodge-unplug", "arguments": {"id": "disk0", "seconds": 1}}')
+        q.close()
+        q = Qmp(box.socket)
+    assert q.ask("x-lodge-unplug", id="disk0", seconds=1)[1]["error"]["desc"] == "the guest has not let go of it yet"
+    events, answer = q.ask("system_reset")  # a guest that starts again holds nothing
+    assert answer == {"return": {}}
+    while "DEVICE_DELETED" not in [e["event"] for e in events]:
+        events.append(q.line())
+    box.ready()
+    assert q.ask("blockdev-add", driver="raw", **{"node-name": "disk0"}, file={"driver": "file", "filename": str(tmp_path / "a")})[1] == {"return": {}}
+    q.ask("quit")
     box.end()
 
 

@@ -258,6 +258,12 @@ def test_life(lodge, echo):
     works(lodge("wait", "web", "--log", "READY", "--timeout", "20"))
     events = lodge.popen("events", "web")
     plain = lodge.popen("events", "--json", "web")
+
+    def they_listen():
+        works(lodge("pause", "web"))
+        works(lodge("resume", "web"))
+        return len(select.select([events.stdout, plain.stdout], [], [], 0.1)[0]) == 2
+    until("both hear of something", they_listen)
     works(lodge("pause", "web"))
     works(lodge("pause", "web"))
     assert state(lodge, "web") == "paused"
@@ -335,7 +341,7 @@ def test_stats(lodge, echo):
     works(lodge("run", "web", "-d", *echo))
     works(lodge("wait", "web", "--log", "READY", "--timeout", "20"))
     head, line = works(lodge("stats", "web")).splitlines()
-    assert head.split() == ["NAME", "STATE", "CPU", "VCPUS", "MEMORY", "READ", "WRITTEN"] and line.split()[:2] == ["web", "running"]
+    assert head.split() == ["NAME", "STATE", "CPU", "VCPUS", "MEMORY", "GUEST", "FREE", "READ", "WRITTEN"] and line.split()[:2] == ["web", "running"]
     one, = json.loads(works(lodge("stats", "--all", "--json")))["machines"]
     assert one["vcpu_seconds"] > 0 and one["cpu_seconds"] >= one["vcpu_seconds"] and one["resident"] > 0 and one["threads"] > 2
     watcher = lodge.popen("stats", "-w", "web")

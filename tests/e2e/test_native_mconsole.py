@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """User-Mode Linux's management console, with the client of its own tools and with others."""
+import json
 import os
 import re
 import select
@@ -130,6 +131,8 @@ def test_disks_come_and_go(box, tmp_path):
         ("config", "mem"): (str(64 << 20), 0),
         ("config", "mem=3"): ("Expected increment to start with '-' or '+'", 234),
         ("config", "mem=+x"): ("Failed to parse memory increment", 234),
+        ("config", "mem=-16M"): ("", 0),
+        ("config", "mem=+32M"): ("", 0),
         ("config", "eth0"): ("No get_config routine defined", 1),
         ("config", "eth0=nosuch,,"): ("", 1),
         ("remove", "eth7"): ("Device doesn't exist", 237),
@@ -162,6 +165,15 @@ def test_lines_come_and_go(lodge, guests, tools):
     assert box.uml("remove", "ssl2") == ("", 0) and box.uml("config", "con11=null") == ("", 0)
     assert box.uml("halt")[1] == 0
     assert "Virtual console 3 assigned device '/dev/pts/" in box.end()
+
+
+def test_memory(lodge, box):
+    """What the balloon is asked for: no more than there is, and back no more than was taken."""
+    for words, wanted in [("mem=-16M", 48), ("mem=-8M", 40), ("mem=+4M", 44), ("mem=+1G", 64), ("mem=-1G", 0)]:
+        assert box.uml("config", words) == ("", 0)
+        assert json.loads(lodge("qmp", "box", "x-lodge-stats").out)["balloon"]["wanted"] == wanted << 20
+    assert box.uml("halt")[1] == 0
+    box.end()
 
 
 def test_networks_come_and_go(box):

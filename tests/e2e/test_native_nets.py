@@ -305,6 +305,79 @@ def test_malformed(host, vm, lodge):
     end.close()
 
 
+def malformed(scapy):
+    """Frames that no host should send, runts and giants among them."""
+    ether = scapy.Ether(src="02:00:00:00:00:01", dst="52:54:00:12:34:56")
+    ip, six = scapy.IP(src="10.9.0.1", dst=ECHO), scapy.IPv6(src="fd00::1", dst="fd00::2")
+    tcp = bytes(ether / ip / scapy.TCP(dport=80) / bytes(40))
+    made = [ether / scapy.Dot1Q(vlan=1) / scapy.Dot1Q(vlan=2) / ip / scapy.UDP(), ether / scapy.Dot1AD(vlan=4095) / scapy.Dot1Q(vlan=0) / scapy.Dot1Q() / ip,
+            ether / scapy.IP(dst=ECHO, len=9999), ether / scapy.IP(dst=ECHO, len=0) / scapy.UDP(), ether / scapy.IP(dst=ECHO, ihl=15), ether / scapy.IP(dst=ECHO, ihl=0, version=0),
+            ether / ip / scapy.UDP(len=3), ether / ip / scapy.UDP(len=65535), ether / ip / scapy.TCP(dataofs=15), ether / ip / scapy.TCP(dataofs=0), ether / scapy.ARP(hwlen=255, plen=255),
+            ether / six / scapy.IPv6ExtHdrHopByHop(len=255), ether / six / scapy.IPv6ExtHdrFragment(offset=8191, m=1), ether / scapy.IPv6(plen=65535), ether / scapy.IPv6(nh=43) / b"\xff",
+            ether / scapy.IP(dst=ECHO, flags="MF", frag=8191), ether / scapy.IP(dst=ECHO, ihl=6) / b"\x83\xff\x04\x00", scapy.Ether(src="02:00:00:00:00:01", dst="52:54:00:12:34:56", type=5) / (b"x" * 7)]
+    return [bytes(f) for f in made] + [tcp[:n] for n in (14, 15, 17, 33, 34, 37, 53, 59)] + [tcp + bytes(1514 - len(tcp)), tcp + bytes(4000 - len(tcp))] + [tcp + bytes(9000)]
+
+
+@pytest.mark.parametrize("net", ["dgram", "stream", "tap"])
+def test_malformed_both_ways(net, host, lodge, guests):
+    """The guest sends back as it came what no host should send; so each crosses the back end and the card both ways."""
+    scapy = pytest.importorskip("scapy.all", reason="no scapy here; scripts/deps test installs it")
+    a, b = lodge.home / "a", lodge.home / "b"
+    if net == "tap":
+        host("ip", "tuntap", "add", "lt0", "mode", "tap")
+        host("sysctl", "-qw", "net.ipv6.conf.lt0.disable_ipv6=1", check=False)
+        host("ip", "link", "set", "lt0", "up", "mtu", "9100")
+    else:
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM if net == "dgram" else socket.SOCK_STREAM)
+        server.bind(str(a))
+        if net == "stream":
+            server.listen()
+    to = {"dgram": f"dgram=unix:{a},local=unix:{b}", "stream": f"stream=unix:{a}", "tap": "tap=lt0"}[net]
+    p = lodge.popen("run", "--quiet", "--kernel", guests / "netbench", "--append", "echo", "--memory", "64M", "--net", to, "--debug-exit", preexec_fn=host.enter)
+    while b"ready" not in (line := p.stdout.readline()):
+        assert line, p.stderr.read()
+    if net == "tap":
+        back = os.open("/proc/self/ns/net", os.O_RDONLY)
+        host.enter()
+        try:
+            end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+            end.bind(("lt0", 3))
+        finally:
+            assert not ctypes.CDLL(None).setns(back, CLONE_NEWNET)
+            os.close(back)
+    else:
+        end = server.accept()[0] if net == "stream" else server
+    end.settimeout(20)
+
+    def send(frame):
+        if net == "dgram":
+            end.sendto(frame, str(b))
+        else:
+            end.sendall((len(frame).to_bytes(4, "big") if net == "stream" else b"") + frame)
+
+    def receive():
+        if net == "stream":
+            n = int.from_bytes(end.recv(4, socket.MSG_WAITALL), "big")
+            return end.recv(n, socket.MSG_WAITALL)
+        while True:
+            f, *where = end.recvfrom(70000)
+            if net != "tap" or where[0][2] != socket.PACKET_OUTGOING:
+                return f
+
+    frames = malformed(scapy)
+    for f in frames:
+        send(f)
+        if len(f) > 4084:  # the guest drops it
+            continue
+        got, want = receive(), (f[6:12] + f[:6] + f[12:]).ljust(60, b"\0")
+        if net == "tap" and f[12:14] in (b"\x81\0", b"\x88\xa8"):
+            want = want[:12] + want[16:]  # a packet socket has the outer tag beside the frame
+        assert got == want, (f, got)
+    send(frames[0][:14] + b"bye".ljust(50))
+    assert p.wait(20) == 33
+    end.close()
+
+
 def test_shape(host, vm, lodge):
     """Twice 100 ms on the way, and every third frame lost: the guest asks again until it has its answers."""
     path = lodge.home / "s"

@@ -2,6 +2,7 @@
 """User-Mode Linux's command line from outside, with bare-metal guests as kernels: how it ends, what it says, what tools find."""
 import os
 import pathlib
+import pty
 import re
 import select
 import shutil
@@ -11,6 +12,7 @@ import struct
 import subprocess
 import termios
 import time
+import tty
 
 import pytest
 
@@ -73,14 +75,11 @@ def test_halt_and_words(linux, guests):
     assert args[1:] == [w.encode() for w in vm.process.args[1:]]
     folder = linux.home / ".uml" / "vm1"
     assert (folder / "pid").read_text() == f"{vm.process.pid}\n" and (folder / "mconsole").is_socket()
-    assert any(line.startswith("vm1 ") for line in subprocess.run([BUILD_LODGE(linux), "list"], env=linux.env, capture_output=True, text=True, check=True).stdout.splitlines())
+    listed = subprocess.run([linux.path.resolve(), "list", "-q"], env=linux.env, capture_output=True, text=True, check=True).stdout.split()
+    assert listed == ["vm1"]
     os.kill(vm.process.pid, signal.SIGTERM)
     vm.end(1)
     assert not folder.exists()
-
-
-def BUILD_LODGE(linux):
-    return str(linux.path.resolve())
 
 
 def test_interrupt_hangup_and_a_name_that_is_taken(linux, guests, tools):
@@ -121,6 +120,17 @@ def test_panic(linux, guests, tmp_path):
     assert not (linux.home / ".uml" / "vm1").exists() and not list(tmp_path.glob("core*"))
 
 
+def test_restart_without_a_word(linux, tmp_path):
+    code = b"\x66\xba\xf9\x0c\xb0\x06\xee\xf4\xeb\xfd"  # out 0xcf9, 6; hlt
+    at, head = 0x100000, 52 + 32
+    body = struct.pack("<3I", 0x1BADB002, 0, -0x1BADB002 & 0xFFFFFFFF) + code
+    size = head + len(body)
+    elf = b"\x7fELF\1\1\1" + bytes(9) + struct.pack("<2H5I6H", 2, 3, 1, at + head + 12, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+    (tmp_path / "mute").write_bytes(elf + struct.pack("<8I", 1, 0, at, at, size, size, 5, 4) + body)
+    answer = linux(f"kernel={tmp_path}/mute", "mem=64M")
+    assert answer.status == -signal.SIGABRT and "restarted without a word; add earlycon=" in answer.err, answer
+
+
 def test_reboot_by_mconsole_is_no_panic(linux, guests, tools):
     vm = Uml(linux, f"kernel={guests}/plug", "umid=vm1", "mem=64M", "noreboot")
     vm.expect(b"READY")
@@ -149,8 +159,53 @@ def test_disks_and_channels(linux, guests, tools, tmp_path):
     vm.end(0)
 
 
+def read_from(fd, end):
+    seen, deadline = b"", time.monotonic() + SECONDS
+    while end not in seen:
+        assert select.select([fd], [], [], max(0, deadline - time.monotonic()))[0], seen
+        seen += os.read(fd, 4096)
+    return seen
+
+
+def test_window(linux, guests, tmp_path):
+    """An emulator of our own: it says how it was called and runs what it is given, on a terminal."""
+    emulator = tmp_path / "emu"
+    emulator.write_text(f"#!/bin/sh\nprintf '%s|' \"$@\" > {tmp_path}/args\n")
+    emulator.chmod(0o755)
+    vm = Uml(linux, f"kernel={guests}/plug", "umid=vm1", "mem=64M", "con1=xterm", f"xterm={emulator},-t,-x")
+    line = re.search(r"Virtual console 1 assigned device '(/dev/pts/\d+)'", vm.expect(b"READY"))[1]
+    deadline = time.monotonic() + SECONDS
+    while not (tmp_path / "args").exists() or not (tmp_path / "args").read_text().endswith(f"|{line}|"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    option, title, run, *command = (tmp_path / "args").read_text().split("|")[:-1]
+    assert (option, title, run) == ("-t", "Virtual Console #1 (vm1)", "-x")
+    vm.process.terminate()
+    vm.end(1)
+    # What runs in the window passes bytes on, both ways, and ends with the line.
+    (line, far), (window, shell) = pty.openpty(), pty.openpty()
+    tty.setraw(far)
+    relay = subprocess.Popen([*command[:-1], os.ttyname(far)], stdin=shell, stdout=shell, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        os.close(far)
+        os.write(line, b"from the guest")
+        assert read_from(window, b"guest").startswith(b"from the guest")
+        os.write(window, b"\x03typed\r")
+        assert read_from(line, b"\r") == b"\x03typed\r"
+        os.close(line)
+        relay.wait(SECONDS)
+    finally:
+        relay.kill()
+        relay.wait()
+        os.close(window)
+        os.close(shell)
+    answer = linux(f"kernel={guests}/acpi", "mem=64M", "con1=xterm", "xterm=/no/such/emulator")
+    assert answer.status == 0 and "con1: no window" in answer.err and "the line is /dev/pts/" in answer.err
+
+
 @pytest.mark.parametrize("how", ["term", "halt", "kill -SEGV"])
 def test_terminal_is_restored(linux, guests, tools, how):
+    import pexpect
     vm = linux.spawn(f"kernel={guests}/plug", "umid=vm1", "mem=64M")
     before = termios.tcgetattr(vm.child_fd)
     vm.expect("READY")
@@ -163,7 +218,7 @@ def test_terminal_is_restored(linux, guests, tools, how):
         subprocess.run(["uml_mconsole", "vm1", "halt"], env=linux.env, capture_output=True, timeout=SECONDS, check=True)
     else:
         os.kill(vm.pid, signal.SIGSEGV if "SEGV" in how else signal.SIGTERM)
-    vm.expect(__import__("pexpect").EOF)
+    vm.expect(pexpect.EOF)
     # The terminal's last user is gone; its settings are those of the pair.
     after = termios.tcgetattr(vm.child_fd)
     vm.wait()
@@ -173,7 +228,7 @@ def test_terminal_is_restored(linux, guests, tools, how):
 
 
 def test_words_that_are_wrong_and_asked(linux, guests):
-    for word, text in {"ubd16=x": "ubd16=x: Device number out of range", "con1=xterm": "no window", "eth0=pcap": "this version has tuntap"}.items():
+    for word, text in {"ubd16=x": "ubd16=x: Device number out of range", "con1=nothing": "failed to parse", "eth0=pcap": "this version has tuntap"}.items():
         answer = linux(f"kernel={guests}/hello", word)
         assert answer.status == 1 and answer.err.startswith("lodge: uml: ") and answer.err.count("\n") == 1 and text in answer.err
     answer = linux("--help")

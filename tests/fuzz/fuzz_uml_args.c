@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* User-Mode Linux's command line from any words, one a line: there is a description or an error, and
- * a description can be printed. */
+/* User-Mode Linux's command line from any words, one a line: there is a description or an error,
+ * and a description can be printed. */
 #include <string.h>
 
 #include "replay.h"

@@ -8,7 +8,8 @@
  *   tests=KLEN,...  K: t, sends frames of LEN bytes; r, receives; p, sends one and waits for the
  *                   answer to it; LEN: 64, 1514, or tso: TCP of 65,160 bytes in segments of 1,448
  *   ms=N            how long each takes (1000), from the first frame on
- *   echo            sends back each frame that comes instead, until "bye" comes
+ *   echo            sends back each frame of at most 4,084 bytes that comes instead, as it came but for
+ *                   swapped addresses, until one with "bye" comes
  *   noevent         without event indices
  * It prints "NAME ops N cycles N kicks N bytes N" for each, after a line "tsc N Hz", found by means of
  * the PIT, and "ready". Frames are of EtherType 88B5, to 02:00:00:00:00:01, whose own go to
@@ -359,6 +360,12 @@ static void echo(void)
         for (u16 idx = rx->used.idx; rx->seen != idx; rx->seen++) {
             u32 id = rx->used.ring[rx->seen % QSIZE].id, len = rx->used.ring[rx->seen % QSIZE].len;
             u8 *f = buffer(RX, id) + HDR, was[6];
+            for (u32 parts = f[-2]; parts > 1; parts--, rx->seen++) /* too long: dropped */
+                offer(RX, rx->used.ring[rx->seen % QSIZE].id);
+            if (f[-2] > 1) {
+                offer(RX, rx->used.ring[rx->seen % QSIZE].id);
+                continue;
+            }
             if (!memcmp(f + ETH, "bye", 3))
                 return;
             memcpy(was, f, 6);

@@ -559,6 +559,14 @@ static void test_offloads(void)
     m.f.csum_start = ETH + 20;
     m.f.csum_off = 6;
     g_assert_true(passes("", &m));
+    m.f.gso = NET_GSO_UDP;
+    m.f.gso_size = 10;
+    g_assert_true(passes("allow udp\ndefault deny", &m));
+    m.f.gso = NET_GSO_TCPV4;
+    g_assert_false(passes("", &m));
+    m.f.gso = 3; /* of no meaning here */
+    g_assert_false(passes("", &m));
+    m.f.gso = NET_GSO_NONE;
     m.f.csum_off = 2;
     g_assert_false(passes("", &m));
     m.f.csum_off = 12; /* of what it carries */

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Rings between processes: order, full and empty, sleeping, a peer that writes what it likes. */
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "lodge/num.h"
 #include "link_ring.h"
@@ -159,6 +162,44 @@ static void test_rewind(void)
     fix_close(&x);
 }
 
+/* What a burst touched goes back once all is read, and not before; frames go on as if nothing was. */
+static void test_trim(void)
+{
+    int fd = memfd_create("ring", MFD_CLOEXEC);
+    uint32_t in = 0, out = 0;
+    struct stat st;
+    Fix x;
+
+    g_assert_cmpint(ftruncate(fd, LINK_BYTES), ==, 0);
+    x.memory = mmap(NULL, LINK_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    g_assert_true(x.memory != MAP_FAILED);
+    link_tx_init(&x.tx, x.memory, 0);
+    link_rx_init(&x.rx, x.memory, 0);
+    for (unsigned round = 0; round < 3; round++) {
+        while (put(&x, 1500, in))
+            in++;
+        link_tx_trim(&x.tx); /* not published */
+        (void)link_tx_publish(&x.tx);
+        link_tx_trim(&x.tx); /* not read */
+        link_rx_trim(&x.rx);
+        g_assert_cmpint(fstat(fd, &st), ==, 0);
+        g_assert_cmpint(st.st_blocks * 512, >, LINK_RING_BYTES / 2);
+        for (; out < in; out++)
+            g_assert_true(get(&x, 1500, out));
+        link_tx_trim(&x.tx); /* not given back */
+        g_assert_cmpint(fstat(fd, &st), ==, 0);
+        g_assert_cmpint(st.st_blocks * 512, >, LINK_RING_BYTES / 2);
+        (void)link_rx_release(&x.rx);
+        link_rx_trim(&x.rx);
+        link_tx_trim(&x.tx);
+        g_assert_cmpint(fstat(fd, &st), ==, 0);
+        g_assert_cmpint(st.st_blocks * 512, <=, 64 << 10);
+    }
+    g_assert_false(x.rx.broken);
+    munmap(x.memory, LINK_BYTES);
+    close(fd);
+}
+
 static void test_meta(void)
 {
     struct iovec iov = {pattern, 2000}, at;
@@ -284,6 +325,7 @@ int main(int argc, char **argv)
     g_test_add_func("/link-ring/full", test_full);
     g_test_add_func("/link-ring/sleep", test_sleep);
     g_test_add_func("/link-ring/rewind", test_rewind);
+    g_test_add_func("/link-ring/trim", test_trim);
     g_test_add_func("/link-ring/meta", test_meta);
     g_test_add_func("/link-ring/hostile-record", test_hostile_record);
     g_test_add_func("/link-ring/hostile-end", test_hostile_end);

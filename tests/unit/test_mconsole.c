@@ -400,8 +400,7 @@ static void test_socket(Fixture *f, gconstpointer unused)
     g_assert_true(load_le32(buf) == MAGIC && load_le32(buf + 4) == 2 && load_le32(buf + 8) == 0);
     g_assert_cmpstr((char *)buf + 16, ==, path);
     console_log_append(f->log, (const uint8_t *)"Kernel panic - not syncing: why\nx", 33);
-    MachineResult r = {.why = MACHINE_END_PANIC};
-    mconsole_news(m, &(MachineNews){.what = MACHINE_EVENT_ENDED, .result = &r});
+    mconsole_news(m, &(MachineNews){.what = MACHINE_EVENT_PANICKED});
     g_assert_cmpint(recv(notices, buf, sizeof buf, MSG_DONTWAIT), ==, 16 + 4);
     g_assert_true(load_le32(buf + 8) == 1 && !strcmp((char *)buf + 16, "why"));
     mconsole_close(m);

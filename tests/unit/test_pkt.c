@@ -230,6 +230,54 @@ static void test_segments(void)
     check_segments(4, 0, 100);
 }
 
+/* Datagrams of UDP in one frame: each with lengths and checksum of its own. */
+static void test_datagrams(void)
+{
+    static uint8_t p[9000], out[9000];
+
+    for (int version = 4; version <= 6; version += 2) {
+        uint32_t l4 = version == 4 ? 34 : 54, len = l4 + 8 + 5000, seen = 0;
+        struct iovec iov[2] = {{p, 40}, {p + 40, len - 40}};
+        NetFrame f = {.iov = iov, .niov = 2, .len = len, .gso_size = 1200, .gso = NET_GSO_UDP,
+                      .flags = NET_FRAME_NEEDS_CSUM};
+        PktSegmenter s;
+        (void)make_tcp(p, version, 5000, 0); /* the headers up to the transport's */
+        p[version == 4 ? 23 : 20] = PKT_PROTO_UDP;
+        store_be16(p + l4, 1000);
+        store_be16(p + l4 + 2, 53);
+        for (uint32_t i = l4 + 8; i < len; i++)
+            p[i] = (uint8_t)(i * 5);
+        g_assert_true(pkt_seg_begin(&s, &f));
+        g_assert_cmpuint(s.count, ==, 5);
+        for (uint32_t i = 0; i < s.count; i++) {
+            uint32_t n = pkt_seg_len(&s, i), part = n - l4 - 8;
+            g_assert_cmpuint(part, ==, i < 4 ? 1200 : 200);
+            pkt_seg_write(&s, i, out);
+            g_assert_cmpuint(load_be16(out + l4), ==, 1000);
+            g_assert_cmpuint(load_be16(out + l4 + 4), ==, part + 8);
+            g_assert_cmpuint(load_be16(out + (version == 4 ? 16 : 18)), ==,
+                             version == 4 ? n - 14 : part + 8);
+            uint32_t sum = PKT_PROTO_UDP + part + 8;
+            for (uint32_t k = version == 4 ? 26 : 22; k < n - (n & 1); k += 2)
+                sum += load_be16(out + k);
+            while (sum >> 16)
+                sum = (sum & 0xffff) + (sum >> 16);
+            g_assert_cmphex(sum, ==, 0xffff);
+            g_assert_cmpmem(out + l4 + 8, part, p + l4 + 8 + seen, part);
+            seen += part;
+        }
+        g_assert_cmpuint(seen, ==, 5000);
+        f.gso = version == 4 ? NET_GSO_TCPV4 : NET_GSO_TCPV6;
+        g_assert_false(pkt_seg_begin(&s, &f));
+        f.gso = NET_GSO_UDP;
+        p[version == 4 ? 23 : 20] = PKT_PROTO_TCP;
+        g_assert_false(pkt_seg_begin(&s, &f));
+        p[12] = 0x08;
+        p[13] = 0x06;
+        g_assert_false(pkt_seg_begin(&s, &f));
+    }
+}
+
 static void test_segments_refused(void)
 {
     uint8_t p[256];
@@ -260,6 +308,7 @@ int main(int argc, char **argv)
     g_test_add_func("/pkt/csum", test_csum);
     g_test_add_func("/pkt/urgent", test_urgent);
     g_test_add_func("/pkt/segments", test_segments);
+    g_test_add_func("/pkt/datagrams", test_datagrams);
     g_test_add_func("/pkt/segments/refused", test_segments_refused);
     return g_test_run();
 }

@@ -50,6 +50,9 @@ static void test_least(void)
     g_assert_cmpstr(tree_str(t, "/backends/net/net0", "driver"), ==, "user");
     g_assert_true(tree_has(t, "/devices/net0", NULL));
     g_assert_true(tree_has(t, "/devices/rng0", NULL));
+    g_assert_cmpstr(tree_str(t, "/devices/balloon0", "compatible"), ==, "virtio-balloon-pci");
+    g_assert_false(tree_has(t, "/devices/watchdog0", NULL));
+    g_assert_null(tree_str(t, "/options", "on-panic"));
     g_assert_true(tree_has(t, "/boot", "cache"));
     run_options_clear(&o);
 }
@@ -64,7 +67,8 @@ static void test_full(void)
         "metadata-cache=4M,base-format=raw --disk e,,f.img,ro,snapshot=on --memory 1G,huge=on,prefault=on --cpus 2 "
         "--net user,restrict=on -p 2222:22 -p 0.0.0.0:53:53/udp --console pty --console file:x "
         "--channel agent=unix:/tmp/a --rng off --uuid 12345678-1234-1234-1234-123456789abc "
-        "--debug-exit --no-reboot -d --timeout 1.5 --rtc 86400 --device virtio-rng-pci,id=more",
+        "--debug-exit --no-reboot -d --timeout 1.5 --rtc 86400 --device virtio-rng-pci,id=more "
+        "--balloon off --watchdog=pause --on-panic reset",
         &o, &error);
     g_auto(GStrv) list = NULL;
     uint64_t n;
@@ -106,6 +110,10 @@ static void test_full(void)
     g_assert_cmpstr(tree_str(t, "/devices/com2", "iobase"), ==, "0x2f8");
     g_assert_cmpstr(tree_str(t, "/devices/channels", "port1-name"), ==, "agent");
     g_assert_false(tree_has(t, "/devices/rng0", NULL));
+    g_assert_false(tree_has(t, "/devices/balloon0", NULL));
+    g_assert_cmpstr(tree_str(t, "/devices/watchdog0", "compatible"), ==, "i6300esb");
+    g_assert_cmpstr(tree_str(t, "/options", "watchdog-action"), ==, "pause");
+    g_assert_cmpstr(tree_str(t, "/options", "on-panic"), ==, "reset");
     g_assert_true(tree_has(t, "/devices/more", NULL));
     g_assert_true(tree_has(t, "/options", "debug-exit") && tree_has(t, "/options", "no-reboot"));
     run_options_clear(&o);
@@ -211,12 +219,21 @@ static const struct {
     {"--kernel k --device virtio-rng-pci,colour=red", "unknown property"},
     {"--kernel k --device virtio-rng-pci,id=rng0", "is taken"},
     {"--kernel k --rng maybe", "neither on nor off"},
+    {"--kernel k --balloon maybe", "--balloon: \"maybe\" is neither on nor off"},
+    {"--kernel k --watchdog=bark", "--watchdog: \"bark\": write one of reset, poweroff, shutdown"},
+    {"--kernel k --on-panic shutdown", "--on-panic: \"shutdown\": write one of poweroff, reset"},
     {"--kernel k --rtc noon", "utc, localtime"},
     {"--kernel k --uuid x", "not a UUID"},
     {"--kernel k --timeout 0", "above 0"},
     {"--kernel k --timeout x", "above 0"},
     {"--kernel k --timeout nan", "above 0"},
-    {"--kernel k -- ls", "not supported by this version"},
+    {"--kernel k --", "no command; write it behind"},
+    {"--kernel k -d -- ls", "--detach: stands beside a command for the guest"},
+    {"--kernel k --debug-exit -- ls", "--debug-exit: stands beside a command"},
+    {"--kernel k --console stdio -- ls", "the command for the guest has it"},
+    {"--kernel k --agent off -- ls", "needs its agent's port"},
+    {"--kernel k --agent maybe", "--agent: \"maybe\" is neither on nor off"},
+    {"--kernel k --agent on --channel org.qemu.guest_agent.0=pty", "a --channel has the name"},
     {"--kernel k --share /tmp", "not supported by this version"},
     {"--kernel k --host", "not supported by this version"},
     {"--kernel k ../x", "a name is"},

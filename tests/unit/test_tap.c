@@ -23,6 +23,7 @@
 #include "lodge/net.h"
 #include "lodge/num.h"
 #include "pkt.h"
+#include "vnet_hdr.h"
 
 enum {
     DEADLINE_S = 20,
@@ -39,6 +40,9 @@ typedef struct Fix {
     NetPort port;
     GAsyncQueue *frames; /* Got */
     int sock;            /* at the host's side */
+    uint32_t lend;       /* bytes that the card lends */
+    uint8_t lent[2048];
+    unsigned taken, refused; /* where they were; the loop's */
 } Fix;
 
 typedef struct Got {
@@ -64,6 +68,31 @@ static bool card_deliver(NetPort *self, const NetFrame *f)
 
 static const NetPortOps card_ops = {.deliver = card_deliver};
 
+static unsigned card_borrow(NetPort *self, struct iovec *ret_iov, unsigned max)
+{
+    Fix *x = self->opaque;
+
+    memset(x->lent, 0xff, sizeof x->lent);
+    ret_iov[0] = (struct iovec){x->lent, x->lend - x->lend / 3};
+    ret_iov[1] = (struct iovec){x->lent + x->lend - x->lend / 3, x->lend / 3};
+    return x->lend ? 2 : 0;
+}
+
+static bool card_commit(NetPort *self, const NetFrame *f)
+{
+    Fix *x = self->opaque;
+
+    if (f->len > x->lend) {
+        x->refused++;
+        return false;
+    }
+    x->taken += f->len > 0;
+    return !f->len || card_deliver(self, f);
+}
+
+static const NetPortOps lending_ops = {.deliver = card_deliver, .rx_borrow = card_borrow,
+                                       .rx_commit = card_commit};
+
 static bool own_network(void)
 {
     static int state;
@@ -74,7 +103,7 @@ static bool own_network(void)
 }
 
 /* False: the test was skipped. */
-static bool start(Fix *x, uint32_t card_offloads)
+static bool start_with(Fix *x, const NetPortOps *ops, uint32_t card_offloads)
 {
     g_autoptr(GHashTable) opts = g_hash_table_new(g_str_hash, g_str_equal);
     g_autoptr(GPtrArray) name = g_ptr_array_new();
@@ -92,7 +121,7 @@ static bool start(Fix *x, uint32_t card_offloads)
     x->frames = g_async_queue_new_full(g_free);
     x->be = net_backend_open("tap", "net0", opts, x->clock, &error);
     g_assert_no_error(error);
-    x->port = (NetPort){.ops = &card_ops, .name = "card", .opaque = x, .io = x->be->port->io,
+    x->port = (NetPort){.ops = ops, .name = "card", .opaque = x, .io = x->be->port->io,
                         .offloads = card_offloads};
     g_assert_true(net_join(&x->port, x->be->port, NULL));
     x->sock = socket(AF_PACKET, SOCK_RAW, htons(ETH_ALL));
@@ -102,6 +131,11 @@ static bool start(Fix *x, uint32_t card_offloads)
     g_assert_cmpint(bind(x->sock, (struct sockaddr *)&at, sizeof at), ==, 0);
     g_assert_cmpint(setsockopt(x->sock, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof one), ==, 0);
     return true;
+}
+
+static bool start(Fix *x, uint32_t card_offloads)
+{
+    return start_with(x, &card_ops, card_offloads);
 }
 
 static void stop(Fix *x)
@@ -261,6 +295,101 @@ static void test_to_card(void)
     stop(&x);
 }
 
+/* Make @f one of datagrams of UDP. */
+static void make_udp(uint8_t *f, uint32_t len)
+{
+    make_tcp(f, len);
+    f[ETH + 9] = 17;
+    store_be16(f + ETH + 10, 0);
+    store_be16(f + ETH + 10, pkt_fold(pkt_sum(f + ETH, 20, 0)));
+    uint8_t *udp = f + ETH + 20;
+    store_be16(udp + 4, (uint16_t)(len - ETH - 20));
+    store_be16(udp + 6, (uint16_t)~pkt_fold(pkt_sum(f + ETH + 12, 8, 17 + (len - ETH - 20))));
+    for (uint32_t i = ETH + 28; i < len; i++)
+        f[i] = (uint8_t)(i * 11);
+}
+
+enum { UDP_HEADERS = ETH + 20 + 8, UDP_LONG = UDP_HEADERS + 5 * MSS - 300 };
+
+/* Datagrams of UDP cross as one frame where the kernel knows such, and in any case whole. */
+static void test_datagrams(void)
+{
+    Fix x;
+    g_autofree uint8_t *f = g_malloc(UDP_LONG), *got = g_malloc(NET_FRAME_MAX);
+    struct virtio_net_hdr h;
+
+    if (!start(&x, NET_OFF_ALL))
+        return;
+    bool knows = x.be->port->offloads & NET_OFF_USO;
+    make_udp(f, UDP_LONG);
+    struct iovec iov = {f, UDP_LONG};
+    SendCall s = {&x, {.iov = &iov, .niov = 1, .len = UDP_LONG, .flags = NET_FRAME_NEEDS_CSUM,
+                       .csum_start = ETH + 20, .csum_off = 6, .gso = NET_GSO_UDP,
+                       .gso_size = MSS, .hdr_len = UDP_HEADERS}};
+    io_thread_call(x.port.io, send_on_loop, &s);
+    uint32_t seen = 0;
+    while (seen < UDP_LONG - UDP_HEADERS) {
+        uint32_t n = host_receive(&x, &h, got, NET_FRAME_MAX);
+        g_assert_cmpuint(n, >, UDP_HEADERS);
+        g_assert_cmpuint(h.gso_type, ==, knows ? VNET_HDR_GSO_UDP_L4 : 0);
+        g_assert_cmpmem(got + UDP_HEADERS, n - UDP_HEADERS, f + UDP_HEADERS + seen,
+                        n - UDP_HEADERS);
+        seen += n - UDP_HEADERS;
+    }
+    if (!knows) {
+        stop(&x);
+        g_test_skip("a kernel before Linux 6.2");
+        return;
+    }
+    struct virtio_net_hdr to = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = ETH + 20,
+                                .csum_offset = 6, .gso_type = VNET_HDR_GSO_UDP_L4,
+                                .gso_size = MSS, .hdr_len = UDP_HEADERS};
+    struct iovec out[2] = {{&to, sizeof to}, {f, UDP_LONG}};
+    g_assert_cmpint(writev(x.sock, out, 2), ==, (ssize_t)(sizeof to + UDP_LONG));
+    g_autofree Got *g = card_receive(&x);
+    g_assert_cmpuint(g->meta.gso, ==, NET_GSO_UDP);
+    g_assert_cmpuint(g->meta.gso_size, ==, MSS);
+    g_assert_cmpmem(g->data + UDP_HEADERS, UDP_LONG - UDP_HEADERS, f + UDP_HEADERS,
+                    UDP_LONG - UDP_HEADERS);
+    stop(&x);
+}
+
+/* Frames land in the card's own memory; what is longer than that is whole all the same. */
+static void test_lent(void)
+{
+    Fix x;
+    g_autofree uint8_t *f = g_malloc(LONG);
+    static const uint32_t lens[] = {HEADERS, HEADERS + 100, 1066, 1067, 1500};
+
+    if (!start_with(&x, &lending_ops, NET_OFF_CSUM | NET_OFF_TSO4))
+        return;
+    for (unsigned round = 0; round < 2; round++) {
+        x.lend = round ? 100 : 1600;
+        for (unsigned i = 0; i < G_N_ELEMENTS(lens); i++) {
+            make_tcp(f, lens[i]);
+            host_send(&x, f, lens[i], false);
+            g_autofree Got *g = card_receive(&x);
+            g_assert_cmpuint(g->meta.len, ==, MAX(lens[i], 60));
+            g_assert_cmpmem(g->data + HEADERS, lens[i] - HEADERS, f + HEADERS, lens[i] - HEADERS);
+            for (unsigned k = lens[i]; k < g->meta.len; k++)
+                g_assert_cmpuint(g->data[k], ==, 0);
+        }
+        if (!round)
+            g_assert_cmpuint(x.taken, >=, G_N_ELEMENTS(lens) - 1); /* the very first may be early */
+    }
+    x.lend = 1600;
+    make_tcp(f, LONG);
+    host_send(&x, f, LONG, true);
+    g_autofree Got *g = card_receive(&x);
+    g_assert_cmpuint(g->meta.len, ==, LONG);
+    g_assert_cmpuint(g->meta.gso, ==, NET_GSO_TCPV4);
+    g_assert_cmpuint(g->meta.gso_size, ==, MSS);
+    g_assert_cmpuint(g->meta.flags & NET_FRAME_NEEDS_CSUM, ==, NET_FRAME_NEEDS_CSUM);
+    g_assert_cmpmem(g->data, LONG, f, LONG);
+    g_assert_cmpuint(x.refused, >, 0);
+    stop(&x);
+}
+
 /* A card that takes nothing gets whole frames of the wire's size. */
 static void test_to_plain_card(void)
 {
@@ -328,6 +457,8 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/tap/to-host", test_to_host);
     g_test_add_func("/tap/to-card", test_to_card);
+    g_test_add_func("/tap/datagrams", test_datagrams);
+    g_test_add_func("/tap/lent", test_lent);
     g_test_add_func("/tap/to-plain-card", test_to_plain_card);
     g_test_add_func("/tap/address", test_address);
     return g_test_run();

@@ -42,8 +42,8 @@ static Tree *compile_ok(const char *line)
     return t;
 }
 
-/* Each property that a device of the tree has is one of its class, and each back end's option is one
- * of its driver. */
+/* Each property that a device of the tree has is one of its class, and each back end's option is
+ * one of its driver. */
 static void check_schema(const Tree *t)
 {
     g_autoptr(GPtrArray) ids = tree_children(t, "/devices");
@@ -95,7 +95,7 @@ typedef struct Row {
 
 static const Row rows[] = {
     {"", "/", "compatible", TREE_COMPATIBLE},
-    {"", "/boot", "append", "root=98:0 console=hvc0 earlycon=uart8250,io,0x3f8 panic=-1 lodge.uml=1"},
+    {"", "/boot", "append", "root=98:0 console=hvc0 panic=-1 lodge.uml=1"},
     {"", "/backends/block/disk0", "file", "root_fs"},
     {"", "/devices/disk0", "serial", "ubd0"},
     {"", "/backends/chan/con0", "spec", "stdio"},
@@ -108,18 +108,18 @@ static const Row rows[] = {
     {"", "/devices/net0", "compatible", NULL},
     /* what goes to the guest */
     {"single ubd0=a umid=x foo=1 kernel=/k init=/bin/sh mem=128M", "/boot", "append",
-     "single ubd0=a foo=1 init=/bin/sh mem=128M root=98:0 console=hvc0 earlycon=uart8250,io,0x3f8 "
+     "single ubd0=a foo=1 init=/bin/sh mem=128M root=98:0 console=hvc0 "
      "panic=-1 lodge.uml=1"},
     {"root=98:17 panic=5 earlycon=x", "/boot", "append",
      "panic=5 earlycon=x root=98:17 console=hvc0 lodge.uml=1"},
     {"root=/dev/ubda1 console=tty0", "/boot", "append",
-     "console=tty0 root=/dev/ubda1 console=hvc0 earlycon=uart8250,io,0x3f8 panic=-1 lodge.uml=1"},
+     "console=tty0 root=/dev/ubda1 console=hvc0 panic=-1 lodge.uml=1"},
     {"console=ttyS0", "/boot", "append",
-     "console=ttyS0 root=98:0 earlycon=uart8250,io,0x3f8 panic=-1 lodge.uml=1"},
+     "console=ttyS0 root=98:0 panic=-1 lodge.uml=1"},
     {"aio=2.4 mode=tt jail honeypot gdb-pid=3 nosysemu stderr=1 consoleblank=0 ether=1 vector=1",
      "/boot", "append",
      "aio=2.4 mode=tt jail honeypot gdb-pid=3 nosysemu stderr=1 consoleblank=0 ether=1 vector=1 "
-     "root=98:0 console=hvc0 earlycon=uart8250,io,0x3f8 panic=-1 lodge.uml=1"},
+     "root=98:0 console=hvc0 panic=-1 lodge.uml=1"},
     {"initrd=/i root=98:18 ubdb=b ubda=", "/boot", "append",
      "initrd=/i ubdb=b ubda= root=/dev/vda2 console=ttyS0 panic=-1"},
     {"initrd=/i root=/dev/ubd1 ubdb=b", "/boot", "append",
@@ -136,7 +136,7 @@ static const Row rows[] = {
     {"ubd0=x.cow:x", "/backends/block/disk0", "base", "x"},
     {"ubdb=x,,MY", "/devices/disk1", "serial", "MY"},
     {"ubdb=x,,MY", "/boot", "append",
-     "ubdb=x,,MY root=98:0 console=hvc0 earlycon=uart8250,io,0x3f8 panic=-1 lodge.uml=1 "
+     "ubdb=x,,MY root=98:0 console=hvc0 panic=-1 lodge.uml=1 "
      "lodge.ubd1=MY"},
     {"ubd1=x", "/backends/block/disk0", "file", "root_fs"},
     {"ubd0d=x", "/backends/block/disk0", "format", "raw"},
@@ -162,15 +162,15 @@ static const Row rows[] = {
     {"eth0=ucast,,10.0.0.1,1,2", "/backends/net/net0", "remote", "udp:10.0.0.1:2"},
     {"eth0=slirp", "/backends/net/net0", "driver", "user"},
     {"eth0=vde,/d,02:00:00:00:00:01,7", "/backends/net/net0", "port", "7"},
-    {"vec0:transport=tap,ifname=tap9,mac=02:00:00:00:00:07,depth=128", "/backends/net/vec0", "ifname",
-     "tap9"},
+    {"vec0:transport=tap,ifname=tap9,mac=02:00:00:00:00:07,depth=128", "/backends/net/vec0",
+     "ifname", "tap9"},
     {"vec0:transport=tap,mac=02:00:00:00:00:07", "/devices/vec0", "mac", "02:00:00:00:00:07"},
     {"vec0:mtu=1400,transport=tap,ifup=/s", "/devices/vec0", "mtu", "1400"},
     {"vec0:transport=fd,fd=7", "/backends/net/vec0", "fd", "7"},
     {"vec0:transport=vde,vnl=vde:///d", "/backends/net/vec0", "dir", "/d"},
     {"vec0:transport=vde,vnl=slirp://", "/backends/net/vec0", "driver", "user"},
     {"vec1:transport=tap eth3=slirp eth0=slirp", "/boot", "append",
-     "vec1:transport=tap eth3=slirp eth0=slirp root=98:0 console=hvc0 earlycon=uart8250,io,0x3f8 "
+     "vec1:transport=tap eth3=slirp eth0=slirp root=98:0 console=hvc0 "
      "panic=-1 lodge.uml=1 lodge.eth=eth0,eth3,vec1"},
     /* consoles */
     {"con0=null", "/backends/chan/con0", "spec", "none"},
@@ -193,6 +193,7 @@ static const Row rows[] = {
     {"con9=pts", "/devices/consoles", "port1-name", "tty9"},
     {"con9=pts", "/devices/consoles", "port1", "con9"},
     {"ssl0=pty ssl3=pts", "/devices/consoles", "port2-name", "ttyS3"},
+    {"con1=xterm", "/backends/chan/con1", "spec", "pty"},
     {"ssl=pty", "/backends/chan/ssl0", "spec", "pty"},
     {"ssl=pty", "/backends/chan/ssl1", NULL, NULL},
     {"ssl-non-raw", "/backends/chan/ssl0", NULL, NULL},
@@ -262,6 +263,16 @@ static void test_options(void)
     g_assert_nonnull(strstr(g_ptr_array_index(o.notes, 1), "\"ro_fs\" may not be written"));
     g_assert_nonnull(strstr(g_ptr_array_index(o.notes, 2), "\"nofile\" is not there"));
     g_assert_true(tree_has(t, "/options", "no-reboot"));
+    uml_options_clear(&o);
+    g_autoptr(Tree) windows =
+        compile_for(&linux_host, "xterm=foo,-t,-x con=xterm con0=null con3=pts ssl2=xterm", &o,
+                    &error);
+    g_assert_no_error(error);
+    g_assert_nonnull(windows);
+    g_assert_cmpstr(o.xterm, ==, "foo,-t,-x");
+    g_ptr_array_add(o.windows, NULL);
+    g_autofree char *names = g_strjoinv(" ", (char **)o.windows->pdata);
+    g_assert_cmpstr(names, ==, "con1 con2 con4 con5 con6 ssl2");
     uml_options_clear(&o);
     static const struct {
         const char *line;
@@ -364,7 +375,7 @@ static const struct {
     {"con1=port:", "failed to parse"},
     {"con1=port:70000", "failed to parse"},
     {"con1=port:1x", "failed to parse"},
-    {"con1=xterm", "no window is opened"},
+    {"xterm=", "write xterm=EMULATOR"},
     {"con16=null", "there are con0 to con15"},
     {"ssl64=null", "there are ssl0 to ssl63"},
     {"con1=port:9000 con2=port:9000", "con2: con1 has that channel"},

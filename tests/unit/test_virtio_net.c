@@ -46,7 +46,7 @@ static bool peer_deliver(NetPort *p, const NetFrame *f)
 
 static const NetPortOps peer_ops = {
     .deliver = peer_deliver,
-    .offloads = NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6,
+    .offloads = NET_OFF_ALL,
 };
 
 static void start(Fix *f, uint64_t features)
@@ -119,6 +119,30 @@ static void test_send(Fix *f, gconstpointer unused)
     g_assert_cmpuint(f->last.csum_start, ==, 34);
     g_assert_cmpuint(used_count(f, TX), ==, 1);
     g_assert_cmpuint(drv_msis(f->d, TX), ==, 1);
+}
+
+/* Datagrams of UDP in one frame, both ways (features 54 to 56). */
+static void test_datagrams(Fix *f, gconstpointer unused)
+{
+    struct virtio_net_hdr_v1 h = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 34,
+                                  .csum_offset = 6, .gso_type = 5, .gso_size = 40, .hdr_len = 42};
+    uint8_t frame[FRAME] = {0x52, 0x54, 0, 0, 0, 1};
+    struct iovec iov = {frame, FRAME};
+    NetFrame nf = {.iov = &iov, .niov = 1, .len = FRAME, .flags = NET_FRAME_NEEDS_CSUM,
+                   .csum_start = 34, .csum_off = 6, .gso = NET_GSO_UDP, .gso_size = 40};
+
+    offer_tx(f, &h, FRAME);
+    drv_kick(f->d, TX);
+    g_assert_cmpuint(f->got->len, ==, 1);
+    g_assert_cmpuint(f->last.gso, ==, NET_GSO_UDP);
+    g_assert_cmpuint(f->last.gso_size, ==, 40);
+    g_assert_cmpuint(f->d->dev->faults, ==, 0);
+    drv_add(f->d, RX, &(DrvSeg){f->buf + 4096, 2048, true}, 1);
+    g_assert_cmpuint(net_send(&f->peer, &nf, 1), ==, 1);
+    drv_get(f->d, f->buf + 4096, &h, HDR);
+    g_assert_cmpuint(h.gso_type, ==, 5);
+    g_assert_cmpuint(h.gso_size, ==, 40);
+    g_assert_cmpuint(used_count(f, RX), ==, 1);
 }
 
 /* Send numbered frames until the wire takes no more: the last one stays with us. */
@@ -293,6 +317,134 @@ static uint8_t command(Fix *f, uint8_t class, uint8_t cmd, const void *data, uin
     return ack;
 }
 
+/* ---- lent buffers ---- */
+
+/* Receive @len bytes to @dest by way of lent buffers, behind them what does not fit. Return: pieces
+ * that were lent; *ret_done: whether it is received. */
+static unsigned borrow(Fix *f, const uint8_t dest[6], uint32_t len, uint8_t flags, bool *ret_done)
+{
+    struct iovec iov[65];
+    g_autofree uint8_t *frame = g_malloc(len), *rest = g_malloc(len);
+    unsigned n = net_rx_borrow(&f->peer, iov, 64), used = 0;
+    size_t at = 0;
+
+    *ret_done = false;
+    if (!n)
+        return 0;
+    for (unsigned i = 0; i < len; i++)
+        frame[i] = (uint8_t)(i * 7);
+    memcpy(frame, dest, 6);
+    iov[n] = (struct iovec){rest, len};
+    for (; at < len; at += iov[used++].iov_len) {
+        iov[used].iov_len = MIN(iov[used].iov_len, len - at);
+        memcpy(iov[used].iov_base, frame + at, iov[used].iov_len);
+    }
+    NetFrame nf = {.iov = iov, .niov = used, .len = len, .flags = flags, .csum_start = 34,
+                   .csum_off = 16};
+    *ret_done = net_rx_commit(&f->peer, &nf);
+    return n;
+}
+
+static void offer_rx(Fix *f, uint64_t at, uint32_t len, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        drv_add(f->d, RX, &(DrvSeg){at + (uint64_t)len * i, len, true}, 1);
+}
+
+static void check_rx(Fix *f, uint64_t at, uint32_t size, uint32_t len)
+{
+    struct virtio_net_hdr_v1 h;
+    uint32_t head, used, left = HDR + len, buffers = 0;
+
+    for (; left; buffers++) {
+        g_assert_true(drv_used(f->d, RX, &head, &used));
+        g_assert_cmpuint(used, ==, MIN(left, size));
+        left -= used;
+    }
+    g_assert_false(drv_used(f->d, RX, &head, &used));
+    drv_get(f->d, at, &h, HDR);
+    g_assert_cmpuint(h.num_buffers, ==, buffers);
+    for (uint32_t i = 6; i < len; i++) {
+        uint8_t b;
+        drv_get(f->d, at + HDR + i, &b, 1);
+        g_assert_cmpuint(b, ==, (uint8_t)(i * 7));
+    }
+}
+
+static void test_lent(Fix *f, gconstpointer unused)
+{
+    static const NetFrame none = {.len = 0};
+    struct iovec iov[64];
+    NetStats s;
+    bool done;
+
+    g_assert_cmpuint(borrow(f, own, 100, 0, &done), ==, 0); /* there are no buffers */
+    offer_rx(f, f->buf, 2048, 1);
+    g_assert_cmpuint(borrow(f, own, 1400, NET_FRAME_CSUM_VALID, &done), ==, 1);
+    g_assert_true(done);
+    check_rx(f, f->buf, 2048, 1400);
+    g_assert_cmpuint(drv_msis(f->d, RX), ==, 1);
+    net_stats(&f->peer, &s);
+    g_assert_cmpuint(s.tx_frames, ==, 1);
+    g_assert_cmpuint(s.tx_bytes, ==, 1400);
+
+    /* Given back, it serves the next; one for another machine is not received. */
+    offer_rx(f, f->buf, 2048, 1);
+    g_assert_cmpuint(net_rx_borrow(&f->peer, iov, 64), ==, 1);
+    g_assert_true(net_rx_commit(&f->peer, &none));
+    uint8_t off = 0;
+    command(f, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &off, 1);
+    offer_rx(f, f->buf, 2048, 1); /* the command used the first page */
+    g_assert_cmpuint(borrow(f, other, 1400, 0, &done), ==, 1);
+    g_assert_true(done);
+    g_assert_cmpuint(used_count(f, RX), ==, 0);
+    g_assert_cmpuint(borrow(f, own, 1400, 0, &done), ==, 1);
+    check_rx(f, f->buf, 2048, 1400);
+}
+
+/* As many buffers as the frame before had, and nothing is lost where they are too few. */
+static void test_lent_merged(Fix *f, gconstpointer unused)
+{
+    bool done;
+
+    offer_rx(f, f->buf, 1024, 16);
+    g_assert_cmpuint(borrow(f, own, 9000, 0, &done), ==, 2);
+    g_assert_false(done);
+    g_assert_cmpuint(used_count(f, RX), ==, 0);
+    g_assert_cmpuint(borrow(f, own, 9000, 0, &done), ==, 9);
+    g_assert_true(done);
+    check_rx(f, f->buf, 1024, 9000);
+    /* Seven are left; a shorter one uses what it needs and leaves the rest. */
+    g_assert_cmpuint(borrow(f, own, 3000, 0, &done), ==, 7);
+    g_assert_true(done);
+    check_rx(f, f->buf + 9 * 1024, 1024, 3000);
+    g_assert_cmpuint(borrow(f, own, 1014, 0, &done), ==, 3);
+    check_rx(f, f->buf + 12 * 1024, 1024, 1014);
+    g_assert_cmpuint(borrow(f, own, 100, 0, &done), ==, 2);
+    check_rx(f, f->buf + 14 * 1024, 1024, 100);
+    g_assert_cmpuint(borrow(f, own, 100, 0, &done), ==, 0); /* one is not enough for any frame */
+}
+
+/* A buffer without room is no part of what is lent; alone it is for deliver() to complain. */
+static void test_lent_hostile(Fix *f, gconstpointer unused)
+{
+    bool done;
+
+    offer_rx(f, f->buf, 2048, 1);
+    g_assert_cmpuint(borrow(f, own, 4000, 0, &done), ==, 1);
+    g_assert_false(done);
+    drv_add(f->d, RX, &(DrvSeg){f->buf + 4096, 8, true}, 1);
+    offer_rx(f, f->buf + 8192, 2048, 2);
+    g_assert_cmpuint(borrow(f, own, 2030, 0, &done), ==, 1);
+    g_assert_true(done);
+    check_rx(f, f->buf, 2048, 2030);
+    g_assert_cmpuint(borrow(f, own, 100, 0, &done), ==, 0);
+    g_assert_false(drv_needs_reset(f->d));
+    g_assert_cmpuint(receive(f, own, FRAME, 0), ==, 1);
+    g_assert_true(drv_needs_reset(f->d));
+    g_assert_cmpuint(borrow(f, own, 100, 0, &done), ==, 0);
+}
+
 static bool arrives(Fix *f, const uint8_t dest[6])
 {
     uint64_t b = f->buf + 8192;
@@ -376,10 +528,24 @@ static void test_plain(void)
     g_assert_cmpuint(used_count(&f, RX), ==, 1);
     drv_get(f.d, b, &got, HDR);
     g_assert_cmpuint(got.flags, ==, 0);
+    /* Lent buffers are for frames that nothing has to be done to. */
+    bool done;
+    offer_rx(&f, b, 2048, 1);
+    g_assert_cmpuint(borrow(&f, own, FRAME, NET_FRAME_NEEDS_CSUM, &done), ==, 1);
+    g_assert_false(done);
+    g_assert_cmpuint(borrow(&f, own, FRAME, 0, &done), ==, 1);
+    g_assert_true(done);
+    g_assert_cmpuint(used_count(&f, RX), ==, 1);
     offer_tx(&f, &h, FRAME);
     drv_kick(f.d, TX);
     g_assert_cmpuint(f.got->len, ==, 0);
     g_assert_cmpuint(f.d->dev->faults, ==, 1);
+    h.gso_type = 5;
+    h.gso_size = 40;
+    offer_tx(&f, &h, FRAME);
+    drv_kick(f.d, TX);
+    g_assert_cmpuint(f.got->len, ==, 0);
+    g_assert_cmpuint(f.d->dev->faults, ==, 2);
     fix_down(&f, NULL);
 }
 
@@ -409,12 +575,16 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     ADD("send", test_send);
+    ADD("datagrams", test_datagrams);
     ADD("backpressure", test_backpressure);
     ADD("quiesce", test_quiesce);
     ADD("bad-frames", test_bad_frames);
     ADD("receive", test_receive);
     ADD("merge", test_merge);
     ADD("receive-hostile", test_receive_hostile);
+    ADD("lent", test_lent);
+    ADD("lent-merged", test_lent_merged);
+    ADD("lent-hostile", test_lent_hostile);
     ADD("filter", test_filter);
     ADD("link", test_link);
     ADD("state", test_state);

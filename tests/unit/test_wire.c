@@ -267,6 +267,36 @@ static void test_link_down(Fixture *f, gconstpointer two)
     g_assert_cmpuint(f->b.got, ==, 5);
 }
 
+/* A cable that the operator pulled: up again only when both say so, and told once for each change. */
+static void test_cut(Fixture *f, gconstpointer two)
+{
+    Send s = {.from = &f->a, .n = 5, .batch = 5, .len = 80};
+
+    net_cut(&f->b.port, true);
+    wait_for(&f->a, &f->a.links, 1);
+    g_assert_false(f->a.link);
+    g_assert_false(net_peer_link(&f->a.port));
+    net_set_link(&f->b.port, false);
+    net_cut(&f->b.port, false);
+    g_assert_false(net_peer_link(&f->a.port));
+    net_cut(&f->b.port, true);
+    net_set_link(&f->b.port, true);
+    io_thread_call(f->io[0], do_send, &s);
+    g_assert_cmpuint(s.taken, ==, 5);
+    g_assert_false(net_peer_link(&f->a.port));
+    g_assert_cmpuint(f->a.links, ==, 1);
+    /* It stays pulled for the next card. */
+    net_part(&f->a.port);
+    g_assert_true(net_join(&f->a.port, &f->b.port, NULL));
+    g_assert_false(net_peer_link(&f->a.port));
+    net_cut(&f->b.port, false);
+    wait_for(&f->a, &f->a.links, 2);
+    g_assert_true(f->a.link);
+    io_thread_call(f->io[0], do_send, &s);
+    wait_for(&f->b, &f->b.got, 5);
+    g_assert_cmpuint(f->b.got, ==, 5);
+}
+
 /* A long TCP frame to be checksummed and cut, 40 bytes of IPv4 and TCP headers. */
 static void do_send_tso(void *opaque)
 {
@@ -352,7 +382,7 @@ int main(int argc, char **argv)
         Test fn;
     } tests[] = {
         {"order", test_order},         {"pressure", test_pressure}, {"answer", test_answer},
-        {"link-down", test_link_down}, {"offloads", test_offloads}, {"join-twice", test_join_twice},
+        {"link-down", test_link_down}, {"cut", test_cut}, {"offloads", test_offloads}, {"join-twice", test_join_twice},
     };
 
     g_test_init(&argc, &argv, NULL);

@@ -21,7 +21,7 @@ typedef struct TestBoard {
     GArray *msis;       /* TestMsi: messages delivered; lock it while loops run */
     GMutex msis_lock;
     bool extint;        /* PIC's INTR */
-    unsigned requests[8]; /* by BoardRequest */
+    unsigned requests[16]; /* by BoardRequest */
     int last_arg;
     GHashTable *backends; /* name -> BlkNode, NetPort or Chan; borrowed */
 } TestBoard;
