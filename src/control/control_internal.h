@@ -81,13 +81,13 @@ Device *control_card_of(Machine *m, const NetBackend *be, const PropSpec **ret_m
 char *control_hostfwd_add(Control *c, const char *netdev, const char *rule, GError **error);
 bool control_hostfwd_remove(Control *c, const char *netdev, const char *rule, GError **error);
 
+/* Pull or plug the cable of the network or card @name. */
+bool control_set_link(Control *c, const char *name, bool up, GError **error);
+
 /* ---- commands_guest.c ---- */
 
 /* The machine's balloon, or NULL with the error in QEMU's words. */
 Device *control_balloon(Control *c, GError **error);
-
-/* Pull or plug the cable of the network or card @name. */
-bool control_set_link(Control *c, const char *name, bool up, GError **error);
 
 /* ---- unplug.c ---- */
 
