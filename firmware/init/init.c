@@ -4,7 +4,8 @@
  * hands over to its init. Freestanding (no C library, no other guest program), static.
  *
  * The archive holds /modules/order (one line a module: file, then "?" if it may fail, each after a
- * space; a file with its whole path stays, the others are removed) and /fstype (what the host saw on the root disk, may be empty). The command line says the
+ * space; a file with its whole path stays, the others are removed) and /fstype (what the host saw
+ * on the root disk, may be empty). The command line says the
  * rest, as the kernel itself understands it: root= (a device, MAJ:MIN, UUID=, LABEL=), rootfstype=,
  * rootflags=, ro, rw, init=, rootwait, rootdelay=. Words that the kernel did not know came as our
  * arguments and environment; both go on to the root's init.
@@ -103,7 +104,7 @@ static void parse_cmdline(void)
         copy_text(opt.root, sizeof opt.root, name);
 }
 
-/* The console may be a terminal whose driver came with the modules: then nobody opened it for us. */
+/* The console may be a terminal whose driver came with the modules: we have to open it. */
 static void open_console(void)
 {
     char text[NAME_LEN];

@@ -108,7 +108,8 @@ int uml_root_name(const char *root, char *to, usize cap)
     if (*p || major != UBD_MAJOR || minor < 0 || minor >= DISKS * (PARTS + 1))
         return 0;
     long part = minor % (PARTS + 1);
-    join(to, cap, "/dev/ubd", disk_letter((unsigned)(minor / (PARTS + 1))), part ? number(part) : "");
+    join(to, cap, "/dev/ubd", disk_letter((unsigned)(minor / (PARTS + 1))),
+         part ? number(part) : "");
     return 1;
 }
 
@@ -381,7 +382,7 @@ static void rename_nic(const char *from, const char *to)
     SYS(__NR_close, fd, 0, 0, 0, 0);
 }
 
-/* Where /sys/class/net/NAME leads, its slot stands behind the bus: devices/pci0000:00/0000:00:05.0 */
+/* Where /sys/class/net/NAME leads, the slot stands behind the bus: .../pci0000:00/0000:00:05.0 */
 static void see_nic(const char *name)
 {
     char path[NAME_LEN], to[256] = "", *rest = to, *slot = 0;

@@ -335,7 +335,8 @@ static void add_names(Cpio *c, Modules *m, const char *base)
     rest = m->softdep;
     for (char *line; (line = next_line(&rest));) {
         g_auto(GStrv) words = g_strsplit(line, " ", 3);
-        if (words[0] && words[1] && g_hash_table_contains(m->seen, g_strdelimit(words[1], "-", '_')))
+        if (words[0] && words[1] &&
+            g_hash_table_contains(m->seen, g_strdelimit(words[1], "-", '_')))
             g_string_append_printf(soft, "%s\n", line);
     }
     g_autoptr(GByteArray) table = module_index_end(&index);

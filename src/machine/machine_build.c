@@ -220,9 +220,9 @@ bool machine_build_device(Machine *m, const Tree *t, const char *id, GError **er
 static const char *const uml_modules[] = {
     /* file systems */
     "ext4", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859-1", "isofs", "squashfs", "fuse", "overlay",
-    "autofs4", "loop", "dm_mod",
+    "autofs4", "loop",
     /* networks */
-    "tun", "bridge", "br_netfilter", "8021q", "veth", "dummy", "macvlan", "bonding", "ipip",
+    "tun", "bridge", "br_netfilter", "8021q", "veth", "dummy", "macvlan", "ipip",
     "ip_gre", "sit", "wireguard", "vxlan", "sch_netem", "sch_tbf", "sch_htb", "sch_ingress", "cls_u32",
     /* packet filters */
     "ip_tables", "iptable_filter", "iptable_nat", "iptable_mangle", "ip6_tables", "ip6table_filter",

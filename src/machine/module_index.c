@@ -74,8 +74,8 @@ static const Entry *entry(const ModuleIndex *x, guint i)
     return g_ptr_array_index(x->entries, i);
 }
 
-/* The node of the sorted entries @from to @end, which agree in their first @depth characters. A level
- * deeper is a character more, so KEY_MAX bounds it. Its offset and flags. */
+/* The node of the sorted entries @from to @end, which agree in their first @depth characters. One
+ * level deeper is a character more, so KEY_MAX bounds it. Its offset and flags. */
 static uint32_t put_node(GByteArray *out, const ModuleIndex *x, guint from, guint end, size_t depth)
 {
     /* What the first and the last agree in, all between them do. */

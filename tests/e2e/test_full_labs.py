@@ -18,13 +18,14 @@ from linux_guest import BOOT_SECONDS, ext4, kernel
 HERE = pathlib.Path(__file__).resolve().parent
 LAB_SECONDS = 240
 TOOLS = """sh mount umount uname sed tail sync poweroff halt echo ls cat ip ping modprobe lsmod sleep readlink stat grep ps kill tty mkdir blockdev cut sort
-rm wc dd tar mkswap swapon mkfs.ext2 ifconfig route getty login free true head hostname""".split()
+rm wc dd tar mkswap swapon ifconfig route getty login free true head hostname""".split()
 LAB_INIT = """#!/bin/busybox sh
 # name= and number= are words of the command line that the kernel did not know.
 export PATH=/bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -o remount,rw /
 say() { echo "$name: $1"; }
 trap 'say cad; sync; mount -o remount,ro /; poweroff -f' INT
+echo 0 > /proc/sys/kernel/ctrl-alt-del
 echo $name > /stamp; sync
 ifconfig lo 127.0.0.1 up
 for n in 0 1 2 3; do ifconfig eth$n 20.0.$n.$number netmask 255.255.255.0 up; done
@@ -51,13 +52,14 @@ say fd0 "$(mount -t vfat -o ro /dev/ubd1 /mnt 2>&1; blockdev --getsize64 /dev/ub
 say cdrom "$(head -c 5 /dev/ubdc)"
 mkswap /dev/ubdd > /dev/null; swapon /dev/ubdd; say swap "$(tail -n +2 /proc/swaps | wc -l)"
 cd /tmp; tar -xf /dev/ubde; say hello "$(cat hello.txt)"; cd /
-mkfs.ext2 /dev/ubdf > /dev/null 2>&1; mount -t ext2 /dev/ubdf /mnt; echo kept > /mnt/kept; umount /mnt; mount -o ro -t ext2 /dev/ubdf /mnt; say ext2 "$(cat /mnt/kept)"; umount /mnt
+mount -t ext4 /dev/ubdf /mnt; echo kept > /mnt/kept; umount /mnt; mount -o ro -t ext4 /dev/ubdf /mnt; say disk "$(cat /mnt/kept)"; umount /mnt
 ifconfig eth0 192.168.0.253 up; ping -q -c 1 -W 20 192.168.0.254 > /dev/null; say tuntap $?
 mkdir -p /host; mount -t hostfs none /host > /tmp/err 2>&1; say hostfs "$? $(head -n 1 /tmp/err)"
 modprobe dummy; say modprobe $?
 say ready yes
 (while :; do getty -n -l /bin/welcome 38400 tty1; done) 2> /dev/null &
 trap 'say cad seen; sync; halt -f; sleep 100' INT
+echo 0 > /proc/sys/kernel/ctrl-alt-del
 seen=
 while :; do
   for d in ubdg eth5 tty3; do
@@ -157,7 +159,9 @@ def test_lines_of_manuals(lodge, place, linux):
     image(place, MANUAL_INIT, **{"bin/welcome": WELCOME}).rename(place / "root_fs")
     (place / "fd0").write_bytes(bytes(1440 << 10))
     (place / "cdrom").write_bytes(b"CD-ROM" + bytes(2042 + 2048 * 20))
-    for name in ("swap", "disk", "late"):
+    (place / "empty").mkdir()
+    ext4(place / "disk", place / "empty", 4)
+    for name in ("swap", "late"):
         (place / name).write_bytes(bytes(1 << 20))
     with tarfile.open(place / "hello.tar", "w") as tar:
         info = tarfile.TarInfo("hello.txt")
@@ -166,14 +170,14 @@ def test_lines_of_manuals(lodge, place, linux):
     tap = os.getuid() == 0 and os.path.exists("/dev/net/tun")
     net = "eth0=tuntap,,,192.168.0.254" if tap else "eth0=mcast"
     p = lodge_as_uml(lodge, place, linux, "ubd0=root_fs.cow,root_fs", "ubd1r=fd0", "ubd2r=cdrom", "ubdd=swap", "ubde=hello.tar", "ubdf=disk", "con=null", "con0=fd:0,fd:1",
-                     "con1=pts", "mem=128M", "umid=manual", "quiet", net)
+                     "con1=pts", "mem=128M", "umid=manual", "loglevel=5", net)
     con0 = Screen(p.stdout.fileno())
     pts = con0.until(r"Virtual console 1 assigned device '(.*)'")[1]
     con0.until(r"^ready: yes")
     said = dict(re.findall(r"^([a-z0-9]+): (.*)$", con0.text, re.M))
     assert said["tty"] == "/dev/console e5:0", con0.text
     assert said["ls"] == "2" and said["fd0"].endswith(str(1440 << 10)) and said["cdrom"] == "CD-RO" and said["swap"] == "1", con0.text
-    assert said["hello"] == "hello" and said["ext2"] == "kept" and said["modprobe"] == "0", con0.text
+    assert said["hello"] == "hello" and said["disk"] == "kept" and said["modprobe"] == "0", con0.text
     assert not tap or said["tuntap"] == "0", con0.text
     assert re.fullmatch(r"(1|255) .*(No such device|unknown filesystem type).*", said["hostfs"]), con0.text
     # A second user of the file is refused.

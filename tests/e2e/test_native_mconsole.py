@@ -2,6 +2,7 @@
 """User-Mode Linux's management console, with the client of its own tools and with others."""
 import json
 import os
+import re
 import select
 import shutil
 import socket
@@ -139,6 +140,31 @@ def test_disks_come_and_go(box, tmp_path):
         assert box.uml(*words) == answer, words
     assert box.uml("halt")[1] == 0
     box.end()
+
+
+def test_lines_come_and_go(lodge, guests, tools):
+    """Of a machine with the virtio console that `lodge uml` gives; whether a guest sees them, test_full_labs.py tells."""
+    box = Machine(lodge, guests, "--device", "virtio-console-pci,id=consoles,max-ports=16")
+    assert box.uml("config", "con3=none") == ("", 0)
+    for _ in range(2):
+        assert box.uml("config", "con3=pts") == ("", 0)
+        pts, status = box.uml("config", "con3")
+        assert status == 0 and re.fullmatch(r"pts:/dev/pts/\d+", pts)
+        assert os.path.exists(pts.partition(":")[2])
+        assert box.uml("config", "con3=null") == ("Device is already open", 234)
+        assert box.uml("remove", "con3") == ("", 0)
+        assert box.uml("config", "con3") == ("none", 0) and box.uml("remove", "con3") == ("configured as 'none'", 234)
+    assert box.uml("config", "ssl2=null") == ("", 0) and box.uml("config", "ssl2") == ("null", 0)
+    text, status = box.uml("config", "con4=tty:/no/such")
+    assert status and "/no/such" in text
+    # Linux knows eight of these terminals, of which con0 is one.
+    for n in range(5, 11):
+        assert box.uml("config", f"con{n}=null") == ("", 0)
+    text, status = box.uml("config", "con11=null")
+    assert status == 234 and "8 terminals" in text and box.uml("config", "con11") == ("none", 0)
+    assert box.uml("remove", "ssl2") == ("", 0) and box.uml("config", "con11=null") == ("", 0)
+    assert box.uml("halt")[1] == 0
+    assert "Virtual console 3 assigned device '/dev/pts/" in box.end()
 
 
 def test_memory(lodge, box):
