@@ -39,7 +39,7 @@ enum {
     OPEN_TREE_CLONE = 1,
     MOVE_MOUNT_F_EMPTY_PATH = 4,
     POLL_NS = 2000000,
-    PORT_POLLS = 1500, /* 3 s */
+    PORT_POLLS = 5000, /* 10 s */
 };
 
 static struct {
@@ -262,14 +262,38 @@ static struct {
     int there, hvc; /* hvc: its number + 1, 0: none */
     char name[SHORT];
 } port[PORTS];
-static unsigned hvc_taken; /* a bit for each */
+static unsigned hvc_taken;           /* a bit for each */
+static char port_prefix[SHORT];      /* "vport3p": the device's, which has the port below; "": not seen */
+#define MCONSOLE_PORT "lodge.mconsole"
+
+/* Linux counts all virtio devices, so the number in a port's name may be any. */
+static void see_device(const char *name)
+{
+    char text[SYS_LEN];
+    usize n = 0;
+    if (!read_sys("/sys/class/virtio-ports/", name, "/name", text, sizeof text) ||
+        !same_text(text, MCONSOLE_PORT, 0) || len_of(name) >= SHORT)
+        return;
+    for (usize i = 0; name[i]; i++)
+        n = name[i] == 'p' ? i + 1 : n; /* behind the last p */
+    copy_text(port_prefix, SHORT, name);
+    port_prefix[n] = 0;
+}
 
 static void see_port(const char *name)
 {
-    const char *p = after(name, "vport0p");
+    const char *p = after(name, port_prefix);
     long n = p ? take_digits(&p) : -1;
     if (n >= 0 && n < PORTS)
         port[n].there = 1;
+}
+
+/* What sysfs and /dev call port @n: static, until the next call. */
+static const char *port_name(unsigned n)
+{
+    static char text[SHORT + SHORT];
+    join(text, sizeof text, port_prefix, number((long)n), 0);
+    return text;
 }
 
 /* A terminal that went: the kernel's own device of that name is there again, if it has one. */
@@ -298,8 +322,7 @@ static int learn_port(unsigned n)
         return 1;
     if (n == 0)
         copy_text(text, sizeof text, "tty0");
-    else if (!read_sys("/sys/class/virtio-ports/vport0p", number((long)n), "/name", text,
-                       sizeof text))
+    else if (!read_sys("/sys/class/virtio-ports/", port_name(n), "/name", text, sizeof text))
         return 0;
     copy_text(port[n].name, SHORT, text);
     if (after(text, "tty"))
@@ -311,7 +334,7 @@ static int learn_port(unsigned n)
     return 1;
 }
 
-/* How many ports are there with their names. */
+/* How many ports are there with their names, and their terminals where they have one. */
 static unsigned sync_ports(void)
 {
     char path[NAME_LEN], text[SYS_LEN];
@@ -319,7 +342,10 @@ static unsigned sync_ports(void)
     usize rdev;
     for (unsigned n = 0; n < PORTS; n++)
         port[n].there = 0;
-    each_name("/sys/class/virtio-ports", see_port);
+    if (!port_prefix[0])
+        each_name("/sys/class/virtio-ports", see_device);
+    if (port_prefix[0])
+        each_name("/sys/class/virtio-ports", see_port);
     for (unsigned n = 0; n < PORTS; n++)
         if (!port[n].there)
             forget_port(n);
@@ -328,12 +354,14 @@ static unsigned sync_ports(void)
             continue;
         if (!learn_port(n))
             break; /* keeps (1): those behind it come after it */
-        known++;
         join(path, sizeof path, "/dev/", port[n].name, 0);
-        if (port[n].hvc &&
-            read_sys("/sys/class/tty/hvc", number(port[n].hvc - 1), "/dev", text, sizeof text) &&
-            parse_rdev(text, &rdev))
+        if (!port[n].hvc) {
+            known++;
+        } else if (read_sys("/sys/class/tty/hvc", number(port[n].hvc - 1), "/dev", text,
+                            sizeof text) && parse_rdev(text, &rdev)) {
             make_node(path, 0, S_IFCHR, rdev);
+            known++;
+        }
     }
     return known;
 }
@@ -342,9 +370,9 @@ long uml_open_mconsole(void)
 {
     char path[NAME_LEN];
     for (unsigned n = 0; n < PORTS; n++) {
-        if (!same_text(port[n].name, "lodge.mconsole", 0))
+        if (!same_text(port[n].name, MCONSOLE_PORT, 0))
             continue;
-        join(path, sizeof path, "/dev/vport0p", number((long)n), 0);
+        join(path, sizeof path, "/dev/", port_name(n), 0);
         return open_at(path, O_RDWR | O_NONBLOCK);
     }
     return -ENODEV;

@@ -136,20 +136,25 @@ def libraries(program):
     return sorted(set(re.findall(r"(/\S+) \(0x", out)))
 
 
-def add_programs(path, *programs):
-    """Append programs of this host to the archive at @path, as /bin/NAME, with their libraries."""
-    a, folders = Cpio(), set()
-    files = {lib: lib for program in programs for lib in libraries(program)}
-    files.update((f"/bin/{pathlib.Path(program).name}", program) for program in programs)
-    for name, source in files.items():
-        for folder in reversed(pathlib.PurePath(name).parents):
-            if folder not in folders and str(folder) not in ("/", "/bin"):
-                a.add(str(folder)[1:], 0o040755)
+def add_files(path, files, mode=0o100644):
+    """Append @files {absolute name: bytes} and their folders to the archive at @path."""
+    a, folders = Cpio(), {"/", "/bin", "/etc"}
+    for name, data in files.items():
+        for folder in reversed([str(p) for p in pathlib.PurePath(name).parents]):
+            if folder not in folders:
+                a.add(folder[1:], 0o040755)
             folders.add(folder)
-        a.add(name[1:], 0o100755, pathlib.Path(source).read_bytes())
+        a.add(name[1:], mode, data)
     with open(path, "ab") as f:
         f.write(a.finish())
     return path
+
+
+def add_programs(path, *programs):
+    """Append programs of this host to the archive at @path, as /bin/NAME, with their libraries."""
+    files = {lib: lib for program in programs for lib in libraries(program)}
+    files.update((f"/bin/{pathlib.Path(program).name}", program) for program in programs)
+    return add_files(path, {name: pathlib.Path(source).read_bytes() for name, source in files.items()}, 0o100755)
 
 
 def extra_initrd(path, files):

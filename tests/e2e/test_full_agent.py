@@ -3,48 +3,29 @@
 files both ways, several clients at once, and a kernel that dies meanwhile."""
 import hashlib
 import pathlib
-import re
 import shutil
-import subprocess
 import threading
 
 import pytest
-from linux_guest import BOOT_SECONDS, Cpio, initrd, kernel
+from linux_guest import BOOT_SECONDS, add_files, add_programs, initrd, kernel
 
 PROGRAM = shutil.which("qemu-ga", path="/usr/sbin:/usr/bin")
-MODULES = ("virtio_pci", "virtio_console")
+MODULES = ("virtio_pci", "virtio_console", "pvpanic", "pvpanic_mmio")
 # The link that udev would make of the port's name.
 SCRIPT = """
 ln -s /dev/ttyS0 /dev/tty9; mkdir -p /dev/virtio-ports /var/run /srv; chmod 1777 /tmp; chown 33:33 /srv
 for p in /sys/class/virtio-ports/*; do read n < $p/name; ln -s ../${p##*/} /dev/virtio-ports/$n; done
-[ ! -e /late ] || sleep 2
 say state up
 exec env -i PATH=/bin qemu-ga -t /var/run
 """
 pytestmark = pytest.mark.skipif(not PROGRAM, reason="there is no qemu-ga; install qemu-guest-agent")
 
 
-def libraries():
-    out = subprocess.run(["ldd", PROGRAM], stdout=subprocess.PIPE, check=True).stdout.decode()
-    return sorted(set(re.findall(r"(/\S+) \(0x", out)))
-
-
-def root(path, extra=()):
+def root(path):
     """An archive with the agent, what it needs, and two users."""
-    first, second, folders = initrd(path, SCRIPT, MODULES), Cpio(), set()
-    files = {p: pathlib.Path(p).read_bytes() for p in libraries()}
-    files["/bin/qemu-ga"] = pathlib.Path(PROGRAM).read_bytes()
-    files["/etc/passwd"] = b"root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:web:/srv:/bin/sh\n"
-    files["/etc/group"] = b"root:x:0:\nwww-data:x:33:\n"
-    files.update(dict(extra))
-    for name, data in files.items():
-        for folder in reversed(pathlib.PurePath(name).parents):
-            if folder not in folders and str(folder) not in ("/", "/bin", "/etc"):
-                second.add(str(folder)[1:], 0o040755)
-            folders.add(folder)
-        second.add(name[1:], 0o100755, data)
-    with open(first, "ab") as f:
-        f.write(second.finish())
+    first = add_programs(initrd(path, SCRIPT, MODULES), PROGRAM)
+    add_files(first, {"/etc/passwd": b"root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:web:/srv:/bin/sh\n",
+                      "/etc/group": b"root:x:0:\nwww-data:x:33:\n"})
     return ["--kernel", kernel().path, "--initrd", first, "--append", "console=ttyS0 quiet panic=-1", "--net", "none", "--memory", "192M"]
 
 

@@ -16,7 +16,7 @@ import pytest
 from linux_guest import BOOT_SECONDS, ext4, kernel
 
 HERE = pathlib.Path(__file__).resolve().parent
-LAB_SECONDS = 240
+LAB_SECONDS = 70
 TOOLS = """sh mount umount uname sed tail sync poweroff halt echo ls cat ip ping modprobe lsmod sleep readlink stat grep ps kill tty mkdir blockdev cut sort
 rm wc dd tar mkswap swapon ifconfig route getty login free true head hostname""".split()
 LAB_INIT = """#!/bin/busybox sh

@@ -140,7 +140,7 @@ static void extract(int fd, const char *root, const char *name)
     g_autoptr(GBytes) data = look(fd, name, &mode);
     g_autofree char *path = g_build_filename(root, name, NULL);
     g_autofree char *parent = g_path_get_dirname(path);
-    gsize len;
+    gsize len = 0;
     const char *bytes = data ? g_bytes_get_data(data, &len) : NULL;
     g_assert_nonnull(bytes);
     g_assert_cmpint(g_mkdir_with_parents(parent, 0700), ==, 0);

@@ -354,8 +354,8 @@ static void test_guest(Fixture *f, gconstpointer unused)
     /* Who talks nonsense is not there, until it says hello again. */
     static const char *const bad[] = {"what\n", "1 + 99999999\n", "1 . 5\n", "1 x 0\n", "1 + -1\n",
                                       "5 +\n", "hello 2\n",
-                                "00000000000000000000000000000000000000000000000000000000000000"
-                                "0000000000000\n"};
+                                      ("00000000000000000000000000000000000000000000000000000000"
+                                       "0000000000000000000\n")};
     unsigned id = 6;
     for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
         g_autofree char *line = g_strdup_printf("proc %u x\n", id++);
