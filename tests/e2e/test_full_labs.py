@@ -16,7 +16,7 @@ import pytest
 from linux_guest import BOOT_SECONDS, ext4, kernel
 
 HERE = pathlib.Path(__file__).resolve().parent
-LAB_SECONDS = 70
+LAB_SECONDS = 240
 TOOLS = """sh mount umount uname sed tail sync poweroff halt echo ls cat ip ping modprobe lsmod sleep readlink stat grep ps kill tty mkdir blockdev cut sort
 rm wc dd tar mkswap swapon ifconfig route getty login free true head hostname""".split()
 LAB_INIT = """#!/bin/busybox sh
@@ -48,7 +48,7 @@ mount -t devpts devpts /dev/pts; mount -t tmpfs tmpfs /tmp
 say() { echo "$1: $2"; }
 say tty "$(tty) $(stat -c %t:%T /dev/tty0)"
 say ls "$(ls -l /dev/ubda /dev/ubdb | wc -l)"
-say fd0 "$(mount -t vfat -o ro /dev/ubd1 /mnt 2>&1; blockdev --getsize64 /dev/ubdb)"
+say fd0 "$(blockdev --getsize64 /dev/ubdb)"
 say cdrom "$(head -c 5 /dev/ubdc)"
 mkswap /dev/ubdd > /dev/null; swapon /dev/ubdd; say swap "$(tail -n +2 /proc/swaps | wc -l)"
 cd /tmp; tar -xf /dev/ubde; say hello "$(cat hello.txt)"; cd /
@@ -176,7 +176,7 @@ def test_lines_of_manuals(lodge, place, linux):
     con0.until(r"^ready: yes")
     said = dict(re.findall(r"^([a-z0-9]+): (.*)$", con0.text, re.M))
     assert said["tty"] == "/dev/console e5:0", con0.text
-    assert said["ls"] == "2" and said["fd0"].endswith(str(1440 << 10)) and said["cdrom"] == "CD-RO" and said["swap"] == "1", con0.text
+    assert said["ls"] == "2" and said["fd0"] == str(1440 << 10) and said["cdrom"] == "CD-RO" and said["swap"] == "1", con0.text
     assert said["hello"] == "hello" and said["disk"] == "kept" and said["modprobe"] == "0", con0.text
     assert not tap or said["tuntap"] == "0", con0.text
     assert re.fullmatch(r"(1|255) .*(No such device|unknown filesystem type).*", said["hostfs"]), con0.text
