@@ -209,6 +209,13 @@ void each_name(const char *path, void (*fn)(const char *name))
 void log_open(void)
 {
     long fd = open_at("/dev/kmsg", O_WRONLY);
+    if (fd < 0)
+        return;
+    if (fd < 3) { /* there was no console: 0 to 2 are for one that comes */
+        long high = SYS(__NR_fcntl, fd, F_DUPFD_CLOEXEC, 3, 0, 0);
+        SYS(__NR_close, fd, 0, 0, 0, 0);
+        fd = high;
+    }
     if (fd >= 0)
         kmsg = (int)fd;
 }

@@ -72,8 +72,7 @@ static bool await_agent(Agent *a, Child *c, GError **error)
     return false;
 }
 
-/* Whether the guest may have written what it should not lose. */
-static bool has_disks(const Tree *t)
+bool run_command_keeps(const Tree *t)
 {
     g_autoptr(GPtrArray) ids = tree_children(t, "/backends/block");
 
@@ -136,7 +135,7 @@ int run_command(const Tree *tree, const RunOptions *o, pid_t machine)
         status = STATUS_SIGNAL + guest_signal(NULL);
     }
     bool early = has_ended(&child, false);
-    end_machine(o, &child, has_disks(tree));
+    end_machine(o, &child, run_command_keeps(tree));
     if (early && !ran)
         lodge_warn("run: %s: the machine ended before the command could be run", o->name);
     /* Panics and time limits: the machine's process has said so. */

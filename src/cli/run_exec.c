@@ -599,8 +599,8 @@ static int run_forked(Tree *tree, const RunOptions *o)
     if (pid == 0) {
         close(ready[0]);
         setsid();
-        if (o->command)
-            prctl(PR_SET_PDEATHSIG, SIGTERM); /* nobody else would end it */
+        if (o->command) /* nobody else would end it */
+            prctl(PR_SET_PDEATHSIG, run_command_keeps(tree) ? SIGTERM : SIGKILL);
         detach_streams(STDIN_FILENO, STDOUT_FILENO); /* errors still go to the terminal */
         _exit(run_here(tree, o, ready[1]));
     }

@@ -79,5 +79,7 @@ int run_execute(Tree *tree, const RunOptions *o);
  * Return: the exit status, as of run_execute().
  */
 int run_command(const Tree *tree, const RunOptions *o, pid_t machine);
+/* Whether the guest of @tree may have written what it should not lose: it is asked to power off. */
+bool run_command_keeps(const Tree *tree);
 
 #endif

@@ -63,7 +63,7 @@ def test_disks(lodge, box, tmp_path):
     assert lines(lodge, "set", "web", "--disk", at / "c", "--disk", f"{at}/b,bus=ide")[-1] == f"web: disk: at the next start: disk1 ({at}/b): is no device that can come while the machine runs"
     assert files(lodge) == {"disk0": "c"}
     assert lines(lodge, "unset", "web", "disk") == [f"web: disk: now: disk0 ({at}/c) is out"]
-    assert lines(lodge, "set", "web", "--disk", at / "a", "--memory", "32M") == [f"web: disk: now: disk0 ({at}/a) is in", "web: memory: at the next start"]
+    assert lines(lodge, "set", "web", "--disk", at / "a", "--memory", "32M") == [f"web: disk: now: disk0 ({at}/a) is in", "web: memory: at the next start: the guest has no driver for its balloon"]
     works(lodge("kill", "web"))
     assert (folder(lodge, "web") / "definition").read_text().endswith(f"--disk=file={at}/a\n--memory=size=32M\n")
 
