@@ -198,6 +198,15 @@ static void add_line(Machine *machine, Kind kind, unsigned n, const char *spec, 
     }
 }
 
+/* A null line but the first has no terminal yet, so it may be given one. */
+static bool is_taken(Machine *machine, Kind kind, unsigned n)
+{
+    g_autofree char *id = line_id(kind, n);
+    Chan *c = machine_chan(machine, id);
+
+    return c && ((kind == KIND_CON && n == 0) || strcmp(chan_describe(c), "none"));
+}
+
 /* N=CHANNEL[,CHANNEL] */
 static void config_line(Machine *machine, Kind kind, const char *text, MconsoleReply *r)
 {
@@ -212,12 +221,12 @@ static void config_line(Machine *machine, Kind kind, const char *text, MconsoleR
         mconsole_answer(r, -EINVAL, "Couldn't parse device number");
         return;
     }
-    g_autofree char *spec = uml_channel(text + 1, &problem), *id = line_id(kind, n);
+    g_autofree char *spec = uml_channel(text + 1, &problem);
     if (n > line_max(kind))
         mconsole_answer(r, -EINVAL, "Device number out of range");
     else if (!spec)
         mconsole_answer(r, -EPERM, problem);
-    else if (machine_chan(machine, id))
+    else if (is_taken(machine, kind, n))
         mconsole_answer(r, -EINVAL, "Device is already open");
     else if (!*spec)
         mconsole_answer(r, 0, ""); /* none, as it was */

@@ -102,7 +102,8 @@ bool machine_plug_port(Machine *m, const char *device, const char *name, const c
     Device *d = console_device(m, device);
     if (!d)
         return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "%s: no such virtio console", device);
-    if (g_hash_table_contains(m->chans, chan))
+    Chan *there = g_hash_table_lookup(m->chans, chan);
+    if (there && strcmp(chan_describe(there), "none")) /* nobody is at one that leads nowhere */
         return lodge_fail(error, LODGE_ERROR_EXISTS, "%s: a back end of that name is there", chan);
     g_autoptr(Chan) c = chan_open(spec, chan, m->io, error);
     if (!c || !virtio_console_add_port(d, name, true, c, error))
