@@ -247,8 +247,11 @@ bool uml_halted(const char *line)
     const char *at = strstr(line, text);
 
     /* From the kernel, at most with its time in front. */
-    return at && (at == line || (line[0] == '[' && at[-1] == ' ' && at[-2] == ']')) &&
-           (!at[sizeof text - 1] || at[sizeof text - 1] == '\n');
+    if (!at || (at != line && (line[0] != '[' || at[-1] != ' ' || at[-2] != ']')))
+        return false;
+    at += sizeof text - 1;
+    at += strspn(at, "\r"); /* as a terminal's lines end */
+    return !*at || *at == '\n';
 }
 
 void uml_die(void)

@@ -58,7 +58,7 @@ mkdir -p /host; mount -t hostfs none /host > /tmp/err 2>&1; say hostfs "$? $(hea
 modprobe dummy; say modprobe $?
 say ready yes
 (while :; do getty -n -l /bin/welcome 38400 tty1; done) 2> /dev/null &
-trap 'say cad seen; sync; halt -f; sleep 100' INT
+trap 'say cad seen; sync; poweroff -f; sleep 100' INT
 echo 0 > /proc/sys/kernel/ctrl-alt-del
 seen=
 while :; do

@@ -456,6 +456,7 @@ static void test_compat(void)
     g_assert_false(uml_panicked("reboot: Restarting system"));
     g_assert_true(uml_halted("[    3.141592] reboot: System halted\n"));
     g_assert_true(uml_halted("reboot: System halted"));
+    g_assert_true(uml_halted("[    3.141592] reboot: System halted\r\n"));
     g_assert_false(uml_halted("$ echo reboot: System halted"));
     g_assert_false(uml_halted("[    3.141592] reboot: System halted soon"));
     g_assert_false(uml_halted("[    3.141592] reboot: Power down"));
