@@ -7,8 +7,10 @@ import lzma
 import os
 import pathlib
 import re
+import select
 import shutil
 import subprocess
+import time
 
 from conftest import BUILD, TOP
 from pc_screen import guest
@@ -17,6 +19,7 @@ DISK = ("virtio_pci", "virtio_blk")
 NET = ("virtio_pci", "virtio_net", "af_packet")
 BUTTON = ("button", "evdev")
 BOOT_SECONDS = 90  # far more than a boot takes in the emulated machine
+READ_MAX = 65536
 
 
 class Kernel:
@@ -174,6 +177,28 @@ def words(text):
         if m:
             said.setdefault(m[1], []).append(m[2])
     return said
+
+
+def read_until(fd, text, seconds=BOOT_SECONDS):
+    """What came up to and with @text."""
+    seen, deadline = b"", time.monotonic() + seconds
+    while text not in seen:
+        left = deadline - time.monotonic()
+        assert left > 0 and select.select([fd], [], [], left)[0], f"no {text!r} in {seen!r}"
+        data = os.read(fd, READ_MAX)
+        assert data, f"the end before {text!r}: {seen!r}"
+        seen += data
+    return seen
+
+
+def answer_to(p, word):
+    """What the guest of process @p, which answers words on its console, says to @word."""
+    p.stdin.write(word.encode() + b"\n")
+    p.stdin.flush()
+    said = read_until(p.stdout.fileno(), f"\n{word}: ".encode())
+    while not said.endswith(b"\n"):
+        said += read_until(p.stdout.fileno(), b"\n")
+    return said.rsplit(f"\n{word}: ".encode(), 1)[1].decode().strip()
 
 
 def bus_hits(err):

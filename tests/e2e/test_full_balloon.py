@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Linux with its own drivers: memory that it frees returns to the host, a long pause does it no harm, its watchdog bites."""
+import functools
 import json
 import pathlib
 import re
 import time
 
 import pytest
-from linux_guest import BOOT_SECONDS, initrd, kernel
+from linux_guest import BOOT_SECONDS, answer_to, initrd, kernel, read_until
 from qmp import Qmp
-from test_full_control import read_until
 
 MEMORY = 192 << 20
 PIECE = 64 << 20
@@ -38,15 +38,7 @@ def session(lodge, nothing_left, tmp_path):
                     "none", "--console", "stdio", "--watchdog=poweroff", stdin=-1)
     read_until(p.stdout.fileno(), b"state: up")
 
-    def say(word):
-        p.stdin.write(word.encode() + b"\n")
-        p.stdin.flush()
-        said = read_until(p.stdout.fileno(), f"\n{word}: ".encode())
-        while not said.endswith(b"\n"):
-            said += read_until(p.stdout.fileno(), b"\n")
-        return said.rsplit(f"\n{word}: ".encode(), 1)[1].decode().strip()
-
-    yield say, p, Qmp(lodge.home / "run" / "lodge" / "box" / "qmp.sock")
+    yield functools.partial(answer_to, p), p, Qmp(lodge.home / "run" / "lodge" / "box" / "qmp.sock")
 
 
 def resident(p):

@@ -9,28 +9,15 @@ import termios
 import time
 
 import pytest
-from linux_guest import BOOT_SECONDS, BUTTON, initrd, kernel, words
+from linux_guest import BOOT_SECONDS, BUTTON, READ_MAX, initrd, kernel, read_until, words
 
 DEAF = "echo 'state: up'; while :; do sleep 1; done"
 POLITE = "listen; echo 'state: up'; button; echo 'state: button'; bye"
-READ_MAX = 65536
 
 
 def arguments(tmp_path, script, modules=()):
     archive = initrd(tmp_path / "initrd", script, modules)
     return ["--kernel", kernel().path, "--initrd", archive, "--append", "console=ttyS0 quiet", "--net", "none", "--memory", "128M"]
-
-
-def read_until(fd, text, seconds=BOOT_SECONDS):
-    """What came up to and with @text."""
-    seen, deadline = b"", time.monotonic() + seconds
-    while text not in seen:
-        left = deadline - time.monotonic()
-        assert left > 0 and select.select([fd], [], [], left)[0], f"no {text!r} in {seen!r}"
-        data = os.read(fd, READ_MAX)
-        assert data, f"the end before {text!r}: {seen!r}"
-        seen += data
-    return seen
 
 
 def started(lodge, *args, **kw):

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Linux lets go of PCI devices and finds new ones while it runs, through ACPI."""
+import functools
 import hashlib
 import os
 
 import pytest
-from linux_guest import BOOT_SECONDS, DISK, NET, initrd, kernel
+from linux_guest import BOOT_SECONDS, DISK, NET, answer_to, initrd, kernel, read_until
 from qmp import Qmp
-from test_full_control import read_until
 
 SIZE = 1 << 20
 MODULES = tuple(dict.fromkeys((*DISK, *NET)))
@@ -35,15 +35,7 @@ def session(lodge, nothing_left, tmp_path):
                     f"{tmp_path}/disk,format=raw", "--net", "user", "--console", "stdio", stdin=-1)
     read_until(p.stdout.fileno(), b"state: up")
 
-    def say(word):
-        p.stdin.write(word.encode() + b"\n")
-        p.stdin.flush()
-        said = read_until(p.stdout.fileno(), f"\n{word}: ".encode())
-        while not said.endswith(b"\n"):
-            said += read_until(p.stdout.fileno(), b"\n")
-        return said.rsplit(f"\n{word}: ".encode(), 1)[1].decode().strip()
-
-    yield say, Qmp(lodge.home / "run" / "lodge" / "box" / "qmp.sock"), hashlib.sha256((tmp_path / "disk").read_bytes()).hexdigest()
+    yield functools.partial(answer_to, p), Qmp(lodge.home / "run" / "lodge" / "box" / "qmp.sock"), hashlib.sha256((tmp_path / "disk").read_bytes()).hexdigest()
     p.stdin.write(b"off\n")
     p.stdin.flush()
     assert p.wait(BOOT_SECONDS) == 0
