@@ -9,8 +9,8 @@
  *
  * net_peer TAP bare KLEN MS is what a hypervisor could do at best: it holds the tap as one does and
  * writes (t) frames, reads (r) those that the blast of another net_peer sends, or writes one and reads
- * the answer (p), plainly, for so long, while a second thread uses up a CPU as the guest's does. It
- * prints as the guest does: "NAME ops N cycles N kicks 0 bytes N", cycles of 1 ns.
+ * the answer (p), plainly, for so long, from and to as many buffers as the guest has, while a second
+ * thread uses up a CPU as the guest's does. It prints as the guest does: "NAME ops N cycles N kicks 0 bytes N", cycles of 1 ns.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -38,7 +38,8 @@
 #include "link_client.h"
 
 enum { BENCH_TYPE = 0x88b5, BATCH = 64, MSS = 1448, HEADERS = 54, TSO_LEN = HEADERS + 45 * MSS,
-       FRAME_ROOM = 1 << 17, LINK_WAIT_MS = 10000, ANSWER_MS = 20 };
+       FRAME_ROOM = 1 << 17,
+       TX_BUFS = 128, RX_BUFS = 8, LINK_WAIT_MS = 10000, ANSWER_MS = 20 };
 
 static const uint8_t guest[6] = {0x52, 0x54, 0, 0x12, 0x34, 0x56}, own[6] = {2, 0, 0, 0, 0, 1};
 
@@ -300,12 +301,14 @@ static int open_tap(const char *name)
     return fd;
 }
 
+static uint8_t tx_buf[TX_BUFS][FRAME_ROOM], rx_buf[RX_BUFS][FRAME_ROOM];
+
 /* Until a frame of the other side's came; false: none does. */
-static bool read_one(int fd, int wait_ms)
+static bool read_one(int fd, uint64_t number, int wait_ms)
 {
-    static uint8_t f[FRAME_ROOM];
+    uint8_t *f = rx_buf[number % RX_BUFS];
     struct virtio_net_hdr h;
-    struct iovec iov[2] = {{&h, sizeof h}, {f, sizeof f}};
+    struct iovec iov[2] = {{&h, sizeof h}, {f, FRAME_ROOM}};
     struct pollfd p = {.fd = fd, .events = POLLIN};
 
     for (;;) {
@@ -319,29 +322,29 @@ static bool read_one(int fd, int wait_ms)
 
 static void bare(const char *name, const char *test, unsigned ms)
 {
-    static uint8_t f[FRAME_ROOM];
     size_t len = frame_len(test + 1);
     int fd = open_tap(name);
     struct virtio_net_hdr h;
-    struct iovec iov[2] = {{&h, sizeof h}, {f, len}};
     uint64_t ops = 0, begin, end;
     pthread_t thread;
 
-    make_frame(f, len, own, guest, &h);
+    for (unsigned i = 0; i < TX_BUFS; i++)
+        make_frame(tx_buf[i], len, own, guest, &h);
     if (pthread_create(&thread, NULL, use_cpu, NULL))
         exit(1);
-    if (*test == 'r' && !read_one(fd, LINK_WAIT_MS)) {
+    if (*test == 'r' && !read_one(fd, 0, LINK_WAIT_MS)) {
         fprintf(stderr, "net_peer: nothing comes\n");
         exit(1);
     }
     begin = now_ns();
     end = begin + ms * UINT64_C(1000000);
     while (now_ns() < end) {
+        struct iovec iov[2] = {{&h, sizeof h}, {tx_buf[ops % TX_BUFS], len}};
         if (*test != 'r' && writev(fd, iov, 2) < 0) {
             perror("write");
             exit(1);
         }
-        ops += *test == 't' || read_one(fd, ANSWER_MS); /* one that is lost is sent again */
+        ops += *test == 't' || read_one(fd, ops, ANSWER_MS); /* one that is lost is sent again */
     }
     printf("tsc 1000000000 Hz\n%s ops %" PRIu64 " cycles %" PRIu64 " kicks 0 bytes %" PRIu64 "\n",
            test, ops, now_ns() - begin, ops * len);
