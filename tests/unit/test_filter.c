@@ -709,7 +709,7 @@ static void pair_open(Pair *p)
     memset(p, 0, sizeof *p);
     p->card.port = (NetPort){.ops = &sink_ops, .name = "card", .opaque = &p->card};
     memcpy(p->card.port.mac, guest_mac, 6);
-    p->be.gate = net_gate_new();
+    p->be.gate = net_gate_new(1);
     p->host.port = (NetPort){.ops = &sink_ops, .name = "host", .opaque = &p->host,
                              .gate = p->be.gate};
     p->be.port = &p->host.port;

@@ -325,7 +325,7 @@ static void cable_start(Cable *c, const ShapeOptions *o)
     c->got = g_array_new(FALSE, FALSE, sizeof(uint32_t));
     c->host = (NetPort){.ops = &host_ops, .name = "host", .opaque = c, .io = c->io};
     c->card = (NetPort){.ops = &card_ops, .name = "card", .opaque = c, .io = c->io};
-    c->shape = net_shape_new(&c->host, c->clock, o, NULL);
+    c->shape = net_shape_new(&c->host, NULL, c->clock, o, NULL);
     g_assert_true(net_join(&c->card, net_shape_port(c->shape), NULL));
 }
 
