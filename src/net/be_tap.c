@@ -272,12 +272,24 @@ static unsigned tap_send(HostEnd *h, const NetFrame *v, unsigned n)
 
 /* ---- the interface ---- */
 
-/* Whether that interface is one of the tun driver's; sysfs tells, where it is there. */
-static bool is_tun(const char *name)
+static void set_name(struct ifreq *r, const char *name)
 {
-    g_autofree char *path = g_strdup_printf("/sys/class/net/%s/tun_flags", name);
+    memset(r, 0, sizeof *r);
+    g_strlcpy(r->ifr_name, name, sizeof r->ifr_name);
+}
 
-    return access(path, F_OK) == 0;
+/* Whether it is a tap that has several queues where we want one, or the other way round. */
+static bool is_other_kind(const Tap *t, const char *name)
+{
+    int fd = open(TUN_PATH, O_RDWR | O_CLOEXEC);
+    struct ifreq r;
+
+    set_name(&r, name);
+    r.ifr_flags = IFF_TAP | IFF_NO_PI | (t->lead->queues > 1 ? 0 : IFF_MULTI_QUEUE);
+    bool is = fd >= 0 && (ioctl(fd, TUNSETIFF, &r) == 0 || errno == EBUSY);
+    if (fd >= 0)
+        close(fd);
+    return is;
 }
 
 static bool tap_refused(const Tap *t, int err, GError **error)
@@ -293,7 +305,7 @@ static bool tap_refused(const Tap *t, int err, GError **error)
     if (err == EBUSY)
         return lodge_fail(error, LODGE_ERROR_BUSY,
                           "tap \"%s\": another program has it; take another one", name);
-    if (err == EINVAL && *many && is_tun(name))
+    if (err == EINVAL && *many && is_other_kind(t, name))
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "tap \"%s\": is there and has one queue; leave out queues, or make it "
                           "again: sudo ip link delete %s && sudo ip tuntap add %s mode tap "
@@ -305,7 +317,7 @@ static bool tap_refused(const Tap *t, int err, GError **error)
     if (err == EINVAL)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "tap \"%s\": is there and is no tap of one queue; take another name%s",
-                          name, is_tun(name) ? ", or queues=2" : "");
+                          name, is_other_kind(t, name) ? ", or queues=2" : "");
     return lodge_fail_errno(error, err, "tap \"%s\": cannot attach", name);
 }
 
@@ -313,12 +325,6 @@ static bool tap_refused(const Tap *t, int err, GError **error)
 static int if_socket(void)
 {
     return socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-}
-
-static void set_name(struct ifreq *r, const char *name)
-{
-    memset(r, 0, sizeof *r);
-    g_strlcpy(r->ifr_name, name, sizeof r->ifr_name);
 }
 
 static bool join_bridge(Tap *t, const char *ifname, GError **error)
