@@ -169,17 +169,16 @@ static bool tx_take(VirtioNet *n)
     struct virtio_net_hdr_v1 h;
     NetFrame f = {0};
     struct iovec *iov = c.iov;
-    const char *why;
 
     if (n->tx_last == TX_BATCH || c.max < VIRTQ_SEGMENTS_MAX || !virtio_pop(&n->v, QUEUE_TX, &c))
         return false;
     f.niov = c.readable;
-    if (virtq_from_iov(c.iov, c.readable, 0, &h, HDR_LEN) == HDR_LEN)
-        why = frame_of(n, &h, c.readable_len - HDR_LEN, &f);
-    else
-        why = "frame without a header";
+    const char *why = virtq_from_iov(c.iov, c.readable, 0, &h, HDR_LEN) == HDR_LEN
+                          ? frame_of(n, &h, c.readable_len - HDR_LEN, &f)
+                          : "frame without a header";
     if (why) {
         guest_fault(&n->v.pci.dev, "%s", why);
+        net_count_loss(&n->port, NET_LOSS_HEADER, 1);
         virtqueue_push_chain(&n->v.q[QUEUE_TX].vq, &c, 0);
         return true;
     }

@@ -202,6 +202,7 @@ void net_backend_close(NetBackend *be)
 
 void net_backend_info(NetBackend *be, NetInfo *ret_info)
 {
+    uint64_t lost[NET_LOSSES];
     unsigned n = 0;
 
     *ret_info = (NetInfo){.link = true};
@@ -210,7 +211,14 @@ void net_backend_info(NetBackend *be, NetInfo *ret_info)
     ret_info->link = ret_info->link && !(be->port && be->port->cut);
     while (n < NET_DROPS_MAX - 1 && ret_info->drop[n].reason)
         n++;
-    if (be->shape && net_shape_lost(be->shape)) {
+    net_losses(be->port, lost);
+    for (unsigned i = 0; i < NET_LOSSES && n < NET_DROPS_MAX; i++) {
+        if (lost[i]) {
+            ret_info->drop[n].reason = net_loss_name((NetLoss)i);
+            ret_info->drop[n++].frames = lost[i];
+        }
+    }
+    if (be->shape && n < NET_DROPS_MAX && net_shape_lost(be->shape)) {
         ret_info->drop[n].reason = "lost on purpose";
         ret_info->drop[n++].frames = net_shape_lost(be->shape);
     }
