@@ -123,6 +123,16 @@ unsigned net_rx_borrow(NetPort *from, struct iovec *ret_iov, unsigned max);
 bool net_rx_commit(NetPort *from, const NetFrame *f);
 /* @from has room again after deliver() said false. Context: @p's IoThread. */
 void net_rx_ready(NetPort *p);
+/* Why frames were thrown away at a wire. */
+typedef enum NetLoss {
+    NET_LOSS_DOWN,   /* a link was down */
+    NET_LOSS_HEADER, /* no frame has that length, or what is left to be done to it cannot be */
+    NET_LOSS_FULL,   /* the reader is too slow */
+    NET_LOSSES,
+} NetLoss;
+/* Count frames that @p's owner did not send and threw away. Context: any thread, while @p stays
+ * joined or is not. */
+void net_count_loss(NetPort *p, NetLoss why, unsigned frames);
 /* What frames @p may send: peer's offloads and the wire's abilities. */
 uint32_t net_peer_offloads(NetPort *p);
 uint16_t net_peer_mtu(NetPort *p);
@@ -144,6 +154,9 @@ typedef struct NetStats {
     uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_dropped, tx_dropped;
 } NetStats;
 void net_stats(NetPort *p, NetStats *ret_stats); /* as @p sees it; any thread */
+const char *net_loss_name(NetLoss why);
+/* Frames of both directions at @p's wire. Any thread. */
+void net_losses(NetPort *p, uint64_t ret_frames[NET_LOSSES]);
 
 /* An address that a guest was seen to use. */
 typedef struct NetSeen {

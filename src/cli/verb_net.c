@@ -33,7 +33,8 @@ enum {
 
 const OptSpec net_options_table[] = {
     {"publish", 'p', "[ADDR:]HOST:GUEST[/udp]",
-     "Lead a port of the host to the guest; HOST 0 takes a free one, which is printed.", NULL, OPT_REPEAT},
+     "Lead a port of the host to the guest; HOST 0 takes a free one, which is printed.", NULL,
+     OPT_REPEAT},
     {"unpublish", 0, "[ADDR:]HOST[/udp]", "Let go of a port of the host.", NULL, OPT_REPEAT},
     {"filter", 'f', "[N:]FILE|off",
      "Have the rules in FILE decide what passes network N (0 unless said), from now on; off: all.",
@@ -164,7 +165,8 @@ static bool change_filter(Client *c, const char *text, GError **error)
     if (number && g_ascii_string_to_unsigned(number, 10, 0, 99, &index, NULL))
         path = colon + 1;
     if (!*path)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--filter: \"%s\": write [N:]FILE or off", text);
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--filter: \"%s\": write [N:]FILE or off",
+                          text);
     bool off = !strcmp(path, "off");
     g_autofree char *rules = off ? NULL : net_filter_read(path, &len, error);
     if (!off && !rules)

@@ -91,6 +91,7 @@ static bool tx_take(NetPair *p)
         why = "frame without a header";
     if (why) {
         guest_fault(&p->n->v.pci.dev, "%s", why);
+        net_count_loss(&p->port, NET_LOSS_HEADER, 1);
         virtqueue_push_chain(&p->n->v.q[p->txq].vq, &c, 0);
         return true;
     }

@@ -221,6 +221,7 @@ void net_backend_close(NetBackend *be)
 
 void net_backend_info(NetBackend *be, NetInfo *ret_info)
 {
+    uint64_t thrown[NET_LOSSES] = {0};
     unsigned n = 0;
 
     *ret_info = (NetInfo){.link = true};
@@ -229,10 +230,22 @@ void net_backend_info(NetBackend *be, NetInfo *ret_info)
     ret_info->link = ret_info->link && !(be->port && be->port->cut);
     while (n < NET_DROPS_MAX - 1 && ret_info->drop[n].reason)
         n++;
+    for (NetPort *p = be->port; p; p = p->next) {
+        uint64_t of_stream[NET_LOSSES];
+        net_losses(p, of_stream);
+        for (unsigned i = 0; i < NET_LOSSES; i++)
+            thrown[i] += of_stream[i];
+    }
+    for (unsigned i = 0; i < NET_LOSSES && n < NET_DROPS_MAX; i++) {
+        if (thrown[i]) {
+            ret_info->drop[n].reason = net_loss_name((NetLoss)i);
+            ret_info->drop[n++].frames = thrown[i];
+        }
+    }
     uint64_t lost = 0;
     for (unsigned i = 0; i < NET_STREAMS_MAX && be->shape[i]; i++)
         lost += net_shape_lost(be->shape[i]);
-    if (lost) {
+    if (lost && n < NET_DROPS_MAX) {
         ret_info->drop[n].reason = "lost on purpose";
         ret_info->drop[n++].frames = lost;
     }

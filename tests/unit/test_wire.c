@@ -261,6 +261,7 @@ static void test_answer(Fixture *f, gconstpointer two)
 static void test_link_down(Fixture *f, gconstpointer two)
 {
     Send s = {.from = &f->a, .n = 5, .batch = 5, .len = 80};
+    uint64_t lost[NET_LOSSES];
     NetStats st;
 
     net_set_link(&f->b.port, false);
@@ -270,6 +271,16 @@ static void test_link_down(Fixture *f, gconstpointer two)
     g_assert_cmpuint(s.taken, ==, 5);
     net_stats(&f->a.port, &st);
     g_assert_cmpuint(st.tx_dropped, ==, 5);
+    net_count_loss(&f->b.port, NET_LOSS_FULL, 2);
+    for (unsigned side = 0; side < 2; side++) { /* either end tells of both directions */
+        net_losses(side ? &f->b.port : &f->a.port, lost);
+        g_assert_cmpuint(lost[NET_LOSS_DOWN], ==, 5);
+        g_assert_cmpuint(lost[NET_LOSS_FULL], ==, 2);
+        g_assert_cmpuint(lost[NET_LOSS_HEADER], ==, 0);
+    }
+    net_stats(&f->a.port, &st);
+    g_assert_cmpuint(st.tx_dropped, ==, 5);
+    g_assert_cmpuint(st.rx_dropped, ==, 2);
     net_set_link(&f->b.port, true);
     wait_for(&f->a, &f->a.links, 2);
     g_assert_true(f->a.link);
