@@ -12,11 +12,9 @@ best card that it knows (virtio).
 Where this host has no hardware assist, run it inside tests/amdv/run.
 """
 import re
-import shutil
 import time
 
 import turns
-from linux_guest import add_programs, initrd
 
 PINGS = 300
 MODULES = ("virtio_pci", "virtio_net")
@@ -68,8 +66,7 @@ def read_figures(text):
 def main():
     args = turns.arguments(__doc__).parse_args()
     with turns.scratch("lan") as tmp:
-        archive = initrd(f"{tmp}/initrd", GUEST.replace("$SECONDS", str(args.seconds)), MODULES)
-        table = sides(args, add_programs(archive, shutil.which("iperf3")), tmp)
+        table = sides(args, turns.archive_of(args, tmp, GUEST, MODULES, "iperf3"), tmp)
 
         def run_once(side, _):
             carrier, guest = table[side]

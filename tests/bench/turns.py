@@ -16,7 +16,7 @@ import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
 # pylint: disable=wrong-import-position
-from linux_guest import kernel
+from linux_guest import add_programs, initrd, kernel
 
 APPEND = "console=ttyS0 quiet panic=-1"
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -33,6 +33,7 @@ def arguments(doc, **defaults):
     p.add_argument("--sides", help="some of them, with commas between")
     p.add_argument("--timeout", type=float, default=120, help="seconds for one guest")
     p.add_argument("--json", help="a file for every figure; what it has from earlier rounds counts too")
+    p.add_argument("--initrd", help="keep the guests' initrd in this file, or take it from there")
     p.set_defaults(**defaults)
     return p
 
@@ -43,6 +44,14 @@ def scratch(name):
     with tempfile.TemporaryDirectory(prefix=name + ".", dir="/dev/shm") as tmp:
         os.environ.update(XDG_RUNTIME_DIR=tmp, XDG_STATE_HOME=tmp, XDG_CACHE_HOME=tmp, HOME=tmp)
         yield tmp
+
+
+def archive_of(args, tmp, script, modules, *programs):
+    """The initrd with these programs of the host, that runs @script; $SECONDS in it is --seconds."""
+    path = args.initrd or f"{tmp}/initrd"
+    if not os.path.exists(path):
+        add_programs(initrd(path, script.replace("$SECONDS", str(args.seconds)), modules), *map(shutil.which, programs))
+    return path
 
 
 def lodge_argv(args, archive, *more, memory=160):

@@ -14,12 +14,10 @@ hardware assist, run it inside tests/amdv/run: tests/bench/user_net does, with a
 import contextlib
 import pathlib
 import re
-import shutil
 import subprocess
 import time
 
 import turns
-from linux_guest import add_programs, initrd
 
 MODULES = ("virtio_pci", "virtio_net")
 MEASURES = {"up": "TCP to the host, Mbit/s", "down": "TCP to the guest, Mbit/s", "up4": "4 streams to the host, Mbit/s", "down4": "4 streams to the guest, Mbit/s"}
@@ -72,9 +70,8 @@ def has_route():
 def main():
     args = turns.arguments(__doc__).parse_args()
     with turns.scratch("user_net") as tmp, turns.running(["iperf3", "-s", "-B", "127.0.0.1"]):
-        archive = initrd(f"{tmp}/initrd", GUEST.replace("$SECONDS", str(args.seconds)), MODULES)
         sock = f"{tmp}/passt"
-        table = sides(args, add_programs(archive, shutil.which("iperf3")), sock)
+        table = sides(args, turns.archive_of(args, tmp, GUEST, MODULES, "iperf3"), sock)
         names = turns.chosen(args, table)
         if turns.need("passt") or not has_route():
             names = [n for n in names if not table[n][0]]
