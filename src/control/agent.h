@@ -30,6 +30,16 @@ typedef int (*AgentJoinFn)(void *opaque, int64_t deadline, GError **error);
  * Return: transfer full; NULL with LODGE_ERROR_UNSUPPORTED: the JSON library is missing.
  */
 Agent *agent_new(const char *name, AgentJoinFn join, void *opaque, GError **error);
+
+/* Somebody else who does what an agent does, for agent_new_other(). */
+typedef struct AgentOther {
+    bool (*reach)(void *opaque, int64_t deadline, GError **error);
+    /* The answer to a request as JSON text with "return" in it, transfer full; NULL with the error. */
+    char *(*call)(void *opaque, Jv request, GError **error);
+    void (*free)(void *opaque);
+} AgentOther;
+/* As agent_new(); @opaque is taken over, also on failure. */
+Agent *agent_new_other(const char *name, const AgentOther *other, void *opaque, GError **error);
 void agent_free(Agent *a); /* NULL is fine */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Agent, agent_free)
 const char *agent_name(const Agent *a);

@@ -502,14 +502,18 @@ static bool follow(Exec *x, GError **error)
         x->active = false;
         if (!perhaps_end(x, error))
             return false;
-        if (stream && !(open_files(x, error) && push(x, error) && pull(x, &x->out, false, error) &&
-                        pull(x, &x->err, false, error)))
-            return false;
-        Jv answer = look(x->a, x->pid, agent_soon(), error);
-        if (!answer.node)
-            return false;
-        if (jv_bool(jv_get(answer, "exited")))
+        g_autoptr(GError) why = NULL;
+        bool ok = !stream || (open_files(x, &why) && push(x, &why) &&
+                              pull(x, &x->out, false, &why) && pull(x, &x->err, false, &why));
+        /* What is refused may be so because it has just ended, and its folder is gone. */
+        bool over = !ok && !g_error_matches(why, LODGE_ERROR, LODGE_ERROR_HOST);
+        Jv answer = over ? (Jv){NULL, NULL} : look(x->a, x->pid, agent_soon(), ok ? error : NULL);
+        if (answer.node && jv_bool(jv_get(answer, "exited")))
             return conclude(x, answer, error);
+        if (!ok)
+            g_propagate_error(error, g_steal_pointer(&why));
+        if (!ok || !answer.node)
+            return false;
         x->pause_us = x->active ? PAUSE_MIN_US : MIN(2 * x->pause_us, PAUSE_MAX_US);
         int64_t left = MAX(x->c->deadline - g_get_monotonic_time(), PAUSE_MIN_US);
         pause_for(x->a, MIN(x->pause_us, left),
