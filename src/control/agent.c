@@ -34,6 +34,7 @@ struct Agent {
     const AgentOther *other; /* NULL: it is an agent, at a port */
     void *opaque; /* of join; or other's, owned */
     int fd;     /* owned; -1: it is not our turn */
+    bool turn;  /* the last time that we asked for one, it came */
     bool heard; /* the agent has answered in this turn */
     int64_t number; /* of the last synchronisation */
     Json *json;
@@ -87,6 +88,11 @@ void agent_free(Agent *a)
 const char *agent_name(const Agent *a)
 {
     return a->name;
+}
+
+bool agent_had_turn(const Agent *a)
+{
+    return a->turn;
 }
 
 void agent_rest(Agent *a)
@@ -218,6 +224,7 @@ static bool await_turn(Agent *a, int64_t deadline, GError **error)
 {
     g_autoptr(GError) why = NULL;
     a->at = a->len = 0;
+    a->turn = false;
     a->fd = a->join(a->opaque, deadline, error);
     if (a->fd < 0)
         return false;
@@ -230,6 +237,7 @@ static bool await_turn(Agent *a, int64_t deadline, GError **error)
     }
     if (a->input[a->at] == AGENT_TURN)
         a->at++;
+    a->turn = true;
     return true;
 }
 

@@ -52,6 +52,8 @@ const char *agent_name(const Agent *a);
  *         connection ended; or the error of joining.
  */
 bool agent_reach(Agent *a, int64_t deadline, GError **error);
+/* Whether the port was ours in the last agent_reach(), so that it was the agent that did not answer. */
+bool agent_had_turn(const Agent *a);
 /* Let others have the port until our next call. */
 void agent_rest(Agent *a);
 

@@ -341,8 +341,7 @@ bool agent_shell(Agent *a, const char *text, const char *const *args, int64_t de
     return false;
 }
 
-/* Whether @name may stand behind "~" in a script. */
-static bool is_user(const char *name)
+bool agent_is_user(const char *name)
 {
     for (const char *s = name; *s; s++) {
         if (!g_ascii_isalnum(*s) && !(s > name && strchr("._-", *s)) && *s != '_')
@@ -378,7 +377,7 @@ bool agent_command_check(const AgentCommand *c, GError **error)
     }
     if (c->cwd && !is_text(c->cwd, error))
         return false;
-    if (c->user && !is_user(c->user))
+    if (c->user && !agent_is_user(c->user))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--user: \"%s\": not the name of a user",
                           c->user);
     for (const char *const *w = c->argv; *w; w++) {
