@@ -452,7 +452,7 @@ static bool blk_make_lanes(VirtioBlk *b, IoThread *io, GError **error)
         if (!loops[i])
             return false;
     }
-    virtio_set_lanes(&b->v, loops, n);
+    virtio_set_lanes(&b->v, loops, n, 1);
     for (unsigned i = 0; i < b->queues; i++) {
         b->queue[i].node = i % n ? blk_side(b->drive, loops[i % n], error) : b->drive;
         if (!b->queue[i].node)
