@@ -8,7 +8,8 @@
  *
  * Polls (IoPoll) are looked at before each sleep, for up to `window_ns` unless the kernel is at work
  * for one of them: its threads may want this very CPU. A round that follows found
- * work does not sleep, and asks for events only each EVENTS_EVERY times. The window adapts: it grows
+ * work does not sleep, and asks for events only each EVENTS_EVERY times, or when a callback says that
+ * it took long. The window adapts: it grows
  * when such work ended a short sleep, shrinks after a long one, and is shut for HOLD_OFF sleeps when
  * waiting was MISSES_MAX times in a row in vain or too long to pay, so a loop burns at most a bounded
  * share of a CPU and nothing when it is idle. The largest window is longer than it takes a guest to
@@ -392,6 +393,11 @@ void io_thread_post(IoThread *t, IoCallFn fn, void *opaque)
     __atomic_store_n(&t->posted, true, __ATOMIC_RELAXED);
     lodge_unlock(&t->lock);
     io_thread_wake(t);
+}
+
+void io_thread_others_first(IoThread *t)
+{
+    t->awake = EVENTS_EVERY - 1;
 }
 
 typedef struct SyncCall {
