@@ -632,6 +632,8 @@ static TxTake tx_take(Pcnet *n)
     tx->descs += count;
     tx->items++;
     item->babble = too_long;
+    if (too_long)
+        net_count_loss(&n->port, NET_LOSS_HEADER, 1);
     if (!item->skipped && !item->error && !too_long)
         tx_finish(n, item, first_iov, len);
     if (!item->send) {

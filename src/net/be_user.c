@@ -84,6 +84,8 @@ typedef struct UserNet {
     uint8_t *frame; /* owned; NET_FRAME_MAX bytes, a guest's frame in one piece */
     bool serves_tftp;
     Tftp tftp;
+
+    uint64_t bad, pieces; /* atomic: frames not given to libslirp */
 } UserNet;
 
 /* libslirp's timers, made through its callback. */
@@ -212,7 +214,7 @@ static void send_to_guest(UserNet *u, NetFrame f, struct iovec head, struct iove
         f.len = FRAME_MIN;
     }
     if (!net_send(&u->port, &f, 1))
-        net_count_tx_drop(&u->port, 1);
+        net_count_loss(&u->port, NET_LOSS_FULL, 1);
 }
 
 static void send_plain(UserNet *u, const void *buf, size_t len, uint8_t flags)
@@ -402,8 +404,15 @@ static unsigned user_send(NetPort *self, const NetFrame *v, unsigned n)
     for (unsigned i = 0; i < n; i++) {
         PktInfo info;
         uint32_t len = take_frame(u, &v[i]);
-        if (!len || !pkt_parse(u->frame, len, &info) || is_tcp_fragment(&info))
-            continue; /* not for us to answer; a guest hears nothing, as from any network */
+        /* Not for us to answer: a guest hears nothing, as from any network. */
+        if (!len || !pkt_parse(u->frame, len, &info)) {
+            __atomic_fetch_add(&u->bad, 1, __ATOMIC_RELAXED);
+            continue;
+        }
+        if (is_tcp_fragment(&info)) {
+            __atomic_fetch_add(&u->pieces, 1, __ATOMIC_RELAXED);
+            continue;
+        }
         if (u->serves_tftp && !tftp_news(u, len, &info))
             continue;
         (void)pkt_clear_urgent(u->frame, &info);
@@ -594,6 +603,26 @@ static void user_stop(void *opaque)
     u->timer = NULL;
 }
 
+static void user_info(NetBackend *be, NetInfo *ret_info)
+{
+    UserNet *u = (UserNet *)be;
+    const struct {
+        const char *reason;
+        uint64_t frames;
+    } dropped[] = {
+        {"sent malformed", __atomic_load_n(&u->bad, __ATOMIC_RELAXED)},
+        {"a fragment of TCP", __atomic_load_n(&u->pieces, __ATOMIC_RELAXED)},
+    };
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(dropped); i++) {
+        if (dropped[i].frames) {
+            ret_info->drop[n].reason = dropped[i].reason;
+            ret_info->drop[n++].frames = dropped[i].frames;
+        }
+    }
+}
+
 static void user_close(NetBackend *be)
 {
     UserNet *u = (UserNet *)be;
@@ -631,6 +660,7 @@ static NetBackend *user_open(const char *id, GHashTable *opts, LodgeClock *clock
     UserNet *u = g_new0(UserNet, 1);
     u->be.driver = &net_driver_user;
     u->be.close = user_close;
+    u->be.info = user_info;
     u->be.hostfwd_add = user_hostfwd_add;
     u->be.hostfwd_remove = user_hostfwd_remove;
     u->be.port = &u->port;

@@ -787,6 +787,41 @@ static void test_hostfwd(void)
 }
 
 /* Frames that make no sense do no harm. */
+static uint64_t dropped(Guest *g, const char *reason)
+{
+    NetInfo info;
+
+    net_backend_info(g->be, &info);
+    for (unsigned i = 0; i < NET_DROPS_MAX && info.drop[i].reason; i++) {
+        if (!strcmp(info.drop[i].reason, reason))
+            return info.drop[i].frames;
+    }
+    return 0;
+}
+
+/* What is not given to libslirp is counted, by its reason. */
+static void test_counts(void)
+{
+    uint8_t p[60] = {0};
+    Guest g;
+
+    guest_start(&g, NULL);
+    arp(&g);
+    eth(p, g.gateway, PKT_TYPE_IP4);
+    p[14] = 0x4f; /* options beyond its end */
+    for (uint32_t len = 1; len < 60; len += 20) /* runts, and an IP header cut short */
+        guest_send(&g, p, len);
+    guest_send(&g, p, sizeof p);
+    p[14] = 0x45;
+    p[20] = 0x20; /* more fragments */
+    p[23] = PKT_PROTO_TCP;
+    guest_send(&g, p, sizeof p);
+    arp(&g); /* behind them */
+    g_assert_cmpuint(dropped(&g, "sent malformed"), ==, 4);
+    g_assert_cmpuint(dropped(&g, "a fragment of TCP"), ==, 1);
+    guest_stop(&g);
+}
+
 static void test_garbage(void)
 {
     Guest g;
@@ -876,6 +911,7 @@ int main(int argc, char **argv)
     g_test_add_func("/user-net/fragments", test_fragments);
     g_test_add_func("/user-net/loopback-off", test_loopback_off);
     g_test_add_func("/user-net/hostfwd", test_hostfwd);
+    g_test_add_func("/user-net/counts", test_counts);
     g_test_add_func("/user-net/garbage", test_garbage);
     g_test_add_func("/user-net/refused", test_refused);
     return g_test_run();

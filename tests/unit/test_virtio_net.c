@@ -214,6 +214,7 @@ static void test_bad_frames(Fix *f, gconstpointer unused)
         {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .gso_type = VIRTIO_NET_HDR_GSO_TCPV4},
         {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .gso_type = VIRTIO_NET_HDR_GSO_UDP, .gso_size = 40},
     };
+    uint64_t lost[NET_LOSSES];
 
     for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++)
         offer_tx(f, &bad[i], FRAME);
@@ -221,6 +222,9 @@ static void test_bad_frames(Fix *f, gconstpointer unused)
     drv_add(f->d, TX, &(DrvSeg){f->buf, HDR + 13, false}, 1); /* nor an Ethernet one */
     drv_kick(f->d, TX);
     g_assert_cmpuint(f->got->len, ==, 0);
+    net_losses(&f->peer, lost);
+    g_assert_cmpuint(lost[NET_LOSS_HEADER], ==, G_N_ELEMENTS(bad) + 2);
+    g_assert_cmpuint(lost[NET_LOSS_DOWN] + lost[NET_LOSS_FULL], ==, 0);
     g_assert_cmpuint(used_count(f, TX), ==, G_N_ELEMENTS(bad) + 2);
     g_assert_cmpuint(f->d->dev->faults, ==, G_N_ELEMENTS(bad) + 2);
     g_assert_false(drv_needs_reset(f->d));
