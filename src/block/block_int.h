@@ -676,9 +676,12 @@ struct BlkEngine {
     BlkAioRing *aio; /* owned, or NULL */
     BlkPool *pool;   /* owned */
     BlkPool *writer; /* owned; of one thread: writes that exclude one another anyhow */
+    uint32_t instant_max; /* bytes of a request to a file in memory that is carried out at once */
 };
 
 BlkEngine *blk_engine_new(IoThread *io, BlkAio aio, GError **error);
+/* A guest waits for it. Context: main, nothing submitted yet. */
+void blk_engine_for_guest(BlkEngine *e);
 BlkEngine *blk_engine_ref(BlkEngine *e);
 void blk_engine_unref(BlkEngine *e);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkEngine, blk_engine_unref)

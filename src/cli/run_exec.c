@@ -323,6 +323,7 @@ static bool take_console(void *opaque, unsigned id, GError **error)
 static bool open_control(Run *r, const Tree *tree, GError **error)
 {
     Board *b = machine_board(r->machine);
+    Chan *con0 = machine_chan(r->machine, "con0");
     ControlConfig config = {
         .name = r->options->name,
         .uuid = tree_str(tree, "/", "uuid"),
@@ -336,6 +337,7 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
         .add_viewer = add_viewer,
         .add_console = add_console,
         .take_console = take_console,
+        .console_on_terminal = con0 && chan_is_terminal(con0),
         .opaque = r,
         .waits_for_gdb = r->options->gdb_wait,
     };

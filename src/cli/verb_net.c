@@ -80,6 +80,7 @@ static void print_filter(Jv f)
 static void print_net(Jv n)
 {
     Jv drops = jv_get(n, "drops"), seen = jv_get(n, "addresses"), filter = jv_get(n, "filter");
+    Jv queues = jv_get(n, "queues");
 
     printf("%s: %s%s%s, %s, link %s\n", text_of(n, "id"), text_of(n, "model"),
            *text_of(n, "mac") ? " " : "no card", text_of(n, "mac"), text_of(n, "to"),
@@ -89,6 +90,12 @@ static void print_net(Jv n)
                tx ? "sent" : "received", jv_int(jv_get(n, tx ? "tx-frames" : "rx-frames")),
                jv_int(jv_get(n, tx ? "tx-bytes" : "rx-bytes")),
                jv_int(jv_get(n, tx ? "tx-dropped" : "rx-dropped")));
+    }
+    for (size_t i = 0; i < jv_length(queues); i++) {
+        Jv q = jv_at(queues, i);
+        printf("    queues %zu: %sreceived %" PRId64 " frames, sent %" PRId64 "\n", i,
+               jv_bool(jv_get(q, "used")) ? "" : "not in use, ", jv_int(jv_get(q, "rx-frames")),
+               jv_int(jv_get(q, "tx-frames")));
     }
     for (size_t i = 0; i < jv_length(drops); i++) {
         Jv d = jv_at(drops, i);

@@ -19,7 +19,8 @@
  * (3) A sender that was refused is told by writable once the ring is half empty.
  * (4) No callback of a port runs inside a net_send() of that port: an answer that arrives
  *     meanwhile waits in the ring.
- * (5) After net_part() no callback starts: it visits both IoThreads before it frees.
+ * (5) After net_part() no callback starts: it visits both IoThreads before it frees. The last one is
+ *     changed(), where the port has no peer any more.
  */
 #include "wire.h"
 
@@ -520,7 +521,8 @@ unsigned net_send(NetPort *from, const NetFrame *v, unsigned n)
     if (!gate || net_gate_open(gate))
         return send_allowed(d, v, n);
     bool out = !from->gate; /* it is the back end's */
-    return net_gate_send(gate, out, out ? from->mac : d->to->mac, v, n, send_allowed, d);
+    return net_gate_send(gate, out ? d->to->stream : from->stream, out,
+                         out ? from->mac : d->to->mac, v, n, send_allowed, d);
 }
 
 unsigned net_rx_borrow(NetPort *from, struct iovec *ret_iov, unsigned max)
@@ -624,6 +626,30 @@ uint32_t net_peer_takes(NetPort *p)
     return d ? __atomic_load_n(&d->to->offloads, __ATOMIC_RELAXED) : 0;
 }
 
+bool net_peer_idle(NetPort *p)
+{
+    WireDir *d = dir_from(p);
+
+    return !d || __atomic_load_n(&d->to->idle, __ATOMIC_RELAXED);
+}
+
+/* On the IoThread of the port whose peer changed; @opaque is the peer's outgoing direction. */
+static void tell_changed(void *opaque)
+{
+    WireDir *d = opaque;
+
+    if (!wire_dead(d->wire))
+        d->to->ops->changed(d->to);
+}
+
+void net_changed(NetPort *p)
+{
+    WireDir *d = dir_from(p);
+
+    if (d && d->to->ops->changed)
+        call_or_post(d->to->io, tell_changed, d);
+}
+
 bool net_peer_link(NetPort *p)
 {
     WireDir *d = dir_from(p);
@@ -672,6 +698,8 @@ static void set_wire(void *opaque)
                          (s->port->down ? LINK_DOWN : 0) | (s->port->cut ? LINK_CUT : 0),
                          __ATOMIC_RELEASE);
     __atomic_store_n(&s->port->wire, s->wire, __ATOMIC_RELEASE);
+    if (!s->wire && s->port->ops->changed)
+        s->port->ops->changed(s->port);
 }
 
 static void visit(void *opaque)

@@ -538,6 +538,41 @@ static void test_slow_reader(void)
     fix_close(&x);
 }
 
+/* Wait for @h in vain; how long nobody does so again. */
+static int64_t wait_in_vain(SwHostPort *h)
+{
+    h->full = false; /* it had read something */
+    g_assert_cmpint(sw_host_full(h, true), ==, SW_HOLD);
+    h->hold_end_ms = sw_host_now_ms(h->host) - 1;
+    h->host->rounds++;
+    g_assert_cmpint(sw_host_full(h, true), ==, SW_HOLD); /* the loop has not looked yet */
+    h->host->rounds++;
+    int64_t before = sw_host_now_ms(h->host);
+    g_assert_cmpint(sw_host_full(h, true), ==, SW_FULL);
+    h->full = false;
+    if (h->hold_ok_ms > sw_host_now_ms(h->host) + 1)
+        g_assert_cmpint(sw_host_full(h, true), ==, SW_FULL); /* not at once */
+    return h->hold_ok_ms - before;
+}
+
+/* One that was late once is waited for again soon, one that always is ever more seldom. */
+static void test_late_reader(void)
+{
+    SwHost host = {0};
+    SwHostPort h = {.host = &host};
+
+    for (unsigned again = 0; again < 2; again++) {
+        for (int gap = SW_HOLD_GAP_FIRST_MS; gap < 2 * SW_HOLD_GAP_MS; gap *= 2) {
+            int64_t got = wait_in_vain(&h);
+
+            g_assert_cmpint(got, >=, MIN(gap, (int)SW_HOLD_GAP_MS));
+            g_assert_cmpint(got, <, 2 * gap);
+            h.hold_ok_ms = sw_host_now_ms(&host);
+        }
+        h.hold_ok_ms -= SW_HOLD_GAP_MS; /* it was in time since then */
+    }
+}
+
 /* Peers that write nonsense into the rings lose their ports; nobody else notices. */
 static void test_hostile(void)
 {
@@ -765,6 +800,7 @@ int main(int argc, char **argv)
     g_test_add_func("/switch-host/link", test_link);
     g_test_add_func("/switch-host/segments", test_segments);
     g_test_add_func("/switch-host/slow-reader", test_slow_reader);
+    g_test_add_func("/switch-host/late-reader", test_late_reader);
     g_test_add_func("/switch-host/hostile", test_hostile);
     g_test_add_func("/switch-host/control", test_control);
     g_test_add_func("/switch-host/backend", test_backend);

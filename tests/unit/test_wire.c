@@ -18,8 +18,8 @@ typedef struct TestPort {
     unsigned got, room; /* frames; room is what it still takes */
     uint32_t next_seq, last_len;
     bool out_of_order, inside_send, reentered;
-    unsigned writable, links;
-    bool link;
+    unsigned writable, links, changes;
+    bool link, idle;
     uint8_t last_flags;
     NetPort *answer; /* send one frame back from inside deliver */
 } TestPort;
@@ -80,8 +80,19 @@ static void test_link(NetPort *self, bool up)
     g_mutex_unlock(&t->mutex);
 }
 
+static void test_changed(NetPort *self)
+{
+    TestPort *t = self->opaque;
+
+    g_mutex_lock(&t->mutex);
+    t->changes++;
+    t->idle = net_peer_idle(self);
+    g_cond_broadcast(&t->cond);
+    g_mutex_unlock(&t->mutex);
+}
+
 static const NetPortOps test_ops = {
-    .deliver = test_deliver, .writable = test_writable, .link = test_link,
+    .deliver = test_deliver, .writable = test_writable, .link = test_link, .changed = test_changed,
     .offloads = NET_OFF_CSUM | NET_OFF_TSO4,
 };
 
@@ -278,6 +289,33 @@ static void test_link_down(Fixture *f, gconstpointer two)
     g_assert_cmpuint(f->b.got, ==, 5);
 }
 
+static void say_changed(void *opaque)
+{
+    net_changed(opaque);
+}
+
+/* What a port wants is told to its peer, the last time when that has gone. */
+static void test_told(Fixture *f, gconstpointer two)
+{
+    g_assert_false(net_peer_idle(&f->b.port));
+    __atomic_store_n(&f->a.port.idle, true, __ATOMIC_RELAXED);
+    __atomic_store_n(&f->a.port.offloads, NET_OFF_CSUM, __ATOMIC_RELAXED);
+    io_thread_call(f->io[0], say_changed, &f->a.port);
+    wait_for(&f->b, &f->b.changes, 1);
+    g_assert_true(f->b.idle);
+    g_assert_cmpuint(net_peer_takes(&f->b.port), ==, NET_OFF_CSUM);
+    __atomic_store_n(&f->a.port.idle, false, __ATOMIC_RELAXED);
+    io_thread_call(f->io[0], say_changed, &f->a.port);
+    wait_for(&f->b, &f->b.changes, 2);
+    g_assert_false(f->b.idle);
+    g_assert_cmpuint(f->a.changes, ==, 0);
+    net_part(&f->a.port);
+    g_assert_cmpuint(f->b.changes, ==, 3);
+    g_assert_true(f->b.idle);
+    io_thread_call(f->io[0], say_changed, &f->a.port); /* nobody to tell */
+    g_assert_true(net_join(&f->a.port, &f->b.port, NULL));
+}
+
 /* A cable that the operator pulled: up again only when both say so, and told once for each change. */
 static void test_cut(Fixture *f, gconstpointer two)
 {
@@ -393,7 +431,7 @@ int main(int argc, char **argv)
         Test fn;
     } tests[] = {
         {"order", test_order},         {"pressure", test_pressure}, {"answer", test_answer},
-        {"link-down", test_link_down}, {"cut", test_cut}, {"offloads", test_offloads}, {"join-twice", test_join_twice},
+        {"link-down", test_link_down}, {"cut", test_cut}, {"told", test_told}, {"offloads", test_offloads}, {"join-twice", test_join_twice},
     };
 
     g_test_init(&argc, &argv, NULL);
