@@ -8,8 +8,8 @@
  *
  * Polls (IoPoll) are looked at before each sleep, for a while unless the kernel is at work
  * for one of them: its threads may want this very CPU. A round that follows found
- * work does not sleep, and asks for events only each EVENTS_EVERY times; a wait asks for them now and
- * then too. How long waiting pays is poll_rule.c's.
+ * work does not sleep, and asks for events only each EVENTS_EVERY times, or when a callback says that
+ * it took long; a wait asks for them now and then too. How long waiting pays is poll_rule.c's.
  *
  * Invariants:
  * (1) Watches, idle hooks and callbacks are touched by the loop's thread only, once it runs;
@@ -411,6 +411,11 @@ void io_thread_post(IoThread *t, IoCallFn fn, void *opaque)
     __atomic_store_n(&t->posted, true, __ATOMIC_RELAXED);
     lodge_unlock(&t->lock);
     io_thread_wake(t);
+}
+
+void io_thread_others_first(IoThread *t)
+{
+    t->awake = EVENTS_EVERY - 1;
 }
 
 typedef struct SyncCall {

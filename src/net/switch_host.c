@@ -6,14 +6,17 @@
  *
  * Slow readers. A port whose queue is full makes those who send to it wait, for SW_HOLD_MS at most;
  * a reader that freed a part of its queue by then loses nothing. One that did not loses frames
- * until it has, and nobody waits for it again within SW_HOLD_GAP_MS. So a fast reader is never
- * outrun, and a slow one takes a fiftieth of a sender's time at most.
+ * until it has, and nobody waits for it again within SW_HOLD_GAP_FIRST_MS, the next time within
+ * twice that, and so on up to SW_HOLD_GAP_MS. So a fast reader is never outrun, one that the host's
+ * scheduler forgot is soon waited for again, and a slow one takes a fiftieth of a sender's time in
+ * the long run.
  *
  * Ports that end are freed at the end of the round, since they may end inside one another's calls.
  */
 #include "switch_host.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
@@ -93,6 +96,7 @@ static void port_free(SwHostPort *h)
 
     g_ptr_array_remove_fast(host->dirty, h);
     g_ptr_array_remove_fast(host->held, h);
+    g_ptr_array_remove_fast(host->stuck, h);
     io_watch_free(h->watch);
     io_watch_free(h->ctl_watch);
     switch_unplug(&h->p);
@@ -185,11 +189,14 @@ SwOut sw_host_full(SwHostPort *h, bool may_hold)
         h->full = true;
         h->full_round = h->host->rounds;
         h->hold_end_ms = now >= h->hold_ok_ms ? now + SW_HOLD_MS : 0;
+        if (now - h->hold_ok_ms >= SW_HOLD_GAP_MS)
+            h->hold_gap_ms = SW_HOLD_GAP_FIRST_MS;
     }
     /* A round may take longer than that: it had its chance once the loop has looked for events. */
     if (h->hold_end_ms && now >= h->hold_end_ms && h->host->rounds - h->full_round >= 2) {
         h->hold_end_ms = 0;
-        h->hold_ok_ms = now + SW_HOLD_GAP_MS;
+        h->hold_ok_ms = now + h->hold_gap_ms;
+        h->hold_gap_ms = MIN(2 * h->hold_gap_ms, (int)SW_HOLD_GAP_MS);
     }
     return may_hold && h->hold_end_ms ? SW_HOLD : SW_FULL;
 }
@@ -226,10 +233,8 @@ static void reap(SwHost *host)
     sw_host_release_held(host); /* who waited may have waited for one of these */
 }
 
-static void on_round_end(void *opaque)
+static void flush_dirty(SwHost *host)
 {
-    SwHost *host = opaque;
-
     for (guint i = 0; i < host->dirty->len; i++) {
         SwHostPort *h = g_ptr_array_index(host->dirty, i);
 
@@ -238,6 +243,48 @@ static void on_round_end(void *opaque)
             h->flush(h);
     }
     g_ptr_array_set_size(host->dirty, 0);
+}
+
+void sw_host_stuck(SwHostPort *h)
+{
+    if (h->stuck)
+        return;
+    h->stuck = true;
+    g_ptr_array_add(h->host->stuck, h);
+}
+
+/*
+ * Readers whose queues are full. One that shares this CPU gets a turn, and all are tried once more,
+ * before the kernel is asked for events: each of these wakes us as soon as one frame has gone, only
+ * to send one frame, and so on.
+ */
+static void retry_stuck(SwHost *host)
+{
+    sched_yield();
+    for (guint i = 0; i < host->stuck->len; i++) {
+        SwHostPort *h = g_ptr_array_index(host->stuck, i);
+
+        if (!h->doomed)
+            h->retry(h);
+    }
+    flush_dirty(host); /* whose frames were held goes on */
+    for (guint i = 0; i < host->stuck->len; i++) {
+        SwHostPort *h = g_ptr_array_index(host->stuck, i);
+
+        h->stuck = false;
+        if (!h->doomed)
+            h->arm(h);
+    }
+    g_ptr_array_set_size(host->stuck, 0);
+}
+
+static void on_round_end(void *opaque)
+{
+    SwHost *host = opaque;
+
+    flush_dirty(host);
+    if (host->stuck->len)
+        retry_stuck(host);
     host->rounds++;
     if (host->doomed)
         reap(host);
@@ -283,6 +330,7 @@ SwHost *sw_host_new(const char *name, const SwConfig *config, LodgeClock *clock,
     host->listeners = g_ptr_array_new();
     host->dirty = g_ptr_array_new();
     host->held = g_ptr_array_new();
+    host->stuck = g_ptr_array_new();
     host->buf = g_malloc(SW_BUF_BYTES);
     g_queue_init(&host->events);
     host->io = io_thread_new("switch", clock, error);
@@ -306,6 +354,7 @@ void sw_host_free(SwHost *host)
     g_ptr_array_unref(host->listeners);
     g_ptr_array_unref(host->dirty);
     g_ptr_array_unref(host->held);
+    g_ptr_array_unref(host->stuck);
     switch_free(host->sw);
     g_queue_clear_full(&host->events, g_free);
     g_free(host->buf);

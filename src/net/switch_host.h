@@ -22,7 +22,8 @@ enum {
     SW_BATCH = 64,           /* frames of one port before others get a turn */
     SW_DGRAM_FRAME_MAX = 1518, /* what clients of uml_switch's and vde's protocols have room for */
     SW_HOLD_MS = 10,         /* how long senders wait for a reader that is full */
-    SW_HOLD_GAP_MS = 500,    /* and when they do so again for one that stayed full */
+    SW_HOLD_GAP_MS = 500,    /* and when they do so again for one that stayed full... */
+    SW_HOLD_GAP_FIRST_MS = 20, /* ...time after time: this at first, then twice that */
     SW_CLIENTS_MAX = 64,     /* control connections that are no ports, of each kind */
 };
 
@@ -32,16 +33,21 @@ struct SwHostPort {
     SwHost *host;
     void (*flush)(SwHostPort *h); /* after a round of the loop, where marked; NULL: none */
     void (*resume)(SwHostPort *h); /* held no more; NULL where it never is */
+    /* After sw_host_stuck(), at the end of the round: hand over more of what waits, then have an
+     * event sent when there is room, if there still is none. */
+    void (*retry)(SwHostPort *h);
+    void (*arm)(SwHostPort *h);
     void (*trim)(SwHostPort *h);  /* now and then: give back memory that is not needed; NULL: none */
     void (*free)(SwHostPort *h);  /* give back what it has; it is not plugged in any more */
     IoWatch *watch;               /* of what frames come in by; owned */
     IoWatch *ctl_watch;           /* the connection that lives as long as the port; owned */
     int ctl_fd;                   /* owned; -1: none */
-    bool dirty, held, doomed;
+    bool dirty, held, doomed, stuck;
     bool full;            /* its reader has no room, and it will be told when there is */
     uint64_t full_round;  /* of the loop, since when */
     int64_t hold_end_ms;  /* senders wait for this reader until then; 0: they do not */
     int64_t hold_ok_ms;   /* not before then again */
+    int hold_gap_ms;      /* and so long after the next time that it was in vain */
 };
 
 struct SwHost {
@@ -52,7 +58,7 @@ struct SwHost {
     bool internal, automatic;
     GPtrArray *ports;     /* SwHostPort, owned */
     GPtrArray *listeners; /* SwListener, owned */
-    GPtrArray *dirty, *held; /* SwHostPort, borrowed */
+    GPtrArray *dirty, *held, *stuck; /* SwHostPort, borrowed */
     unsigned doomed;
     LodgeTimer *hold_timer, *tick_timer;
     bool ticking;
@@ -64,7 +70,8 @@ struct SwHost {
     uint8_t *buf; /* owned: frames that are being received */
 };
 
-enum { SW_BUF_SLOT = 2048, SW_BUF_BYTES = SW_BATCH * SW_BUF_SLOT };
+/* No power of two: slots would have the same lines of the cache. */
+enum { SW_BUF_SLOT = 2048 + 64, SW_BUF_BYTES = SW_BATCH * SW_BUF_SLOT };
 
 /* @config: event and opaque are ours. @clock: borrowed. NULL with LODGE_ERROR_HOST. Any thread. */
 SwHost *sw_host_new(const char *name, const SwConfig *config, LodgeClock *clock, GError **error);
@@ -93,6 +100,8 @@ void sw_host_release_held(SwHost *host);
  * is again. */
 SwOut sw_host_full(SwHostPort *h, bool may_hold);
 void sw_host_room(SwHostPort *h);
+/* Its reader's queue is full: have retry and arm called at the end of the round. */
+void sw_host_stuck(SwHostPort *h);
 
 /* Text of "ports", "macs", "stats"; transfer full. */
 char *sw_host_report(SwHost *host, SwOp op, bool json);

@@ -37,6 +37,7 @@ typedef struct DgramPort {
     GByteArray *kept; /* owned: frames that were received and are held, each behind its length */
     guint kept_at;    /* the first of them */
     bool blocked; /* the client's queue is full */
+    bool armed;   /* and an event tells when it is not */
     int64_t tried_ms; /* when it was last tried for room */
     bool shares;  /* its frames come by a socket that others use too */
     struct sockaddr_un from; /* and are known by this */
@@ -45,13 +46,18 @@ typedef struct DgramPort {
 static void watch_again(DgramPort *d)
 {
     io_watch_set(d->h.watch, (d->kept->len ? 0 : (uint32_t)EPOLLIN) |
-                                 (d->blocked ? (uint32_t)EPOLLOUT : 0));
+                                 (d->armed ? (uint32_t)EPOLLOUT : 0));
 }
 
 static void set_blocked(DgramPort *d, bool blocked)
 {
     d->blocked = blocked;
-    watch_again(d);
+    if (!blocked) {
+        d->armed = false;
+        watch_again(d);
+    } else if (!d->armed) {
+        sw_host_stuck(&d->h);
+    }
 }
 
 /* Send what waits. Afterwards, slots are free unless the client is slow. */
@@ -88,6 +94,24 @@ static void send_waiting(DgramPort *d)
     }
     if (d->last - d->first <= SLOTS - ROOM)
         sw_host_room(&d->h);
+}
+
+static void dgram_retry(SwHostPort *h)
+{
+    DgramPort *d = (DgramPort *)h;
+
+    if (d->blocked)
+        send_waiting(d);
+}
+
+static void dgram_arm(SwHostPort *h)
+{
+    DgramPort *d = (DgramPort *)h;
+
+    if (d->blocked) {
+        d->armed = true;
+        watch_again(d);
+    }
 }
 
 static bool room_for(DgramPort *d, uint32_t frames)
@@ -315,6 +339,8 @@ bool sw_dgram_add(SwHost *host, const SwPortOps *ops, int ctl_fd, int fd, const 
     d->h.p.may_hold = !shared;
     d->h.flush = dgram_flush;
     d->h.resume = dgram_resume;
+    d->h.retry = dgram_retry;
+    d->h.arm = dgram_arm;
     d->h.trim = dgram_trim;
     d->h.free = dgram_free;
     d->h.ctl_fd = ctl_fd;

@@ -2,13 +2,18 @@
 /*
  * bench_switch LODGE [FRAME-BYTES [SECONDS [PORTS]]]
  *
- * Frames a second between pairs of ports through lodge switch, by Lodge's own link and by
- * uml_switch's protocol, and through uml_switch and vde_switch, with 2, 8 and 64 ports. One thread
- * sends on all even ports, one receives on all odd ones; clients of the protocols send and receive
- * in batches, the same for each switch. What counts is what arrives. The four take turns, ROUNDS
- * times; the table has the medians, of rates and of each round's ratios, and the memory of lodge switch
- * with Lodge's links (Pss, so shared libraries and rings count by halves), idle, right
- * after the traffic, and 11 s later.
+ * Frames a second between pairs of ports through lodge switch, by Lodge's own link, by
+ * uml_switch's protocol and by vde_switch's, and through uml_switch and vde_switch themselves, with
+ * 2, 8 and 64 ports. One thread sends on all even ports as fast as it is let, one receives on all
+ * odd ones; both in batches, the same code for each switch. What counts is what arrives; what was
+ * sent and did not is lost. A client of vde_switch's protocol connects its socket, as libvdeplug
+ * does, and one of uml_switch's does not, as User-Mode Linux does: the kernel lets eleven datagrams
+ * wait for it.
+ *
+ * The kinds take turns, ROUNDS times; said are the medians, of rates and of each round's ratios,
+ * and the memory of lodge switch with Lodge's links (Pss, so shared libraries and rings count by
+ * halves), idle, right after the traffic, and 11 s later. KINDS=01 in the environment leaves all
+ * but the first two out.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,11 +35,16 @@
 enum { ROUNDS = 7, BATCH = 32, PORTS_MAX = 64, FRAME_MAX = 1514, START_MS = 5000, WARM_MS = 50,
        TRIM_MS = 11000 };
 
-typedef enum Kind { LODGE_LINK, LODGE_UML, UML_SWITCH, VDE_SWITCH, KINDS } Kind;
+typedef enum Kind { LODGE_LINK, LODGE_UML, UML_SWITCH, LODGE_VDE, VDE_SWITCH, KINDS } Kind;
 static const char *const kind_names[KINDS] = {"lodge link", "lodge uml", "uml_switch",
-                                              "vde_switch"};
+                                              "lodge vde", "vde_switch"};
 static const unsigned sizes[] = {2, 8, 64};
 enum { SIZES = G_N_ELEMENTS(sizes) };
+
+static bool is_vde(Kind k)
+{
+    return k == LODGE_VDE || k == VDE_SWITCH;
+}
 
 typedef struct Port {
     int ctl, fd;
@@ -52,7 +62,8 @@ typedef struct Bench {
     Port port[PORTS_MAX];
     uint8_t data[PORTS_MAX][FRAME_MAX];
     bool stop; /* atomic */
-    uint64_t got;
+    uint64_t got, sent; /* of the whole run; each by its thread, until that has ended */
+    double lost;        /* of each hundred that were sent */
     pid_t pid; /* of the switch */
     bool wait;  /* for the switch to give back memory */
     long idle_kib, after_kib, later_kib;
@@ -89,7 +100,8 @@ static char *path_of(const Bench *b, const char *name)
 
 static void start_switch(Bench *b)
 {
-    g_autofree char *sock = path_of(b, "sock"), *listen = g_strdup_printf("uml:%s", sock);
+    g_autofree char *sock = path_of(b, "sock"), *listen = NULL;
+    listen = g_strdup_printf("%s:%s", is_vde(b->kind) ? "vde" : "uml", sock);
     const char *ours[] = {b->lodge, "switch", "bench", "--listen", listen, NULL};
     const char *uml[] = {"uml_switch", "-unix", sock, NULL};
     const char *vde[] = {"vde_switch", "-n", "70", "-s", sock, NULL};
@@ -101,7 +113,7 @@ static void stop_switch(Bench *b)
 {
     g_autofree char *sock = path_of(b, "sock");
 
-    kill(b->pid, b->kind <= LODGE_UML ? SIGTERM : SIGKILL);
+    kill(b->pid, b->kind == UML_SWITCH || b->kind == VDE_SWITCH ? SIGKILL : SIGTERM);
     waitpid(b->pid, NULL, 0);
     if (b->kind == VDE_SWITCH) {
         g_autoptr(GDir) d = g_dir_open(sock, 0, NULL);
@@ -142,7 +154,7 @@ static void open_dgram(Bench *b, Port *p, unsigned n)
     struct timeval wait = {.tv_usec = 100000};
     (void)setsockopt(p->fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof wait); /* so that it ends */
     if (bind(p->fd, (struct sockaddr *)&p->own, sizeof p->own) < 0 ||
-        !dial_stream(p->ctl, b->kind == VDE_SWITCH ? ctl : sock))
+        !dial_stream(p->ctl, is_vde(b->kind) ? ctl : sock))
         die("switch");
     store_le32(request, 0xfeedface);
     store_le32(request + 4, 3);
@@ -150,7 +162,7 @@ static void open_dgram(Bench *b, Port *p, unsigned n)
     if (send(p->ctl, request, sizeof request, 0) != sizeof request ||
         recv(p->ctl, &p->peer, sizeof p->peer, MSG_WAITALL) != sizeof p->peer)
         die("request");
-    if (b->kind == VDE_SWITCH && connect(p->fd, (struct sockaddr *)&p->peer, sizeof p->peer) < 0)
+    if (is_vde(b->kind) && connect(p->fd, (struct sockaddr *)&p->peer, sizeof p->peer) < 0)
         die("data socket");
 }
 
@@ -192,7 +204,7 @@ static void close_port(Bench *b, Port *p)
 }
 
 /* Return: whether anything went. */
-static bool send_batch(Bench *b, unsigned n)
+static bool send_batch(Bench *b, unsigned n, unsigned most)
 {
     Port *p = &b->port[n];
     struct iovec iov = {b->data[n], b->frame};
@@ -200,20 +212,24 @@ static bool send_batch(Bench *b, unsigned n)
 
     if (b->kind == LODGE_LINK) {
         NetFrame f = {.iov = &iov, .niov = 1, .len = b->frame};
-        for (unsigned i = 0; i < BATCH && link_tx_put(&p->link.tx, &f); i++)
+        for (unsigned i = 0; i < most && link_tx_put(&p->link.tx, &f); i++) {
+            b->sent++;
             any = true;
+        }
         link_client_flush(&p->link);
         return any;
     }
     struct mmsghdr m[BATCH];
     for (unsigned i = 0; i < BATCH; i++) {
         m[i] = (struct mmsghdr){.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
-        if (b->kind != VDE_SWITCH) {
+        if (!is_vde(b->kind)) {
             m[i].msg_hdr.msg_name = &p->peer;
             m[i].msg_hdr.msg_namelen = sizeof p->peer;
         }
     }
-    return sendmmsg(p->fd, m, BATCH, 0) > 0;
+    int sent = sendmmsg(p->fd, m, most, 0);
+    b->sent += sent > 0 ? (unsigned)sent : 0;
+    return sent > 0;
 }
 
 static unsigned take(Bench *b, Port *p)
@@ -250,7 +266,7 @@ static void *sender(void *opaque)
     while (!__atomic_load_n(&b->stop, __ATOMIC_RELAXED)) {
         bool any = false;
         for (unsigned n = 0; n < b->ports; n += 2)
-            any |= send_batch(b, n);
+            any |= send_batch(b, n, BATCH);
         if (!any)
             g_usleep(50); /* all rings are full */
     }
@@ -288,23 +304,26 @@ static double run(Bench *b)
     b->idle_kib = pss_of(b->pid);
     for (unsigned n = 0; n < b->ports; n++) {
         struct epoll_event ev = {.events = EPOLLIN, .data.u32 = n};
-        (void)send_batch(b, n); /* they learn where everybody is */
+        (void)send_batch(b, n, 1); /* they learn where everybody is */
         if (b->kind == LODGE_LINK)
             link_client_poke(b->port[n].link.fds[1]);
         if (epoll_ctl(set, EPOLL_CTL_ADD, b->port[n].fd, &ev) < 0)
             die("epoll");
     }
+    receive_until(b, set, clock_host_ns() + WARM_MS * INT64_C(1000000));
+    b->got = b->sent = 0;
     b->stop = false;
     pthread_create(&thread, NULL, sender, b);
     int64_t now = clock_host_ns();
     receive_until(b, set, now + WARM_MS * INT64_C(1000000));
-    b->got = 0;
+    uint64_t before = b->got;
     now = clock_host_ns();
     receive_until(b, set, now + (int64_t)(b->seconds * 1e9));
-    double rate = (double)b->got / ((double)(clock_host_ns() - now) / 1e9);
+    double rate = (double)(b->got - before) / ((double)(clock_host_ns() - now) / 1e9);
     __atomic_store_n(&b->stop, true, __ATOMIC_RELAXED);
-    receive_until(b, set, clock_host_ns() + 2 * WARM_MS * INT64_C(1000000)); /* lets it end */
+    receive_until(b, set, clock_host_ns() + 3 * WARM_MS * INT64_C(1000000)); /* lets it end */
     pthread_join(thread, NULL);
+    b->lost = b->sent > b->got ? (double)(b->sent - b->got) * 100 / (double)b->sent : 0;
     b->after_kib = pss_of(b->pid);
     if (b->wait) {
         g_usleep(TRIM_MS * 1000);
@@ -350,17 +369,26 @@ static double ratio(const double *v, const double *to)
     return middle(r);
 }
 
-static void report(const Bench *b, unsigned ports, double rate[KINDS][ROUNDS], const long kib[3])
-{
-    static const unsigned pairs[][2] = {{LODGE_LINK, UML_SWITCH}, {LODGE_LINK, VDE_SWITCH},
-                                        {LODGE_UML, UML_SWITCH}, {LODGE_UML, VDE_SWITCH}};
+static const unsigned pairs[][2] = {{LODGE_LINK, UML_SWITCH}, {LODGE_LINK, VDE_SWITCH},
+                                    {LODGE_UML, UML_SWITCH}, {LODGE_VDE, VDE_SWITCH},
+                                    {LODGE_UML, VDE_SWITCH}};
 
-    printf("%5u %5u", b->frame, ports);
+typedef struct Result {
+    double rate[KINDS][ROUNDS], lost[KINDS][ROUNDS];
+    long kib[3];
+} Result;
+
+static void report(const Bench *b, unsigned ports, const Result *r)
+{
+    printf("%u bytes, %u ports:\n", b->frame, ports);
     for (unsigned k = 0; k < KINDS; k++)
-        printf(" %12.0f", middle(rate[k]));
+        printf("    %-12s %12.0f a second, %5.1f %% lost\n", kind_names[k], middle(r->rate[k]),
+               middle(r->lost[k]));
     for (unsigned i = 0; i < G_N_ELEMENTS(pairs); i++)
-        printf(" %11.2f", ratio(rate[pairs[i][0]], rate[pairs[i][1]]));
-    printf(" %9ld %9ld %9ld\n", kib[0], kib[1], kib[2]);
+        printf("    %s / %s: %.2f\n", kind_names[pairs[i][0]], kind_names[pairs[i][1]],
+               ratio(r->rate[pairs[i][0]], r->rate[pairs[i][1]]));
+    printf("    KiB idle, after, later: %ld %ld %ld\n", r->kib[0], r->kib[1], r->kib[2]);
+    fflush(stdout);
 }
 
 int main(int argc, char **argv)
@@ -380,15 +408,12 @@ int main(int argc, char **argv)
     if (!b->dir)
         die("temporary folder");
     g_setenv("XDG_RUNTIME_DIR", b->dir, TRUE);
-    const bool there[KINDS] = {true, true, have("uml_switch"), have("vde_switch")};
-    printf("frames a second that arrive\n%5s %5s", "bytes", "ports");
-    for (unsigned k = 0; k < KINDS; k++)
-        printf(" %12s", kind_names[k]);
-    printf(" %11s %11s %11s %11s %9s %9s %9s\n", "link/uml", "link/vde", "uml/uml", "uml/vde",
-           "idle KiB", "after KiB", "later KiB");
+    bool there[KINDS] = {true, true, have("uml_switch"), true, have("vde_switch")};
+    const char *kinds = g_getenv("KINDS");
+    for (unsigned k = 0; kinds && k < KINDS; k++)
+        there[k] = strchr(kinds, (char)('0' + k)) != NULL;
     for (unsigned s = 0; s < SIZES; s++) {
-        double rate[KINDS][ROUNDS] = {0};
-        long kib[3] = {0};
+        Result r = {0};
         if (only && only != sizes[s])
             continue;
         b->ports = sizes[s];
@@ -396,16 +421,18 @@ int main(int argc, char **argv)
             for (unsigned k = 0; k < KINDS; k++) {
                 b->kind = (Kind)k;
                 b->wait = k == LODGE_LINK && round == ROUNDS - 1;
-                if (there[k])
-                    rate[k][round] = run(b);
+                if (there[k]) {
+                    r.rate[k][round] = run(b);
+                    r.lost[k][round] = b->lost;
+                }
                 if (k == LODGE_LINK) {
-                    kib[0] = b->idle_kib;
-                    kib[1] = b->after_kib;
-                    kib[2] = b->later_kib;
+                    r.kib[0] = b->idle_kib;
+                    r.kib[1] = b->after_kib;
+                    r.kib[2] = b->later_kib;
                 }
             }
         }
-        report(b, sizes[s], rate, kib);
+        report(b, sizes[s], &r);
     }
     (void)g_rmdir(b->dir);
     g_free(b->dir);

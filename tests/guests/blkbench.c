@@ -55,7 +55,7 @@ static void start_drive(void)
     CHECK(drive.offered & F_INDIRECT, "no indirect descriptors");
     virtio_accept(&drive, drive.offered & (F_INDIRECT | F_BLK_FLUSH |
                                            (arg_has("noevent") ? 0 : F_EVENT_IDX) |
-                                           (queues > 1 ? F_BLK_MQ : 0)));
+                                           (queues > 1 ? F_BLK_MQ : 0)), 0);
     CHECK(queues == 1 ||
               ((drive.offered & F_BLK_MQ) && mmio_read16(drive.config + 34) >= queues),
           "the device has not %u queues", queues);

@@ -47,7 +47,7 @@ typedef struct Queue {
 typedef struct Virtio {
     unsigned dev; /* on bus 0 */
     ulong common, notify, config;
-    u32 multiplier, offered; /* feature bits, the first word */
+    u32 multiplier, offered, offered2; /* feature bits, the first word and the second */
     u32 next_bar;
     u8 status;
     bool event_idx;
@@ -107,16 +107,18 @@ static void virtio_find(Virtio *v, u32 id, const char *name)
     mmio_write8(v->common + 20, v->status |= 2);
     mmio_write32(v->common + 0, 0);
     v->offered = mmio_read32(v->common + 4);
+    mmio_write32(v->common + 0, 1);
+    v->offered2 = mmio_read32(v->common + 4);
 }
 
-/* Take features @accept of the first word, and version 1. */
-static void virtio_accept(Virtio *v, u32 accept)
+/* Take features @accept of the first word, @accept2 of the second and version 1. */
+static void virtio_accept(Virtio *v, u32 accept, u32 accept2)
 {
     v->event_idx = accept & F_EVENT_IDX;
     mmio_write32(v->common + 8, 0);
     mmio_write32(v->common + 12, accept);
     mmio_write32(v->common + 8, 1);
-    mmio_write32(v->common + 12, F_VERSION_1);
+    mmio_write32(v->common + 12, accept2 | F_VERSION_1);
     mmio_write8(v->common + 20, v->status |= 8);
     CHECK(mmio_read8(v->common + 20) & 8, "FEATURES_OK does not stay");
 }
