@@ -2,16 +2,16 @@
 /*
  * How long an event loop waits for work that shows in memory before it sleeps.
  *
- * A wait spares the guest a kick and the loop a wake-up, and costs the CPU on which it is spent, which
- * the host's other end of the work may need: on a host of two CPUs a guest that spins and a loop that
- * waits leave none. So there is a window for each thing that the loop may have done last. A frame that
- * was brought to a guest is answered by it in a moment; one that was sent for it is answered by others,
- * who have to run first. A disk's next request follows the one before. Each window grows when such
- * work ended a short sleep, shrinks after a long one, and is shut for HOLD_OFF sleeps when
- * waiting was MISSES_MAX times in a row in vain or too long to pay, so a loop burns at most a bounded
- * share of a CPU and nothing when it is idle. The largest window is longer than it takes a guest to
- * come back from a kick where guest kernel mode is emulated, 60 us and more: a guest that has begun to
- * kick for each request must be waited for once.
+ * A wait spares the guest a kick and the loop a wake-up, and costs the CPU on which it is spent,
+ * which the host's other end of the work may need: on a host of two CPUs a guest that spins and a
+ * loop that waits leave none. So there is a window for each thing that the loop may have done
+ * last. A frame that was brought to a guest is answered by it in a moment; one that was sent for
+ * it is answered by others, who have to run first. A disk's next request follows the one before.
+ * Each window grows when such work ended a short sleep, shrinks after a long one, and is shut for
+ * HOLD_OFF sleeps when waiting was MISSES_MAX times in a row in vain or too long to pay, so a
+ * loop burns at most a bounded share of a CPU and nothing when it is idle. The largest window is
+ * longer than it takes a guest to come back from a kick where guest kernel mode is emulated, 60
+ * us and more: a guest that has begun to kick for each request must be waited for once.
  *
  * Threads: the loop's. No clock: times are the caller's.
  */

@@ -2,15 +2,16 @@
 /*
  * The host's side of the network benchmark.
  *
- * net_peer WHERE blast LEN sends frames of LEN bytes (tso: TCP of 65,160 bytes in segments of 1,448) as
- * fast as they are taken; net_peer WHERE echo sends back each frame of EtherType 88B5. Both until killed.
- * WHERE is an interface, by a packet socket, or switch=NAME, a port of Lodge's switch by Lodge's own
- * link. A line "ready" says that it begins.
+ * net_peer WHERE blast LEN sends frames of LEN bytes (tso: TCP of 65,160 bytes in segments of
+ * 1,448) as fast as they are taken; net_peer WHERE echo sends back each frame of EtherType 88B5.
+ * Both until killed. WHERE is an interface, by a packet socket, or switch=NAME, a port of Lodge's
+ * switch by Lodge's own link. A line "ready" says that it begins.
  *
- * net_peer TAP bare KLEN MS is what a hypervisor could do at best: it holds the tap as one does and
- * writes (t) frames, reads (r) those that the blast of another net_peer sends, or writes one and reads
- * the answer (p), plainly, for so long, from and to as many buffers as the guest has, while a second
- * thread uses up a CPU as the guest's does. It prints as the guest does: "NAME ops N cycles N kicks 0 bytes N", cycles of 1 ns.
+ * net_peer TAP bare KLEN MS is what a hypervisor could do at best: it holds the tap as one does
+ * and writes (t) frames, reads (r) those that the blast of another net_peer sends, or writes one
+ * and reads the answer (p), plainly, for so long, from and to as many buffers as the guest has,
+ * while a second thread uses up a CPU as the guest's does. It prints as the guest does: "NAME ops
+ * N cycles N kicks 0 bytes N", cycles of 1 ns.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -358,8 +359,8 @@ int main(int argc, char **argv)
 
     if (!blasts && !(argc == 3 && !strcmp(argv[2], "echo")) &&
         !(argc == 5 && !sw && !strcmp(argv[2], "bare") && strchr("trp", argv[3][0]))) {
-        fprintf(stderr, "usage: net_peer IF|switch=NAME blast LEN|tso, net_peer IF|switch=NAME echo, "
-                        "net_peer TAP bare t|r|pLEN MS\n");
+        fprintf(stderr, "usage: net_peer IF|switch=NAME blast LEN|tso, "
+                        "net_peer IF|switch=NAME echo, net_peer TAP bare t|r|pLEN MS\n");
         return 2;
     }
     if (argc == 5) {

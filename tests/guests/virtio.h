@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Finding and starting a virtio 1.0 device on PCI bus 0, and its split rings, for guests that drive
- * one from ring 3. They take no interrupts: they ask for none and watch the used rings, give back a pass's
- * worth of buffers at once, and kick only when the device wants it.
+ * Finding and starting a virtio 1.0 device on PCI bus 0, and its split rings, for guests that
+ * drive one from ring 3. They take no interrupts: they ask for none and watch the used rings,
+ * give back a pass's worth of buffers at once, and kick only when the device wants it.
  *
- * Spec: Virtual I/O Device 1.2, 2.7 "Split Virtqueues", 3.1 "Device Initialization", 4.1 "Virtio Over
- * PCI Bus".
+ * Spec: Virtual I/O Device 1.2, 2.7 "Split Virtqueues", 3.1 "Device Initialization", 4.1 "Virtio
+ * Over PCI Bus".
  */
 #ifndef GUEST_VIRTIO_H
 #define GUEST_VIRTIO_H
@@ -74,7 +74,7 @@ static ulong bar_base(Virtio *v, unsigned bar)
     return at & ~15u;
 }
 
-/* Find the device of PCI identity @id, reset it, and read what it offers: ACKNOWLEDGE and DRIVER. */
+/* Find the device of PCI identity @id, reset it, be its driver, and read what it offers. */
 static void virtio_find(Virtio *v, u32 id, const char *name)
 {
     *v = (Virtio){.next_bar = 0xfe000000};
@@ -83,7 +83,8 @@ static void virtio_find(Virtio *v, u32 id, const char *name)
             break;
     CHECK(v->dev < 32, "no %s 1.0 on bus 0", name);
     pci_write(v->dev, 0, 4, (pci_read(v->dev, 0, 4) & 0xffff) & ~7u);
-    for (u32 cap = pci_read(v->dev, 0, 0x34) & 0xfc; cap; cap = pci_read(v->dev, 0, cap) >> 8 & 0xfc) {
+    for (u32 cap = pci_read(v->dev, 0, 0x34) & 0xfc; cap;
+         cap = pci_read(v->dev, 0, cap) >> 8 & 0xfc) {
         u32 head = pci_read(v->dev, 0, cap), bar = pci_read(v->dev, 0, cap + 4) & 0xff;
         u32 off = pci_read(v->dev, 0, cap + 8), type = head >> 24;
         if ((head & 0xff) != 9 || (type != 1 && type != 2 && type != 4) ||

@@ -55,8 +55,8 @@ static void test_grows_and_shrinks(void)
     g_assert_false(poll_rule_open(&r));
 }
 
-/* There and back: the guest's frame goes out, others answer it, the guest answers them at once. The loop
- * is to wait for the guest, and never for what only others can bring about. */
+/* There and back: the guest's frame goes out, others answer it, the guest answers them at once. The
+ * loop is to wait for the guest, and never for what only others can bring about. */
 static void test_there_and_back(void)
 {
     enum { ROUNDS = 1000, MISSES = 8 };
