@@ -6,14 +6,10 @@
  * what is ready; run timers; run posts; run idle hooks. A watch freed during a round is only
  * marked, and reclaimed at its end, so events already fetched for it are harmless.
  *
- * Polls (IoPoll) are looked at before each sleep, for up to `window_ns` unless the kernel is at work
+ * Polls (IoPoll) are looked at before each sleep, for a while unless the kernel is at work
  * for one of them: its threads may want this very CPU. A round that follows found
- * work does not sleep, and asks for events only each EVENTS_EVERY times. The window adapts: it grows
- * when such work ended a short sleep, shrinks after a long one, and is shut for HOLD_OFF sleeps when
- * waiting was MISSES_MAX times in a row in vain or too long to pay, so a loop burns at most a bounded
- * share of a CPU and nothing when it is idle. The largest window is longer than it takes a guest to
- * come back from a kick where guest kernel mode is emulated, 60 us and more: a guest that has begun to
- * kick for each request must be waited for once.
+ * work does not sleep, and asks for events only each EVENTS_EVERY times, or when a callback says that
+ * it took long; a wait asks for them now and then too. How long waiting pays is poll_rule.c's.
  *
  * Invariants:
  * (1) Watches, idle hooks and callbacks are touched by the loop's thread only, once it runs;
@@ -27,21 +23,28 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "lodge/error.h"
 #include "lodge/iothread.h"
 #include "lodge/lock.h"
 #include "lodge/num.h"
+#include "poll_rule.h"
 
 #define EVENTS_PER_ROUND 64
 #define EVENTS_EVERY 16u /* rounds without a sleep */
-#define WINDOW_FIRST_NS 8000
-#define WINDOW_MAX_NS 200000
-#define PAYS_NS 50000 /* waiting for longer costs more than a kick */
-#define NEAR_NS 150000 /* a sleep that waiting could have spared, but for what waking costs */
-#define MISSES_MAX 8u
-#define HOLD_OFF 64u
+#define SLICE_NS 100000 /* the shortest that is taken */
+#define EVENTS_AFTER_NS 4000 /* of a wait */
+
+/* struct sched_attr of linux/sched/types.h, which cannot stand beside sched.h. */
+typedef struct SchedAttr {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime_ns, deadline_ns, period_ns;
+} SchedAttr;
 
 typedef struct Call {
     IoCallFn fn;
@@ -84,8 +87,8 @@ struct IoThread {
     GArray *idle;    /* Call */
     IoWatch *dead;
     GPtrArray *polls; /* IoPoll, borrowed */
-    int64_t window_ns;
-    unsigned misses, hold_off, awake;
+    PollRule rule;
+    unsigned awake;
 };
 
 void io_thread_wake(IoThread *t)
@@ -176,49 +179,44 @@ static int64_t until_timer_ns(IoThread *t)
     return host == TIMER_NEVER ? INT64_MAX : MAX(host - clock_host_ns(), 0);
 }
 
-/* Look for work, for as long as it pays; whether the next round is not to sleep. */
-static bool spin(IoThread *t)
+/* Look for work, for as long as it pays; whether the next round is not to sleep. @ret_n: of the
+ * events that came meanwhile. */
+static bool spin(IoThread *t, struct epoll_event *ev, int *ret_n)
 {
-    int64_t start, most;
+    int64_t start, most, events_ns = EVENTS_AFTER_NS, now_ns = 0;
 
-    if (look(t) || __atomic_load_n(&t->posted, __ATOMIC_RELAXED))
+    if (look(t)) {
+        poll_rule_did(&t->rule, POLL_AFTER_LOOK);
         return true;
-    if (!t->window_ns || others_work(t))
+    }
+    if (__atomic_load_n(&t->posted, __ATOMIC_RELAXED))
+        return true;
+    if (!poll_rule_window(&t->rule) || others_work(t))
         return false;
-    most = MIN(t->window_ns, until_timer_ns(t));
+    most = MIN(poll_rule_window(&t->rule), until_timer_ns(t));
     start = clock_host_ns();
     do {
         for (unsigned i = 0; i < 8; i++)
             __builtin_ia32_pause();
         if (look(t)) {
-            if (clock_host_ns() - start < PAYS_NS)
-                t->misses = 0;
-            else
-                t->misses++;
+            poll_rule_hit(&t->rule, clock_host_ns() - start);
+            poll_rule_did(&t->rule, POLL_AFTER_LOOK);
             return true;
         }
         if (__atomic_load_n(&t->posted, __ATOMIC_RELAXED))
             return true;
-    } while (clock_host_ns() - start < most && t->misses < MISSES_MAX);
-    if (++t->misses >= MISSES_MAX) {
-        t->window_ns = 0;
-        t->misses = 0;
-        t->hold_off = HOLD_OFF;
-    }
+        now_ns = clock_host_ns() - start;
+        if (now_ns > events_ns) {
+            *ret_n = wait_events(t, ev, 0);
+            if (*ret_n > 0) {
+                poll_rule_did(&t->rule, POLL_AFTER_EVENT);
+                return true;
+            }
+            events_ns = now_ns + EVENTS_AFTER_NS;
+        }
+    } while (now_ns < most && !poll_rule_weary(&t->rule));
+    poll_rule_miss(&t->rule);
     return false;
-}
-
-/* A sleep of @slept_ns ended; @found: by what a poll found. */
-static void adapt(IoThread *t, int64_t slept_ns, bool found)
-{
-    if (t->hold_off) {
-        t->hold_off--;
-    } else if (slept_ns > NEAR_NS) {
-        t->window_ns = t->window_ns / 2 < WINDOW_FIRST_NS ? 0 : t->window_ns / 2;
-        t->misses = 0;
-    } else if (found && t->can_spin) {
-        t->window_ns = CLAMP(t->window_ns * 2, WINDOW_FIRST_NS, WINDOW_MAX_NS);
-    }
 }
 
 static bool can_spin(void)
@@ -246,9 +244,12 @@ static int sleep_round(IoThread *t, struct epoll_event *ev)
     __atomic_store_n(&t->asleep, false, __ATOMIC_SEQ_CST);
     if (t->polls->len) {
         int64_t slept_ns = clock_host_ns() - start;
-        if (t->window_ns)
+        if (poll_rule_open(&t->rule))
             (void)arm(t, false);
-        adapt(t, slept_ns, look(t));
+        bool found = look(t);
+        poll_rule_slept(&t->rule, slept_ns, found && t->can_spin);
+        if (found || n > 0)
+            poll_rule_did(&t->rule, found ? POLL_AFTER_LOOK : POLL_AFTER_EVENT);
     }
     return n;
 }
@@ -279,14 +280,32 @@ static void reap_watches(IoThread *t)
     }
 }
 
+/* A loop works for a moment and sleeps: a short slice lets it go before a vCPU that uses up its own
+ * when they are on one CPU. Linux 6.12; others take no notice of it, and any refusal is as well. */
+static void ask_for_short_slices(void)
+{
+    SchedAttr a = {.size = sizeof a};
+
+    if (syscall(SYS_sched_getattr, 0, &a, sizeof a, 0) < 0 || a.policy != SCHED_OTHER)
+        return;
+    a.runtime_ns = SLICE_NS;
+    (void)syscall(SYS_sched_setattr, 0, &a, 0);
+}
+
 static void *loop(void *opaque)
 {
     IoThread *t = opaque;
     struct epoll_event ev[EVENTS_PER_ROUND];
     pthread_setname_np(pthread_self(), t->name);
+    ask_for_short_slices();
     for (;;) {
-        bool awake = t->polls->len && spin(t), events = !awake || ++t->awake % EVENTS_EVERY == 0;
-        int n = !awake ? sleep_round(t, ev) : events ? wait_events(t, ev, 0) : 0;
+        int n = 0;
+        bool awake = t->polls->len && spin(t, ev, &n);
+        bool events = !awake || n > 0 || ++t->awake % EVENTS_EVERY == 0;
+        if (!awake)
+            n = sleep_round(t, ev);
+        else if (events && n <= 0)
+            n = wait_events(t, ev, 0);
         for (int i = 0; i < n; i++) {
             IoWatch *w = ev[i].data.ptr;
             if (!w) {
@@ -392,6 +411,11 @@ void io_thread_post(IoThread *t, IoCallFn fn, void *opaque)
     __atomic_store_n(&t->posted, true, __ATOMIC_RELAXED);
     lodge_unlock(&t->lock);
     io_thread_wake(t);
+}
+
+void io_thread_others_first(IoThread *t)
+{
+    t->awake = EVENTS_EVERY - 1;
 }
 
 typedef struct SyncCall {

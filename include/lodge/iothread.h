@@ -45,6 +45,9 @@ bool io_thread_is_current(const IoThread *t);
  * Context: any thread, locks below LOCK_RANK_QUEUE may be held; never calls inline.
  */
 void io_thread_post(IoThread *t, IoCallFn fn, void *opaque);
+/* The caller was long at work: though more may lie there, what follows are events and timers. Context:
+ * the loop's thread. */
+void io_thread_others_first(IoThread *t);
 /* Like post, and wait until it has run; inline when on the loop. Context: no lock held. */
 void io_thread_call(IoThread *t, IoCallFn fn, void *opaque);
 

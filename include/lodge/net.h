@@ -31,6 +31,7 @@ enum { NET_FRAME_NEEDS_CSUM = 1 << 0, NET_FRAME_CSUM_VALID = 1 << 1 };
 enum { NET_GSO_NONE = 0, NET_GSO_TCPV4 = 1, NET_GSO_TCPV6 = 4, NET_GSO_UDP = 5 };
 
 #define NET_FRAME_MAX 65562 /* bytes with Ethernet header */
+#define NET_STREAMS_MAX 8   /* of one back end */
 
 typedef struct NetFrame {
     const struct iovec *iov;
@@ -59,6 +60,9 @@ typedef struct NetPortOps {
     bool (*rx_commit)(NetPort *self, const NetFrame *f);
     void (*writable)(NetPort *self);                        /* room again; context as deliver */
     void (*link)(NetPort *self, bool up);                   /* the peer's link; context as deliver */
+    /* net_peer_takes() or net_peer_idle() says something else, or the peer is gone; context as
+     * deliver. */
+    void (*changed)(NetPort *self);
     uint32_t offloads;                                      /* NET_OFF_* that self can consume */
 } NetPortOps;
 
@@ -69,11 +73,14 @@ struct NetPort {
     IoThread *io;          /* where its callbacks run; constant while joined */
     uint16_t mtu;          /* bytes without Ethernet header; 0: 1500 */
     uint32_t offloads;     /* what it takes now: a subset of ops->offloads; atomic */
+    bool idle;             /* frames are to come by the other streams, not here; atomic */
     bool down;             /* its link at the moment of joining; its IoThread only */
     bool cut;              /* the operator has cut its cable; main thread only */
     bool quick;            /* constant: its callbacks never take long, a card may share its loop */
     struct NetWatch *watch; /* constant while joined, borrowed: who looks at what passes here */
     struct NetGate *gate;   /* likewise: what may pass */
+    uint8_t stream;         /* constant: its number among those of the back end */
+    NetPort *next;          /* constant, borrowed: the back end's next stream; NULL: the last */
     uint8_t mac[6];         /* constant while joined: of a card, as its owner has set it */
     struct NetWire *wire;  /* owned by the pair; NULL: not joined */
 };
@@ -94,6 +101,12 @@ static inline IoThread *net_card_loop(const NetPort *backend, IoThread *otherwis
 static inline IoThread *net_queue_loop(const NetPort *backend, IoThread *otherwise)
 {
     return backend && backend->quick ? net_card_loop(backend, otherwise) : otherwise;
+}
+/* The MTU that a card tells its guest: the one @chosen for it, else the back end's; 0: none, as that is
+ * what every guest assumes. */
+static inline uint16_t net_card_mtu(const NetPort *backend, uint32_t chosen)
+{
+    return (uint16_t)(chosen ? chosen : backend->mtu == 1500 ? 0 : backend->mtu);
 }
 /* Take the wire away; no callback of either port starts afterwards. Main thread; NULL is fine. */
 void net_part(NetPort *p);
@@ -116,11 +129,25 @@ unsigned net_rx_borrow(NetPort *from, struct iovec *ret_iov, unsigned max);
 bool net_rx_commit(NetPort *from, const NetFrame *f);
 /* @from has room again after deliver() said false. Context: @p's IoThread. */
 void net_rx_ready(NetPort *p);
+/* Why frames were thrown away at a wire. */
+typedef enum NetLoss {
+    NET_LOSS_DOWN,   /* a link was down */
+    NET_LOSS_HEADER, /* no frame has that length, or what is left to be done to it cannot be */
+    NET_LOSS_FULL,   /* the reader is too slow */
+    NET_LOSSES,
+} NetLoss;
+/* Count frames that @p's owner did not send and threw away. Context: any thread, while @p stays
+ * joined or is not. */
+void net_count_loss(NetPort *p, NetLoss why, unsigned frames);
 /* What frames @p may send: peer's offloads and the wire's abilities. */
 uint32_t net_peer_offloads(NetPort *p);
 uint16_t net_peer_mtu(NetPort *p);
 /* NET_OFF_* that the peer takes at this moment; what it does not take the wire finishes. */
 uint32_t net_peer_takes(NetPort *p);
+/* Whether the peer wants nothing here; true when not joined. */
+bool net_peer_idle(NetPort *p);
+/* @p's offloads, or whether it is idle, are others now: tell the peer. Context: @p's IoThread. */
+void net_changed(NetPort *p);
 /* The peer's link; true when not joined. */
 bool net_peer_link(NetPort *p);
 /* Tell the peer. Context: main thread, or @p's IoThread. */
@@ -133,6 +160,9 @@ typedef struct NetStats {
     uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_dropped, tx_dropped;
 } NetStats;
 void net_stats(NetPort *p, NetStats *ret_stats); /* as @p sees it; any thread */
+const char *net_loss_name(NetLoss why);
+/* Frames of both directions at @p's wire. Any thread. */
+void net_losses(NetPort *p, uint64_t ret_frames[NET_LOSSES]);
 
 /* An address that a guest was seen to use. */
 typedef struct NetSeen {
@@ -188,7 +218,9 @@ typedef struct NetInfo {
 
 struct NetBackend {
     const NetDriver *driver;
-    NetPort *port; /* to be joined to the guest's; owned by the back end; NULL for "none" */
+    /* To be joined to the guest's; owned by the back end; NULL for "none". Where it has several
+     * streams (port->next) the first is always one of those in use, and a card may use it alone. */
+    NetPort *port;
     void (*close)(NetBackend *be); /* parts, stops its thread, frees */
     /* Fill @ret_info's detail, link and drops. Main thread. NULL: nothing to tell. */
     void (*info)(NetBackend *be, NetInfo *ret_info);
@@ -200,7 +232,7 @@ struct NetBackend {
     /* Of net_backend_open(), which owns them: */
     char *id;
     struct NetWatch *watch;
-    struct NetShape *shape; /* between port and the driver's; NULL: none */
+    struct NetShape *shape[NET_STREAMS_MAX]; /* between port and the driver's; NULL: none */
     struct NetGate *gate;
 };
 /* @driver: its name. LODGE_ERROR_CONFIG for an unknown one, or an unknown or ill-formed option. */
@@ -214,6 +246,10 @@ extern const NetOptSpec net_common_opts[];
 void net_backend_info(NetBackend *be, NetInfo *ret_info);
 /* As the guest's side sees it. Any thread. */
 void net_backend_stats(NetBackend *be, NetStats *ret_stats);
+/* Of one of its streams; likewise. */
+void net_stream_stats(NetPort *stream, NetStats *ret_stats);
+/* Pull the cable, or put it in again; see net_cut(). Main thread. */
+void net_backend_cut(NetBackend *be, bool cut);
 unsigned net_backend_seen(NetBackend *be, NetSeen *ret_seen, unsigned max);
 /* Write what passes to @fd, taken over, as pcap until its reader goes. Main thread. */
 bool net_backend_capture(NetBackend *be, int fd, GError **error);

@@ -355,6 +355,8 @@ const char *blk_probe_format(const BlkProbe *p);
 const BlkDriver *blk_driver_find(const char *format);
 /* The formats, one by one; NULL at the end. */
 const BlkDriver *blk_driver_at(unsigned i);
+/* What a new image is whose format nobody says: the end of its name tells. */
+const char *blk_format_by_name(const char *path, bool overlay);
 /* "raw, umlcow and ..." for messages; transfer full. */
 char *blk_driver_names(void);
 
@@ -676,9 +678,12 @@ struct BlkEngine {
     BlkAioRing *aio; /* owned, or NULL */
     BlkPool *pool;   /* owned */
     BlkPool *writer; /* owned; of one thread: writes that exclude one another anyhow */
+    uint32_t instant_max; /* bytes of a request to a file in memory that is carried out at once */
 };
 
 BlkEngine *blk_engine_new(IoThread *io, BlkAio aio, GError **error);
+/* A guest waits for it. Context: main, nothing submitted yet. */
+void blk_engine_for_guest(BlkEngine *e);
 BlkEngine *blk_engine_ref(BlkEngine *e);
 void blk_engine_unref(BlkEngine *e);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(BlkEngine, blk_engine_unref)

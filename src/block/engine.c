@@ -4,12 +4,24 @@
  * native AIO where that is asked for, and a thread pool for everything else, or for everything.
  * Shared by the nodes of the disk, made and freed on the main thread, used on the disk's IoThread.
  */
+#include <sched.h>
 #include <sys/uio.h>
 
 #include "block_int.h"
 
 #define WRITER_MAX (64u << 10)  /* bytes; what is larger is worth a wake-up */
 #define INSTANT_MAX (64u << 10) /* bytes; a copy of some 10 us */
+#define INSTANT_MOST (2u << 20) /* where nobody could copy beside us: some 500 us */
+
+/* With two CPUs the guest has the other one: what the kernel's threads copied for us would be taken from
+ * either, and they have to be woken, as do we. */
+void blk_engine_for_guest(BlkEngine *e)
+{
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) <= 2)
+        e->instant_max = INSTANT_MOST;
+}
 
 BlkEngine *blk_engine_new(IoThread *io, BlkAio aio, GError **error)
 {
@@ -17,6 +29,7 @@ BlkEngine *blk_engine_new(IoThread *io, BlkAio aio, GError **error)
 
     e->refs = 1;
     e->io = io;
+    e->instant_max = INSTANT_MAX;
     e->pool = blk_pool_new(io, BLK_POOL_THREADS);
     e->writer = blk_pool_new(io, 1);
     if (aio == BLK_AIO_LIBAIO) {
@@ -80,12 +93,13 @@ static bool read_now(BlkReq *req)
 }
 
 /* Files in memory: io_uring would hand each request to a thread of the kernel's, which takes longer
- * than the copy. Large ones go that way, so that several of them are copied at once. */
+ * than the copy. Large ones go that way where there are CPUs for it, so that several of them are
+ * copied side by side. */
 static bool run_at_once(const BlkEngine *e, BlkReq *req)
 {
     return e->uring && blk_xfer(req)->file->instant &&
            (req->op == BLK_FLUSH ||
-            ((req->op == BLK_READ || req->op == BLK_WRITE) && req->len <= INSTANT_MAX));
+            ((req->op == BLK_READ || req->op == BLK_WRITE) && req->len <= e->instant_max));
 }
 
 /* Where a file system has no buffered writes that do not wait (ext4), io_uring gives them to its

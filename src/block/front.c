@@ -52,6 +52,7 @@ BlkNode *blk_front_new(BlkNode *top, const BlkOptions *o)
     f->nameless = o->snapshot;
     f->holder = g_strdup(o->holder);
     f->tap = o->tap;
+    blk_engine_for_guest(n->engine);
     blk_node_ready(n);
     return n;
 }

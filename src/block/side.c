@@ -59,6 +59,8 @@ BlkNode *blk_side(BlkNode *n, IoThread *io, GError **error)
     static const BlkAio same[] = {BLK_AIO_THREADS, BLK_AIO_URING, BLK_AIO_LIBAIO};
     BlkEngine *e = n->engine;
     g_autoptr(BlkEngine) engine = blk_engine_new(io, same[e->uring ? 1 : e->aio ? 2 : 0], error);
+    if (engine)
+        engine->instant_max = e->instant_max;
     BlkFile *file = engine ? blk_file_again((const BlkFile *)image->file, io, engine, error) : NULL;
     if (!file)
         return NULL;

@@ -101,16 +101,22 @@ Agent *guest_agent(const char *name, GError **error)
     return l ? agent_new(name, join, (void *)name, error) : NULL;
 }
 
+bool guest_paused(const char *name, GError **error)
+{
+    g_autoptr(MachineLook) l = machines_running(name, NULL);
+
+    return l && l->status->state == MACHINE_STATUS_PAUSED &&
+           !lodge_fail(error, LODGE_ERROR_BUSY,
+                       "%s: is paused, so its guest does not answer; lodge resume %s", name, name);
+}
+
 bool guest_reach(Agent *a, int64_t deadline, GError **error)
 {
     g_autoptr(GError) why = NULL;
     if (agent_reach(a, deadline, &why))
         return true;
-    g_autoptr(MachineLook) l = machines_running(agent_name(a), NULL);
-    if (l && l->status->state == MACHINE_STATUS_PAUSED)
-        return lodge_fail(error, LODGE_ERROR_BUSY,
-                          "%s: is paused, so its guest agent does not answer; lodge resume %s",
-                          agent_name(a), agent_name(a));
+    if (guest_paused(agent_name(a), error))
+        return false;
     g_propagate_error(error, g_steal_pointer(&why));
     return false;
 }
@@ -136,35 +142,37 @@ static int ended(const char *name)
     return !over ? 0 : log_says_panic(name) ? STATUS_PANIC : STATUS_LODGE;
 }
 
+int guest_fail(const char *name, const GError *why, int64_t deadline, const char *what)
+{
+    int status = g_error_matches(why, LODGE_ERROR, LODGE_ERROR_STATE) ? ended(name) : 0;
+
+    if (status) {
+        g_autoptr(GError) end = NULL;
+        lodge_fail(&end, LODGE_ERROR_STATE,
+                   status == STATUS_PANIC ? "%s: the guest's kernel died (panic)"
+                                          : "%s: the machine ended before the command did",
+                   name);
+        cli_fail(what, end, true);
+        return status;
+    }
+    bool late = g_error_matches(why, LODGE_ERROR, LODGE_ERROR_BUSY) &&
+                g_get_monotonic_time() >= deadline;
+    cli_fail(what, why, true);
+    return late ? STATUS_TIMEOUT : STATUS_LODGE;
+}
+
 int guest_run(Agent *a, const AgentCommand *c, const char *what)
 {
     g_autoptr(GError) error = NULL;
     AgentEnd end;
-    int64_t patience = MIN(c->deadline, machines_deadline(GUEST_REACH_SECONDS));
-    bool ok = guest_reach(a, patience, &error) && agent_exec(a, c, &end, &error);
 
-    if (ok && end.timed_out) {
+    if (!agent_exec(a, c, &end, &error))
+        return guest_fail(agent_name(a), error, c->deadline, what);
+    if (end.timed_out) {
         lodge_fail(&error, LODGE_ERROR_BUSY,
                    "%s: the command did not end in time; it was ended", agent_name(a));
         cli_fail(what, error, true);
         return STATUS_TIMEOUT;
     }
-    if (ok)
-        return end.stopped ? STATUS_SIGNAL + end.stopped : end.status;
-    if (g_error_matches(error, LODGE_ERROR, LODGE_ERROR_STATE)) {
-        int status = ended(agent_name(a));
-        if (status) {
-            g_clear_error(&error);
-            lodge_fail(&error, LODGE_ERROR_STATE,
-                       status == STATUS_PANIC ? "%s: the guest's kernel died (panic)"
-                                              : "%s: the machine ended before the command did",
-                       agent_name(a));
-            cli_fail(what, error, true);
-            return status;
-        }
-    }
-    bool late = g_error_matches(error, LODGE_ERROR, LODGE_ERROR_BUSY) &&
-                g_get_monotonic_time() >= c->deadline;
-    cli_fail(what, error, true);
-    return late ? STATUS_TIMEOUT : STATUS_LODGE;
+    return end.stopped ? STATUS_SIGNAL + end.stopped : end.status;
 }

@@ -16,6 +16,7 @@
 #include "lodge/num.h"
 
 #include "agent_port.h"
+#include "guest_way.h"
 #include "run_compile.h"
 #include "verb_run.h"
 
@@ -38,6 +39,9 @@ void run_options_clear(RunOptions *o)
 {
     g_clear_pointer(&o->name, g_free);
     g_clear_pointer(&o->command, g_strfreev);
+    if (o->way)
+        guest_way_clear(o->way);
+    g_clear_pointer(&o->way, g_free);
     g_clear_pointer(&o->display, g_free);
     g_clear_pointer(&o->display_password, g_free);
     g_clear_pointer(&o->define, definition_free);
@@ -209,10 +213,10 @@ static bool compile_agent(Tree *t, const Options *o, GError **error)
                               "--agent: on: a --channel has the name " AGENT_PORT_NAME);
         on = false; /* somebody else talks to the agent */
     }
-    if (!on && o->command)
+    if (!on && o->command && g_strcmp0(options_text(o, "via"), "console"))
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "--: a command for the guest needs its agent's port; leave --agent off "
-                          "and a --channel of that name away");
+                          "and a --channel of that name away, or write --via console");
     if (!on)
         return true;
     if (!prop_named(cls, port))
@@ -543,6 +547,7 @@ static bool compile_identity(Tree *t, const Options *o, RunOptions *r, GError **
 static bool compile_flags(Tree *t, const Options *o, RunOptions *r, GError **error)
 {
     static const char *const no_command[] = {"detach", "debug-exit"};
+    static const char *const of_command[] = {"via", "user", "password-file"};
     const char *trace = options_text(o, "trace");
 
     if (o->command && !o->command_len)
@@ -553,7 +558,16 @@ static bool compile_flags(Tree *t, const Options *o, RunOptions *r, GError **err
                               "--%s: stands beside a command for the guest; choose one",
                               no_command[i]);
     }
+    for (unsigned i = 0; !o->command && i < G_N_ELEMENTS(of_command); i++) {
+        if (options_has(o, of_command[i]))
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "--%s: is about a command for the guest; write one behind \"--\"",
+                              of_command[i]);
+    }
     if (o->command) {
+        r->way = g_new0(GuestWay, 1);
+        if (!guest_way_read(o, r->way, error))
+            return false;
         GStrvBuilder *words = g_strv_builder_new();
         for (int i = 0; i < o->command_len; i++)
             g_strv_builder_add(words, o->command[i]);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * "lodge run ... -- COMMAND": a machine for one command. Another process runs the machine; this one
- * waits for the guest's agent, runs the command, has the guest power off, and ends with the
+ * waits for the guest's agent or a login prompt, runs the command, has the guest power off, and ends with the
  * command's status. Where the machine ends by itself, its status is the answer.
  */
 #include <errno.h>
@@ -13,11 +13,10 @@
 #include "lodge/error.h"
 
 #include "guest.h"
+#include "guest_way.h"
 #include "machines.h"
 #include "verb_run.h"
 
-#define TURN_US 5000000
-#define PAUSE_US 50000
 #define OFF_SECONDS 30 /* for the guest to power off */
 #define QUIT_SECONDS 10
 
@@ -55,21 +54,10 @@ static bool ends_within(Child *c, double seconds)
     return true;
 }
 
-/* Until the guest's agent answers. Return: false: the machine has ended, a signal came (no error),
- * or it cannot be. */
-static bool await_agent(Agent *a, Child *c, GError **error)
+/* Whether there is nothing to wait for: the machine has ended, or a signal came. */
+static bool over(void *opaque)
 {
-    while (!guest_signal(NULL) && !has_ended(c, false)) {
-        g_autoptr(GError) why = NULL;
-        if (agent_reach(a, g_get_monotonic_time() + TURN_US, &why))
-            return true;
-        if (!g_error_matches(why, LODGE_ERROR, LODGE_ERROR_BUSY) && !ends_within(c, 1)) {
-            g_propagate_error(error, g_steal_pointer(&why));
-            return false;
-        }
-        g_usleep(PAUSE_US); /* others may have the port meanwhile */
-    }
-    return false;
+    return guest_signal(NULL) || has_ended(opaque, false);
 }
 
 bool run_command_keeps(const Tree *t)
@@ -109,6 +97,13 @@ static void end_machine(const RunOptions *o, Child *c, bool gently)
     (void)has_ended(c, true);
 }
 
+/* Whether it may be that the machine is about to end. */
+static bool is_over(const GError *error)
+{
+    return !g_error_matches(error, LODGE_ERROR, LODGE_ERROR_CONFIG) &&
+           !g_error_matches(error, LODGE_ERROR, LODGE_ERROR_UNSUPPORTED);
+}
+
 int run_command(const Tree *tree, const RunOptions *o, pid_t machine)
 {
     g_autoptr(GError) error = NULL;
@@ -125,14 +120,18 @@ int run_command(const Tree *tree, const RunOptions *o, pid_t machine)
     bool ran = false;
 
     guest_catch_signals();
-    g_autoptr(Agent) a = agent_command_check(&c, &error) ? guest_agent(o->name, &error) : NULL;
-    if (a && await_agent(a, &child, &error)) {
+    GuestWay way = *o->way;
+    g_autoptr(Agent) a = agent_command_check(&c, &error)
+                             ? guest_reach_by(o->name, &way, G_MAXINT64, over, &child, &error)
+                             : NULL;
+    c.user = guest_way_user(&way);
+    if (a) {
         status = guest_run(a, &c, "run");
         ran = true;
-    } else if (error && !has_ended(&child, false)) {
-        status = cli_fail("run", error, true);
     } else if (guest_signal(NULL)) {
         status = STATUS_SIGNAL + guest_signal(NULL);
+    } else if (!ends_within(&child, is_over(error) ? 1 : 0)) {
+        status = cli_fail("run", error, true);
     }
     bool early = has_ended(&child, false);
     end_machine(o, &child, run_command_keeps(tree));

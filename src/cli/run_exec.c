@@ -250,14 +250,15 @@ static gboolean on_sighup(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
-/* A PC's kernel that halts does not switch the machine off; User-Mode Linux ends then. */
+/* A PC's kernel that halts does not switch the machine off; User-Mode Linux ends then. Its words are
+ * known, but do not always come: its CPUs stand still in any case. */
 static gboolean look_for_halt(gpointer opaque)
 {
     Run *r = opaque;
     uint64_t now = console_log_position(r->log);
     g_autofree char *last = now == r->log_seen ? console_log_tail(r->log, 1) : NULL;
 
-    if (last && uml_halted(last))
+    if ((last && uml_halted(last)) || machine_is_halted(r->machine))
         machine_kill(r->machine, 0);
     r->log_seen = now;
     return G_SOURCE_CONTINUE;
@@ -323,6 +324,7 @@ static bool take_console(void *opaque, unsigned id, GError **error)
 static bool open_control(Run *r, const Tree *tree, GError **error)
 {
     Board *b = machine_board(r->machine);
+    Chan *con0 = machine_chan(r->machine, "con0");
     ControlConfig config = {
         .name = r->options->name,
         .uuid = tree_str(tree, "/", "uuid"),
@@ -336,6 +338,7 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
         .add_viewer = add_viewer,
         .add_console = add_console,
         .take_console = take_console,
+        .console_on_terminal = con0 && chan_is_terminal(con0),
         .opaque = r,
         .waits_for_gdb = r->options->gdb_wait,
     };

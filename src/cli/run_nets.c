@@ -72,6 +72,11 @@ static bool compile_net_pair(Tree *t, const NetDriver *d, const DeviceClass *cls
             return lodge_fail(error, LODGE_ERROR_CONFIG, "--net: %s: too many", pair->key);
         return true;
     }
+    if (!p && !strcmp(pair->key, "queues"))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--net: queues: %s has one pair of queues; a tap has several, like "
+                          "tap=NAME,queues=2",
+                          d->name);
     if (!p || p->kind == PROP_NET) {
         g_autoptr(GString) list = g_string_new(NULL);
 

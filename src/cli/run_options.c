@@ -4,6 +4,7 @@
  * that is part of the grammar and has no device in this version is a row with OPT_REFUSED.
  */
 #include "agent_port.h"
+#include "guest_way.h"
 #include "smbios.h"
 #include "verb_run.h"
 
@@ -25,7 +26,9 @@ const SubSpec run_disk_subs[] = {
      "ca-cert.pem, and of client-cert.pem and client-key.pem where the server asks), or nbds and "
      "nbds+unix with ?tls-psk-file=FILE, perhaps USER@; absolute paths"},
     {"base", "FILE", "make FILE as an overlay over this image where it is not there yet"},
-    {"format", "FORMAT", "instead of looking at the image's first bytes: raw, umlcow, ..."},
+    {"format", "FORMAT",
+     "instead of looking at the image's first bytes: raw, umlcow, ...; of a new overlay (by the end "
+     "of its name: .qcow2, .vhd, .vdi, .vmdk; else umlcow)"},
     {"base-format", "FORMAT", "of the base, where the image does not say it (raw)"},
     {"ro", NULL, "the guest may not write"},
     {"snapshot", "on|off", "writes go to a temporary overlay and are lost at the end"},
@@ -209,6 +212,10 @@ const OptSpec run_options_table[] = {
      "With --detach: come back when a line of the console matches (log:login: *$); status 7 if it "
      "ends before.",
      NULL, OPT_RUN | OPT_MAYBE},
+    OPT_VIA(OPT_RUN),
+    {"user", 0, "USER", "With a command: run it as this user (root); by the console, log in as this "
+     "user.", NULL, OPT_RUN},
+    OPT_PASSWORD_FILE(OPT_RUN),
     {"dry-run", 0, NULL, "Print the machine as device-tree source, start nothing.", NULL, OPT_RUN},
     {"verbose", 'v', NULL, "Say more.", NULL, OPT_RUN},
     {"quiet", 'q', NULL, "Say only what is wrong.", NULL, OPT_RUN},

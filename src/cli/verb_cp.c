@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * "lodge cp": files and folders into and out of a guest, by its agent. A file goes through the
- * agent's own calls (agent_file.c); a folder through tar(1) on both sides.
+ * "lodge cp": files and folders into and out of a guest, by its agent or its console. A file goes
+ * through the agent's own calls (agent_file.c); a folder through tar(1) on both sides.
  *
  * What comes out of a guest is hostile: a folder is unpacked in a new one that only we can enter,
  * only what was asked for is taken from there, and devices and the like are thrown away before it
@@ -22,6 +22,7 @@
 
 #include "agent_file.h"
 #include "guest.h"
+#include "guest_way.h"
 #include "machines.h"
 #include "verb_image.h"
 
@@ -29,6 +30,9 @@
 
 const OptSpec cp_options_table[] = {
     {"recursive", 'r', NULL, "Copy a folder and all that is in it."},
+    OPT_VIA(0),
+    {"user", 'u', "USER", "With --via console: log in as this user (root)."},
+    OPT_PASSWORD_FILE(0),
     {NULL},
 };
 
@@ -273,11 +277,14 @@ static bool get_folder(Agent *a, const char *from, const char *to, GError **erro
 
 static bool copy(Agent *a, const Place *from, const Place *to, bool folder, GError **error)
 {
-    if (!guest_reach(a, machines_deadline(GUEST_REACH_SECONDS), error))
-        return false;
     if (to->machine)
         return (folder ? put_folder : put_file)(a, from->path, to->path, error);
     return (folder ? get_folder : get_file)(a, from->path, to->path, error);
+}
+
+static bool stopped(void *opaque)
+{
+    return guest_signal(NULL);
 }
 
 int verb_cp(const Verb *self, int argc, char **argv)
@@ -297,8 +304,18 @@ int verb_cp(const Verb *self, int argc, char **argv)
                                 : "neither is in a guest; write NAME:PATH for one");
         return cli_fail(self->name, error, false);
     }
-    g_autoptr(Agent) a = guest_agent(from.machine ? from.machine : to.machine, &error);
+    g_auto(GuestWay) way = {0};
+    if (!guest_way_read(o, &way, &error))
+        return cli_fail(self->name, error, false);
+    if (way.user && way.agent) {
+        lodge_fail(&error, LODGE_ERROR_CONFIG,
+                   "--user: the agent copies as root; write --via console with it");
+        return cli_fail(self->name, error, false);
+    }
     guest_catch_signals();
+    g_autoptr(Agent) a = guest_reach_by(from.machine ? from.machine : to.machine, &way,
+                                        machines_deadline(GUEST_REACH_SECONDS), stopped, NULL,
+                                        &error);
     if (a && copy(a, &from, &to, options_has(o, "recursive"), &error))
         return cli_finish(STATUS_OK);
     int sig = guest_signal(NULL), status = cli_fail(self->name, error, false);

@@ -33,7 +33,8 @@ enum {
 
 const OptSpec net_options_table[] = {
     {"publish", 'p', "[ADDR:]HOST:GUEST[/udp]",
-     "Lead a port of the host to the guest; HOST 0 takes a free one, which is printed.", NULL, OPT_REPEAT},
+     "Lead a port of the host to the guest; HOST 0 takes a free one, which is printed.", NULL,
+     OPT_REPEAT},
     {"unpublish", 0, "[ADDR:]HOST[/udp]", "Let go of a port of the host.", NULL, OPT_REPEAT},
     {"filter", 'f', "[N:]FILE|off",
      "Have the rules in FILE decide what passes network N (0 unless said), from now on; off: all.",
@@ -79,6 +80,7 @@ static void print_filter(Jv f)
 static void print_net(Jv n)
 {
     Jv drops = jv_get(n, "drops"), seen = jv_get(n, "addresses"), filter = jv_get(n, "filter");
+    Jv queues = jv_get(n, "queues");
 
     printf("%s: %s%s%s, %s, link %s\n", text_of(n, "id"), text_of(n, "model"),
            *text_of(n, "mac") ? " " : "no card", text_of(n, "mac"), text_of(n, "to"),
@@ -88,6 +90,12 @@ static void print_net(Jv n)
                tx ? "sent" : "received", jv_int(jv_get(n, tx ? "tx-frames" : "rx-frames")),
                jv_int(jv_get(n, tx ? "tx-bytes" : "rx-bytes")),
                jv_int(jv_get(n, tx ? "tx-dropped" : "rx-dropped")));
+    }
+    for (size_t i = 0; i < jv_length(queues); i++) {
+        Jv q = jv_at(queues, i);
+        printf("    queues %zu: %sreceived %" PRId64 " frames, sent %" PRId64 "\n", i,
+               jv_bool(jv_get(q, "used")) ? "" : "not in use, ", jv_int(jv_get(q, "rx-frames")),
+               jv_int(jv_get(q, "tx-frames")));
     }
     for (size_t i = 0; i < jv_length(drops); i++) {
         Jv d = jv_at(drops, i);
@@ -157,7 +165,8 @@ static bool change_filter(Client *c, const char *text, GError **error)
     if (number && g_ascii_string_to_unsigned(number, 10, 0, 99, &index, NULL))
         path = colon + 1;
     if (!*path)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--filter: \"%s\": write [N:]FILE or off", text);
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--filter: \"%s\": write [N:]FILE or off",
+                          text);
     bool off = !strcmp(path, "off");
     g_autofree char *rules = off ? NULL : net_filter_read(path, &len, error);
     if (!off && !rules)

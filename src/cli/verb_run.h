@@ -38,6 +38,7 @@ typedef struct RunOptions {
     char *gdb;     /* owned; where a debugger is let in; NULL: nowhere */
     bool gdb_wait; /* until it lets the machine go on */
     char **command; /* owned; to be run in the guest, which then ends; NULL: none */
+    struct GuestWay *way; /* owned; how it gets there; NULL without a command */
     GPtrArray *qmp; /* owned: RunQmp; NULL: none */
     GRegex *wait;   /* owned; with detach: come back when the console says it; NULL: at once */
     bool mconsole;           /* a management console: */

@@ -35,6 +35,8 @@ static const VerbExample stop_examples[] = {
 
 static const VerbExample exec_examples[] = {
     {"lodge exec web -- uname -r", "Print the release of the kernel in the machine web."},
+    {"lodge exec --via console --password-file pw web -- dmesg",
+     "Log in on its console for that, as root with the password in pw."},
     {"lodge exec -u www-data -w /srv web -- sh -c 'cat > notes' < notes",
      "Copy standard input to a file there, as another user."},
     {NULL},
@@ -250,13 +252,18 @@ const Verb verb_table[] = {
      "ran out; 125: Lodge or the guest's agent failed, and says why; 255: the guest's kernel "
      "panicked. Ctrl-C ends the command.\n\n"
      "The guest needs the QEMU guest agent (Debian's package qemu-guest-agent), running, and "
-     "/bin/sh. There is no terminal: see lodge ssh and lodge console. Output and input lie in a "
-     "folder of the guest's /tmp until they are taken.",
+     "/bin/sh. Where no agent answers, it goes by the guest's console, where that shows a login "
+     "prompt: as root without a password, unless --user and --password-file say otherwise. Then the "
+     "guest needs base64 and md5sum (coreutils, busybox), it is slower, and what goes over the console "
+     "is in its log, passwords excepted. Somebody who is logged in there, or types there, is left "
+     "alone; with --via console, a shell that stands there is used, and stays. There is no terminal: "
+     "see lodge ssh and lodge console. Output and input lie in a folder of the guest's /tmp until they "
+     "are taken.",
      exec_options_table, exec_examples, NULL, verb_exec},
     {"events", "[--json] NAME", "print what happens to a running machine",
      "One line for each event of its control socket, until it has ended.", events_options_table,
      NULL, NULL, verb_events},
-    {"cp", "[-r] SOURCE DESTINATION", "copy files into and out of the guest of a machine",
+    {"cp", "[OPTION]... SOURCE DESTINATION", "copy files into and out of the guest of a machine",
      "One of the two is NAME:PATH, a path in the guest from its root; a path of this host with a "
      "colon is written ./a:b. Where DESTINATION is a folder, the copy goes into it, under the "
      "name of SOURCE. A file gets its name when it is whole; permissions are kept, owners are not, "

@@ -31,8 +31,10 @@
 struct Agent {
     char *name; /* owned */
     AgentJoinFn join;
-    void *opaque;
+    const AgentOther *other; /* NULL: it is an agent, at a port */
+    void *opaque; /* of join; or other's, owned */
     int fd;     /* owned; -1: it is not our turn */
+    bool turn;  /* the last time that we asked for one, it came */
     bool heard; /* the agent has answered in this turn */
     int64_t number; /* of the last synchronisation */
     Json *json;
@@ -58,11 +60,24 @@ Agent *agent_new(const char *name, AgentJoinFn join, void *opaque, GError **erro
     return a;
 }
 
+Agent *agent_new_other(const char *name, const AgentOther *other, void *opaque, GError **error)
+{
+    Agent *a = agent_new(name, NULL, opaque, error);
+
+    if (a)
+        a->other = other;
+    else
+        other->free(opaque);
+    return a;
+}
+
 void agent_free(Agent *a)
 {
     if (!a)
         return;
     agent_rest(a);
+    if (a->other)
+        a->other->free(a->opaque);
     jv_free(a->last);
     json_unload(a->json);
     json_scan_free(a->scan);
@@ -73,6 +88,11 @@ void agent_free(Agent *a)
 const char *agent_name(const Agent *a)
 {
     return a->name;
+}
+
+bool agent_had_turn(const Agent *a)
+{
+    return a->turn;
 }
 
 void agent_rest(Agent *a)
@@ -204,6 +224,7 @@ static bool await_turn(Agent *a, int64_t deadline, GError **error)
 {
     g_autoptr(GError) why = NULL;
     a->at = a->len = 0;
+    a->turn = false;
     a->fd = a->join(a->opaque, deadline, error);
     if (a->fd < 0)
         return false;
@@ -216,6 +237,7 @@ static bool await_turn(Agent *a, int64_t deadline, GError **error)
     }
     if (a->input[a->at] == AGENT_TURN)
         a->at++;
+    a->turn = true;
     return true;
 }
 
@@ -246,6 +268,8 @@ static bool synchronise(Agent *a, int64_t deadline, GError **error)
 
 bool agent_reach(Agent *a, int64_t deadline, GError **error)
 {
+    if (a->other)
+        return a->other->reach(a->opaque, deadline, error);
     if (a->fd >= 0)
         return true;
     if (await_turn(a, deadline, error) && synchronise(a, deadline, error)) {
@@ -283,11 +307,27 @@ static bool ask(Agent *a, JsonOut *request, int64_t deadline, GError **error)
            lodge_fail(error, LODGE_ERROR_HOST, "%s: its guest agent answers nonsense", a->name);
 }
 
+/* Let the other one answer, into a->last. */
+static Jv ask_other(Agent *a, JsonOut *request, int64_t deadline, GError **error)
+{
+    g_auto(Jv) asked = jv_parse(a->json, json_text(request), error);
+    g_autofree char *answer = asked.node && a->other->reach(a->opaque, deadline, error)
+                                  ? a->other->call(a->opaque, asked, error)
+                                  : NULL;
+
+    jv_clear(&a->last);
+    if (answer)
+        a->last = jv_parse(a->json, answer, error);
+    return jv_get(a->last, "return");
+}
+
 Jv agent_call(Agent *a, JsonOut *request, int64_t deadline, GError **error)
 {
     g_autoptr(JsonOut) out = request;
     Jv none = {NULL, NULL};
 
+    if (a->other)
+        return ask_other(a, out, deadline, error);
     if (!ask(a, out, deadline, error)) {
         agent_rest(a); /* what comes later would be taken for the next answer */
         return none;

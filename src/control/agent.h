@@ -30,6 +30,16 @@ typedef int (*AgentJoinFn)(void *opaque, int64_t deadline, GError **error);
  * Return: transfer full; NULL with LODGE_ERROR_UNSUPPORTED: the JSON library is missing.
  */
 Agent *agent_new(const char *name, AgentJoinFn join, void *opaque, GError **error);
+
+/* Somebody else who does what an agent does, for agent_new_other(). */
+typedef struct AgentOther {
+    bool (*reach)(void *opaque, int64_t deadline, GError **error);
+    /* The answer to a request as JSON text with "return" in it, transfer full; NULL with the error. */
+    char *(*call)(void *opaque, Jv request, GError **error);
+    void (*free)(void *opaque);
+} AgentOther;
+/* As agent_new(); @opaque is taken over, also on failure. */
+Agent *agent_new_other(const char *name, const AgentOther *other, void *opaque, GError **error);
 void agent_free(Agent *a); /* NULL is fine */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Agent, agent_free)
 const char *agent_name(const Agent *a);
@@ -42,6 +52,8 @@ const char *agent_name(const Agent *a);
  *         connection ended; or the error of joining.
  */
 bool agent_reach(Agent *a, int64_t deadline, GError **error);
+/* Whether the port was ours in the last agent_reach(), so that it was the agent that did not answer. */
+bool agent_had_turn(const Agent *a);
 /* Let others have the port until our next call. */
 void agent_rest(Agent *a);
 

@@ -341,8 +341,7 @@ bool agent_shell(Agent *a, const char *text, const char *const *args, int64_t de
     return false;
 }
 
-/* Whether @name may stand behind "~" in a script. */
-static bool is_user(const char *name)
+bool agent_is_user(const char *name)
 {
     for (const char *s = name; *s; s++) {
         if (!g_ascii_isalnum(*s) && !(s > name && strchr("._-", *s)) && *s != '_')
@@ -378,7 +377,7 @@ bool agent_command_check(const AgentCommand *c, GError **error)
     }
     if (c->cwd && !is_text(c->cwd, error))
         return false;
-    if (c->user && !is_user(c->user))
+    if (c->user && !agent_is_user(c->user))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--user: \"%s\": not the name of a user",
                           c->user);
     for (const char *const *w = c->argv; *w; w++) {
@@ -502,14 +501,18 @@ static bool follow(Exec *x, GError **error)
         x->active = false;
         if (!perhaps_end(x, error))
             return false;
-        if (stream && !(open_files(x, error) && push(x, error) && pull(x, &x->out, false, error) &&
-                        pull(x, &x->err, false, error)))
-            return false;
-        Jv answer = look(x->a, x->pid, agent_soon(), error);
-        if (!answer.node)
-            return false;
-        if (jv_bool(jv_get(answer, "exited")))
+        g_autoptr(GError) why = NULL;
+        bool ok = !stream || (open_files(x, &why) && push(x, &why) &&
+                              pull(x, &x->out, false, &why) && pull(x, &x->err, false, &why));
+        /* What is refused may be so because it has just ended, and its folder is gone. */
+        bool over = !ok && !g_error_matches(why, LODGE_ERROR, LODGE_ERROR_HOST);
+        Jv answer = over ? (Jv){NULL, NULL} : look(x->a, x->pid, agent_soon(), ok ? error : NULL);
+        if (answer.node && jv_bool(jv_get(answer, "exited")))
             return conclude(x, answer, error);
+        if (!ok)
+            g_propagate_error(error, g_steal_pointer(&why));
+        if (!ok || !answer.node)
+            return false;
         x->pause_us = x->active ? PAUSE_MIN_US : MIN(2 * x->pause_us, PAUSE_MAX_US);
         int64_t left = MAX(x->c->deadline - g_get_monotonic_time(), PAUSE_MIN_US);
         pause_for(x->a, MIN(x->pause_us, left),

@@ -24,6 +24,7 @@ typedef struct AgentEnd {
     int stopped;    /* it was ended by stop(), or by SIGPIPE: nobody takes its output; else 0 */
 } AgentEnd;
 
+bool agent_is_user(const char *name); /* the name of one, without meaning to a shell */
 /* Whether agent_exec() can take @c. Return: false with LODGE_ERROR_CONFIG: a word is no UTF-8, all of
  * them are too long, a variable or the user's name is none. */
 bool agent_command_check(const AgentCommand *c, GError **error);

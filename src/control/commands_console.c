@@ -24,6 +24,7 @@ COMMAND_FN(cmd_console)
     json_object(out, "return");
     json_number(out, "id", id);
     json_bool(out, "writes", writes);
+    json_bool(out, "terminal", c->config.console_on_terminal);
     json_end(out);
     return true;
 }

@@ -43,16 +43,31 @@ static void print_card(JsonOut *out, Device *d, const PropSpec *mac)
     }
 }
 
-static void print_counters(JsonOut *out, NetBackend *be)
+static void print_counters(JsonOut *out, const NetStats *s)
 {
-    NetStats s;
-    net_backend_stats(be, &s);
-    json_number(out, "rx-frames", (int64_t)s.rx_frames);
-    json_number(out, "rx-bytes", (int64_t)s.rx_bytes);
-    json_number(out, "rx-dropped", (int64_t)s.rx_dropped);
-    json_number(out, "tx-frames", (int64_t)s.tx_frames);
-    json_number(out, "tx-bytes", (int64_t)s.tx_bytes);
-    json_number(out, "tx-dropped", (int64_t)s.tx_dropped);
+    json_number(out, "rx-frames", (int64_t)s->rx_frames);
+    json_number(out, "rx-bytes", (int64_t)s->rx_bytes);
+    json_number(out, "rx-dropped", (int64_t)s->rx_dropped);
+    json_number(out, "tx-frames", (int64_t)s->tx_frames);
+    json_number(out, "tx-bytes", (int64_t)s->tx_bytes);
+    json_number(out, "tx-dropped", (int64_t)s->tx_dropped);
+}
+
+/* The streams of a back end that has several, each for a pair of the card's queues. */
+static void print_queues(JsonOut *out, NetBackend *be)
+{
+    if (!be->port->next)
+        return;
+    json_array(out, "queues");
+    for (NetPort *p = be->port; p; p = p->next) {
+        NetStats s;
+        net_stream_stats(p, &s);
+        json_object(out, NULL);
+        json_bool(out, "used", !net_peer_idle(p));
+        print_counters(out, &s);
+        json_end(out);
+    }
+    json_end(out);
 }
 
 static void print_seen(JsonOut *out, NetBackend *be)
@@ -120,7 +135,10 @@ COMMAND_FN(cmd_net)
         json_bool(out, "link", info.link);
         if (card)
             print_card(out, card, mac);
-        print_counters(out, be);
+        NetStats sum;
+        net_backend_stats(be, &sum);
+        print_counters(out, &sum);
+        print_queues(out, be);
         json_array(out, "drops");
         for (unsigned k = 0; k < NET_DROPS_MAX && info.drop[k].reason; k++) {
             json_object(out, NULL);
@@ -232,7 +250,7 @@ bool control_set_link(Control *c, const char *name, bool up, GError **error)
         Device *card = be->port ? control_card_of(m, be, &mac) : NULL;
         if (!be->port || (strcmp(be->id, name) && (!card || strcmp(card->id, name))))
             continue;
-        net_cut(be->port, !up);
+        net_backend_cut(be, !up);
         return true;
     }
     return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "Device '%s' not found", name);

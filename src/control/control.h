@@ -41,6 +41,7 @@ typedef struct ControlConfig {
     bool (*add_console)(void *opaque, int fd, bool write, unsigned *ret_id, bool *ret_writes,
                         GError **error);
     bool (*take_console)(void *opaque, unsigned id, GError **error);
+    bool console_on_terminal; /* somebody may type there who is no client */
     void *opaque; /* of these */
     bool waits_for_gdb; /* the machine starts paused, until its debugger lets it go on */
 } ControlConfig;

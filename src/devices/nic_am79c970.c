@@ -350,6 +350,11 @@ static bool pcnet_realize(Device *d, GError **error)
 
     if (!n->netdev)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: needs netdev=NAME", d->id);
+    if (n->netdev->next)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "%s: this card has one pair of queues; leave out queues, or take "
+                          "model=virtio",
+                          d->id);
     if (n->mac[0] & 1)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: mac: is a group address", d->id);
     n->link_up = true;

@@ -562,6 +562,8 @@ static void tx_finish(Pcnet *n, PcnetTxFrame *item, unsigned first_iov, uint32_t
         item->error = TMD_LCAR;
     /* Shorter than a header: a fragment, which nobody on a network takes for a frame. */
     item->send = !item->error && len >= HEADER_LEN;
+    if (!item->send && !item->error)
+        net_count_loss(&n->port, NET_LOSS_HEADER, 1);
     if (!item->send)
         return;
     item->frame = tx->frames;
@@ -632,6 +634,8 @@ static TxTake tx_take(Pcnet *n)
     tx->descs += count;
     tx->items++;
     item->babble = too_long;
+    if (too_long)
+        net_count_loss(&n->port, NET_LOSS_HEADER, 1);
     if (!item->skipped && !item->error && !too_long)
         tx_finish(n, item, first_iov, len);
     if (!item->send) {

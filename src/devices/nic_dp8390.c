@@ -588,6 +588,11 @@ bool dp8390_realize(Dp8390 *n, Device *card, void (*set_irq)(Device *card, bool 
     n->rtl8029 = rtl8029;
     if (!n->netdev)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: needs netdev=NAME", card->id);
+    if (n->netdev->next)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "%s: this card has one pair of queues; leave out queues, or take "
+                          "model=virtio",
+                          card->id);
     if (n->mac[0] & 1)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: mac: is a group address", card->id);
     memcpy(n->prom, n->mac, DP8390_MAC_LEN);

@@ -355,6 +355,7 @@ void dp8390_transmit(Dp8390 *n)
         loopback(n, len);
     } else if (len < FRAME_MIN || len > FRAME_LONG) {
         guest_fault(n->dev, "frame of %zu bytes to send", len);
+        net_count_loss(&n->port, NET_LOSS_HEADER, 1);
         s->tsr = TSR_PTX;
     } else if (n->slot_count >= SLOTS) {
         return;

@@ -84,10 +84,23 @@ bool virtio_may_run(VirtioDev *vd)
 }
 
 /* Rings run only while the device is started. */
-static bool queue_may_run(VirtioDev *vd, unsigned q)
+bool virtio_queue_may_run(VirtioDev *vd, unsigned q)
 {
     return virtqueue_running(&vd->q[q].vq) && !__atomic_load_n(&vd->broken, __ATOMIC_RELAXED) &&
            !__atomic_load_n(&virtio_lane(vd, q)->quiet, __ATOMIC_RELAXED);
+}
+
+/* The queue of the lane that comes after @q; the first is lane_first(). */
+static unsigned lane_next(const VirtioLane *l, unsigned q)
+{
+    unsigned group = l->vd->lane_group;
+
+    return ++q % group ? q : q + (l->vd->lanes - 1) * group;
+}
+
+static unsigned lane_first(const VirtioLane *l)
+{
+    return l->index * l->vd->lane_group;
 }
 
 bool virtio_here(VirtioDev *vd, unsigned q)
@@ -98,7 +111,7 @@ bool virtio_here(VirtioDev *vd, unsigned q)
 
 static void handle_kick(VirtioQ *q)
 {
-    if (queue_may_run(q->vd, q->index))
+    if (virtio_queue_may_run(q->vd, q->index))
         q->vd->vc->kick(q->vd, q->index);
 }
 
@@ -130,8 +143,8 @@ static bool poll_look(void *opaque)
     VirtioDev *vd = l->vd;
     bool found = false;
 
-    for (unsigned i = l->index; i < vd->queues; i += vd->lanes) {
-        if (!is_polled(vd, i) || !virtqueue_has_more(&vd->q[i].vq) || !queue_may_run(vd, i))
+    for (unsigned i = lane_first(l); i < vd->queues; i = lane_next(l, i)) {
+        if (!is_polled(vd, i) || !virtqueue_has_more(&vd->q[i].vq) || !virtio_queue_may_run(vd, i))
             continue;
         vd->vc->kick(vd, i);
         found = true;
@@ -145,10 +158,10 @@ static bool poll_arm(void *opaque, bool on)
     VirtioDev *vd = l->vd;
     bool found = false;
 
-    for (unsigned i = l->index; i < vd->queues; i += vd->lanes) {
+    for (unsigned i = lane_first(l); i < vd->queues; i = lane_next(l, i)) {
         VirtioQ *q = &vd->q[i];
 
-        if (!is_polled(vd, i) || q->armed == on || !queue_may_run(vd, i))
+        if (!is_polled(vd, i) || q->armed == on || !virtio_queue_may_run(vd, i))
             continue;
         if (!on) {
             virtio_notify_off(vd, i);
@@ -202,7 +215,7 @@ static void kick_all(VirtioLane *l)
 {
     VirtioDev *vd = l->vd;
 
-    for (unsigned i = l->index; i < vd->queues; i += vd->lanes) {
+    for (unsigned i = lane_first(l); i < vd->queues; i = lane_next(l, i)) {
         if (virtqueue_running(&vd->q[i].vq))
             virtio_kick_again(vd, i);
     }
@@ -235,7 +248,7 @@ static const char *start_rings_locked(VirtioLane *l)
 
     if (!l->index) /* the first one starts first */
         vd->features = vd->regs.driver_features;
-    for (unsigned i = l->index; i < vd->queues; i += vd->lanes) {
+    for (unsigned i = lane_first(l); i < vd->queues; i = lane_next(l, i)) {
         VirtioQueueRegs *r = &vd->regs.q[i];
         VirtQueueSetup s = ring_setup(vd, r);
         const char *why;
@@ -310,11 +323,13 @@ static void stop_lane(VirtioLane *l)
         __atomic_store_n(&vd->live, false, __ATOMIC_RELAXED);
         vd->pending = 0;
     }
-    for (unsigned i = l->index; i < vd->queues; i += vd->lanes) {
+    for (unsigned i = lane_first(l); i < vd->queues; i = lane_next(l, i)) {
         virtqueue_stop(&vd->q[i].vq);
         vd->q[i].vq.broken = false;
         vd->q[i].armed = false;
     }
+    if (vd->vc->lane_stopped)
+        vd->vc->lane_stopped(l);
     if (!l->index && vd->vc->stopped)
         vd->vc->stopped(vd);
 }
@@ -619,10 +634,11 @@ static bool make_queues(VirtioDev *vd, GError **error)
     return true;
 }
 
-void virtio_set_lanes(VirtioDev *vd, IoThread *const *io, unsigned n)
+void virtio_set_lanes(VirtioDev *vd, IoThread *const *io, unsigned n, unsigned group)
 {
-    g_assert(n && n <= VIRTIO_LANES_MAX);
+    g_assert(n && n <= VIRTIO_LANES_MAX && group);
     vd->lanes = n;
+    vd->lane_group = group;
     for (unsigned i = 0; i < n; i++)
         vd->lane[i].io = io[i];
 }
@@ -636,7 +652,7 @@ bool virtio_realize(VirtioDev *vd, const VirtioClass *vc, IoThread *io, uint64_t
     vd->vc = vc;
     vd->io = io;
     if (!io || !vd->lanes)
-        virtio_set_lanes(vd, &io, 1);
+        virtio_set_lanes(vd, &io, 1, 1);
     g_assert(vd->lane[0].io == io);
     for (unsigned i = 0; i < vd->lanes; i++) {
         vd->lane[i].vd = vd;

@@ -9,8 +9,8 @@
  *
  * Registers are the vCPUs', under the device's lock. Queues are the loop thread's, without a
  * lock: `io`, or in a test without threads (io NULL) whoever kicks. A device whose queues do not know
- * of each other can spread them over several loops: each is a lane, which starts, stops and comes to
- * rest by itself; "the loop" is then the queue's lane's.
+ * of each other can spread them over several loops, one by one or in groups: each is a lane, which
+ * starts, stops and comes to rest by itself; "the loop" is then the queue's lane's.
  */
 
 #include "lodge/device.h"
@@ -23,6 +23,7 @@
 #define VIRTIO_QUEUE_SIZE 256 /* entries, unless a device says otherwise */
 
 typedef struct VirtioDev VirtioDev;
+typedef struct VirtioLane VirtioLane;
 typedef struct Chan Chan;
 typedef struct IoPoll IoPoll;
 typedef struct IoWatch IoWatch;
@@ -56,6 +57,8 @@ typedef struct VirtioClass {
     /* Rings are gone, forget everything that came from them. Context as kick, or under the
      * device's lock when the device is quiet: must not take it. */
     void (*stopped)(VirtioDev *vd);
+    /* The same for what belongs to one lane, before that; on its loop. NULL: not interested. */
+    void (*lane_stopped)(VirtioLane *l);
     /* Start no new host I/O. On each lane's loop: virtio_here() says for which queues. NULL: not
      * interested. */
     void (*quieted)(VirtioDev *vd);
@@ -91,8 +94,8 @@ typedef struct VirtioQ {
     bool armed;      /* loop thread: the driver was told to kick */
 } VirtioQ;
 
-/* The share of a device that one loop serves: each VirtioDev.lanes-th queue. */
-typedef struct VirtioLane {
+/* The share of a device that one loop serves: each VirtioDev.lanes-th group of queues. */
+struct VirtioLane {
     VirtioDev *vd; /* constant, borrowed: contains us */
     IoThread *io;  /* constant, borrowed; NULL: kicks are handled by the kicking thread */
     IoPoll *poll;  /* constant, owned; NULL: the rings are not polled */
@@ -105,7 +108,7 @@ typedef struct VirtioLane {
     bool quiet;        /* no new host I/O */
     /* Guarded by dev.lock: */
     bool reset_due;    /* a reset waits for this lane to stop */
-} VirtioLane;
+};
 
 struct VirtioDev {
     PciDev pci;
@@ -113,6 +116,7 @@ struct VirtioDev {
     const VirtioClass *vc;
     IoThread *io; /* of the first lane */
     unsigned lanes;
+    unsigned lane_group; /* queues that stay together */
     uint64_t offered; /* feature bits */
     unsigned queues;
     uint16_t queue_max; /* entries */
@@ -157,9 +161,9 @@ extern const StateDesc virtio_saved_state; /* a sub-table */
  */
 bool virtio_realize(VirtioDev *vd, const VirtioClass *vc, IoThread *io, uint64_t offered,
                     unsigned queues, uint16_t entries, unsigned config_len, GError **error);
-/* Spread the queues over @n <= VIRTIO_LANES_MAX loops, the first one is virtio_realize()'s @io. Before
- * that; unused where that is NULL. */
-void virtio_set_lanes(VirtioDev *vd, IoThread *const *io, unsigned n);
+/* Spread the queues, @group at a time, over @n <= VIRTIO_LANES_MAX loops, the first one is
+ * virtio_realize()'s @io. Before that; unused where that is NULL. */
+void virtio_set_lanes(VirtioDev *vd, IoThread *const *io, unsigned n, unsigned group);
 void virtio_unrealize(VirtioDev *vd); /* main thread, quiesced; half-realized is fine */
 
 /* Slots of a DeviceClass. */
@@ -175,7 +179,7 @@ bool virtio_post_load(VirtioDev *vd, const VirtioSaved *s, GError **error);
 
 static inline VirtioLane *virtio_lane(VirtioDev *vd, unsigned q)
 {
-    return &vd->lane[q % vd->lanes];
+    return &vd->lane[q / vd->lane_group % vd->lanes];
 }
 /* Whether this thread serves queue @q. */
 bool virtio_here(VirtioDev *vd, unsigned q);
@@ -184,8 +188,10 @@ static inline bool virtio_has(const VirtioDev *vd, unsigned bit)
 {
     return vd->features & VIRTIO_BIT(bit);
 }
-/* Rings may be used: started, not broken, not quiet. */
+/* Rings may be used: started, not broken, not quiet. Where there are several lanes, see the next. */
 bool virtio_may_run(VirtioDev *vd);
+/* The ring of queue @q may be used. Context: its loop. */
+bool virtio_queue_may_run(VirtioDev *vd, unsigned q);
 /* As virtqueue_pop(); a breach breaks the device. */
 bool virtio_pop(VirtioDev *vd, unsigned q, VirtChain *c);
 /* What kick() does with queue @q first and last: no kicks, please; and kicks again, true if there is

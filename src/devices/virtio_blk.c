@@ -46,6 +46,8 @@ enum {
     RANGE_LEN = sizeof(struct virtio_blk_discard_write_zeroes),
     KICK_BATCH = VIRTIO_QUEUE_SIZE, /* requests a kick starts before others get a turn */
     LOOK_BATCH = 16, /* likewise of a ring that is polled: the guest adds more while these are done */
+    KICK_BYTES = 1 << 20, /* likewise, of data: copied at once they may take 250 us */
+    TELL_BYTES = 256 << 10, /* who waits for so many hears at once that they are there */
     CONFIG_LEN = offsetof(struct virtio_blk_config, max_secure_erase_sectors),
     CLASS_SCSI_STORAGE = 0x010000,
 };
@@ -151,7 +153,7 @@ static void finish_request(VirtioBlkReq *r, uint8_t status)
     finish(r, status, r->chain.writable_len == data + 1 ? data + 1 : data);
 }
 
-/* @r is over; on its queue's loop. One publication for a round of these. */
+/* @r is over; on its queue's loop. One publication for a round of these, but for large ones. */
 static void complete(VirtioBlkReq *r, int err)
 {
     VirtioBlk *b = r->blk;
@@ -159,7 +161,7 @@ static void complete(VirtioBlkReq *r, int err)
     VirtioLane *lane = virtio_lane(&b->v, r->queue);
 
     finish_request(r, status_of(err));
-    if (!lane->io || lane->stopping || lane->quieting) {
+    if (!lane->io || lane->stopping || lane->quieting || r->req.len >= TELL_BYTES) {
         flush_used(q);
     } else if (!q->flush_posted) {
         q->flush_posted = true;
@@ -344,8 +346,8 @@ static void start_request(VirtioBlkReq *r)
     }
 }
 
-/* False when there was nothing, or the device broke. */
-static bool take_one(VirtioBlk *b, unsigned qi)
+/* False when there was nothing, or the device broke. Adds to @bytes what is to be moved. */
+static bool take_one(VirtioBlk *b, unsigned qi, uint64_t *bytes)
 {
     VirtioBlkQueue *q = &b->queue[qi];
     VirtioBlkReq *r = q->free;
@@ -364,6 +366,7 @@ static bool take_one(VirtioBlk *b, unsigned qi)
         return false;
     }
     q->free = r->next;
+    *bytes += r->chain.readable_len + r->chain.writable_len;
     start_request(r);
     return true;
 }
@@ -371,15 +374,18 @@ static bool take_one(VirtioBlk *b, unsigned qi)
 static void blk_kick(VirtioDev *vd, unsigned qi)
 {
     VirtioBlk *b = (VirtioBlk *)vd;
-    bool polled = virtio_lane(vd, qi)->poll;
-    unsigned n = 0, most = polled ? LOOK_BATCH : KICK_BATCH;
+    VirtioLane *lane = virtio_lane(vd, qi);
+    unsigned n = 0, most = lane->poll ? LOOK_BATCH : KICK_BATCH;
+    uint64_t bytes = 0;
 
     do {
         virtio_notify_off(vd, qi);
-        while (n < most && take_one(b, qi))
+        while (n < most && bytes < KICK_BYTES && take_one(b, qi, &bytes))
             n++;
-    } while (n < most && !vd->broken && virtio_notify_on(vd, qi));
-    if (n == most && !polled)
+    } while (n < most && bytes < KICK_BYTES && !vd->broken && virtio_notify_on(vd, qi));
+    if (bytes >= KICK_BYTES && lane->io)
+        io_thread_others_first(lane->io);
+    if ((n == most || bytes >= KICK_BYTES) && !lane->poll)
         virtio_kick_again(vd, qi);
     flush_used(&b->queue[qi]);
 }
@@ -452,7 +458,7 @@ static bool blk_make_lanes(VirtioBlk *b, IoThread *io, GError **error)
         if (!loops[i])
             return false;
     }
-    virtio_set_lanes(&b->v, loops, n);
+    virtio_set_lanes(&b->v, loops, n, 1);
     for (unsigned i = 0; i < b->queues; i++) {
         b->queue[i].node = i % n ? blk_side(b->drive, loops[i % n], error) : b->drive;
         if (!b->queue[i].node)

@@ -312,9 +312,9 @@ void virtqueue_notify_off(VirtQueue *q)
 {
     if (!q->size)
         return;
-    if (q->event_idx) /* the driver kicks when it passes avail_event: one that lies behind us */
+    if (q->event_idx) /* the driver kicks when it passes avail_event: as far from here as can be */
         __atomic_store_n(ring_u16(&q->used, USED_RING + (size_t)q->size * USED_ELEM_LEN),
-                         (uint16_t)(q->last_avail - 1), __ATOMIC_RELAXED);
+                         (uint16_t)(q->last_avail + 0x8000), __ATOMIC_RELAXED);
     else
         __atomic_store_n(ring_u16(&q->used, USED_FLAGS), VRING_USED_F_NO_NOTIFY, __ATOMIC_RELAXED);
 }

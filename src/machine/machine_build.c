@@ -115,8 +115,10 @@ bool machine_open_net(Machine *m, const Tree *t, const char *id, GError **error)
         GStrv values = NULL;
         guint n = tree_strv(t, path, name, &values);
         GPtrArray *list = g_ptr_array_new_with_free_func(g_free);
+        bool a_cpu = !strcmp(name, "queues") && n == 1 && !strcmp(values[0], "auto");
         for (guint k = 0; k < n; k++)
-            g_ptr_array_add(list, g_strdup(values[k]));
+            g_ptr_array_add(list, a_cpu ? g_strdup_printf("%u", MIN(m->board.cpus, NET_STREAMS_MAX))
+                                        : g_strdup(values[k]));
         g_strfreev(values);
         g_hash_table_insert(opts, g_strdup(name), list);
     }

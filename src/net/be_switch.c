@@ -64,6 +64,7 @@ typedef struct SwitchNet {
     bool remake;    /* the switch was made at first use */
     bool lost;      /* and that was said */
     unsigned tries, number; /* number: of the port */
+    uint64_t unsent;        /* atomic: frames that there was no switch for */
 } SwitchNet;
 
 static void poke(int fd)
@@ -82,6 +83,7 @@ static unsigned switch_send(NetPort *self, const NetFrame *v, unsigned n)
     unsigned i = 0;
 
     if (!s->memory) {
+        __atomic_fetch_add(&s->unsent, n, __ATOMIC_RELAXED);
         return n;
     }
     while (i < n) {
@@ -91,8 +93,10 @@ static unsigned switch_send(NetPort *self, const NetFrame *v, unsigned n)
         }
         if (link_tx_publish(&s->tx))
             poke(s->peer_fd);
-        if (s->tx.broken)
-            return n; /* lost with the link */
+        if (s->tx.broken) { /* lost with the link */
+            __atomic_fetch_add(&s->unsent, n - i, __ATOMIC_RELAXED);
+            return n;
+        }
         if (!link_tx_want_room(&s->tx)) {
             s->want_room = true;
             break;
@@ -355,6 +359,11 @@ static void switch_info(NetBackend *be, NetInfo *ret_info)
     SwitchLook l = {(SwitchNet *)be, ret_info};
 
     io_thread_call(l.s->io, look, &l);
+    uint64_t unsent = __atomic_load_n(&l.s->unsent, __ATOMIC_RELAXED);
+    if (unsent) {
+        ret_info->drop[0].reason = "nobody at the other end";
+        ret_info->drop[0].frames = unsent;
+    }
 }
 
 static bool read_opts(SwitchNet *s, GHashTable *opts, const NetDriver *driver,

@@ -11,7 +11,12 @@
  * CAP_NET_ADMIN, an interface that belongs to the user does not. One that is taken away takes the
  * link down, and is attached again when it comes back.
  *
- * Left out: multiple queues, IFF_TUN, vhost. Threads and invariants: host_end.c.
+ * With queues=N the interface is attached to N times (IFF_MULTI_QUEUE), each a stream of its own with its
+ * own loop; the first one leads and does what is done once. The kernel spreads frames over the queues
+ * by flow, and answers by the queue that a flow was last sent on. Queues that the card does not use
+ * are detached (TUNSETQUEUE), so that it gives them none.
+ *
+ * Left out: IFF_TUN, vhost, steering programs. Threads and invariants: host_end.c.
  */
 #include "driver_table.h"
 
@@ -46,11 +51,16 @@ enum {
 typedef struct Tap {
     HostEnd h;
     /* Constant: */
-    char *name, *bridge, *script; /* owned; NULL: not given */
-    struct in_addr address;       /* 0: not given */
+    struct Tap *lead;             /* borrowed: the first queue; itself there */
+    struct Tap *queue[NET_STREAMS_MAX]; /* of the lead: all; owned but for itself */
+    unsigned queues;              /* of the lead */
+    int fds[NET_STREAMS_MAX];     /* of the lead, owned: descriptors for its queues, or -1 */
+    char *name, *bridge, *script; /* of the lead, owned; NULL: not given */
+    struct in_addr address;       /* of the lead; 0: not given */
     int given;                    /* owned; a descriptor from outside, -1: none */
     /* Loop only: */
     bool vnet;        /* frames have a header */
+    bool detached;    /* the kernel gives this queue nothing */
     bool uso;         /* and the kernel knows frames of several datagrams, Linux 6.2 */
     uint32_t offered; /* NET_OFF_* last told to the kernel */
     uint8_t *flat;    /* owned; a frame of too many pieces */
@@ -58,13 +68,14 @@ typedef struct Tap {
 
 /* ---- frames ---- */
 
-/* Have the kernel give no more than the card takes at this moment. */
+/* Have the kernel give no more than the card takes at this moment. It knows but one answer for all
+ * queues of an interface, and a card has but one too. */
 static void match_offloads(Tap *t)
 {
     uint32_t takes = net_peer_takes(&t->h.port);
     unsigned flags = 0;
 
-    if (!t->vnet || takes == t->offered)
+    if (!t->vnet || takes == t->offered || t->lead != t)
         return;
     if (takes & NET_OFF_CSUM) {
         flags |= TUN_F_CSUM;
@@ -76,6 +87,26 @@ static void match_offloads(Tap *t)
     /* A refusal leaves what was: the wire finishes what the card does not take. */
     if (ioctl(t->h.fd, TUNSETOFFLOAD, (unsigned long)flags) < 0)
         lodge_trace("net", "%s: TUNSETOFFLOAD: %s", t->h.id, g_strerror(errno));
+}
+
+/* Have the kernel give frames to those queues only that the card looks at; the first one always. */
+static void match_use(Tap *t)
+{
+    bool idle = t->lead != t && net_peer_idle(&t->h.port);
+    struct ifreq r = {.ifr_flags = (short)(idle ? IFF_DETACH_QUEUE : IFF_ATTACH_QUEUE)};
+
+    if (idle == t->detached)
+        return;
+    if (ioctl(t->h.fd, TUNSETQUEUE, &r) == 0)
+        t->detached = idle;
+    else
+        lodge_trace("net", "%s: TUNSETQUEUE: %s", t->h.id, g_strerror(errno));
+}
+
+static void tap_changed(HostEnd *h)
+{
+    match_offloads((Tap *)h);
+    match_use((Tap *)h);
 }
 
 /* Keep only @len bytes of the pieces. */
@@ -241,22 +272,52 @@ static unsigned tap_send(HostEnd *h, const NetFrame *v, unsigned n)
 
 /* ---- the interface ---- */
 
+static void set_name(struct ifreq *r, const char *name)
+{
+    memset(r, 0, sizeof *r);
+    g_strlcpy(r->ifr_name, name, sizeof r->ifr_name);
+}
+
+/* Whether it is a tap that has several queues where we want one, or the other way round. */
+static bool is_other_kind(const Tap *t, const char *name)
+{
+    int fd = open(TUN_PATH, O_RDWR | O_CLOEXEC);
+    struct ifreq r;
+
+    set_name(&r, name);
+    r.ifr_flags = IFF_TAP | IFF_NO_PI | (t->lead->queues > 1 ? 0 : IFF_MULTI_QUEUE);
+    bool is = fd >= 0 && (ioctl(fd, TUNSETIFF, &r) == 0 || errno == EBUSY);
+    if (fd >= 0)
+        close(fd);
+    return is;
+}
+
 static bool tap_refused(const Tap *t, int err, GError **error)
 {
-    const char *name = t->name ? t->name : "tap0";
+    const char *name = t->lead->name ? t->lead->name : "tap0";
+    const char *many = t->lead->queues > 1 ? " multi_queue" : "";
 
     if (err == EPERM || err == EACCES)
         return lodge_fail(error, LODGE_ERROR_HOST,
                           "tap \"%s\": no right to it; make one of your own: sudo ip tuntap add "
-                          "%s mode tap user $USER && sudo ip link set %s up",
-                          name, name, name);
+                          "%s mode tap%s user $USER && sudo ip link set %s up",
+                          name, name, many, name);
     if (err == EBUSY)
         return lodge_fail(error, LODGE_ERROR_BUSY,
                           "tap \"%s\": another program has it; take another one", name);
+    if (err == EINVAL && *many && is_other_kind(t, name))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "tap \"%s\": is there and has one queue; leave out queues, or make it "
+                          "again: sudo ip link delete %s && sudo ip tuntap add %s mode tap "
+                          "multi_queue user $USER && sudo ip link set %s up",
+                          name, name, name, name);
+    if (err == EINVAL && *many)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "tap \"%s\": is there and is no tap; take another name", name);
     if (err == EINVAL)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "tap \"%s\": is there and is no tap of one queue; take another name",
-                          name);
+                          "tap \"%s\": is there and is no tap of one queue; take another name%s",
+                          name, is_other_kind(t, name) ? ", or queues=2" : "");
     return lodge_fail_errno(error, err, "tap \"%s\": cannot attach", name);
 }
 
@@ -264,12 +325,6 @@ static bool tap_refused(const Tap *t, int err, GError **error)
 static int if_socket(void)
 {
     return socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-}
-
-static void set_name(struct ifreq *r, const char *name)
-{
-    memset(r, 0, sizeof *r);
-    g_strlcpy(r->ifr_name, name, sizeof r->ifr_name);
 }
 
 static bool join_bridge(Tap *t, const char *ifname, GError **error)
@@ -355,6 +410,12 @@ static bool run_script(Tap *t, const char *ifname, GError **error)
     return true;
 }
 
+/* The interface that a queue is attached to, or was. */
+static const char *name_of(const Tap *t)
+{
+    return t->h.detail + strlen("tap ");
+}
+
 /* What a descriptor from outside is; *ret_name has IFNAMSIZ bytes. */
 static bool take_given(Tap *t, int *ret_fd, char *ret_name, GError **error)
 {
@@ -367,6 +428,16 @@ static bool take_given(Tap *t, int *ret_fd, char *ret_name, GError **error)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "tap: fd=%d is not an attached tap without packet information",
                           t->given);
+    if (t->lead->queues > 1 && !(r.ifr_flags & IFF_MULTI_QUEUE))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "tap: fd=%d is of a tap of one queue; give one fd, or have the tap "
+                          "multi_queue",
+                          t->given);
+    if (t->lead != t && strcmp(r.ifr_name, name_of(t->lead)))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "tap: fd=%d is of %s and the first one of %s; give queues of one "
+                          "interface",
+                          t->given, r.ifr_name, name_of(t->lead));
     if (fcntl(t->given, F_SETFL, flags | O_NONBLOCK) < 0)
         return lodge_fail_errno(error, errno, "tap: fd=%d", t->given);
     t->vnet = r.ifr_flags & IFF_VNET_HDR;
@@ -381,7 +452,7 @@ static bool attach(Tap *t, bool first, int *ret_fd, char *ret_name, GError **err
     struct ifreq r;
 
     /* Only at the start is a missing one made: later it would be another one of that name. */
-    if (!first && !if_nametoindex(t->h.detail + strlen("tap ")))
+    if (!first && !if_nametoindex(name_of(t)))
         return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "not there");
     int fd = open(TUN_PATH, O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0 && (errno == ENOENT || errno == ENODEV || errno == ENXIO))
@@ -390,9 +461,11 @@ static bool attach(Tap *t, bool first, int *ret_fd, char *ret_name, GError **err
     if (fd < 0)
         return lodge_fail_errno(error, errno, "tap: cannot open " TUN_PATH);
     set_name(&r, t->name ? t->name : "tap%d");
-    if (!first)
-        set_name(&r, t->h.detail + strlen("tap "));
+    if (!first || t->lead != t)
+        set_name(&r, name_of(first ? t->lead : t));
     r.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    if (t->lead->queues > 1)
+        r.ifr_flags |= IFF_MULTI_QUEUE;
     if (ioctl(fd, TUNSETIFF, &r) < 0) {
         int err = errno;
         close(fd);
@@ -414,13 +487,15 @@ static bool tap_connect(HostEnd *h, bool first, GError **error)
         return false;
     h->fd = fd;
     t->offered = UINT32_MAX;
-    t->uso = t->vnet && vnet_tun_set_uso(fd, 0);
+    t->detached = false;
+    t->uso = t->vnet && (t->lead == t ? vnet_tun_set_uso(fd, 0) : t->lead->uso);
     if (t->vnet && ioctl(fd, TUNSETVNETHDRSZ, &len) < 0)
         lodge_fail_errno(error, errno, "tap \"%s\": cannot have headers", name);
     else if ((!t->script || run_script(t, name, error)) &&
              (!t->bridge || join_bridge(t, name, error)) &&
              (!t->address.s_addr || set_address(t, name, error))) {
-        bring_up(t, name);
+        if (t->lead == t)
+            bring_up(t, name);
         g_snprintf(h->detail, sizeof h->detail, "tap %s", name);
         return true;
     }
@@ -433,6 +508,7 @@ static const HostEndOps tap_ops = {
     .connect = tap_connect,
     .fill = tap_fill,
     .send = tap_send,
+    .changed = tap_changed,
 };
 
 /* ---- life ---- */
@@ -442,23 +518,76 @@ static const NetOptSpec tap_opts[] = {
     {"bridge", "bridge of the host to join it to"},
     {"up", "program to run with the interface's name when it is there"},
     {"address", "IPv4 address that the host gets on it, with the netmask 255.255.255.0"},
-    {"fd", "number of an open descriptor that is attached to a tap"},
+    {"queues", "pairs of queues that a virtio card has, 1 to 8, or auto: one a CPU; the tap is to be made "
+               "with multi_queue (1)"},
+    {"fd", "number of an open descriptor that is attached to a tap; several times: one for each queue",
+     true},
     {NULL},
 };
+
+static void queue_free(Tap *t)
+{
+    host_end_stop(&t->h);
+    host_end_free(&t->h);
+    if (t->given >= 0)
+        close(t->given);
+    g_free(t->flat);
+}
 
 static void tap_close(NetBackend *be)
 {
     Tap *t = (Tap *)be;
 
-    host_end_stop(&t->h);
-    host_end_free(&t->h);
-    if (t->given >= 0)
-        close(t->given);
+    for (unsigned i = t->queues; i-- > 0;) {
+        if (t->queue[i])
+            queue_free(t->queue[i]);
+        if (i)
+            g_free(t->queue[i]);
+        if (t->fds[i] >= 0)
+            close(t->fds[i]);
+    }
     g_free(t->name);
     g_free(t->bridge);
     g_free(t->script);
-    g_free(t->flat);
     g_free(t);
+}
+
+/* What all queues have dropped. */
+static void tap_info(NetBackend *be, NetInfo *ret_info)
+{
+    const Tap *t = (Tap *)be;
+    uint64_t more[HOST_DROPS] = {0};
+
+    for (unsigned i = 1; i < t->queues; i++) {
+        for (unsigned k = 0; k < HOST_DROPS; k++)
+            more[k] += __atomic_load_n(&t->queue[i]->h.drops[k], __ATOMIC_RELAXED);
+    }
+    host_end_tell(be, more, ret_info);
+}
+
+static bool queue_open(Tap *lead, unsigned i, const char *id, LodgeClock *clock, GError **error)
+{
+    Tap *t = i ? g_new0(Tap, 1) : lead;
+    g_autofree char *name = i ? g_strdup_printf("%s.%u", id, i) : g_strdup(id);
+
+    lead->queue[i] = t;
+    t->lead = lead;
+    t->given = lead->fds[i];
+    lead->fds[i] = -1;
+    t->h.again = t->given < 0;
+    t->h.polls_room = true;
+    t->h.silent = i;
+    t->flat = g_malloc(NET_FRAME_MAX);
+    if (!host_end_open(&t->h, &net_driver_tap, &tap_ops, name, clock, NET_OFF_ALL, error))
+        return false;
+    t->h.port.stream = (uint8_t)i;
+    if (!host_end_start(&t->h, error))
+        return false;
+    if (!t->uso) /* not joined yet */
+        t->h.port.offloads &= t->vnet ? ~(uint32_t)NET_OFF_USO : 0;
+    if (i)
+        lead->queue[i - 1]->h.port.next = &t->h.port;
+    return true;
 }
 
 static NetBackend *tap_open(const char *id, GHashTable *opts, LodgeClock *clock, GError **error)
@@ -466,17 +595,26 @@ static NetBackend *tap_open(const char *id, GHashTable *opts, LodgeClock *clock,
     const char *name = net_opt(opts, "ifname"), *bridge = net_opt(opts, "bridge");
     const char *address = net_opt(opts, "address");
     struct in_addr ip = {0};
-    int fd;
+    int fds[NET_STREAMS_MAX];
+    unsigned given;
+    uint64_t queues;
 
-    if (!net_opt_fd(opts, &fd, error))
+    if (!net_opt_fds(opts, fds, NET_STREAMS_MAX, &given, error) ||
+        !net_opt_number(opts, "queues", 1, NET_STREAMS_MAX, MAX(given, 1), &queues, error))
         return NULL;
+    if (given && queues != given) {
+        lodge_fail(error, LODGE_ERROR_CONFIG,
+                   "tap: queues=%u and %u descriptors; give one fd for each queue",
+                   (unsigned)queues, given);
+        return NULL;
+    }
     if ((name && (!*name || strlen(name) >= IFNAMSIZ || strpbrk(name, "/% "))) ||
         (bridge && (!*bridge || strlen(bridge) >= IFNAMSIZ))) {
         lodge_fail(error, LODGE_ERROR_CONFIG, "tap: an interface's name has 1 to %d characters",
                    IFNAMSIZ - 1);
         return NULL;
     }
-    if (name && fd >= 0) {
+    if (name && given) {
         lodge_fail(error, LODGE_ERROR_CONFIG, "tap: ifname and fd exclude each other");
         return NULL;
     }
@@ -490,20 +628,18 @@ static NetBackend *tap_open(const char *id, GHashTable *opts, LodgeClock *clock,
     t->name = g_strdup(name);
     t->bridge = g_strdup(bridge);
     t->script = g_strdup(net_opt(opts, "up"));
-    t->given = fd;
-    t->h.be.close = tap_close;
-    t->h.again = fd < 0;
-    t->h.polls_room = true;
-    t->flat = g_malloc(NET_FRAME_MAX);
-    if (host_end_open(&t->h, &net_driver_tap, &tap_ops, id, clock,
-                      NET_OFF_ALL, error) &&
-        host_end_start(&t->h, error)) {
-        if (!t->uso) /* not joined yet */
-            t->h.port.offloads &= t->vnet ? ~(uint32_t)NET_OFF_USO : 0;
-        return &t->h.be;
+    t->queues = (unsigned)queues;
+    for (unsigned i = 0; i < NET_STREAMS_MAX; i++)
+        t->fds[i] = i < given ? fds[i] : -1;
+    for (unsigned i = 0; i < t->queues; i++) {
+        if (!queue_open(t, i, id, clock, error)) {
+            tap_close(&t->h.be);
+            return NULL;
+        }
     }
-    tap_close(&t->h.be);
-    return NULL;
+    t->h.be.close = tap_close;
+    t->h.be.info = tap_info;
+    return &t->h.be;
 }
 
 const NetDriver net_driver_tap = {

@@ -18,6 +18,13 @@
  * Host to guest: send_packet copies into the wire's ring; when that is full the frame is dropped
  * and counted, as on any network, and TCP slows down.
  *
+ * Long frames: libslirp spends as much on a short segment as on a long one, so TCP between it and
+ * the guest is in segments far longer than the MTU where the guest's card takes such. What the guest
+ * leaves to be segmented goes on in one piece. libslirp is told the greatest MTU, and the guest's SYN
+ * is given an MSS to match, if it allowed what our own MTU has room for; what comes then is marked to
+ * be segmented at that MTU, which guest or wire do. Long datagrams libslirp leaves whole for the same
+ * reason, and they are fragmented here.
+ *
  * Left out: IPv6 forwards. A reset of the guest changes nothing here.
  */
 #include "driver_table.h"
@@ -34,28 +41,19 @@
 #include "lodge/diag.h"
 #include "lodge/error.h"
 #include "lodge/iothread.h"
+#include "lodge/num.h"
 #include "hostfwd.h"
-#include "opts.h"
 #include "pkt.h"
 #include "tftp.h"
+#include "user_opts.h"
 #include "wire.h"
 
 enum {
-    MTU_MIN = 576,
-    MTU_MAX = 65520,
-    MTU_DEFAULT = 1500,
-    MTU_MIN_IP6 = 1280, /* RFC 8200, section 5 */
     READY_BATCH = 64,
     PORT_TRIES = 16, /* for a free port that somebody snatches away */
+    MSS_LONG = USER_MTU_MAX - PKT_IP6_LEN - PKT_TCP_LEN,
     FRAME_MIN = 60,  /* Ethernet without its check sequence */
-    HOSTNAME_MAX = 64,
     SLIRP_CONFIG_VERSION = 4,
-    IP6_PREFIX_LEN = 64,
-    NET_BITS_MIN = 8,
-    NET_BITS_MAX = 27, /* leases have sixteen addresses */
-    HOST_ADDRESS = 2,  /* in the guest's network */
-    DNS_ADDRESS = 3,
-    LEASE_ADDRESS = 15,
 };
 
 #define NS_PER_MS INT64_C(1000000)
@@ -66,16 +64,6 @@ typedef struct UserFd {
     uint32_t ready;   /* EPOLL* seen by the last epoll_wait() */
     uint32_t round;   /* of the last fill that named it */
 } UserFd;
-
-typedef struct UserOpts {
-    bool restricted, host_loopback, ip6;
-    uint16_t mtu;
-    const char *hostname, *tftp, *bootfile; /* borrowed from the options */
-    struct in_addr net, mask, dns;
-    struct in6_addr prefix6; /* of 64 bits */
-    GArray *forwards;        /* owned; HostFwd */
-    GPtrArray *guest_forwards; /* borrowed from the options; texts, or NULL */
-} UserOpts;
 
 typedef struct UserNet {
     NetBackend be;
@@ -96,6 +84,8 @@ typedef struct UserNet {
     uint8_t *frame; /* owned; NET_FRAME_MAX bytes, a guest's frame in one piece */
     bool serves_tftp;
     Tftp tftp;
+
+    uint64_t bad, pieces; /* atomic: frames not given to libslirp */
 } UserNet;
 
 /* libslirp's timers, made through its callback. */
@@ -210,31 +200,77 @@ static void user_idle(void *opaque)
 
 /* ---- libslirp's callbacks ---- */
 
-static void send_to_guest(UserNet *u, const void *buf, size_t len)
+/* One frame of @head, then @body; what is too short for Ethernet is filled up. */
+static void send_to_guest(UserNet *u, NetFrame f, struct iovec head, struct iovec body)
 {
     static const uint8_t pad[FRAME_MIN];
-    struct iovec iov[2] = {{(void *)buf, len}, {(void *)pad, 0}};
-    NetFrame f = {.iov = iov, .niov = 1, .len = (uint32_t)len};
+    struct iovec iov[3] = {head, body};
 
-    if (len < FRAME_MIN) {
-        iov[1].iov_len = FRAME_MIN - len;
-        f.niov = 2;
+    f.iov = iov;
+    f.niov = 2;
+    f.len = (uint32_t)(head.iov_len + body.iov_len);
+    if (f.len < FRAME_MIN) {
+        iov[f.niov++] = (struct iovec){(void *)pad, FRAME_MIN - f.len};
         f.len = FRAME_MIN;
     }
     if (!net_send(&u->port, &f, 1))
-        net_count_tx_drop(&u->port, 1);
+        net_count_loss(&u->port, NET_LOSS_FULL, 1);
+}
+
+static void send_plain(UserNet *u, const void *buf, size_t len, uint8_t flags)
+{
+    send_to_guest(u, (NetFrame){.flags = flags}, (struct iovec){(void *)buf, len},
+                  (struct iovec){0});
+}
+
+/* Longer than the guest's MTU: for the guest, or the wire, to cut. */
+static void send_long_tcp(UserNet *u, const uint8_t *buf, uint32_t len, const PktInfo *info)
+{
+    uint8_t head[PKT_HEADERS_MAX];
+    uint32_t header_len = info->payload_off, ip_len = header_len - info->l3_off;
+    NetFrame f = {.gso = info->ip_version == 4 ? NET_GSO_TCPV4 : NET_GSO_TCPV6,
+                  .gso_size = u->port.mtu - ip_len, .hdr_len = info->payload_off,
+                  .flags = NET_FRAME_NEEDS_CSUM, .csum_start = info->l4_off,
+                  .csum_off = PKT_TCP_CSUM};
+
+    if (header_len > sizeof head || ip_len >= u->port.mtu)
+        return; /* nothing that libslirp makes */
+    memcpy(head, buf, header_len);
+    store_be16(head + info->l4_off + PKT_TCP_CSUM, pkt_pseudo_sum(buf, info, len - info->l4_off));
+    send_to_guest(u, f, (struct iovec){head, header_len},
+                  (struct iovec){(void *)(buf + header_len), len - header_len});
+}
+
+static void send_fragments(UserNet *u, const PktFragmenter *s)
+{
+    uint8_t head[PKT_HEADERS_MAX];
+
+    for (uint32_t i = 0; i < s->count; i++) {
+        struct iovec body = pkt_frag_get(s, i, head);
+        send_to_guest(u, (NetFrame){0}, (struct iovec){head, s->header_len}, body);
+    }
 }
 
 static ssize_t user_send_packet(const void *buf, size_t len, void *opaque)
 {
     UserNet *u = opaque;
     PktInfo info;
+    PktFragmenter s;
 
     if (len > NET_FRAME_MAX)
         return (ssize_t)len;
-    if (u->serves_tftp && pkt_parse(buf, (uint32_t)len, &info))
+    bool parsed = pkt_parse(buf, (uint32_t)len, &info);
+    if (u->serves_tftp && parsed)
         tftp_from_server(&u->tftp, buf, (uint32_t)len, &info, clock_now_ns(u->clock));
-    send_to_guest(u, buf, len);
+    bool transport = parsed && info.l4_off; /* TCP or UDP, its checksum is libslirp's work */
+    if (!parsed || len <= PKT_ETH_LEN + (size_t)u->port.mtu)
+        send_plain(u, buf, len, transport ? NET_FRAME_CSUM_VALID : 0);
+    else if (transport && info.proto == PKT_PROTO_TCP)
+        send_long_tcp(u, buf, (uint32_t)len, &info);
+    else if (pkt_frag_begin(&s, buf, (uint32_t)len, &info, u->port.mtu))
+        send_fragments(u, &s);
+    else
+        send_plain(u, buf, len, 0);
     return (ssize_t)len;
 }
 
@@ -327,7 +363,7 @@ static bool tftp_news(UserNet *u, uint32_t len, const PktInfo *info)
         tftp_from_guest(&u->tftp, u->frame, len, info, clock_now_ns(u->clock), &again);
 
     if (verdict == TFTP_RESEND)
-        send_to_guest(u, again->frame, again->len);
+        send_plain(u, again->frame, again->len, 0);
     return verdict == TFTP_PASS;
 }
 
@@ -337,142 +373,59 @@ static bool is_tcp_fragment(const PktInfo *info)
     return info->ip_version && info->fragment && info->proto == PKT_PROTO_TCP;
 }
 
+/* The guest's frame to u->frame, checksums done. Return: its length; 0: it is to be dropped. */
+static uint32_t take_frame(UserNet *u, const NetFrame *f)
+{
+    if (f->len > NET_FRAME_MAX)
+        return 0;
+    if (f->gso != NET_GSO_NONE)
+        return pkt_seg_whole(f, u->frame);
+    if (!pkt_gather(f, 0, u->frame, f->len) ||
+        ((f->flags & NET_FRAME_NEEDS_CSUM) &&
+         !pkt_finish_csum(u->frame, f->len, f->csum_start, f->csum_off)))
+        return 0;
+    return f->len;
+}
+
+/* Long segments for this connection, if the guest can take them and allows ordinary ones. */
+static void raise_mss(UserNet *u, const PktInfo *info)
+{
+    uint32_t need = NET_OFF_CSUM | (info->ip_version == 4 ? NET_OFF_TSO4 : NET_OFF_TSO6);
+    uint32_t headers = info->l4_off - info->l3_off + PKT_TCP_LEN;
+
+    if (info->l4_off && headers < u->port.mtu && (net_peer_takes(&u->port) & need) == need)
+        (void)pkt_raise_mss(u->frame, info, (uint16_t)(u->port.mtu - headers), MSS_LONG);
+}
+
 static unsigned user_send(NetPort *self, const NetFrame *v, unsigned n)
 {
     UserNet *u = self->opaque;
 
     for (unsigned i = 0; i < n; i++) {
         PktInfo info;
-        if (v[i].len > NET_FRAME_MAX || !pkt_gather(&v[i], 0, u->frame, v[i].len))
+        uint32_t len = take_frame(u, &v[i]);
+        /* Not for us to answer: a guest hears nothing, as from any network. */
+        if (!len || !pkt_parse(u->frame, len, &info)) {
+            __atomic_fetch_add(&u->bad, 1, __ATOMIC_RELAXED);
             continue;
-        if (!pkt_parse(u->frame, v[i].len, &info) || is_tcp_fragment(&info))
-            continue; /* not for us to answer; a guest hears nothing, as from any network */
-        if (u->serves_tftp && !tftp_news(u, v[i].len, &info))
+        }
+        if (is_tcp_fragment(&info)) {
+            __atomic_fetch_add(&u->pieces, 1, __ATOMIC_RELAXED);
+            continue;
+        }
+        if (u->serves_tftp && !tftp_news(u, len, &info))
             continue;
         (void)pkt_clear_urgent(u->frame, &info);
-        slirp_input(u->slirp, u->frame, (int)v[i].len);
+        raise_mss(u, &info);
+        slirp_input(u->slirp, u->frame, (int)len);
     }
     return n;
 }
 
 static const NetPortOps user_port_ops = {
     .send = user_send,
-    .offloads = 0, /* libslirp verifies checksums and takes no long frames */
+    .offloads = NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6,
 };
-
-/* ---- options ---- */
-
-static const NetOptSpec user_opts[] = {
-    {"hostfwd", "tcp|udp:[ADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT: a host port into the guest; ADDR "
-                "is 127.0.0.1 when empty, HOSTPORT 0 takes a free one", true},
-    {"guestfwd", "tcp:ADDR:PORT-unix:PATH or tcp:ADDR:PORT-cmd:COMMAND: what the guest reaches "
-                 "there, an address of its network: a socket, or a program's input and output",
-     true},
-    {"restrict", "on|off: keep the guest from reaching anything outside (off)"},
-    {"host-loopback", "on|off: the guest reaches the host's 127.0.0.1 as 10.0.2.2 (on)"},
-    {"net", "the guest's network, ADDR/BITS with 8 to 27 bits (10.0.2.0/24): the host is its "
-            "second address, the name server the third, leases begin at the fifteenth"},
-    {"ipv6", "on|off (on)"},
-    {"ipv6-net", "the guest's IPv6 network, ADDR/64 (fec0::/64)"},
-    {"mtu", "bytes, 576 to 65520 (1500)"},
-    {"hostname", "name that DHCP gives the guest"},
-    {"dns", "address of the name server that the guest is told, in its network (the third)"},
-    {"tftp", "folder served to the guest by TFTP, read-only"},
-    {"bootfile", "file name that DHCP gives for network boot"},
-    {NULL},
-};
-
-static bool opt_mtu(GHashTable *opts, UserOpts *o, GError **error)
-{
-    const char *text = net_opt(opts, "mtu");
-    guint64 v = MTU_DEFAULT;
-
-    if (text && !g_ascii_string_to_unsigned(text, 10, MTU_MIN, MTU_MAX, &v, NULL))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "mtu '%s' is not a number from %d to %d", text,
-                          MTU_MIN, MTU_MAX);
-    if (v < MTU_MIN_IP6 && o->ip6)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "mtu %s is too small for IPv6, which needs "
-                          "%d; add ipv6=off", text, MTU_MIN_IP6);
-    o->mtu = (uint16_t)v;
-    return true;
-}
-
-/* The @n-th address of the guest's network. */
-static struct in_addr address_at(const UserOpts *o, uint32_t n)
-{
-    return (struct in_addr){htonl(ntohl(o->net.s_addr) + n)};
-}
-
-static bool in_network(const UserOpts *o, struct in_addr a)
-{
-    return (a.s_addr & o->mask.s_addr) == o->net.s_addr;
-}
-
-static bool opt_names(GHashTable *opts, UserOpts *o, GError **error)
-{
-    const char *dns = net_opt(opts, "dns");
-
-    o->hostname = net_opt(opts, "hostname");
-    o->tftp = net_opt(opts, "tftp");
-    o->bootfile = net_opt(opts, "bootfile");
-    if (o->hostname && (!*o->hostname || strlen(o->hostname) > HOSTNAME_MAX))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "hostname '%s' is not 1 to %d characters long",
-                          o->hostname, HOSTNAME_MAX);
-    if (o->tftp && !g_file_test(o->tftp, G_FILE_TEST_IS_DIR))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "tftp '%s' is not a folder", o->tftp);
-    o->dns = address_at(o, DNS_ADDRESS);
-    if (!dns)
-        return true;
-    if (inet_pton(AF_INET, dns, &o->dns) != 1 || !in_network(o, o->dns) ||
-        o->dns.s_addr == address_at(o, HOST_ADDRESS).s_addr)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "dns '%s' is not an address of the guest's "
-                          "network other than the host's", dns);
-    return true;
-}
-
-static bool opt_networks(GHashTable *opts, UserOpts *o, GError **error)
-{
-    const char *net = net_opt(opts, "net"), *net6 = net_opt(opts, "ipv6-net");
-    g_auto(GStrv) part = g_strsplit(net ? net : "10.0.2.0/24", "/", 2);
-    g_auto(GStrv) part6 = g_strsplit(net6 ? net6 : "fec0::/64", "/", 2);
-    guint64 bits;
-
-    if (inet_pton(AF_INET, part[0], &o->net) != 1 || !part[1] ||
-        !g_ascii_string_to_unsigned(part[1], 10, NET_BITS_MIN, NET_BITS_MAX, &bits, NULL))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "net '%s' is not ADDR/BITS with %d to %d bits",
-                          net, NET_BITS_MIN, NET_BITS_MAX);
-    o->mask.s_addr = htonl(UINT32_MAX << (32 - bits));
-    if (o->net.s_addr & ~o->mask.s_addr)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "net '%s' has bits behind its %d", net,
-                          (int)bits);
-    if (inet_pton(AF_INET6, part6[0], &o->prefix6) != 1 || g_strcmp0(part6[1], "64") ||
-        o->prefix6.s6_addr32[2] || o->prefix6.s6_addr32[3])
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "ipv6-net '%s' is not ADDR/64", net6);
-    return true;
-}
-
-static bool opt_forwards(GHashTable *opts, UserOpts *o, GError **error)
-{
-    GPtrArray *texts = g_hash_table_lookup(opts, "hostfwd");
-
-    o->guest_forwards = g_hash_table_lookup(opts, "guestfwd");
-    for (guint i = 0; texts && i < texts->len; i++) {
-        HostFwd f;
-        if (!hostfwd_parse(g_ptr_array_index(texts, i), &f, error))
-            return false;
-        g_array_append_val(o->forwards, f);
-    }
-    return true;
-}
-
-static bool user_parse(GHashTable *opts, UserOpts *o, GError **error)
-{
-    return net_opt_switch(opts, "restrict", false, &o->restricted, error) &&
-           net_opt_switch(opts, "host-loopback", true, &o->host_loopback, error) &&
-           net_opt_switch(opts, "ipv6", true, &o->ip6, error) && opt_mtu(opts, o, error) &&
-           opt_networks(opts, o, error) && opt_names(opts, o, error) &&
-           opt_forwards(opts, o, error);
-}
 
 /* ---- life ---- */
 
@@ -555,21 +508,21 @@ static void user_start(void *opaque)
         .in_enabled = true,
         .vnetwork = o->net,
         .vnetmask = o->mask,
-        .vhost = address_at(o, HOST_ADDRESS),
-        .vdhcp_start = address_at(o, LEASE_ADDRESS),
+        .vhost = user_address_at(o, USER_HOST_ADDRESS),
+        .vdhcp_start = user_address_at(o, USER_LEASE_ADDRESS),
         .vnameserver = o->dns,
         .in6_enabled = o->ip6,
-        .vprefix_len = IP6_PREFIX_LEN,
+        .vprefix_len = USER_IP6_PREFIX_LEN,
         .vhostname = o->hostname,
         .tftp_path = o->tftp,
         .bootfile = o->bootfile,
-        .if_mtu = o->mtu,
-        .if_mru = o->mtu,
+        .if_mtu = USER_MTU_MAX, /* o->mtu is kept by user_send_packet() */
+        .if_mru = USER_MTU_MAX,
         .disable_host_loopback = !o->host_loopback,
     };
     cfg.vprefix_addr6 = cfg.vhost6 = cfg.vnameserver6 = o->prefix6;
-    cfg.vhost6.s6_addr[15] = HOST_ADDRESS;
-    cfg.vnameserver6.s6_addr[15] = DNS_ADDRESS;
+    cfg.vhost6.s6_addr[15] = USER_HOST_ADDRESS;
+    cfg.vnameserver6.s6_addr[15] = USER_DNS_ADDRESS;
 
     u->serves_tftp = o->tftp;
     u->timer = timer_new(io_thread_timers(u->io), user_deadline, u);
@@ -650,6 +603,26 @@ static void user_stop(void *opaque)
     u->timer = NULL;
 }
 
+static void user_info(NetBackend *be, NetInfo *ret_info)
+{
+    UserNet *u = (UserNet *)be;
+    const struct {
+        const char *reason;
+        uint64_t frames;
+    } dropped[] = {
+        {"sent malformed", __atomic_load_n(&u->bad, __ATOMIC_RELAXED)},
+        {"a fragment of TCP", __atomic_load_n(&u->pieces, __ATOMIC_RELAXED)},
+    };
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(dropped); i++) {
+        if (dropped[i].frames) {
+            ret_info->drop[n].reason = dropped[i].reason;
+            ret_info->drop[n++].frames = dropped[i].frames;
+        }
+    }
+}
+
 static void user_close(NetBackend *be)
 {
     UserNet *u = (UserNet *)be;
@@ -678,7 +651,7 @@ static NetBackend *user_open(const char *id, GHashTable *opts, LodgeClock *clock
     g_autoptr(GArray) forwards = g_array_new(FALSE, FALSE, sizeof(HostFwd));
     UserOpts o = {.forwards = forwards};
 
-    if (!user_parse(opts, &o, error)) {
+    if (!user_opts_parse(opts, &o, error)) {
         g_prefix_error(error, "net '%s': ", id);
         return NULL;
     }
@@ -687,6 +660,7 @@ static NetBackend *user_open(const char *id, GHashTable *opts, LodgeClock *clock
     UserNet *u = g_new0(UserNet, 1);
     u->be.driver = &net_driver_user;
     u->be.close = user_close;
+    u->be.info = user_info;
     u->be.hostfwd_add = user_hostfwd_add;
     u->be.hostfwd_remove = user_hostfwd_remove;
     u->be.port = &u->port;
@@ -702,7 +676,7 @@ static NetBackend *user_open(const char *id, GHashTable *opts, LodgeClock *clock
     UserStart s = {.u = u, .opts = &o, .error = error};
     if (u->io) {
         u->port = (NetPort){.ops = &user_port_ops, .name = u->id, .opaque = u, .io = u->io,
-                            .mtu = o.mtu};
+                            .mtu = o.mtu, .offloads = user_port_ops.offloads};
         io_thread_call(u->io, user_start, &s);
     }
     if (!s.ok) {

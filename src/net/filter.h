@@ -117,11 +117,11 @@ NetFilterInfo *filter_describe(const FilterProgram *p);
 typedef struct NetGate NetGate;
 typedef unsigned (*NetGateSend)(void *opaque, const NetFrame *v, unsigned n);
 
-NetGate *net_gate_new(void);
+NetGate *net_gate_new(unsigned streams); /* at most NET_STREAMS_MAX wires have it */
 void net_gate_free(NetGate *g); /* nothing is sent any more; NULL is fine */
 bool net_gate_open(const NetGate *g); /* no rules; sender's thread */
-unsigned net_gate_send(NetGate *g, bool out, const uint8_t mac[6], const NetFrame *v, unsigned n,
-                       NetGateSend send, void *opaque);
+unsigned net_gate_send(NetGate *g, unsigned stream, bool out, const uint8_t mac[6],
+                       const NetFrame *v, unsigned n, NetGateSend send, void *opaque);
 FilterProgram *net_gate_swap(NetGate *g, FilterProgram *p);
 NetFilterInfo *net_gate_info(NetGate *g); /* NULL: no rules; main thread */
 uint64_t net_gate_refused(const NetGate *g); /* frames, since it was made; any thread */

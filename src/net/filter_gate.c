@@ -8,8 +8,9 @@
  * Frames that the receiver has no room for come again and are judged again; only what was taken
  * counts. A frame that is refused is gone for its sender.
  *
- * Threads: a direction's sender alone uses its Side; a program is put in place by the main thread,
- * which frees the old one when both senders have been at rest since (net_settle()).
+ * Threads: a direction's sender alone uses its Side, of which each stream of a back end has a pair; a
+ * program is put in place by the main thread, which frees the old one when all senders have been at
+ * rest since (net_settle()).
  */
 #include "filter.h"
 
@@ -37,12 +38,16 @@ typedef struct Side {
 struct NetGate {
     FilterProgram *program; /* atomic; owned; NULL: everything passes */
     uint64_t refused;       /* atomic, relaxed */
-    Side *side[2];          /* owned; constant from the first program on, before it is seen */
+    unsigned streams;       /* constant */
+    Side *side[NET_STREAMS_MAX][2]; /* owned; constant from the first program on, before it is seen */
 };
 
-NetGate *net_gate_new(void)
+NetGate *net_gate_new(unsigned streams)
 {
-    return g_new0(NetGate, 1);
+    NetGate *g = g_new0(NetGate, 1);
+
+    g->streams = streams;
+    return g;
 }
 
 void net_gate_free(NetGate *g)
@@ -50,8 +55,10 @@ void net_gate_free(NetGate *g)
     if (!g)
         return;
     filter_program_free(g->program);
-    g_free(g->side[0]);
-    g_free(g->side[1]);
+    for (unsigned i = 0; i < g->streams; i++) {
+        g_free(g->side[i][0]);
+        g_free(g->side[i][1]);
+    }
     g_free(g);
 }
 
@@ -94,20 +101,20 @@ static bool take(Side *s, unsigned n, unsigned *iovs, const NetFrame *f)
 
 /**
  * net_gate_send() - Send what the program allows
- * @out:  from the guest; @mac: the card's
+ * @stream: of the back end; @out: from the guest; @mac: the card's
  * @send: takes frames as net_send() does, with @opaque
  * Context: the sender's IoThread. Return: frames done with, sent or refused; fewer than @n: @send
  * took no more.
  */
-unsigned net_gate_send(NetGate *g, bool out, const uint8_t mac[6], const NetFrame *v, unsigned n,
-                       NetGateSend send, void *opaque)
+unsigned net_gate_send(NetGate *g, unsigned stream, bool out, const uint8_t mac[6],
+                       const NetFrame *v, unsigned n, NetGateSend send, void *opaque)
 {
     FilterProgram *p = program_of(g);
     unsigned done = 0;
 
     if (!p)
         return send(opaque, v, n);
-    Side *s = g->side[out];
+    Side *s = g->side[stream][out];
     while (done < n) {
         unsigned count = 0, iovs = 0;
         bool refused = false;
@@ -138,13 +145,13 @@ unsigned net_gate_send(NetGate *g, bool out, const uint8_t mac[6], const NetFram
 
 /**
  * net_gate_swap() - Put @p in force, taken over; NULL: everything passes
- * Context: main thread. Return: what was, transfer full, in use until both senders were at rest.
+ * Context: main thread. Return: what was, transfer full, in use until all senders were at rest.
  */
 FilterProgram *net_gate_swap(NetGate *g, FilterProgram *p)
 {
-    for (unsigned i = 0; p && i < 2; i++) {
-        if (!g->side[i])
-            g->side[i] = g_new(Side, 1);
+    for (unsigned i = 0; p && i < 2 * g->streams; i++) {
+        if (!g->side[i / 2][i % 2])
+            g->side[i / 2][i % 2] = g_new(Side, 1);
     }
     return __atomic_exchange_n(&g->program, p, __ATOMIC_ACQ_REL);
 }

@@ -199,9 +199,18 @@ static unsigned end_send(NetPort *port, const NetFrame *v, unsigned n)
     return took;
 }
 
+static void end_changed(NetPort *port)
+{
+    HostEnd *h = port->opaque;
+
+    if (h->fd >= 0 && h->ops->changed)
+        h->ops->changed(h);
+}
+
 static const NetPortOps end_port_ops = {
     .send = end_send,
     .writable = end_writable,
+    .changed = end_changed,
 };
 
 /* ---- the connection ---- */
@@ -267,6 +276,7 @@ bool host_end_up(HostEnd *h, GError **error)
     }
     h->backoff_ns = RETRY_MIN_NS;
     set_events(h);
+    end_changed(&h->port);
     set_link(h, true);
     return true;
 }
@@ -281,6 +291,8 @@ bool host_end_may_say(HostEnd *h)
 {
     int64_t now = clock_now_ns(h->clock);
 
+    if (h->silent)
+        return false;
     if (!h->said || now - h->said_since > SAY_NS) {
         h->said_since = now;
         h->said = 0;
@@ -424,7 +436,8 @@ static void info_on_loop(void *opaque)
     g_strlcpy(c->info->detail, c->h->detail, sizeof c->info->detail);
 }
 
-void host_end_info(NetBackend *be, NetInfo *ret_info)
+/* @more: dropped by others that belong to it. */
+void host_end_tell(NetBackend *be, const uint64_t more[HOST_DROPS], NetInfo *ret_info)
 {
     HostEnd *h = (HostEnd *)be;
     InfoCall c = {h, ret_info};
@@ -432,10 +445,17 @@ void host_end_info(NetBackend *be, NetInfo *ret_info)
 
     io_thread_call(h->io, info_on_loop, &c);
     for (unsigned i = 0; i < HOST_DROPS; i++) {
-        uint64_t frames = __atomic_load_n(&h->drops[i], __ATOMIC_RELAXED);
+        uint64_t frames = __atomic_load_n(&h->drops[i], __ATOMIC_RELAXED) + more[i];
         if (frames) {
             ret_info->drop[n].reason = drop_reasons[i];
             ret_info->drop[n++].frames = frames;
         }
     }
+}
+
+void host_end_info(NetBackend *be, NetInfo *ret_info)
+{
+    static const uint64_t none[HOST_DROPS];
+
+    host_end_tell(be, none, ret_info);
 }

@@ -49,6 +49,9 @@ typedef struct HostEndOps {
     void (*lost)(HostEnd *h);
     /* h->ctl is readable or closed. Return: false: lost. NULL: that is a loss. */
     bool (*ctl)(HostEnd *h);
+    /* As NetPortOps.changed; called while there is a descriptor, and when it comes. NULL: not
+     * interested. */
+    void (*changed)(HostEnd *h);
 } HostEndOps;
 
 struct HostEnd {
@@ -60,6 +63,7 @@ struct HostEnd {
     LodgeClock *clock; /* borrowed */
     bool again;        /* constant: a lost connection is sought again */
     bool polls_room;   /* constant: EPOLLOUT tells when there is room; else a timer asks */
+    bool silent;       /* constant: another one speaks of the connection */
 
     /* loop only */
     int fd, ctl; /* owned; -1: none */
@@ -87,6 +91,8 @@ bool host_end_open(HostEnd *h, const NetDriver *driver, const HostEndOps *ops, c
 bool host_end_start(HostEnd *h, GError **error);
 void host_end_stop(HostEnd *h);
 void host_end_info(NetBackend *be, NetInfo *ret_info);
+/* The same, with what others that belong to it have dropped. */
+void host_end_tell(NetBackend *be, const uint64_t more[HOST_DROPS], NetInfo *ret_info);
 void host_end_free(HostEnd *h);
 
 /* ---- for drivers, on the loop ---- */

@@ -50,22 +50,48 @@ bool net_opt_number(GHashTable *opts, const char *name, uint64_t min, uint64_t m
     return true;
 }
 
-bool net_opt_fd(GHashTable *opts, int *ret_fd, GError **error)
+static bool fd_of(const char *text, int *ret_fd, GError **error)
 {
-    const char *text = net_opt(opts, "fd");
-    uint64_t v;
+    guint64 v;
 
-    *ret_fd = -1;
-    if (!text)
-        return true;
-    if (!net_opt_number(opts, "fd", 3, FD_MAX, 0, &v, error))
-        return false;
+    if (!g_ascii_string_to_unsigned(text, 10, 3, FD_MAX, &v, NULL))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "fd '%s' is not a number from 3 to %d", text,
+                          FD_MAX);
     int flags = fcntl((int)v, F_GETFD);
     if (flags < 0 || fcntl((int)v, F_SETFD, flags | FD_CLOEXEC) < 0)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "fd '%s' is not open; pass it to lodge, as with %s<>/dev/net/tun", text,
                           text);
     *ret_fd = (int)v;
+    return true;
+}
+
+bool net_opt_fd(GHashTable *opts, int *ret_fd, GError **error)
+{
+    const char *text = net_opt(opts, "fd");
+
+    *ret_fd = -1;
+    return !text || fd_of(text, ret_fd, error);
+}
+
+bool net_opt_fds(GHashTable *opts, int *ret_fds, unsigned max, unsigned *ret_n, GError **error)
+{
+    GPtrArray *values = g_hash_table_lookup(opts, "fd");
+
+    *ret_n = 0;
+    for (unsigned i = 0; values && i < values->len; i++) {
+        const char *text = g_ptr_array_index(values, i);
+
+        if (i == max)
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "fd is given more than %u times", max);
+        if (!fd_of(text, &ret_fds[i], error))
+            return false;
+        for (unsigned k = 0; k < i; k++) {
+            if (ret_fds[k] == ret_fds[i])
+                return lodge_fail(error, LODGE_ERROR_CONFIG, "fd '%s' is given twice", text);
+        }
+        ++*ret_n;
+    }
     return true;
 }
 

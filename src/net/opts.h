@@ -19,6 +19,8 @@ bool net_opt_number(GHashTable *opts, const char *name, uint64_t min, uint64_t m
                     uint64_t preset, uint64_t *ret_value, GError **error);
 /* A descriptor that was given to us: now closed on exec. False: not one that is open. */
 bool net_opt_fd(GHashTable *opts, int *ret_fd, GError **error);
+/* All that are given, at most @max. */
+bool net_opt_fds(GHashTable *opts, int *ret_fds, unsigned max, unsigned *ret_n, GError **error);
 /* Bits a second: "10M". Nanoseconds: "20ms", a plain number in ms. Parts in 2^32: "1.5%". Bytes:
  * "64M". Each leaves *ret alone where the option is not given. */
 bool net_opt_rate(GHashTable *opts, const char *name, uint64_t *ret_bits, GError **error);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Packet headers: bounds-checked look at Ethernet (with up to two VLAN tags), IPv4, IPv6, TCP and
- * UDP; the Internet checksum; and the cutting of a long TCP frame into segments, or of a frame of
- * several datagrams of UDP into these, for a peer that cannot do it. Specs: IEEE 802.3 and 802.1Q, RFC 791, RFC 8200, RFC 9293, RFC 768, RFC 1071,
- * virtio 1.2 section 5.1.6 (what a frame with GSO holds).
+ * UDP; the Internet checksum; the cutting of a long TCP frame into segments, or of a frame of several
+ * datagrams of UDP into these, for a peer that cannot do it; and of an IPv4 datagram into fragments.
+ * Specs: IEEE 802.3 and 802.1Q, RFC 791, RFC 8200, RFC 9293, RFC 768, RFC 1071, virtio 1.2 section
+ * 5.1.6 (what a frame with GSO holds).
  *
  * Left out: reassembly, IPv6 destination options beyond skipping them, jumbograms. A frame that
  * does not parse is not an error of this file: callers pass it on or drop it.
@@ -49,8 +50,11 @@ enum {
     TCP_SEQ = 4,
     TCP_DATA_OFF = 12,
     TCP_FLAGS = 13,
-    TCP_CSUM = 16,
     TCP_URGENT = 18,
+    TCP_OPTION_END = 0,
+    TCP_OPTION_NOP = 1,
+    TCP_OPTION_MSS = 2,
+    TCP_MSS_LEN = 4,
     UDP_LENGTH = 4,
     UDP_CSUM = 6,
 };
@@ -252,12 +256,64 @@ bool pkt_clear_urgent(uint8_t *data, const PktInfo *info)
     if (!(word & PKT_TCP_URG) && !urgent)
         return false;
     uint16_t plain = word & (uint16_t)~PKT_TCP_URG;
-    uint32_t sum = (uint16_t)~load_be16(tcp + TCP_CSUM);
+    uint32_t sum = (uint16_t)~load_be16(tcp + PKT_TCP_CSUM);
     sum += (uint16_t)~word + (uint32_t)plain + (uint16_t)~urgent;
     store_be16(tcp + TCP_DATA_OFF, plain);
     store_be16(tcp + TCP_URGENT, 0);
-    store_be16(tcp + TCP_CSUM, pkt_fold(sum));
+    store_be16(tcp + PKT_TCP_CSUM, pkt_fold(sum));
     return true;
+}
+
+/**
+ * pkt_raise_mss() - Let the other end send longer segments than a SYN says
+ * @info: of this very frame, from pkt_parse(); @mss: what it says afterwards
+ * @least: a SYN that allows fewer bytes stays as it is
+ *
+ * For who cuts the segments himself before the sender of the SYN sees them. The checksum is
+ * adjusted. Context: any thread. Return: whether something changed. Spec: RFC 9293, 3.2 (options),
+ * RFC 1624.
+ */
+bool pkt_raise_mss(uint8_t *data, const PktInfo *info, uint16_t least, uint16_t mss)
+{
+    uint32_t at = info->l4_off + PKT_TCP_LEN, end = info->payload_off;
+
+    if (!info->l4_off || info->proto != PKT_PROTO_TCP ||
+        !(data[info->l4_off + TCP_FLAGS] & PKT_TCP_SYN))
+        return false;
+    while (at < end && data[at] != TCP_OPTION_END) {
+        uint32_t size = data[at] == TCP_OPTION_NOP ? 1 : at + 1 < end ? data[at + 1] : 0;
+        if (!size || (size < 2 && data[at] != TCP_OPTION_NOP) || !range_within(at, size, end))
+            return false;
+        if (data[at] == TCP_OPTION_MSS && size == TCP_MSS_LEN) {
+            uint8_t *field = data + at + 2, *csum = data + info->l4_off + PKT_TCP_CSUM;
+            uint16_t was = load_be16(field), is = mss;
+            if (was < least || was >= mss)
+                return false;
+            store_be16(field, mss);
+            if ((at - info->l4_off) & 1) { /* its bytes are in two words of the sum */
+                was = __builtin_bswap16(was);
+                is = __builtin_bswap16(is);
+            }
+            store_be16(csum, pkt_fold((uint16_t)~load_be16(csum) + (uint32_t)(uint16_t)~was + is));
+            return true;
+        }
+        at += size;
+    }
+    return false;
+}
+
+/**
+ * pkt_pseudo_sum() - What the checksum's field holds of a frame whose checksum is to be done
+ * @info: with ip_version; @l4_len: bytes behind the IP header
+ * Context: any thread.
+ */
+uint16_t pkt_pseudo_sum(const uint8_t *data, const PktInfo *info, uint32_t l4_len)
+{
+    const uint8_t *ip = data + info->l3_off;
+    uint32_t sum = info->proto + l4_len;
+
+    return (uint16_t)~pkt_fold(info->ip_version == 4 ? pkt_sum(ip + IP4_SRC, 2 * 4, sum)
+                                                     : pkt_sum(ip + IP6_SRC, 2 * 16, sum));
 }
 
 /**
@@ -304,8 +360,8 @@ static void finish_tcp(const PktSegmenter *s, uint32_t i, uint8_t *tcp, uint32_t
         tcp[TCP_FLAGS] &= (uint8_t)~PKT_TCP_CWR;
     if (i + 1 < s->count)
         tcp[TCP_FLAGS] &= (uint8_t) ~(PKT_TCP_FIN | PKT_TCP_PSH);
-    store_be16(tcp + TCP_CSUM, 0);
-    store_be16(tcp + TCP_CSUM, pkt_fold(pkt_sum(tcp, l4_len, sum)));
+    store_be16(tcp + PKT_TCP_CSUM, 0);
+    store_be16(tcp + PKT_TCP_CSUM, pkt_fold(pkt_sum(tcp, l4_len, sum)));
 }
 
 static void finish_udp(uint8_t *udp, uint32_t l4_len, uint32_t sum)
@@ -346,4 +402,63 @@ void pkt_seg_write(const PktSegmenter *s, uint32_t i, uint8_t *to)
         finish_tcp(s, i, l4, l4_len, sum);
     else
         finish_udp(l4, l4_len, sum);
+}
+
+/**
+ * pkt_seg_whole() - Write a frame with GSO as one segment, however long, for who takes such
+ * @f: as for pkt_seg_begin(); @to: f->len bytes
+ * Context: any thread. Return: its length; 0: it is not what its gso says, or IP cannot say so much.
+ */
+uint32_t pkt_seg_whole(const NetFrame *f, uint8_t *to)
+{
+    NetFrame whole = *f;
+    PktSegmenter s;
+
+    whole.gso_size = NET_FRAME_MAX;
+    if (!f->gso_size || !pkt_seg_begin(&s, &whole) || f->len - s.info.l3_off > UINT16_MAX)
+        return 0;
+    pkt_seg_write(&s, 0, to);
+    return f->len;
+}
+
+/**
+ * pkt_frag_begin() - Get ready to cut an IPv4 datagram
+ * @data: the whole frame, @len bytes, borrowed until the last fragment; @info: its
+ * @mtu: bytes of a fragment with its IP header
+ *
+ * A fragment may be cut again. IP options go into each fragment (of those that exist only few may
+ * not, and who needs this sends none). Context: any thread. Return: false if it is no IPv4, or its
+ * header contradicts @len, or nothing fits into @mtu. Spec: RFC 791, 3.2 (fragmentation).
+ */
+bool pkt_frag_begin(PktFragmenter *s, const uint8_t *data, uint32_t len, const PktInfo *info,
+                    uint32_t mtu)
+{
+    const uint8_t *ip = data + info->l3_off;
+
+    if (info->ip_version != 4)
+        return false;
+    uint32_t size = (ip[0] & 0xf) * 4u, total = load_be16(ip + IP4_TOTAL_LEN);
+    if (total <= size || !range_within(info->l3_off, total, len) || mtu < size + 8)
+        return false;
+    *s = (PktFragmenter){.data = data, .info = *info, .header_len = info->l3_off + size,
+                         .payload_len = total - size, .step = (mtu - size) & ~7u};
+    s->count = (s->payload_len - 1) / s->step + 1;
+    return true;
+}
+
+struct iovec pkt_frag_get(const PktFragmenter *s, uint32_t i, uint8_t *header)
+{
+    uint8_t *ip = header + s->info.l3_off;
+    uint32_t done = i * s->step, left = s->payload_len - done;
+    uint32_t n = left < s->step ? left : s->step, size = s->header_len - s->info.l3_off;
+
+    memcpy(header, s->data, s->header_len);
+    uint16_t frag = load_be16(ip + IP4_FRAG);
+    uint16_t off = (uint16_t)((frag & IP4_OFFSET_MASK) + done / 8) & IP4_OFFSET_MASK;
+    uint16_t more = i + 1 < s->count ? IP4_MORE_FRAGMENTS : frag & IP4_MORE_FRAGMENTS;
+    store_be16(ip + IP4_FRAG, off | more);
+    store_be16(ip + IP4_TOTAL_LEN, (uint16_t)(size + n));
+    store_be16(ip + IP4_CSUM, 0);
+    store_be16(ip + IP4_CSUM, pkt_fold(pkt_sum(ip, size, 0)));
+    return (struct iovec){(void *)(s->data + s->header_len + done), n};
 }

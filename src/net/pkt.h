@@ -16,6 +16,7 @@ enum {
     PKT_IP6_LEN = 40,
     PKT_TCP_LEN = 20,
     PKT_UDP_LEN = 8,
+    PKT_TCP_CSUM = 16, /* of the checksum in TCP's header */
     /* Ethernet, two VLAN tags, IPv4 with options or IPv6 with some extensions, TCP with options */
     PKT_HEADERS_MAX = 256,
 };
@@ -61,6 +62,8 @@ uint32_t pkt_sum(const void *data, uint32_t len, uint32_t sum);
 uint16_t pkt_fold(uint32_t sum);
 bool pkt_finish_csum(uint8_t *data, uint32_t len, uint16_t csum_start, uint16_t csum_off);
 bool pkt_clear_urgent(uint8_t *data, const PktInfo *info);
+bool pkt_raise_mss(uint8_t *data, const PktInfo *info, uint16_t least, uint16_t mss);
+uint16_t pkt_pseudo_sum(const uint8_t *data, const PktInfo *info, uint32_t l4_len);
 
 /* A TCP frame, or one of several datagrams of UDP, too long for the wire, being cut. */
 typedef struct PktSegmenter {
@@ -77,5 +80,21 @@ bool pkt_seg_begin(PktSegmenter *s, const NetFrame *f);
 /* Bytes of segment @i < s->count. */
 uint32_t pkt_seg_len(const PktSegmenter *s, uint32_t i);
 void pkt_seg_write(const PktSegmenter *s, uint32_t i, uint8_t *to);
+uint32_t pkt_seg_whole(const NetFrame *f, uint8_t *to);
+
+/* An IPv4 datagram too long for the wire, being cut. */
+typedef struct PktFragmenter {
+    const uint8_t *data; /* borrowed; the frame */
+    PktInfo info;
+    uint32_t header_len; /* Ethernet and IPv4 */
+    uint32_t payload_len;
+    uint32_t step;  /* of the payload in each fragment but the last; a multiple of 8 */
+    uint32_t count; /* fragments, >= 1 */
+} PktFragmenter;
+
+bool pkt_frag_begin(PktFragmenter *s, const uint8_t *data, uint32_t len, const PktInfo *info,
+                    uint32_t mtu);
+/* The header of fragment @i < s->count to @header, PKT_HEADERS_MAX bytes; what it carries. */
+struct iovec pkt_frag_get(const PktFragmenter *s, uint32_t i, uint8_t *header);
 
 #endif

@@ -85,6 +85,10 @@ static bool options_check(const NetDriver *driver, const char *id, GHashTable *o
     g_hash_table_iter_init(&it, opts);
     while (g_hash_table_iter_next(&it, &key, &value)) {
         const NetOptSpec *o = option_find(driver, key);
+        if (!o && !strcmp(key, "queues"))
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "net '%s': '%s' has one pair of queues; a tap has several", id,
+                              driver->name);
         if (!o) {
             g_autofree char *names = option_names(driver);
             return lodge_fail(error, LODGE_ERROR_CONFIG, "net '%s': '%s' has no option '%s'; %s%s",
@@ -130,14 +134,28 @@ static bool filter_from_file(NetBackend *be, const char *path, GError **error)
 static bool common_apply(NetBackend *be, const Common *c, LodgeClock *clock, GError **error)
 {
     be->watch = net_watch_new();
+    unsigned streams = 0;
     if (c->shape.rate || c->shape.delay_ns || c->shape.loss) {
-        be->shape = net_shape_new(be->port, clock, &c->shape, error);
-        if (!be->shape)
-            return false;
-        be->port = net_shape_port(be->shape);
+        NetPort *last = NULL;
+        for (NetPort *p = be->port; p; p = p->next, streams++) {
+            be->shape[streams] = net_shape_new(p, be->shape[0], clock, &c->shape, error);
+            if (!be->shape[streams])
+                return false;
+            NetPort *front = net_shape_port(be->shape[streams]);
+            if (last)
+                last->next = front;
+            last = front;
+        }
+        be->port = net_shape_port(be->shape[0]);
     }
-    be->port->watch = be->watch;
-    be->port->gate = be->gate = net_gate_new();
+    streams = 0;
+    for (NetPort *p = be->port; p; p = p->next)
+        streams++;
+    be->gate = net_gate_new(streams);
+    for (NetPort *p = be->port; p; p = p->next) {
+        p->watch = be->watch;
+        p->gate = be->gate;
+    }
     if (c->filter && !filter_from_file(be, c->filter, error))
         return g_prefix_error(error, "filter: "), false;
     return !c->pcap || net_watch_to_file(be->watch, c->pcap, c->pcap_limit, error);
@@ -191,9 +209,10 @@ void net_backend_close(NetBackend *be)
     NetWatch *watch = be->watch;
     NetGate *gate = be->gate;
     char *id = be->id;
-    if (be->port)
-        net_part(be->port);
-    net_shape_free(be->shape);
+    for (NetPort *p = be->port; p; p = p->next)
+        net_part(p);
+    for (unsigned i = NET_STREAMS_MAX; i-- > 0;) /* the first one has what all share */
+        net_shape_free(be->shape[i]);
     be->close(be);
     net_watch_free(watch); /* no wire is left that tells it */
     net_gate_free(gate);
@@ -202,6 +221,7 @@ void net_backend_close(NetBackend *be)
 
 void net_backend_info(NetBackend *be, NetInfo *ret_info)
 {
+    uint64_t thrown[NET_LOSSES] = {0};
     unsigned n = 0;
 
     *ret_info = (NetInfo){.link = true};
@@ -210,9 +230,24 @@ void net_backend_info(NetBackend *be, NetInfo *ret_info)
     ret_info->link = ret_info->link && !(be->port && be->port->cut);
     while (n < NET_DROPS_MAX - 1 && ret_info->drop[n].reason)
         n++;
-    if (be->shape && net_shape_lost(be->shape)) {
+    for (NetPort *p = be->port; p; p = p->next) {
+        uint64_t of_stream[NET_LOSSES];
+        net_losses(p, of_stream);
+        for (unsigned i = 0; i < NET_LOSSES; i++)
+            thrown[i] += of_stream[i];
+    }
+    for (unsigned i = 0; i < NET_LOSSES && n < NET_DROPS_MAX; i++) {
+        if (thrown[i]) {
+            ret_info->drop[n].reason = net_loss_name((NetLoss)i);
+            ret_info->drop[n++].frames = thrown[i];
+        }
+    }
+    uint64_t lost = 0;
+    for (unsigned i = 0; i < NET_STREAMS_MAX && be->shape[i]; i++)
+        lost += net_shape_lost(be->shape[i]);
+    if (lost && n < NET_DROPS_MAX) {
         ret_info->drop[n].reason = "lost on purpose";
-        ret_info->drop[n++].frames = net_shape_lost(be->shape);
+        ret_info->drop[n++].frames = lost;
     }
     uint64_t refused = be->gate ? net_gate_refused(be->gate) : 0;
     if (refused && n < NET_DROPS_MAX) {
@@ -221,16 +256,38 @@ void net_backend_info(NetBackend *be, NetInfo *ret_info)
     }
 }
 
-void net_backend_stats(NetBackend *be, NetStats *ret_stats)
+void net_stream_stats(NetPort *stream, NetStats *ret_stats)
 {
-    NetStats s = {0};
+    NetStats s;
 
     /* The wire counts as its end sees it: what the host sends the guest receives. */
-    if (be->port)
-        net_stats(be->port, &s);
+    net_stats(stream, &s);
     *ret_stats = (NetStats){.rx_frames = s.tx_frames, .rx_bytes = s.tx_bytes,
                             .rx_dropped = s.tx_dropped, .tx_frames = s.rx_frames,
                             .tx_bytes = s.rx_bytes, .tx_dropped = s.rx_dropped};
+}
+
+void net_backend_stats(NetBackend *be, NetStats *ret_stats)
+{
+    NetStats sum = {0};
+
+    for (NetPort *p = be->port; p; p = p->next) {
+        NetStats s;
+        net_stream_stats(p, &s);
+        sum.rx_frames += s.rx_frames;
+        sum.rx_bytes += s.rx_bytes;
+        sum.rx_dropped += s.rx_dropped;
+        sum.tx_frames += s.tx_frames;
+        sum.tx_bytes += s.tx_bytes;
+        sum.tx_dropped += s.tx_dropped;
+    }
+    *ret_stats = sum;
+}
+
+void net_backend_cut(NetBackend *be, bool cut)
+{
+    for (NetPort *p = be->port; p; p = p->next)
+        net_cut(p, cut);
 }
 
 unsigned net_backend_seen(NetBackend *be, NetSeen *ret_seen, unsigned max)
@@ -256,8 +313,8 @@ bool net_backend_filter(NetBackend *be, const char *name, const char *text, size
     if (text && !p)
         return false;
     FilterProgram *old = net_gate_swap(be->gate, p);
-    if (old)
-        net_settle(be->port);
+    for (NetPort *stream = be->port; old && stream; stream = stream->next)
+        net_settle(stream);
     filter_program_free(old);
     return true;
 }

@@ -6,7 +6,10 @@
  * What waits is bounded: a direction that is BACKLOG_NS behind, or holds BYTES_MAX, takes no more,
  * and the sender waits as on a cable that is busy.
  *
- * Threads: both ports and the timer are on the back end's loop. Time is the guest's.
+ * The streams of one back end have a cable each, and one rate together.
+ *
+ * Threads: both ports and the timer are on the back end's loop; how far the rate is used up, where
+ * several loops share it, is guarded by a lock. Time is the guest's.
  * Invariants: held frames of a direction are in order of `due`; the timer is armed for the earlier
  * of both heads unless the receiver there is full, who then says when there is room.
  */
@@ -17,6 +20,7 @@
 #include "lodge/clock.h"
 #include "lodge/error.h"
 #include "lodge/iothread.h"
+#include "lodge/lock.h"
 #include "lodge/num.h"
 #include "pkt.h"
 
@@ -39,7 +43,6 @@ typedef struct ShapeDir {
     NetPort *out;      /* where they leave: the port of the other direction */
     Held *head, **end; /* owned */
     uint64_t bytes;
-    int64_t free_ns; /* when the cable has sent what it was given */
     bool full;       /* the receiver will say when it has room */
     bool refused;    /* the sender waits */
 } ShapeDir;
@@ -55,6 +58,10 @@ struct NetShape {
     ShapeDir dir[2]; /* [0] from the card, [1] from the back end */
     uint64_t random;
     uint64_t lost; /* atomic */
+    /* Of the first one, for all: */
+    NetShape *first; /* constant, borrowed: whose that is */
+    LodgeLock lock;
+    int64_t free_ns[2]; /* guarded by lock: when the cable has sent what it was given, each way */
 };
 
 static uint32_t draw(NetShape *s)
@@ -87,11 +94,37 @@ static void arm(NetShape *s)
         timer_arm(s->timer, due);
 }
 
+/* How long the cable is busy with what it was given, by any stream. */
+static int64_t backlog_ns(ShapeDir *d, int64_t now)
+{
+    NetShape *first = d->shape->first;
+
+    lodge_lock(&first->lock);
+    int64_t free_ns = first->free_ns[d - d->shape->dir];
+    lodge_unlock(&first->lock);
+    return free_ns - now;
+}
+
+/* When the cable has sent @len bytes more. */
+static int64_t occupy(ShapeDir *d, uint32_t len, int64_t now)
+{
+    NetShape *first = d->shape->first;
+    int64_t *at = &first->free_ns[d - d->shape->dir];
+
+    lodge_lock(&first->lock);
+    *at = MAX(*at, now);
+    if (first->o.rate)
+        *at += (int64_t)muldiv64((uint64_t)len * 8, (uint64_t)NS_PER_SEC, first->o.rate);
+    int64_t free_ns = *at;
+    lodge_unlock(&first->lock);
+    return free_ns;
+}
+
 static bool hold(ShapeDir *d, const NetFrame *f, int64_t now)
 {
     NetShape *s = d->shape;
 
-    if (d->head && (d->bytes + f->len > BYTES_MAX || d->free_ns - now > BACKLOG_NS))
+    if (d->head && (d->bytes + f->len > BYTES_MAX || backlog_ns(d, now) > BACKLOG_NS))
         return false;
     Held *h = g_malloc(sizeof *h + f->len);
     h->next = NULL;
@@ -104,10 +137,7 @@ static bool hold(ShapeDir *d, const NetFrame *f, int64_t now)
         g_free(h);
         return true;
     }
-    d->free_ns = MAX(d->free_ns, now);
-    if (s->o.rate)
-        d->free_ns += (int64_t)muldiv64((uint64_t)f->len * 8, (uint64_t)NS_PER_SEC, s->o.rate);
-    h->due = d->free_ns + s->o.delay_ns;
+    h->due = occupy(d, f->len, now) + s->o.delay_ns;
     *d->end = h;
     d->end = &h->next;
     d->bytes += f->len;
@@ -150,7 +180,7 @@ static void release(ShapeDir *d, int64_t now)
         g_free(h);
     }
     if (d->refused && !d->full &&
-        (!d->head || (d->bytes <= BYTES_MAX / 2 && d->free_ns - now <= BACKLOG_NS / 2))) {
+        (!d->head || (d->bytes <= BYTES_MAX / 2 && backlog_ns(d, now) <= BACKLOG_NS / 2))) {
         d->refused = false;
         net_rx_ready(&d->port);
     }
@@ -188,10 +218,23 @@ static void shape_link(NetPort *port, bool up)
     net_set_link(other, up);
 }
 
+/* What the card says of its stream is told to the back end. */
+static void shape_changed(NetPort *port)
+{
+    ShapeDir *d = port->opaque;
+    NetPort *other = d->out;
+
+    if (d != &d->shape->dir[0])
+        return;
+    __atomic_store_n(&other->idle, other->stream && net_peer_idle(port), __ATOMIC_RELAXED);
+    net_changed(other);
+}
+
 static const NetPortOps shape_ops = {
     .send = shape_send,
     .writable = shape_writable,
     .link = shape_link,
+    .changed = shape_changed,
 };
 
 static void shape_start(void *opaque)
@@ -206,15 +249,19 @@ static void shape_start(void *opaque)
  * @host: not joined; it is now, and must stay until net_shape_free()
  * Context: main thread. Return: transfer full, or NULL with the error of net_join().
  */
-NetShape *net_shape_new(NetPort *host, LodgeClock *clock, const ShapeOptions *o, GError **error)
+NetShape *net_shape_new(NetPort *host, NetShape *first, LodgeClock *clock, const ShapeOptions *o,
+                        GError **error)
 {
     NetShape *s = g_new0(NetShape, 1);
 
     s->o = *o;
+    s->o.seed += host->stream;
+    s->first = first ? first : s;
+    lodge_lock_init(&s->lock, LOCK_RANK_QUEUE, "net rate");
     s->clock = clock;
     s->io = host->io;
     s->name = g_strdup(host->name);
-    s->random = o->seed ? o->seed : 1; /* 0 is the one state that it never leaves */
+    s->random = s->o.seed ? s->o.seed : 1; /* 0 is the one state that it never leaves */
     s->timer = timer_new(io_thread_timers(s->io), on_timer, s);
     for (int i = 0; i < 2; i++) {
         ShapeDir *d = &s->dir[i];
@@ -222,7 +269,8 @@ NetShape *net_shape_new(NetPort *host, LodgeClock *clock, const ShapeOptions *o,
         d->end = &d->head;
         d->out = &s->dir[1 - i].port;
         d->port = (NetPort){.ops = &shape_ops, .name = s->name, .opaque = d, .io = s->io,
-                            .mtu = host->mtu, .quick = host->quick,
+                            .mtu = host->mtu, .quick = host->quick, .stream = host->stream,
+                            .idle = host->stream > 0,
                             .offloads = NET_OFF_ALL};
     }
     if (net_join(&s->dir[1].port, host, error)) {
@@ -257,6 +305,7 @@ void net_shape_free(NetShape *s)
             h = next;
         }
     }
+    lodge_lock_clear(&s->lock);
     g_free(s->name);
     g_free(s);
 }

@@ -18,9 +18,11 @@ typedef struct ShapeOptions {
     uint64_t seed;    /* of what is lost */
 } ShapeOptions;
 
-NetShape *net_shape_new(NetPort *host, LodgeClock *clock, const ShapeOptions *o, GError **error);
+/* @first: of the same back end's first stream, whose rate this one shares; NULL: this is it. */
+NetShape *net_shape_new(NetPort *host, NetShape *first, LodgeClock *clock, const ShapeOptions *o,
+                        GError **error);
 NetPort *net_shape_port(NetShape *s); /* for the card; transfer none */
 uint64_t net_shape_lost(NetShape *s); /* frames; any thread */
-void net_shape_free(NetShape *s);     /* parts; NULL is fine */
+void net_shape_free(NetShape *s);     /* parts; the first one last; NULL is fine */
 
 #endif

@@ -19,7 +19,8 @@
  * (3) A sender that was refused is told by writable once the ring is half empty.
  * (4) No callback of a port runs inside a net_send() of that port: an answer that arrives
  *     meanwhile waits in the ring.
- * (5) After net_part() no callback starts: it visits both IoThreads before it frees.
+ * (5) After net_part() no callback starts: it visits both IoThreads before it frees. The last one is
+ *     changed(), where the port has no peer any more.
  */
 #include "wire.h"
 
@@ -71,7 +72,7 @@ typedef struct WireDir {
     bool sending;
 
     /* atomic, relaxed: counters for people */
-    uint64_t tx_frames, tx_bytes, rx_frames, rx_bytes, tx_dropped;
+    uint64_t tx_frames, tx_bytes, rx_frames, rx_bytes, lost[NET_LOSSES];
 } WireDir;
 
 struct NetWire {
@@ -500,7 +501,7 @@ static unsigned send_allowed(void *opaque, const NetFrame *v, unsigned n)
         net_watch_frames(d->wire->watch, !d->from->watch, v, done);
     count(&d->tx_frames, done - bad);
     count(&d->tx_bytes, bytes);
-    count(&d->tx_dropped, bad);
+    count(&d->lost[NET_LOSS_HEADER], bad);
     if (!d->from->io)
         run_waiting(d->wire);
     return done;
@@ -513,14 +514,15 @@ unsigned net_send(NetPort *from, const NetFrame *v, unsigned n)
     if (!d || wire_dead(d->wire))
         return n; /* nobody to count it for */
     if (!wire_carries(d->wire)) {
-        count(&d->tx_dropped, n);
+        count(&d->lost[NET_LOSS_DOWN], n);
         return n;
     }
     NetGate *gate = d->wire->gate;
     if (!gate || net_gate_open(gate))
         return send_allowed(d, v, n);
     bool out = !from->gate; /* it is the back end's */
-    return net_gate_send(gate, out, out ? from->mac : d->to->mac, v, n, send_allowed, d);
+    return net_gate_send(gate, out ? d->to->stream : from->stream, out,
+                         out ? from->mac : d->to->mac, v, n, send_allowed, d);
 }
 
 unsigned net_rx_borrow(NetPort *from, struct iovec *ret_iov, unsigned max)
@@ -573,12 +575,42 @@ void net_rx_ready(NetPort *p)
         wire_drain(d);
 }
 
-void net_count_tx_drop(NetPort *p, unsigned frames)
+void net_count_loss(NetPort *p, NetLoss why, unsigned frames)
 {
     WireDir *d = dir_from(p);
 
     if (d)
-        count(&d->tx_dropped, frames);
+        count(&d->lost[why], frames);
+}
+
+const char *net_loss_name(NetLoss why)
+{
+    static const char *const names[NET_LOSSES] = {
+        [NET_LOSS_DOWN] = "the link was down",
+        [NET_LOSS_HEADER] = "of a wrong length or header",
+        [NET_LOSS_FULL] = "the guest does not read",
+    };
+
+    return names[why];
+}
+
+static uint64_t lost_of(const WireDir *d)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < NET_LOSSES; i++)
+        n += __atomic_load_n(&d->lost[i], __ATOMIC_RELAXED);
+    return n;
+}
+
+void net_losses(NetPort *p, uint64_t ret_frames[NET_LOSSES])
+{
+    WireDir *d = dir_from(p);
+
+    for (unsigned i = 0; i < NET_LOSSES; i++)
+        ret_frames[i] = d ? __atomic_load_n(&d->lost[i], __ATOMIC_RELAXED) +
+                                __atomic_load_n(&dir_back(d)->lost[i], __ATOMIC_RELAXED)
+                          : 0;
 }
 
 uint32_t net_peer_offloads(NetPort *p)
@@ -592,6 +624,30 @@ uint32_t net_peer_takes(NetPort *p)
     WireDir *d = dir_from(p);
 
     return d ? __atomic_load_n(&d->to->offloads, __ATOMIC_RELAXED) : 0;
+}
+
+bool net_peer_idle(NetPort *p)
+{
+    WireDir *d = dir_from(p);
+
+    return !d || __atomic_load_n(&d->to->idle, __ATOMIC_RELAXED);
+}
+
+/* On the IoThread of the port whose peer changed; @opaque is the peer's outgoing direction. */
+static void tell_changed(void *opaque)
+{
+    WireDir *d = opaque;
+
+    if (!wire_dead(d->wire))
+        d->to->ops->changed(d->to);
+}
+
+void net_changed(NetPort *p)
+{
+    WireDir *d = dir_from(p);
+
+    if (d && d->to->ops->changed)
+        call_or_post(d->to->io, tell_changed, d);
 }
 
 bool net_peer_link(NetPort *p)
@@ -617,10 +673,10 @@ void net_stats(NetPort *p, NetStats *ret_stats)
         WireDir *in = dir_back(d);
         s.tx_frames = __atomic_load_n(&d->tx_frames, __ATOMIC_RELAXED);
         s.tx_bytes = __atomic_load_n(&d->tx_bytes, __ATOMIC_RELAXED);
-        s.tx_dropped = __atomic_load_n(&d->tx_dropped, __ATOMIC_RELAXED);
+        s.tx_dropped = lost_of(d);
         s.rx_frames = __atomic_load_n(&in->rx_frames, __ATOMIC_RELAXED);
         s.rx_bytes = __atomic_load_n(&in->rx_bytes, __ATOMIC_RELAXED);
-        s.rx_dropped = __atomic_load_n(&in->tx_dropped, __ATOMIC_RELAXED);
+        s.rx_dropped = lost_of(in);
     }
     *ret_stats = s;
 }
@@ -642,6 +698,8 @@ static void set_wire(void *opaque)
                          (s->port->down ? LINK_DOWN : 0) | (s->port->cut ? LINK_CUT : 0),
                          __ATOMIC_RELEASE);
     __atomic_store_n(&s->port->wire, s->wire, __ATOMIC_RELEASE);
+    if (!s->wire && s->port->ops->changed)
+        s->port->ops->changed(s->port);
 }
 
 static void visit(void *opaque)

@@ -22,7 +22,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -31,8 +30,7 @@
 
 #include "lodge/clock.h"
 #include "lodge/num.h"
-#include "link_ring.h"
-#include "switch_client.h"
+#include "link_client.h"
 
 enum { ROUNDS = 7, BATCH = 32, PORTS_MAX = 64, FRAME_MAX = 1514, START_MS = 5000, WARM_MS = 50,
        TRIM_MS = 11000 };
@@ -51,10 +49,7 @@ static bool is_vde(Kind k)
 typedef struct Port {
     int ctl, fd;
     struct sockaddr_un own, peer;
-    int fds[SW_ATTACH_FDS];
-    void *memory;
-    LinkTx tx;
-    LinkRx rx;
+    LinkClient link;
 } Port;
 
 typedef struct Bench {
@@ -173,23 +168,13 @@ static void open_dgram(Bench *b, Port *p, unsigned n)
 
 static void open_link(Port *p)
 {
-    SwHello h = sw_hello(SW_OP_ATTACH, "bench");
-    int64_t end = clock_host_ns() + START_MS * INT64_C(1000000);
     g_autoptr(GError) error = NULL;
-    SwWelcome w;
-    unsigned nfds;
 
-    while ((p->ctl = sw_dial("bench", NULL)) < 0 && clock_host_ns() < end)
-        g_usleep(5000);
-    if (p->ctl < 0 || !sw_send_hello(p->ctl, &h, NULL, 0, &error) ||
-        !sw_recv_welcome(p->ctl, &w, p->fds, &nfds, START_MS, &error) || nfds != SW_ATTACH_FDS ||
-        !(p->memory = sw_link_map(p->fds[0], &error))) {
-        fprintf(stderr, "bench_switch: %s\n", error ? error->message : "no switch");
+    if (!link_client_open(&p->link, "bench", "bench", START_MS, &error)) {
+        fprintf(stderr, "bench_switch: %s\n", error->message);
         exit(1);
     }
-    link_tx_init(&p->tx, p->memory, 0);
-    link_rx_init(&p->rx, p->memory, 1);
-    p->fd = p->fds[1];
+    p->fd = p->link.fds[1];
 }
 
 static void open_port(Bench *b, unsigned n)
@@ -211,21 +196,11 @@ static void open_port(Bench *b, unsigned n)
 static void close_port(Bench *b, Port *p)
 {
     if (b->kind == LODGE_LINK) {
-        munmap(p->memory, LINK_BYTES);
-        for (unsigned i = 0; i < SW_ATTACH_FDS; i++)
-            close(p->fds[i]);
-    } else {
-        close(p->fd);
+        link_client_close(&p->link);
+        return;
     }
+    close(p->fd);
     close(p->ctl);
-}
-
-static void poke(int fd)
-{
-    uint64_t one = 1;
-    ssize_t n = write(fd, &one, sizeof one);
-
-    (void)n; /* a full counter wakes as well */
 }
 
 /* Return: whether anything went. */
@@ -237,12 +212,11 @@ static bool send_batch(Bench *b, unsigned n, unsigned most)
 
     if (b->kind == LODGE_LINK) {
         NetFrame f = {.iov = &iov, .niov = 1, .len = b->frame};
-        for (unsigned i = 0; i < most && link_tx_put(&p->tx, &f); i++) {
+        for (unsigned i = 0; i < most && link_tx_put(&p->link.tx, &f); i++) {
             b->sent++;
             any = true;
         }
-        if (link_tx_publish(&p->tx))
-            poke(p->fds[2]);
+        link_client_flush(&p->link);
         return any;
     }
     struct mmsghdr m[BATCH];
@@ -267,19 +241,14 @@ static unsigned take(Bench *b, Port *p)
 
     if (b->kind == LODGE_LINK) {
         NetFrame f;
-        uint64_t count;
-        while (link_rx_next(&p->rx, &f, iov)) {
+        while (link_rx_next(&p->link.rx, &f, iov)) {
             memcpy(bytes[0], iov[0].iov_base, MIN(iov[0].iov_len, sizeof bytes[0]));
             n++;
         }
-        if (link_rx_release(&p->rx))
-            poke(p->fds[2]);
-        if (!n) {
-            ssize_t got = read(p->fds[1], &count, sizeof count);
-            (void)got; /* the ring says what there is */
-            if (!link_rx_sleep(&p->rx))
-                poke(p->fds[1]);
-        }
+        if (link_rx_release(&p->link.rx))
+            link_client_poke(p->link.fds[2]);
+        if (!n)
+            link_client_rest(&p->link);
         return n;
     }
     for (unsigned i = 0; i < BATCH; i++) {
@@ -337,7 +306,7 @@ static double run(Bench *b)
         struct epoll_event ev = {.events = EPOLLIN, .data.u32 = n};
         (void)send_batch(b, n, 1); /* they learn where everybody is */
         if (b->kind == LODGE_LINK)
-            poke(b->port[n].fds[1]);
+            link_client_poke(b->port[n].link.fds[1]);
         if (epoll_ctl(set, EPOLL_CTL_ADD, b->port[n].fd, &ev) < 0)
             die("epoll");
     }

@@ -11,22 +11,10 @@ best card that it knows (virtio).
 
 Where this host has no hardware assist, run it inside tests/amdv/run.
 """
-import argparse
-import json
-import os
-import pathlib
 import re
-import shutil
-import statistics
-import subprocess
-import sys
-import tempfile
-import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "e2e"))
-# pylint: disable=wrong-import-position
-from linux_guest import add_programs, initrd, kernel
+import turns
 
 PINGS = 300
 MODULES = ("virtio_pci", "virtio_net")
@@ -52,24 +40,15 @@ bye
 
 def sides(args, archive, tmp):
     """Name -> (what carries the frames, a guest's command line without its role)."""
-    k, append = str(kernel("cloud").path), "console=ttyS0 quiet panic=-1 "
-    lodge = [args.lodge, "run", "--quiet", "--memory", "160M", "--kernel", k, "--initrd", archive]
-    qemu = [args.qemu, "-machine", "pc", "-accel", "kvm", "-cpu", "host", "-m", "160", "-nodefaults", "-no-user-config", "-display", "none",
-            "-serial", "stdio", "-no-reboot", "-kernel", k, "-initrd", archive]
     uml, vde = f"{tmp}/uml.ctl", f"{tmp}/vde"
     uml_switch = ["uml_switch", "-unix", uml]
     return {
-        "lodge": (None, lambda n: [*lodge, "--net", f"switch=lan,mac=52:54:00:00:00:0{n}", "--append", append]),
-        "lodge-uml": (uml_switch, lambda n: [*lodge, "--net", f"daemon={uml},mac=52:54:00:00:00:0{n}", "--append", append]),
-        "qemu-vde": (["vde_switch", "-s", vde], lambda n: [*qemu, "-netdev", f"vde,id=n,sock={vde}", "-device",
-                                                           f"virtio-net-pci,netdev=n,romfile=,mac=52:54:00:00:00:0{n}", "-append", append]),
-        "uml": (uml_switch, lambda n: ["linux.uml", "mem=160M", f"initrd={archive}", "con=null", "con0=null,fd:1", "console=tty0", "quiet", "panic=-1",
-                                       f"umid=lan{n}", f"eth0=daemon,52:54:00:00:00:0{n},unix,{uml}", ""]),
+        "lodge": (None, lambda n: turns.lodge_argv(args, archive, "--net", f"switch=lan,mac=52:54:00:00:00:0{n}")),
+        "lodge-uml": (uml_switch, lambda n: turns.lodge_argv(args, archive, "--net", f"daemon={uml},mac=52:54:00:00:00:0{n}")),
+        "qemu-vde": (["vde_switch", "-s", vde], lambda n: turns.qemu_argv(args, archive, "-netdev", f"vde,id=n,sock={vde}", "-device",
+                                                                          f"virtio-net-pci,netdev=n,romfile=,mac=52:54:00:00:00:0{n}")),
+        "uml": (uml_switch, lambda n: turns.uml_argv(archive, f"umid=lan{n}", f"eth0=daemon,52:54:00:00:00:0{n},unix,{uml}")),
     }
-
-
-def last_word(argv, role):
-    return [*argv[:-1], (argv[-1] + role).strip()]
 
 
 def read_figures(text):
@@ -84,59 +63,21 @@ def read_figures(text):
     return got
 
 
-def run_once(carrier, guest, timeout):
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    running = []
-    try:
-        if carrier:
-            running.append(subprocess.Popen(carrier, stdin=subprocess.PIPE, **quiet))
-            time.sleep(1)
-        running.append(subprocess.Popen(last_word(guest(1), "lan.server"), stdin=subprocess.DEVNULL, **quiet))
-        client = subprocess.Popen(last_word(guest(2), "lan.client"), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        running.append(client)
-        stop = threading.Timer(timeout, client.kill)
-        stop.start()
-        text = client.stdout.read().decode(errors="replace").replace("\r", "")
-        stop.cancel()
-    finally:
-        for p in reversed(running):
-            p.kill()
-            p.wait()
-    got = read_figures(text)
-    if len(got) < len(MEASURES):
-        sys.stderr.write(text[-1500:] + "\n")
-    return got
-
-
 def main():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--lodge", required=True)
-    p.add_argument("--qemu", default="qemu-system-x86_64")
-    p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--seconds", type=int, default=5)
-    p.add_argument("--sides")
-    p.add_argument("--timeout", type=float, default=120)
-    p.add_argument("--json")
-    args = p.parse_args()
-    tmp = tempfile.mkdtemp(prefix="lan.", dir="/dev/shm")
-    os.environ.update(XDG_RUNTIME_DIR=tmp, XDG_STATE_HOME=tmp, XDG_CACHE_HOME=tmp, HOME=tmp)
-    try:
-        archive = initrd(f"{tmp}/initrd", GUEST.replace("$SECONDS", str(args.seconds)), MODULES)
-        table = sides(args, add_programs(archive, shutil.which("iperf3")), tmp)
-        chosen = args.sides.split(",") if args.sides else list(table)
-        results = {s: {m: [] for m in MEASURES} for s in chosen}
-        for i in range(args.rounds):
-            for side in chosen:
-                for m, figure in run_once(*table[side], args.timeout).items():
-                    results[side][m].append(figure)
-            print(f"round {i + 1}: { {s: {m: round(f[-1]) for m, f in r.items() if f} for s, r in results.items()} }", file=sys.stderr, flush=True)
-        print(f"{'medians':32}" + "".join(f"{s:>12}" for s in chosen))
-        for m, title in MEASURES.items():
-            print(f"{title:32}" + "".join(f"{statistics.median(results[s][m]) if results[s][m] else float('nan'):12.0f}" for s in chosen))
-        if args.json:
-            pathlib.Path(args.json).write_text(json.dumps(results, indent=1), encoding="utf-8")
-    finally:
-        shutil.rmtree(tmp, ignore_errors=True)
+    args = turns.arguments(__doc__).parse_args()
+    with turns.scratch("lan") as tmp:
+        table = sides(args, turns.archive_of(args, tmp, GUEST, MODULES, "iperf3"), tmp)
+
+        def run_once(side, _):
+            carrier, guest = table[side]
+            with turns.running(carrier):
+                time.sleep(1 if carrier else 0)
+                with turns.running(turns.append_word(guest(1), "lan.server")):
+                    text = turns.console(turns.append_word(guest(2), "lan.client"), args.timeout)
+            return read_figures(text), text
+
+        results = turns.take_turns(args, turns.chosen(args, table), MEASURES, run_once)
+    turns.report(results, MEASURES, [("lodge", "qemu-vde"), ("lodge", "uml"), ("lodge-uml", "uml")])
 
 
 main()

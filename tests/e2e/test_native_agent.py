@@ -3,8 +3,10 @@
 them, see test_full_agent.py."""
 import re
 import socket
+import subprocess
 
 import pytest
+from linux_guest import read_until
 
 
 @pytest.fixture
@@ -23,16 +25,45 @@ def fails(r, status, pattern):
 
 def test_no_agent(lodge, box, tmp_path):
     box("box", "--net", "none")
-    fails(lodge("exec", "box", "--timeout", "0.5", "--", "true"), 124, "exec: box: no guest agent answers; the guest needs qemu-guest-agent, installed and running")
+    fails(lodge("exec", "box", "--timeout", "0.5", "--", "true"), 124,
+          "exec: box: no guest agent answers; the guest needs qemu-guest-agent, installed and running; and by the console: there is no login prompt on its console")
+    fails(lodge("exec", "box", "--via", "agent", "--timeout", "0.5", "--", "true"), 124, "exec: box: no guest agent answers; .* running")
+    fails(lodge("exec", "box", "--via", "console", "--timeout", "0.5", "--", "true"), 124, "exec: box: neither a login prompt nor a shell answers on its console")
     fails(lodge("wait", "box", "--agent", "--timeout", "0.5"), 124, "wait: box: no guest agent answered in time")
     lodge("pause", "box")
-    fails(lodge("exec", "box", "--timeout", "0.5", "--", "true"), 124, "exec: box: is paused, .*; lodge resume box")
+    for via in ("auto", "agent", "console"):
+        fails(lodge("exec", "box", "--via", via, "--timeout", "0.5", "--", "true"), 124, "exec: box: is paused, .*; lodge resume box")
 
 
 def test_no_port(lodge, box, guests):
     box("box", "--net", "none", "--agent", "off")
-    fails(lodge("exec", "box", "--", "true"), 125, "exec: box: the machine has no port for a guest agent; start it with --agent on")
-    fails(lodge("cp", "box:/etc/passwd", "."), 1, "cp: box: .*--agent on")
+    fails(lodge("exec", "box", "--via", "agent", "--", "true"), 125, "exec: box: the machine has no port for a guest agent; start it with --agent on")
+    fails(lodge("cp", "--via", "agent", "box:/etc/passwd", "."), 1, "cp: box: .*--agent on")
+    fails(lodge("exec", "box", "--timeout", "1", "--", "true"), 124, "exec: box: .*--agent on; and by the console: there is no login prompt on its console")
+
+
+def test_console_is_taken(lodge, box):
+    box("box", "--net", "none")
+    viewer = lodge.popen("console", "box", stdin=subprocess.PIPE)
+    try:
+        read_until(viewer.stdout.fileno(), b"READY")  # it is there
+        fails(lodge("exec", "box", "--via", "console", "--timeout", "1", "--", "true"), 124, r"exec: box: somebody types on its console \(lodge console, or another command\)")
+    finally:
+        viewer.kill()
+
+
+def test_password_file(lodge, tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text("abc\n")
+    secret.chmod(0o644)
+    line = ("exec", "--password-file", secret, "nobody", "--", "true")
+    fails(lodge(*line), 125, "exec: --password-file .*: others may read it; chmod 600 it")
+    secret.chmod(0o600)
+    fails(lodge(*line), 125, "exec: nobody: .*")
+    secret.write_text("\n")
+    fails(lodge(*line), 125, "exec: --password-file .*: the first line must have 1 to 256 characters that can be typed")
+    fails(lodge("exec", "--password-file", "/no/such", "nobody", "--", "true"), 125, "exec: --password-file .*: No such file or directory")
+    fails(lodge("exec", "--password-file", tmp_path, "nobody", "--", "true"), 125, "exec: --password-file .*: is no file")
 
 
 @pytest.mark.parametrize("words, status, pattern", [
@@ -40,6 +71,10 @@ def test_no_port(lodge, box, guests):
     (("exec", "nobody"), 125, 'exec: no command; write it behind "--"'),
     (("exec", "-u", "a b", "nobody", "--", "true"), 125, 'exec: --user: "a b": not the name of a user'),
     (("exec", "-e", "A", "nobody", "--", "true"), 125, 'exec: --env: "A": write NAME=VALUE'),
+    (("exec", "--via", "ssh", "nobody", "--", "true"), 125, 'exec: --via: "ssh": write auto, agent or console'),
+    (("exec", "--via", "agent", "--password-file", "x", "nobody", "--", "true"), 125, "exec: --password-file: the agent asks for no password; .*"),
+    (("cp", "-u", "web", "nobody:/x", "y"), 2, "cp: --user: the agent copies as root; write --via console with it"),
+    (("run", "--kernel", "k", "--via", "console"), 2, 'run: --via: is about a command for the guest; write one behind "--"'),
     (("cp", "a", "b"), 2, "cp: neither is in a guest; write NAME:PATH for one"),
     (("cp", "a:/x", "b:/y"), 2, "cp: both are in guests; copy to this host first"),
     (("cp", "a:x", "b"), 2, "cp: a:x: write the path in the guest from its root, like a:/x"),

@@ -178,6 +178,53 @@ def test_tap_errors(host, lodge, guests):
     assert 'tap "lt1": no right to it; make one of your own: sudo ip tuntap add lt1 mode tap user $USER' in r.stderr, r.stderr
 
 
+def test_tap_queues(host, vm, lodge, guests):
+    """A driver that knows one pair of queues on a tap of three: the kernel gives it all frames, also when the interface came back."""
+    tap = ("ip", "tuntap", "add", "lt2", "mode", "tap", "multi_queue")
+    host(*tap)
+    v = vm("tap=lt2,queues=3,rate=100M")
+    v.says("ready")
+    host("ip", "addr", "add", "10.9.0.1/24", "dev", "lt2")
+
+    def answers(n):  # of as many flows: the kernel would spread them over the queues that it is told of
+        for port in range(5001, 5001 + n):
+            host("python3", "-c", f"import socket; socket.socket(2, 2).sendto(b'flow', ('{ECHO}', {port}))")
+        ping = host("ping", "-c", "3", "-i", "0.2", "-W", "10", ECHO)
+        assert "3 received" in ping.stdout, ping.stdout
+        net = v.net()
+        assert [q["used"] for q in net["queues"]] == [True, False, False]
+        assert [q["rx-frames"] for q in net["queues"][1:]] == [0, 0]
+        assert net["queues"][0]["rx-frames"] == net["rx-frames"] >= n + 4
+        return net["rx-frames"]
+    first = answers(12)
+    assert "queues 1: not in use, received 0 frames" in lodge("net", "echo").out
+    host("ip", "link", "del", "lt2")
+    v.says("net0: tap lt2: the interface is gone; trying again")
+    host(*tap)
+    v.says("net0: tap lt2: connected again")
+    wait_for("link", lambda: v.net()["link"])
+    host("ip", "addr", "add", "10.9.0.1/24", "dev", "lt2")
+    assert answers(12) >= first + 12
+    host("python3", "-c", f"import socket; socket.socket(2, 2).sendto(b'bye', ('{ECHO}', 9))")
+    v.passes()
+    assert v.text().count("is gone") == 1
+
+
+def test_tap_queues_errors(host, lodge, guests):
+    host("ip", "tuntap", "add", "lt3", "mode", "tap")
+    host("ip", "tuntap", "add", "lt4", "mode", "tap", "multi_queue")
+    for net, why in (("tap=lt3,queues=2", 'tap "lt3": is there and has one queue; leave out queues, or make it again: sudo ip link delete lt3 && '
+                      "sudo ip tuntap add lt3 mode tap multi_queue user $USER && sudo ip link set lt3 up"),
+                     ("tap=lt4", 'tap "lt4": is there and is no tap of one queue; take another name'),
+                     ("tap=lo,queues=2", 'tap "lo": is there and is no tap; take another name'),
+                     ("tap=lt4,queues=9", "queues '9' is not a number from 1 to 8"),
+                     ("tap=lt4,queues=2,model=ne2k_pci", "this card has one pair of queues; leave out queues, or take model=virtio"),
+                     ("user,queues=2", "--net: queues: user has one pair of queues; a tap has several, like tap=NAME,queues=2"),
+                     ("tap,fd=77,fd=78", "fd '77' is not open")):
+        r = lodge("run", "--kernel", guests / "hello", "--memory", "16M", "--net", net, preexec_fn=host.enter)
+        assert r.status in (1, 2) and why in r.err and r.err.count("\n") == 1, r.err
+
+
 def test_uml_switch(host, vm, lodge, tmp_path):
     need("uml_switch")
     ctl = lodge.home / "uml.ctl"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Fuzz the packet code: an input's first bytes choose GSO and checksum fields, the rest is the
- * frame, in two pieces.
+ * Fuzz the packet code: an input's first bytes choose GSO and checksum fields, MTU and MSS, the rest
+ * is the frame, in two pieces.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     PktInfo info;
     PktSegmenter seg;
+    PktFragmenter frag;
 
     if (size < KNOBS || size - KNOBS > NET_FRAME_MAX)
         return 0;
@@ -35,11 +36,25 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             pkt_seg_write(&seg, i, out);
         }
     }
+    g_autofree uint8_t *whole = g_malloc(len);
+    (void)pkt_seg_whole(&f, whole); /* may refuse */
     (void)pkt_finish_csum(frame, len, load_le16(data + 4), load_le16(data + 6)); /* may refuse */
     if (len && pkt_parse(frame, len, &info)) {
         if (info.l4_off > len || info.payload_off > len || info.l3_off > len)
             abort();
         (void)pkt_clear_urgent(frame, &info); /* may have nothing to do */
+        (void)pkt_raise_mss(frame, &info, load_le16(data + 4), load_le16(data + 6));
+        if (info.ip_version)
+            (void)pkt_pseudo_sum(frame, &info, len - info.l3_off);
+        if (pkt_frag_begin(&frag, frame, len, &info, load_le16(data + 2))) {
+            for (uint32_t i = 0; i < frag.count; i += 1 + frag.count / 64) {
+                uint8_t head[PKT_HEADERS_MAX];
+                struct iovec body = pkt_frag_get(&frag, i, head);
+                uint8_t *at = body.iov_base;
+                if (at < frame || !range_within((uint64_t)(at - frame), body.iov_len, len))
+                    abort();
+            }
+        }
     }
     g_free(frame);
     return 0;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Drives a virtio 1.0 block device (1af4:1042) on PCI bus 0 from ring 3, which runs at the CPU's own
- * speed wherever there is a /dev/kvm. It takes no interrupts: it asks for none and watches the used
- * rings, gives back a pass's worth of requests at once, and kicks only when the device wants it.
+ * speed wherever there is a /dev/kvm (virtio.h has how).
  *
  * Arguments:
  *   tests=KSIZE-DEPTH,...  K: r or w, random reads and writes at multiples of SIZE; R or W, the same in
@@ -12,44 +11,24 @@
  *   mib=N     only the first N MiB of the disk (all)
  *   queues=N  takes turns with so many queues (1)
  * It prints "NAME ops N cycles N kicks N" for each, after one line "tsc N Hz", found by means of the PIT.
- * Spec: Virtual I/O Device 1.2, 2.7 "Split Virtqueues", 4.1 "Virtio Over PCI Bus", 5.2 "Block Device".
+ * Spec: Virtual I/O Device 1.2, 5.2 "Block Device".
  */
-#include "lib.h"
+#include "virtio.h"
 
 enum {
-    QSIZE = 256,
     QUEUES = 8,
     SLOTS = 128,
     SECTOR = 512,
     BLOCK_MAX = 1 << 20,
     PLACE = 65536, /* of an "f" test */
     BUFFERS_AT = 16 << 20,
-    DESC_NEXT = 1,
-    DESC_WRITE = 2,
-    DESC_INDIRECT = 4,
     F_BLK_FLUSH = 1 << 9, /* without it each write would go to the medium */
     F_BLK_MQ = 1 << 12,
-    F_INDIRECT = 1 << 28,
-    F_EVENT_IDX = 1 << 29,
-    F_VERSION_1 = 1 << 0, /* of the second word */
     T_IN = 0,
     T_OUT = 1,
     PIT_TICKS = 60000,
-    QUIET = 0x8000, /* a used_event so far ahead of the used index that no interrupt is due */
 };
 
-typedef struct Desc {
-    u64 addr;
-    u32 len;
-    u16 flags, next;
-} Desc;
-typedef struct Used {
-    u16 flags, idx;
-    struct {
-        u32 id, len;
-    } ring[QSIZE];
-    u16 avail_event;
-} Used;
 typedef struct Slot {
     Desc table[3];
     struct {
@@ -59,120 +38,31 @@ typedef struct Slot {
     u64 number; /* of the request, for the pattern */
     u8 status;
 } Slot;
-typedef struct Queue {
-    Desc desc[QSIZE];
-    struct {
-        u16 flags, idx, ring[QSIZE], used_event;
-    } avail;
-    volatile Used used __attribute__((aligned(4)));
-    ulong notify;
-    u16 seen, told; /* used index looked at; avail index of the last kick or look */
-} Queue;
-
+static Virtio drive;
 static Queue queue[QUEUES] __attribute__((aligned(4096)));
 static Slot slot[SLOTS] __attribute__((aligned(128)));
-static unsigned dev, queues;
-static bool event_idx;
+static unsigned queues;
 static u64 disk_bytes, tsc_hz;
-static u32 next_bar = 0xfe000000;
 
 /* The test under way. */
 static char kind;
 static u32 size, seed = 1;
-static u64 places, started, finished, limit, kicks, next_place;
+static u64 places, started, finished, limit, next_place;
 
-/* ---- finding and starting the device ---- */
-
-static ulong bar_base(unsigned bar)
+static void start_drive(void)
 {
-    unsigned reg = 0x10 + 4 * bar;
-    u32 v = pci_read(dev, 0, reg);
-
-    if (!(v & ~15u)) { /* no firmware placed it */
-        pci_write(dev, 0, reg, ~0u);
-        u32 bytes = ~(pci_read(dev, 0, reg) & ~15u) + 1;
-        next_bar = (next_bar + bytes - 1) & ~(bytes - 1);
-        pci_write(dev, 0, reg, next_bar);
-        v = next_bar;
-        next_bar += bytes;
-        if ((v & 6) == 4)
-            pci_write(dev, 0, reg + 4, 0);
-    }
-    if ((pci_read(dev, 0, reg) & 6) == 4)
-        CHECK(!pci_read(dev, 0, reg + 4), "BAR %u lies above 4 GiB", bar);
-    return v & ~15u;
-}
-
-static void start_queue(ulong common, unsigned i, ulong notify, u32 multiplier)
-{
-    Queue *q = &queue[i];
-    ulong parts[3] = {(ulong)q->desc, (ulong)&q->avail, (ulong)&q->used};
-
-    mmio_write16(common + 22, (u16)i);
-    CHECK(mmio_read16(common + 24) >= QSIZE, "queue %u has %u entries", i, mmio_read16(common + 24));
-    mmio_write16(common + 24, QSIZE);
-    for (unsigned p = 0; p < 3; p++) {
-        mmio_write32(common + 32 + 8 * p, (u32)parts[p]);
-        mmio_write32(common + 36 + 8 * p, 0);
-    }
-    q->notify = notify + mmio_read16(common + 30) * multiplier;
-    q->avail.flags = 1; /* no interrupts */
-    q->avail.used_event = QUIET;
-    mmio_write16(common + 28, 1);
-}
-
-static void start_device(void)
-{
-    ulong common = 0, notify = 0, config = 0;
-    u32 multiplier = 0, offered, accept;
-    u8 status;
-
-    for (dev = 0; dev < 32; dev++)
-        if (pci_read(dev, 0, 0) == 0x10421af4)
-            break;
-    CHECK(dev < 32, "no virtio-blk 1.0 on bus 0");
-    pci_write(dev, 0, 4, (pci_read(dev, 0, 4) & 0xffff) & ~7u);
-    for (u32 cap = pci_read(dev, 0, 0x34) & 0xfc; cap; cap = pci_read(dev, 0, cap) >> 8 & 0xfc) {
-        u32 v = pci_read(dev, 0, cap), bar = pci_read(dev, 0, cap + 4) & 0xff;
-        u32 off = pci_read(dev, 0, cap + 8), type = v >> 24;
-        if ((v & 0xff) != 9 || (type != 1 && type != 2 && type != 4) ||
-            (pci_read(dev, 0, 0x10 + 4 * bar) & 1))
-            continue;
-        if (type == 1 && !common)
-            common = bar_base(bar) + off;
-        if (type == 4 && !config)
-            config = bar_base(bar) + off;
-        if (type == 2 && !notify) {
-            notify = bar_base(bar) + off;
-            multiplier = pci_read(dev, 0, cap + 16);
-        }
-    }
-    CHECK(common && notify && config, "a capability is missing");
-    pci_write(dev, 0, 4, (pci_read(dev, 0, 4) & 0xffff) | 6 | 1 << 10);
-
-    mmio_write8(common + 20, 0);
-    for (u64 t = rdtsc(); mmio_read8(common + 20);)
-        CHECK(rdtsc() - t < 5 * TSC_SECOND, "reset never ends");
-    mmio_write8(common + 20, status = 1);
-    mmio_write8(common + 20, status |= 2);
-    mmio_write32(common + 0, 0);
-    offered = mmio_read32(common + 4);
-    CHECK(offered & F_INDIRECT, "no indirect descriptors");
-    accept = offered & (F_INDIRECT | F_BLK_FLUSH | (arg_has("noevent") ? 0 : F_EVENT_IDX) |
-                        (queues > 1 ? F_BLK_MQ : 0));
-    event_idx = accept & F_EVENT_IDX;
-    mmio_write32(common + 8, 0);
-    mmio_write32(common + 12, accept);
-    mmio_write32(common + 8, 1);
-    mmio_write32(common + 12, F_VERSION_1);
-    mmio_write8(common + 20, status |= 8);
-    CHECK(mmio_read8(common + 20) & 8, "FEATURES_OK does not stay");
-    CHECK(queues == 1 || ((offered & F_BLK_MQ) && mmio_read16(config + 34) >= queues),
+    virtio_find(&drive, 0x10421af4, "virtio-blk");
+    CHECK(drive.offered & F_INDIRECT, "no indirect descriptors");
+    virtio_accept(&drive, drive.offered & (F_INDIRECT | F_BLK_FLUSH |
+                                           (arg_has("noevent") ? 0 : F_EVENT_IDX) |
+                                           (queues > 1 ? F_BLK_MQ : 0)), 0);
+    CHECK(queues == 1 ||
+              ((drive.offered & F_BLK_MQ) && mmio_read16(drive.config + 34) >= queues),
           "the device has not %u queues", queues);
     for (unsigned i = 0; i < queues; i++)
-        start_queue(common, i, notify, multiplier);
-    mmio_write8(common + 20, status |= 4);
-    disk_bytes = ((u64)mmio_read32(config + 4) << 32 | mmio_read32(config)) * SECTOR;
+        virtio_start_queue(&drive, &queue[i], i);
+    virtio_go(&drive);
+    disk_bytes = ((u64)mmio_read32(drive.config + 4) << 32 | mmio_read32(drive.config)) * SECTOR;
 }
 
 /* ---- requests ---- */
@@ -203,33 +93,14 @@ static u64 place_of(u64 n)
 static void put(unsigned s, bool write)
 {
     Slot *r = &slot[s];
-    Queue *q = &queue[s % queues];
     u64 at = place_of(r->number = next_place++) * (kind == 'f' ? PLACE : size);
 
     r->head.type = write ? T_OUT : T_IN;
     r->head.sector = at / SECTOR;
     r->table[1].flags = DESC_NEXT | (write ? 0 : DESC_WRITE);
     r->status = 0xff;
-    q->avail.ring[q->avail.idx % QSIZE] = (u16)(s / queues);
-    __asm__ volatile("" : : : "memory");
-    q->avail.idx++;
+    virtio_offer(&queue[s % queues], s / queues);
     started++;
-}
-
-/* Kick where the device asked for it since the last look. */
-static void tell(Queue *q)
-{
-    u16 now = q->avail.idx, old = q->told;
-
-    if (now == old)
-        return;
-    q->told = now;
-    q->avail.used_event = (u16)(q->seen + QUIET);
-    __asm__ volatile("mfence" : : : "memory");
-    if (event_idx ? (u16)(now - q->used.avail_event - 1) < (u16)(now - old) : !(q->used.flags & 1)) {
-        kicks++;
-        mmio_write16(q->notify, (u16)(q - queue));
-    }
 }
 
 static void fill(unsigned s)
@@ -253,14 +124,14 @@ static u64 run(unsigned depth, bool write, bool pattern, u64 ticks)
 {
     u64 begin = rdtsc(), last = begin;
 
-    started = finished = kicks = next_place = 0;
+    started = finished = drive.kicks = next_place = 0;
     for (unsigned s = 0; s < depth && started < limit; s++) {
         if (write && pattern)
             fill(s);
         put(s, write);
     }
     for (unsigned i = 0; i < queues; i++)
-        tell(&queue[i]);
+        virtio_tell(&drive, &queue[i]);
     while (finished < started) {
         u64 now = rdtsc(), before = finished;
         bool more = now - begin < ticks;
@@ -281,7 +152,7 @@ static u64 run(unsigned depth, bool write, bool pattern, u64 ticks)
                     put(s, write);
                 }
             }
-            tell(q);
+            virtio_tell(&drive, q);
         }
         if (finished != before)
             last = now;
@@ -325,7 +196,7 @@ static void test(const char *name, unsigned depth, u64 region)
     } else {
         cycles = run(depth, write, false, kind == 'f' ? ~0ull : ticks);
     }
-    say("%s ops %Q cycles %Q kicks %Q\n", name, finished, cycles, kicks);
+    say("%s ops %Q cycles %Q kicks %Q\n", name, finished, cycles, drive.kicks);
 }
 
 static void user(void)
@@ -334,7 +205,7 @@ static void user(void)
     u64 region;
 
     tsc_hz = pit2_measure(PIT_TICKS) * PIT_HZ / PIT_TICKS;
-    start_device();
+    start_drive();
     region = (u64)arg_num("mib", 0) << 20;
     if (!region || region > disk_bytes)
         region = disk_bytes;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Drives a virtio 1.0 network card (1af4:1041) on PCI bus 0 from ring 3, which runs at the CPU's own
- * speed wherever there is a /dev/kvm. It takes no interrupts: it asks for none and watches the used
- * rings, gives back a pass's worth of buffers at once, and kicks only when the device wants it.
+ * speed wherever there is a /dev/kvm (virtio.h has how).
  *
  * Arguments:
  *   tests=KLEN,...  K: t, sends frames of LEN bytes; r, receives; p, sends one and waits for the
@@ -10,16 +9,18 @@
  *   ms=N            how long each takes (1000), from the first frame on
  *   echo            sends back each frame of at most 4,084 bytes that comes instead, as it came but for
  *                   swapped addresses, until one with "bye" comes
+ *   frames          sends what the initrd holds, as it stands there, and then is as with "echo":
+ *                   records of a length, where a second descriptor begins (0: nowhere), both of four
+ *                   bytes, least significant first, and as many bytes, with the device's header
  *   noevent         without event indices
  * It prints "NAME ops N cycles N kicks N bytes N" for each, after a line "tsc N Hz", found by means of
- * the PIT, and "ready". Frames are of EtherType 88B5, to 02:00:00:00:00:01, whose own go to
+ * the PIT, and "ready". Before it receives it sends one, so that a switch knows where it is. Frames are of EtherType 88B5, to 02:00:00:00:00:01, whose own go to
  * 52:54:00:12:34:56; those of TCP from 10.9.0.2 to 10.9.0.1.
- * Spec: Virtual I/O Device 1.2, 2.7 "Split Virtqueues", 4.1 "Virtio Over PCI Bus", 5.1 "Network Device".
+ * Spec: Virtual I/O Device 1.2, 5.1 "Network Device".
  */
-#include "lib.h"
+#include "virtio.h"
 
 enum {
-    QSIZE = 256,
     RX = 0,
     TX = 1,
     HDR = 12,
@@ -32,133 +33,37 @@ enum {
     DEPTH = 128,
     RX_AT = 16 << 20,
     TX_AT = 32 << 20,
-    DESC_WRITE = 2,
     F_CSUM = 1 << 0,
     F_GUEST_CSUM = 1 << 1,
     F_MAC = 1 << 5,
     F_GUEST_TSO4 = 1 << 7,
     F_HOST_TSO4 = 1 << 11,
     F_MRG_RXBUF = 1 << 15,
-    F_EVENT_IDX = 1 << 29,
-    F_VERSION_1 = 1 << 0, /* of the second word */
+    F_HOST_TSO6 = 1 << 12,
+    F_HOST_USO = 1 << 24, /* of the second word; of Linux 6.2 */
     PIT_TICKS = 60000,
-    QUIET = 0x8000, /* a used_event so far ahead of the used index that no interrupt is due */
 };
 
-typedef struct Queue {
-    struct {
-        u64 addr;
-        u32 len;
-        u16 flags, next;
-    } desc[QSIZE];
-    struct {
-        u16 flags, idx, ring[QSIZE], used_event;
-    } avail;
-    volatile struct {
-        u16 flags, idx;
-        struct {
-            u32 id, len;
-        } ring[QSIZE];
-        u16 avail_event;
-    } used __attribute__((aligned(4)));
-    ulong notify;
-    u16 seen, told;
-} Queue;
-
+static Virtio card;
 static Queue queue[2] __attribute__((aligned(4096)));
-static unsigned dev;
-static bool event_idx;
-static u64 tsc_hz, kicks, bytes;
-static u32 next_bar = 0xfe000000;
+static u64 tsc_hz, bytes;
 static u8 mac[6];
 static const u8 ends[2][6] = {{2, 0, 0, 0, 0, 1}, {0x52, 0x54, 0, 0x12, 0x34, 0x56}};
 
-/* ---- finding and starting the device ---- */
-
-static ulong bar_base(unsigned bar)
-{
-    unsigned reg = 0x10 + 4 * bar;
-    u32 v = pci_read(dev, 0, reg);
-
-    if (!(v & ~15u)) { /* no firmware placed it */
-        pci_write(dev, 0, reg, ~0u);
-        u32 size = ~(pci_read(dev, 0, reg) & ~15u) + 1;
-        next_bar = (next_bar + size - 1) & ~(size - 1);
-        pci_write(dev, 0, reg, next_bar);
-        v = next_bar;
-        next_bar += size;
-        if ((v & 6) == 4)
-            pci_write(dev, 0, reg + 4, 0);
-    }
-    return v & ~15u;
-}
-
-static void start_queue(ulong common, unsigned i, ulong notify, u32 multiplier)
-{
-    Queue *q = &queue[i];
-    ulong parts[3] = {(ulong)q->desc, (ulong)&q->avail, (ulong)&q->used};
-
-    mmio_write16(common + 22, (u16)i);
-    CHECK(mmio_read16(common + 24) >= QSIZE, "queue %u has %u entries", i, mmio_read16(common + 24));
-    mmio_write16(common + 24, QSIZE);
-    for (unsigned p = 0; p < 3; p++) {
-        mmio_write32(common + 32 + 8 * p, (u32)parts[p]);
-        mmio_write32(common + 36 + 8 * p, 0);
-    }
-    q->notify = notify + mmio_read16(common + 30) * multiplier;
-    q->avail.flags = 1; /* no interrupts */
-    q->avail.used_event = QUIET;
-    mmio_write16(common + 28, 1);
-}
-
-static void start_device(void)
+static void start_card(void)
 {
     enum { WANT = F_CSUM | F_GUEST_CSUM | F_MAC | F_GUEST_TSO4 | F_HOST_TSO4 | F_MRG_RXBUF };
-    ulong common = 0, notify = 0, config = 0;
-    u32 multiplier = 0, offered;
-    u8 status;
 
-    for (dev = 0; dev < 32; dev++)
-        if (pci_read(dev, 0, 0) == 0x10411af4)
-            break;
-    CHECK(dev < 32, "no virtio-net 1.0 on bus 0");
-    pci_write(dev, 0, 4, (pci_read(dev, 0, 4) & 0xffff) & ~7u);
-    for (u32 cap = pci_read(dev, 0, 0x34) & 0xfc; cap; cap = pci_read(dev, 0, cap) >> 8 & 0xfc) {
-        u32 v = pci_read(dev, 0, cap), bar = pci_read(dev, 0, cap + 4) & 0xff;
-        u32 off = pci_read(dev, 0, cap + 8), type = v >> 24;
-        if ((v & 0xff) != 9 || (type != 1 && type != 2 && type != 4) ||
-            (pci_read(dev, 0, 0x10 + 4 * bar) & 1))
-            continue;
-        if (type == 1 && !common)
-            common = bar_base(bar) + off;
-        if (type == 4 && !config)
-            config = bar_base(bar) + off;
-        if (type == 2 && !notify) {
-            notify = bar_base(bar) + off;
-            multiplier = pci_read(dev, 0, cap + 16);
-        }
-    }
-    CHECK(common && notify && config, "a capability is missing");
-    pci_write(dev, 0, 4, (pci_read(dev, 0, 4) & 0xffff) | 6 | 1 << 10);
-    mmio_write8(common + 20, 0);
-    for (u64 t = rdtsc(); mmio_read8(common + 20);)
-        CHECK(rdtsc() - t < 5 * TSC_SECOND, "reset never ends");
-    mmio_write8(common + 20, status = 3);
-    mmio_write32(common + 0, 0);
-    offered = mmio_read32(common + 4);
-    CHECK((offered & WANT) == WANT, "an offload is missing: %x", offered);
-    event_idx = (offered & F_EVENT_IDX) && !arg_has("noevent");
-    mmio_write32(common + 8, 0);
-    mmio_write32(common + 12, WANT | (event_idx ? F_EVENT_IDX : 0));
-    mmio_write32(common + 8, 1);
-    mmio_write32(common + 12, F_VERSION_1);
-    mmio_write8(common + 20, status |= 8);
-    CHECK(mmio_read8(common + 20) & 8, "FEATURES_OK does not stay");
+    virtio_find(&card, 0x10411af4, "virtio-net");
+    CHECK((card.offered & WANT) == WANT, "an offload is missing: %x", card.offered);
+    u32 more = arg_has("frames") ? F_HOST_TSO6 : 0, more2 = arg_has("frames") ? F_HOST_USO : 0;
+    more |= arg_has("noevent") ? 0 : F_EVENT_IDX;
+    virtio_accept(&card, WANT | (card.offered & more), card.offered2 & more2);
     for (unsigned i = 0; i < 2; i++)
-        start_queue(common, i, notify, multiplier);
-    mmio_write8(common + 20, status |= 4);
+        virtio_start_queue(&card, &queue[i], i);
+    virtio_go(&card);
     for (unsigned i = 0; i < 6; i++)
-        mac[i] = mmio_read8(config + i);
+        mac[i] = mmio_read8(card.config + i);
 }
 
 /* ---- rings ---- */
@@ -170,28 +75,12 @@ static u8 *buffer(unsigned q, unsigned i)
 
 static void offer(unsigned q, unsigned i)
 {
-    Queue *r = &queue[q];
-
-    r->avail.ring[r->avail.idx % QSIZE] = (u16)i;
-    __asm__ volatile("" : : : "memory");
-    r->avail.idx++;
+    virtio_offer(&queue[q], i);
 }
 
-/* Kick where the device asked for it since the last look. */
-static void tell(unsigned i)
+static void tell(unsigned q)
 {
-    Queue *q = &queue[i];
-    u16 now = q->avail.idx, old = q->told;
-
-    if (now == old)
-        return;
-    q->told = now;
-    q->avail.used_event = (u16)(q->seen + QUIET);
-    __asm__ volatile("mfence" : : : "memory");
-    if (event_idx ? (u16)(now - q->used.avail_event - 1) < (u16)(now - old) : !(q->used.flags & 1)) {
-        kicks++;
-        mmio_write16(q->notify, (u16)i);
-    }
+    virtio_tell(&card, &queue[q]);
 }
 
 /* ---- frames ---- */
@@ -302,10 +191,15 @@ static u64 receive_run(u64 ticks, u64 *ret_done)
 {
     u64 begin = rdtsc(), done = 0;
 
+    offer(TX, 0);
+    tell(TX);
+    while (queue[TX].used.idx != queue[TX].avail.idx)
+        CHECK(rdtsc() - begin < 20 * TSC_SECOND, "the device is silent");
+    queue[TX].seen = queue[TX].used.idx;
     while (!take_frames()) /* what lay there, and the first */
         CHECK(rdtsc() - begin < 20 * TSC_SECOND, "nothing comes");
     begin = rdtsc();
-    bytes = kicks = 0;
+    bytes = card.kicks = 0;
     while (rdtsc() - begin < ticks) {
         u32 n = take_frames();
         done += n;
@@ -344,11 +238,49 @@ static void test(const char *name, u32 len)
 {
     u64 ticks = tsc_hz / 1000 * arg_num("ms", 1000), done, cycles;
 
-    kicks = bytes = 0;
+    card.kicks = bytes = 0;
     make_frames(len);
     cycles = *name == 't' ? send_run(len, ticks, &done)
              : *name == 'r' ? receive_run(ticks, &done) : pong_run(ticks, &done);
-    say("%s ops %Q cycles %Q kicks %Q bytes %Q\n", name, done, cycles, kicks, bytes);
+    say("%s ops %Q cycles %Q kicks %Q bytes %Q\n", name, done, cycles, card.kicks, bytes);
+}
+
+static u32 get32(const u8 *p)
+{
+    return p[0] | (u32)p[1] << 8 | (u32)p[2] << 16 | (u32)p[3] << 24;
+}
+
+/* Records of the initrd, DEPTH under way at once, each in one descriptor or two. */
+static void send_records(void)
+{
+    const MbInfo *mb = mb_info();
+    const MbModule *m = (const MbModule *)(ulong)mb->mods_addr;
+    Queue *q = &queue[TX];
+    u32 sent = 0;
+
+    CHECK((mb->flags & 8) && mb->mods_count == 1 && m->end <= RX_AT, "no frames below 16 MiB");
+    for (const u8 *p = (const u8 *)(ulong)m->start; p < (const u8 *)(ulong)m->end; sent++) {
+        u32 len = get32(p), second = get32(p + 4), i = sent % DEPTH;
+        CHECK(len && len <= TX_BUF && second < len, "record %u: %u bytes", sent, len);
+        for (u64 t = rdtsc(); !i && q->avail.idx != q->used.idx;)
+            CHECK(rdtsc() - t < 20 * TSC_SECOND, "a frame before number %u is not sent", sent);
+        q->seen = q->used.idx;
+        memcpy(buffer(TX, i), p + 8, len);
+        q->desc[i].addr = (ulong)buffer(TX, i);
+        q->desc[i].len = second ? second : len;
+        q->desc[i].flags = second ? DESC_NEXT : 0;
+        q->desc[i].next = (u16)(i + DEPTH);
+        q->desc[i + DEPTH].addr = (ulong)buffer(TX, i) + second;
+        q->desc[i + DEPTH].len = len - second;
+        q->desc[i + DEPTH].flags = 0;
+        offer(TX, i);
+        tell(TX);
+        p += 8 + len;
+    }
+    for (u64 t = rdtsc(); q->avail.idx != q->used.idx;)
+        CHECK(rdtsc() - t < 20 * TSC_SECOND, "a frame is not sent");
+    q->seen = q->used.idx;
+    say("sent %u\n", sent);
 }
 
 /* What comes goes back, each from the buffer in which it came. */
@@ -390,7 +322,7 @@ static void user(void)
     char list[200], *p = list;
 
     tsc_hz = pit2_measure(PIT_TICKS) * PIT_HZ / PIT_TICKS;
-    start_device();
+    start_card();
     for (unsigned i = 0; i < QSIZE; i++) {
         queue[RX].desc[i].addr = (ulong)buffer(RX, i);
         queue[RX].desc[i].len = RX_BUF;
@@ -399,7 +331,9 @@ static void user(void)
     }
     tell(RX);
     say("tsc %Q Hz\nready\n", tsc_hz);
-    if (arg_has("echo")) {
+    if (arg_has("frames"))
+        send_records();
+    if (arg_has("echo") || arg_has("frames")) {
         echo();
         pass();
     }

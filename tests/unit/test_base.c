@@ -180,6 +180,62 @@ static void test_poll(void)
     close(r.fd);
 }
 
+/* A poll that always finds work, which takes long. */
+typedef struct Busy {
+    IoThread *io;
+    int fd;
+    unsigned looks, fired_at; /* the loop's; fired_at: looks until the event came, 0: not yet */
+    bool done;                /* atomic */
+} Busy;
+
+static bool busy_look(void *opaque)
+{
+    Busy *b = opaque;
+    uint64_t one = 1;
+
+    if (b->fired_at || b->looks == 64) {
+        __atomic_store_n(&b->done, true, __ATOMIC_RELEASE);
+        return false;
+    }
+    if (!b->looks++)
+        g_assert_cmpint(write(b->fd, &one, sizeof one), ==, sizeof one);
+    io_thread_others_first(b->io);
+    return true;
+}
+
+static void busy_event(void *opaque, uint32_t events)
+{
+    Busy *b = opaque;
+
+    if (!b->fired_at)
+        b->fired_at = b->looks;
+}
+
+/* Who took long lets events come before it goes on. */
+static void test_others_first(void)
+{
+    static const IoPollOps ops = {.look = busy_look};
+    gint64 deadline = g_get_monotonic_time() + 30 * G_TIME_SPAN_SECOND;
+    GError *error = NULL;
+    LodgeClock *c = lodge_clock_new();
+    Busy b = {.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .io = io_thread_new("test", c, &error)};
+    g_assert_no_error(error);
+    IoWatch *w = io_watch_new(b.io, b.fd, EPOLLIN | EPOLLET, busy_event, &b, &error);
+    g_assert_no_error(error);
+    IoPoll *p = io_poll_new(b.io, &ops, &b);
+    while (!__atomic_load_n(&b.done, __ATOMIC_ACQUIRE)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, deadline);
+        io_thread_wake(b.io);
+    }
+    g_assert_cmpuint(b.fired_at, >, 0);
+    g_assert_cmpuint(b.fired_at, <=, 2); /* the first look may be the one right after a sleep */
+    io_poll_free(p);
+    io_watch_free(w);
+    io_thread_free(b.io);
+    lodge_clock_free(c);
+    close(b.fd);
+}
+
 static void test_loop(void)
 {
     GError *error = NULL;
@@ -711,6 +767,7 @@ int main(int argc, char **argv)
     g_test_add_func("/timers/past", test_timer_in_the_past_cannot_spin);
     g_test_add_func("/loop/all", test_loop);
     g_test_add_func("/loop/poll", test_poll);
+    g_test_add_func("/loop/others-first", test_others_first);
     g_test_add_func("/loop/paused-clock", test_loop_on_paused_clock);
     g_test_add_func("/mem/all", test_memory);
     g_test_add_func("/mem/ends", test_memory_ends);

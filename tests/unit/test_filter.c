@@ -702,20 +702,25 @@ typedef struct Pair {
     NetBackend be;
 } Pair;
 
-static void pair_open(Pair *p)
+static void pair_open_streams(Pair *p, unsigned streams)
 {
     g_autoptr(GError) error = NULL;
 
     memset(p, 0, sizeof *p);
     p->card.port = (NetPort){.ops = &sink_ops, .name = "card", .opaque = &p->card};
     memcpy(p->card.port.mac, guest_mac, 6);
-    p->be.gate = net_gate_new();
+    p->be.gate = net_gate_new(streams);
     p->host.port = (NetPort){.ops = &sink_ops, .name = "host", .opaque = &p->host,
                              .gate = p->be.gate};
     p->be.port = &p->host.port;
     p->card.room = p->host.room = 1000;
     p->card.port.offloads = p->host.port.offloads = NET_OFF_CSUM;
     g_assert_true(net_join(&p->card.port, &p->host.port, &error));
+}
+
+static void pair_open(Pair *p)
+{
+    pair_open_streams(p, 1);
 }
 
 static void pair_close(Pair *p)
@@ -753,6 +758,44 @@ static const NetFilterRow *row_of(const NetFilterInfo *i, const char *text)
             return &i->row[k];
     }
     g_assert_not_reached();
+}
+
+/* Two streams with one gate: each direction of each is judged in memory of its own. */
+static void test_streams(void)
+{
+    Pair p, q;
+    Made m;
+
+    memset(&q, 0, sizeof q);
+    pair_open_streams(&p, 2);
+    q.card.port = (NetPort){.ops = &sink_ops, .name = "card", .opaque = &q.card};
+    q.host.port = (NetPort){.ops = &sink_ops, .name = "host", .opaque = &q.host, .gate = p.be.gate,
+                            .stream = 1};
+    q.card.room = q.host.room = 1000;
+    p.host.port.next = &q.host.port;
+    g_assert_true(net_join(&q.card.port, &q.host.port, NULL));
+    ether(&m, 0x0800);
+    ip4(&m, 17, 0, 1000);
+    udp(&m, 1, 53);
+    for (unsigned i = 0; i < 992; i++)
+        m.d[m.len++] = (uint8_t)i;
+    force(&p, "allow out udp to port 53\ndefault deny");
+    g_assert_cmpuint(send(&p.card.port, &m, 3), ==, 3);
+    g_assert_cmpuint(send(&q.card.port, &m, 4), ==, 4);
+    g_assert_cmpuint(send(&q.host.port, &m, 5), ==, 5);
+    g_assert_cmpuint(p.host.frames, ==, 3);
+    g_assert_cmpuint(q.host.frames, ==, 4);
+    g_assert_cmpuint(q.card.frames, ==, 0);
+    g_autoptr(NetFilterInfo) info = net_backend_filter_info(&p.be);
+    g_assert_cmpuint(row_of(info, "allow out udp to port 53")->frames, ==, 7);
+    g_assert_cmpuint(net_gate_refused(p.be.gate), ==, 5);
+    NetStats s;
+    net_backend_stats(&p.be, &s);
+    g_assert_cmpuint(s.tx_frames, ==, 7);
+    net_backend_cut(&p.be, true);
+    g_assert_false(net_peer_link(&p.card.port) || net_peer_link(&q.card.port));
+    net_part(&q.card.port);
+    pair_close(&p);
 }
 
 static void test_gate(void)
@@ -909,6 +952,7 @@ int main(int argc, char **argv)
     g_test_add_func("/filter/errors", test_errors);
     g_test_add_func("/filter/limits", test_limits);
     g_test_add_func("/filter/gate", test_gate);
+    g_test_add_func("/filter/streams", test_streams);
     g_test_add_func("/filter/gate-copies", test_gate_copies);
     g_test_add_func("/filter/gate-full", test_gate_full);
     g_test_add_func("/filter/gate-mixed", test_gate_mixed);

@@ -34,6 +34,7 @@ static void test_send(Fix *f, gconstpointer unused)
 static void test_send_hostile(Fix *f, gconstpointer unused)
 {
     static const uint16_t sizes[] = {0, 1, 13, 1519, 0x7fff, 0x8000, 0xffff};
+    uint64_t lost[NET_LOSSES];
     size_t len;
 
     for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
@@ -43,6 +44,8 @@ static void test_send_hostile(Fix *f, gconstpointer unused)
     }
     g_assert_cmpuint(f->got->len, ==, 0);
     g_assert_cmpuint(f->dev->faults, ==, G_N_ELEMENTS(sizes));
+    net_losses(&f->peer, lost);
+    g_assert_cmpuint(lost[NET_LOSS_HEADER], ==, G_N_ELEMENTS(sizes));
     card_send(f, 0xff, 1514); /* wraps to the PROM */
     card_check_got(f, 0, g_bytes_get_data(g_ptr_array_index(f->got, 0), NULL), 1514);
     const uint8_t *b = g_bytes_get_data(g_ptr_array_index(f->got, 0), &len);

@@ -325,7 +325,7 @@ static void cable_start(Cable *c, const ShapeOptions *o)
     c->got = g_array_new(FALSE, FALSE, sizeof(uint32_t));
     c->host = (NetPort){.ops = &host_ops, .name = "host", .opaque = c, .io = c->io};
     c->card = (NetPort){.ops = &card_ops, .name = "card", .opaque = c, .io = c->io};
-    c->shape = net_shape_new(&c->host, c->clock, o, NULL);
+    c->shape = net_shape_new(&c->host, NULL, c->clock, o, NULL);
     g_assert_true(net_join(&c->card, net_shape_port(c->shape), NULL));
 }
 
@@ -339,7 +339,7 @@ static void cable_stop(Cable *c)
 }
 
 typedef struct CableSend {
-    Cable *c;
+    NetPort *from;
     uint32_t first, len, count, taken;
 } CableSend;
 
@@ -352,17 +352,22 @@ static void cable_send_on_loop(void *opaque)
 
     for (s->taken = 0; s->taken < s->count; s->taken++) {
         *data = s->first + s->taken;
-        if (!net_send(&s->c->card, &f, 1))
+        if (!net_send(s->from, &f, 1))
             break;
     }
 }
 
-static uint32_t cable_send(Cable *c, uint32_t first, uint32_t len, uint32_t count)
+static uint32_t stream_send(Cable *c, NetPort *from, uint32_t first, uint32_t len, uint32_t count)
 {
-    CableSend s = {c, first, len, count, 0};
+    CableSend s = {from, first, len, count, 0};
 
     io_thread_call(c->io, cable_send_on_loop, &s);
     return s.taken;
+}
+
+static uint32_t cable_send(Cable *c, uint32_t first, uint32_t len, uint32_t count)
+{
+    return stream_send(c, &c->card, first, len, count);
 }
 
 static void nothing(void *opaque)
@@ -423,6 +428,37 @@ static void test_rate(void)
     cable_stop(&c);
 }
 
+/* Two streams of one back end go through one rate. */
+static void test_rate_shared(void)
+{
+    const ShapeOptions o = {.rate = 8000000};
+    Cable c;
+
+    cable_start(&c, &o);
+    NetPort host = {.ops = &host_ops, .name = "host", .opaque = &c, .io = c.io, .stream = 1};
+    NetPort card = {.ops = &card_ops, .name = "card", .opaque = &c, .io = c.io};
+    NetShape *shape = net_shape_new(&host, c.shape, c.clock, &o, NULL);
+    g_assert_true(net_join(&card, net_shape_port(shape), NULL));
+    g_assert_cmpuint(cable_send(&c, 0, 1000, 5), ==, 5);
+    g_assert_cmpuint(stream_send(&c, &card, 5, 1000, 5), ==, 5);
+    g_assert_cmpuint(cable_pass(&c, 5000000), ==, 5);
+    g_assert_cmpuint(cable_pass(&c, 4999999), ==, 9);
+    g_assert_cmpuint(cable_pass(&c, 1), ==, 10);
+    for (uint32_t i = 0; i < 10; i++)
+        g_assert_cmpuint(g_array_index(c.got, uint32_t, i), ==, i);
+    /* What the card says of the second stream goes on to the host's side. */
+    g_assert_true(net_peer_idle(&host));
+    io_thread_call(c.io, (IoCallFn)net_changed, &card);
+    io_thread_call(c.io, nothing, NULL);
+    g_assert_false(net_peer_idle(&host));
+    __atomic_store_n(&card.idle, true, __ATOMIC_RELAXED);
+    io_thread_call(c.io, (IoCallFn)net_changed, &card);
+    io_thread_call(c.io, nothing, NULL);
+    g_assert_true(net_peer_idle(&host));
+    net_shape_free(shape);
+    cable_stop(&c);
+}
+
 static void test_loss(void)
 {
     GArray *runs[2];
@@ -455,6 +491,7 @@ int main(int argc, char **argv)
     g_test_add_func("/net-watch/rotate", test_rotate);
     g_test_add_func("/net-watch/delay", test_delay);
     g_test_add_func("/net-watch/rate", test_rate);
+    g_test_add_func("/net-watch/rate-shared", test_rate_shared);
     g_test_add_func("/net-watch/loss", test_loss);
     return g_test_run();
 }

@@ -91,6 +91,8 @@ static void test_loop_storm(Fix *f, gconstpointer unused)
 /* CVE-2015-3209: descriptors below 4096 bytes each, together above what a frame buffer holds. */
 static void test_long_chain(Fix *f, gconstpointer loop)
 {
+    uint64_t lost[NET_LOSSES];
+
     f->mode = loop ? LOOP | INTL | PROM : 0;
     f->tx_len = 9;
     start(f);
@@ -100,6 +102,8 @@ static void test_long_chain(Fix *f, gconstpointer loop)
     set_csr(f, 0, TDMD | IENA);
     g_assert_cmpuint(f->got->len, ==, 0);
     g_assert_true(csr(f, 0) & BABL);
+    net_losses(&f->peer, lost);
+    g_assert_cmpuint(lost[NET_LOSS_HEADER], ==, 1);
     for (unsigned i = 0; i < 512; i++)
         g_assert_false(status_of(f, TX_AT, i) & OWN);
     g_assert_true(status_of(f, RX_AT, 0) & OWN);

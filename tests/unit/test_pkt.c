@@ -298,6 +298,139 @@ static void test_segments_refused(void)
     g_assert_false(pkt_seg_begin(&s, &f));
 }
 
+/* ---- for an end that takes long segments ---- */
+
+enum { MSS_AT = 14 + 20 + 20, MSS_LONG = 65460 };
+
+/* A SYN over IPv4 with these options, its checksum right. */
+static uint32_t make_syn(uint8_t *p, const char *options, uint32_t n, uint8_t flags, PktInfo *info)
+{
+    uint32_t len = make_tcp(p, 4, n, flags);
+
+    memcpy(p + MSS_AT, options, n);
+    p[14 + 20 + 12] = (uint8_t)((20 + n) / 4 << 4);
+    store_be16(p + 14 + 20 + PKT_TCP_CSUM, 0);
+    store_be16(p + 14 + 20 + PKT_TCP_CSUM, tcp_residue(p, len, 4));
+    g_assert_true(pkt_parse(p, len, info));
+    g_assert_cmphex(tcp_residue(p, len, 4), ==, 0);
+    return len;
+}
+
+static void test_raise_mss(void)
+{
+    static const struct {
+        const char *options;
+        uint32_t n, mss; /* where the MSS is behind the header; 0: nothing is changed */
+        uint8_t flags;
+    } syn[] = {
+        {"\2\4\x05\xb4", 4, 2, PKT_TCP_SYN},
+        {"\1\2\4\x05\xb4\1\1\1", 8, 3, PKT_TCP_SYN | PKT_TCP_ACK},
+        {"\3\3\7\2\4\x05\xb5\0", 8, 5, PKT_TCP_SYN},
+        {"\2\4\x05\xb3", 4, 0, PKT_TCP_SYN},         /* less than ordinary */
+        {"\2\4\xff\xb4", 4, 0, PKT_TCP_SYN},         /* more than is offered */
+        {"\2\4\x05\xb4", 4, 0, PKT_TCP_ACK},
+        {"\0\2\4\x05\xb4\0\0\0", 8, 0, PKT_TCP_SYN}, /* behind the end */
+        {"\3\0\2\4", 4, 0, PKT_TCP_SYN},             /* an option of no length */
+        {"\3\1\2\4", 4, 0, PKT_TCP_SYN},
+        {"\3\x7f\2\4", 4, 0, PKT_TCP_SYN},           /* one that is cut short */
+        {"\2\3\5\xb4", 4, 0, PKT_TCP_SYN},
+        {"\1\1\1\2", 4, 0, PKT_TCP_SYN},
+        {"", 0, 0, PKT_TCP_SYN},
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(syn); i++) {
+        uint8_t p[128], was[128];
+        PktInfo info;
+        uint32_t len = make_syn(p, syn[i].options, syn[i].n, syn[i].flags, &info);
+        memcpy(was, p, len);
+        g_assert_cmpint(pkt_raise_mss(p, &info, 1460, MSS_LONG), ==, syn[i].mss != 0);
+        g_assert_cmphex(tcp_residue(p, len, 4), ==, 0);
+        if (syn[i].mss)
+            g_assert_cmpuint(load_be16(p + MSS_AT + syn[i].mss), ==, MSS_LONG);
+        else
+            g_assert_cmpmem(p, len, was, len);
+    }
+}
+
+static void test_whole(void)
+{
+    g_autofree uint8_t *p = g_malloc(70000), *to = g_malloc(70000);
+
+    for (int version = 4; version <= 6; version += 2) {
+        uint32_t len = make_tcp(p, version, 50000, PKT_TCP_ACK | PKT_TCP_PSH);
+        struct iovec iov[2] = {{p, 1000}, {p + 1000, len - 1000}};
+        NetFrame f = {.iov = iov, .niov = 2, .len = len, .gso_size = 1460,
+                      .gso = version == 4 ? NET_GSO_TCPV4 : NET_GSO_TCPV6};
+        uint32_t l4 = version == 4 ? 34 : 54;
+        g_assert_cmpuint(pkt_seg_whole(&f, to), ==, len);
+        g_assert_cmphex(tcp_residue(to, len, version), ==, 0);
+        g_assert_cmpuint(version == 4 ? load_be16(to + 16) + 14u : load_be16(to + 18) + 54u, ==, len);
+        g_assert_cmpmem(to + l4 + 20, 50000, p + l4 + 20, 50000);
+        g_assert_cmphex(to[l4 + 13], ==, PKT_TCP_ACK | PKT_TCP_PSH);
+        PktInfo info;
+        g_assert_true(pkt_parse(to, len, &info));
+        /* The sum of the pseudo header is what finishing starts from. */
+        store_be16(to + l4 + PKT_TCP_CSUM, pkt_pseudo_sum(to, &info, len - l4));
+        g_assert_true(pkt_finish_csum(to, len, (uint16_t)l4, PKT_TCP_CSUM));
+        g_assert_cmphex(tcp_residue(to, len, version), ==, 0);
+        f.gso_size = 0;
+        g_assert_cmpuint(pkt_seg_whole(&f, to), ==, 0);
+        f.gso_size = 1460;
+        f.gso = NET_GSO_NONE;
+        g_assert_cmpuint(pkt_seg_whole(&f, to), ==, 0);
+    }
+    uint32_t len = make_tcp(p, 4, 65535 - 40 + 1, PKT_TCP_ACK); /* one more than IP can say */
+    struct iovec iov = {p, len};
+    NetFrame f = {.iov = &iov, .niov = 1, .len = len, .gso_size = 1460, .gso = NET_GSO_TCPV4};
+    g_assert_cmpuint(pkt_seg_whole(&f, to), ==, 0);
+    f.len = (uint32_t)(iov.iov_len -= 1);
+    g_assert_cmpuint(pkt_seg_whole(&f, to), ==, f.len);
+}
+
+static void test_fragments(void)
+{
+    enum { SIZE = 14 + 20 + 4001, MTU = 1500, STEP = 1480 };
+    uint8_t p[SIZE + 6], head[PKT_HEADERS_MAX], got[4001];
+    PktInfo info;
+    PktFragmenter s;
+
+    memset(p, 0, sizeof p);
+    store_be16(p + 12, PKT_TYPE_IP4);
+    p[14] = 0x45;
+    store_be16(p + 16, SIZE - 14);
+    store_be16(p + 18, 77);
+    p[22] = 64;
+    p[23] = 1; /* ICMP */
+    for (uint32_t i = 34; i < SIZE; i++)
+        p[i] = (uint8_t)(i * 3);
+    for (int more = 0; more < 2; more++) { /* also one that is a fragment itself */
+        store_be16(p + 20, more ? 0x2000 | 16 : 0);
+        g_assert_true(pkt_parse(p, sizeof p, &info));
+        g_assert_true(pkt_frag_begin(&s, p, sizeof p, &info, MTU)); /* not the padding */
+        g_assert_cmpuint(s.count, ==, 3);
+        for (uint32_t i = 0; i < s.count; i++) {
+            struct iovec body = pkt_frag_get(&s, i, head);
+            uint16_t where = load_be16(head + 20);
+            g_assert_cmpuint(s.header_len, ==, 34);
+            g_assert_cmpuint(load_be16(head + 16), ==, 20 + body.iov_len);
+            g_assert_cmpuint(load_be16(head + 16), <=, MTU);
+            g_assert_cmphex(slow_sum(head + 14, 20, 0), ==, 0);
+            g_assert_cmpuint(load_be16(head + 18), ==, 77);
+            g_assert_cmpuint((where & 0x1fff) * 8u, ==, i * STEP + (more ? 128 : 0));
+            g_assert_cmpint(!!(where & 0x2000), ==, i < 2 || more);
+            memcpy(got + i * STEP, body.iov_base, body.iov_len);
+        }
+        g_assert_cmpmem(got, sizeof got, p + 34, sizeof got);
+    }
+    g_assert_false(pkt_frag_begin(&s, p, sizeof p, &info, 27)); /* no room for 8 bytes */
+    g_assert_true(pkt_frag_begin(&s, p, sizeof p, &info, 28));
+    g_assert_false(pkt_frag_begin(&s, p, SIZE - 1, &info, MTU));
+    store_be16(p + 16, 20);
+    g_assert_false(pkt_frag_begin(&s, p, sizeof p, &info, MTU));
+    info.ip_version = 6;
+    g_assert_false(pkt_frag_begin(&s, p, sizeof p, &info, MTU));
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -310,5 +443,8 @@ int main(int argc, char **argv)
     g_test_add_func("/pkt/segments", test_segments);
     g_test_add_func("/pkt/datagrams", test_datagrams);
     g_test_add_func("/pkt/segments/refused", test_segments_refused);
+    g_test_add_func("/pkt/raise-mss", test_raise_mss);
+    g_test_add_func("/pkt/whole", test_whole);
+    g_test_add_func("/pkt/fragments", test_fragments);
     return g_test_run();
 }

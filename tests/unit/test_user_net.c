@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The user network, spoken to with hand-made frames: ARP, DHCP, TFTP, TCP out to the host's
- * loopback and in through a forwarded port; and the options that it refuses. */
+ * loopback and in through a forwarded port, long segments and long datagrams; and the options that it
+ * refuses. */
 #include <arpa/inet.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -31,6 +33,8 @@ typedef struct Guest {
     NetPort port;
     GAsyncQueue *frames; /* GBytes */
     GAsyncQueue *room;   /* one entry for each writable */
+    guint gso; /* atomic: frames that came to be segmented */
+    guint bad; /* atomic: frames longer than the MTU that nobody is to segment, or wrongly so */
     uint8_t gateway[6];
     uint16_t ip_id;
 } Guest;
@@ -41,6 +45,14 @@ static bool guest_deliver(NetPort *self, const NetFrame *f)
     uint8_t *copy = g_malloc(f->len);
 
     g_assert_true(pkt_gather(f, 0, copy, f->len));
+    if (f->gso != NET_GSO_NONE) {
+        g_atomic_int_inc(&g->gso);
+        if (f->gso != NET_GSO_TCPV4 || f->gso_size != 1460 || f->hdr_len != 54 || f->csum_start != 34 ||
+            f->flags != NET_FRAME_NEEDS_CSUM || !pkt_finish_csum(copy, f->len, f->csum_start, f->csum_off))
+            g_atomic_int_inc(&g->bad);
+    } else if (f->len > PKT_ETH_LEN + 1500) {
+        g_atomic_int_inc(&g->bad);
+    }
     g_async_queue_push(g->frames, g_bytes_new_take(copy, f->len));
     return true;
 }
@@ -110,6 +122,7 @@ typedef struct SendCall {
     Guest *g;
     const uint8_t *data;
     uint32_t len;
+    uint32_t gso_size; /* TCP of IPv4; 0: none */
     unsigned taken;
 } SendCall;
 
@@ -126,18 +139,27 @@ static void do_send(void *opaque)
         f.csum_start = info.l4_off;
         f.csum_off = info.proto == PKT_PROTO_TCP ? 16 : 6;
     }
+    if (s->gso_size) {
+        f.gso = NET_GSO_TCPV4;
+        f.gso_size = s->gso_size;
+    }
     s->taken = net_send(&s->g->port, &f, 1);
 }
 
-static void guest_send(Guest *g, const uint8_t *data, uint32_t len)
+static void guest_send_gso(Guest *g, const uint8_t *data, uint32_t len, uint32_t gso_size)
 {
-    SendCall s = {g, data, len, 0};
+    SendCall s = {g, data, len, gso_size, 0};
 
     io_thread_call(g->io, do_send, &s);
     while (!s.taken) {
         g_assert_nonnull(g_async_queue_timeout_pop(g->room, DEADLINE_S * G_TIME_SPAN_SECOND));
         io_thread_call(g->io, do_send, &s);
     }
+}
+
+static void guest_send(Guest *g, const uint8_t *data, uint32_t len)
+{
+    guest_send_gso(g, data, len, 0);
 }
 
 static uint32_t eth(uint8_t *p, const uint8_t *to, uint16_t type)
@@ -497,6 +519,200 @@ static void test_tcp_out(void)
     g_string_free(t.got, TRUE);
 }
 
+/* ---- long frames ---- */
+
+enum { BULK = 150000, WINDOW = 60000, UP = 40000 };
+
+/* One segment with @n bytes of @data; a SYN has the MSS of an ordinary card. */
+static void bulk_send(Tcp *t, uint8_t flags, const uint8_t *data, uint32_t n)
+{
+    uint32_t options = flags & PKT_TCP_SYN ? 4 : 0, len = 20 + options + n;
+    g_autofree uint8_t *p = g_malloc0(34 + len);
+    uint8_t *tcp = p + 34;
+
+    eth(p, t->g->gateway, PKT_TYPE_IP4);
+    store_be16(tcp, t->here);
+    store_be16(tcp + 2, t->there);
+    store_be32(tcp + 4, t->seq);
+    store_be32(tcp + 8, t->ack);
+    tcp[12] = (uint8_t)((20 + options) / 4 << 4);
+    tcp[13] = flags;
+    store_be16(tcp + 14, WINDOW);
+    if (options)
+        memcpy(tcp + 20, "\2\4\x05\xb4", 4);
+    if (n)
+        memcpy(tcp + 20 + options, data, n);
+    ip4(t->g, p, GUEST_IP, HOST_IP, PKT_PROTO_TCP, len, tcp + 16);
+    guest_send_gso(t->g, p, 34 + len, n > 1460 ? 1460 : 0);
+    t->seq += n + (flags & PKT_TCP_SYN ? 1 : 0);
+}
+
+static gpointer write_bulk(gpointer opaque)
+{
+    int fd = GPOINTER_TO_INT(opaque);
+    g_autofree uint8_t *data = g_malloc(BULK);
+
+    for (uint32_t i = 0, n = 0; i < BULK; i += n) {
+        for (uint32_t j = i; j < BULK; j++)
+            data[j] = (uint8_t)(j * 11 >> 3);
+        ssize_t done = write(fd, data + i, BULK - i);
+        g_assert_cmpint(done, >, 0);
+        n = (uint32_t)done;
+    }
+    return NULL;
+}
+
+/* 0 where the TCP checksum of this frame of IPv4 is right. */
+static uint16_t residue(const uint8_t *p)
+{
+    uint32_t l4 = load_be16(p + 16) - 20u;
+
+    return pkt_fold(pkt_sum(p + 34, l4, pkt_sum(p + 26, 8, PKT_PROTO_TCP + l4)));
+}
+
+/* A connection from the guest to a listener; the host's end. */
+static int bulk_open(Tcp *t)
+{
+    int server = listen_loopback(&t->there);
+
+    bulk_send(t, PKT_TCP_SYN, NULL, 0);
+    g_autoptr(GBytes) answer = guest_wait(t->g, is_tcp);
+    const uint8_t *syn = g_bytes_get_data(answer, NULL);
+    g_assert_cmphex(syn[47], ==, PKT_TCP_SYN | PKT_TCP_ACK);
+    t->ack = load_be32(syn + 38) + 1;
+    bulk_send(t, PKT_TCP_ACK, NULL, 0);
+    int fd = accept(server, NULL, NULL);
+    close(server);
+    return fd;
+}
+
+/* One from the host through a forwarded port; the host's end. */
+static int bulk_open_forwarded(Tcp *t)
+{
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    g_autoptr(GError) error = NULL;
+    g_autofree char *made = t->g->be->hostfwd_add(t->g->be, "tcp::0-:22", &error);
+
+    g_assert_no_error(error);
+    sa.sin_port = htons((uint16_t)atoi(strchr(made, ':') ? strrchr(made, ':') + 1 : made));
+    g_assert_cmpint(connect(fd, (struct sockaddr *)&sa, sizeof sa), ==, 0);
+    g_autoptr(GBytes) b = guest_wait(t->g, is_tcp);
+    const uint8_t *syn = g_bytes_get_data(b, NULL);
+    g_assert_cmphex(syn[47], ==, PKT_TCP_SYN);
+    t->there = load_be16(syn + 34);
+    t->here = load_be16(syn + 36);
+    t->ack = load_be32(syn + 38) + 1;
+    bulk_send(t, PKT_TCP_SYN | PKT_TCP_ACK, NULL, 0);
+    return fd;
+}
+
+/* Both ways between the host and a guest whose card takes long segments, or does not. */
+static void bulk(bool takes, int (*open)(Tcp *t))
+{
+    Guest g;
+    Tcp t = {.g = &g, .here = 40000, .seq = 1000};
+    uint32_t got = 0, longest = 0;
+    g_autofree uint8_t *up = g_malloc(UP), *there = g_malloc(UP);
+
+    guest_start(&g, NULL);
+    g_atomic_int_set(&g.port.offloads, takes ? NET_OFF_ALL : 0);
+    arp(&g);
+    int fd = open(&t);
+    g_assert_cmpint(fd, >=, 0);
+
+    GThread *writer = g_thread_new("writer", write_bulk, GINT_TO_POINTER(fd));
+    while (got < BULK) {
+        g_autoptr(GBytes) b = guest_wait(&g, is_tcp);
+        const uint8_t *p = g_bytes_get_data(b, NULL);
+        uint32_t n = load_be16(p + 16) - 40u;
+        g_assert_cmphex(residue(p), ==, 0);
+        if (!n || load_be32(p + 38) != t.ack)
+            continue; /* an acknowledgement, or what was sent again */
+        for (uint32_t i = 0; i < n; i++)
+            g_assert_cmphex(p[54 + i], ==, (uint8_t)((got + i) * 11 >> 3));
+        got += n;
+        t.ack += n;
+        longest = MAX(longest, n);
+        bulk_send(&t, PKT_TCP_ACK, NULL, 0);
+    }
+    g_thread_join(writer);
+    g_assert_cmpuint(g_atomic_int_get(&g.bad), ==, 0);
+    if (takes) {
+        g_assert_cmpuint(longest, >=, 16000);
+        g_assert_cmpuint(g_atomic_int_get(&g.gso), >, 0);
+    } else {
+        g_assert_cmpuint(longest, <=, 1460);
+        g_assert_cmpuint(g_atomic_int_get(&g.gso), ==, 0);
+    }
+
+    for (uint32_t i = 0; i < UP; i++)
+        up[i] = (uint8_t)(i * 13 >> 2);
+    bulk_send(&t, PKT_TCP_ACK | PKT_TCP_PSH, up, UP);
+    for (uint32_t have = 0; have < UP;) {
+        struct pollfd ready = {fd, POLLIN, 0};
+        g_assert_cmpint(poll(&ready, 1, DEADLINE_S * 1000), ==, 1);
+        ssize_t n = read(fd, there + have, UP - have);
+        g_assert_cmpint(n, >, 0);
+        have += (uint32_t)n;
+    }
+    g_assert_cmpmem(there, UP, up, UP);
+    close(fd);
+    guest_stop(&g);
+}
+
+static void test_bulk_long(void)
+{
+    bulk(true, bulk_open);
+    bulk(true, bulk_open_forwarded);
+}
+
+static void test_bulk_short(void)
+{
+    bulk(false, bulk_open);
+    bulk(false, bulk_open_forwarded);
+}
+
+static bool is_echo_piece(const uint8_t *p, gsize len)
+{
+    return len >= 60 && load_be16(p + 12) == PKT_TYPE_IP4 && p[23] == 1;
+}
+
+/* What answers a datagram that is longer than the MTU comes in pieces that are not. */
+static void test_fragments(void)
+{
+    enum { DATA = 4000, ALL = 34 + 8 + DATA };
+    Guest g;
+    uint8_t p[ALL], got[8 + DATA] = {0};
+    uint32_t have = 0;
+
+    guest_start(&g, NULL);
+    arp(&g);
+    memset(p, 0, sizeof p);
+    for (uint32_t i = 42; i < ALL; i++)
+        p[i] = (uint8_t)(i * 5 >> 1);
+    eth(p, g.gateway, PKT_TYPE_IP4);
+    p[34] = 8; /* echo request */
+    store_be16(p + 36, pkt_fold(pkt_sum(p + 34, ALL - 34, 0)));
+    uint8_t unused[2];
+    ip4(&g, p, GUEST_IP, HOST_IP, 1, ALL - 34, unused);
+    guest_send(&g, p, ALL);
+    for (int pieces = 0; have < sizeof got; pieces++) {
+        g_autoptr(GBytes) b = guest_wait(&g, is_echo_piece);
+        const uint8_t *r = g_bytes_get_data(b, NULL);
+        uint32_t n = load_be16(r + 16) - 20u, at = (load_be16(r + 20) & 0x1fff) * 8u;
+        g_assert_true(range_within(at, n, sizeof got));
+        g_assert_cmpint(!!(load_be16(r + 20) & 0x2000), ==, at + n < sizeof got);
+        memcpy(got + at, r + 34, n);
+        have += n;
+        g_assert_cmpint(pieces, <, 3);
+    }
+    g_assert_cmpuint(got[0], ==, 0); /* echo reply */
+    g_assert_cmpmem(got + 8, DATA, p + 42, DATA);
+    g_assert_cmpuint(g_atomic_int_get(&g.bad), ==, 0);
+    guest_stop(&g);
+}
+
 static void test_loopback_off(void)
 {
     Guest g;
@@ -571,6 +787,41 @@ static void test_hostfwd(void)
 }
 
 /* Frames that make no sense do no harm. */
+static uint64_t dropped(Guest *g, const char *reason)
+{
+    NetInfo info;
+
+    net_backend_info(g->be, &info);
+    for (unsigned i = 0; i < NET_DROPS_MAX && info.drop[i].reason; i++) {
+        if (!strcmp(info.drop[i].reason, reason))
+            return info.drop[i].frames;
+    }
+    return 0;
+}
+
+/* What is not given to libslirp is counted, by its reason. */
+static void test_counts(void)
+{
+    uint8_t p[60] = {0};
+    Guest g;
+
+    guest_start(&g, NULL);
+    arp(&g);
+    eth(p, g.gateway, PKT_TYPE_IP4);
+    p[14] = 0x4f; /* options beyond its end */
+    for (uint32_t len = 1; len < 60; len += 20) /* runts, and an IP header cut short */
+        guest_send(&g, p, len);
+    guest_send(&g, p, sizeof p);
+    p[14] = 0x45;
+    p[20] = 0x20; /* more fragments */
+    p[23] = PKT_PROTO_TCP;
+    guest_send(&g, p, sizeof p);
+    arp(&g); /* behind them */
+    g_assert_cmpuint(dropped(&g, "sent malformed"), ==, 4);
+    g_assert_cmpuint(dropped(&g, "a fragment of TCP"), ==, 1);
+    guest_stop(&g);
+}
+
 static void test_garbage(void)
 {
     Guest g;
@@ -655,8 +906,12 @@ int main(int argc, char **argv)
     g_test_add_func("/user-net/arp-and-dhcp", test_arp_and_dhcp);
     g_test_add_func("/user-net/tftp-repeats", test_tftp_repeats);
     g_test_add_func("/user-net/tcp-out", test_tcp_out);
+    g_test_add_func("/user-net/bulk-long", test_bulk_long);
+    g_test_add_func("/user-net/bulk-short", test_bulk_short);
+    g_test_add_func("/user-net/fragments", test_fragments);
     g_test_add_func("/user-net/loopback-off", test_loopback_off);
     g_test_add_func("/user-net/hostfwd", test_hostfwd);
+    g_test_add_func("/user-net/counts", test_counts);
     g_test_add_func("/user-net/garbage", test_garbage);
     g_test_add_func("/user-net/refused", test_refused);
     return g_test_run();

@@ -18,8 +18,8 @@ typedef struct TestPort {
     unsigned got, room; /* frames; room is what it still takes */
     uint32_t next_seq, last_len;
     bool out_of_order, inside_send, reentered;
-    unsigned writable, links;
-    bool link;
+    unsigned writable, links, changes;
+    bool link, idle;
     uint8_t last_flags;
     NetPort *answer; /* send one frame back from inside deliver */
 } TestPort;
@@ -80,8 +80,19 @@ static void test_link(NetPort *self, bool up)
     g_mutex_unlock(&t->mutex);
 }
 
+static void test_changed(NetPort *self)
+{
+    TestPort *t = self->opaque;
+
+    g_mutex_lock(&t->mutex);
+    t->changes++;
+    t->idle = net_peer_idle(self);
+    g_cond_broadcast(&t->cond);
+    g_mutex_unlock(&t->mutex);
+}
+
 static const NetPortOps test_ops = {
-    .deliver = test_deliver, .writable = test_writable, .link = test_link,
+    .deliver = test_deliver, .writable = test_writable, .link = test_link, .changed = test_changed,
     .offloads = NET_OFF_CSUM | NET_OFF_TSO4,
 };
 
@@ -250,6 +261,7 @@ static void test_answer(Fixture *f, gconstpointer two)
 static void test_link_down(Fixture *f, gconstpointer two)
 {
     Send s = {.from = &f->a, .n = 5, .batch = 5, .len = 80};
+    uint64_t lost[NET_LOSSES];
     NetStats st;
 
     net_set_link(&f->b.port, false);
@@ -259,12 +271,49 @@ static void test_link_down(Fixture *f, gconstpointer two)
     g_assert_cmpuint(s.taken, ==, 5);
     net_stats(&f->a.port, &st);
     g_assert_cmpuint(st.tx_dropped, ==, 5);
+    net_count_loss(&f->b.port, NET_LOSS_FULL, 2);
+    for (unsigned side = 0; side < 2; side++) { /* either end tells of both directions */
+        net_losses(side ? &f->b.port : &f->a.port, lost);
+        g_assert_cmpuint(lost[NET_LOSS_DOWN], ==, 5);
+        g_assert_cmpuint(lost[NET_LOSS_FULL], ==, 2);
+        g_assert_cmpuint(lost[NET_LOSS_HEADER], ==, 0);
+    }
+    net_stats(&f->a.port, &st);
+    g_assert_cmpuint(st.tx_dropped, ==, 5);
+    g_assert_cmpuint(st.rx_dropped, ==, 2);
     net_set_link(&f->b.port, true);
     wait_for(&f->a, &f->a.links, 2);
     g_assert_true(f->a.link);
     io_thread_call(f->io[0], do_send, &s);
     wait_for(&f->b, &f->b.got, 5);
     g_assert_cmpuint(f->b.got, ==, 5);
+}
+
+static void say_changed(void *opaque)
+{
+    net_changed(opaque);
+}
+
+/* What a port wants is told to its peer, the last time when that has gone. */
+static void test_told(Fixture *f, gconstpointer two)
+{
+    g_assert_false(net_peer_idle(&f->b.port));
+    __atomic_store_n(&f->a.port.idle, true, __ATOMIC_RELAXED);
+    __atomic_store_n(&f->a.port.offloads, NET_OFF_CSUM, __ATOMIC_RELAXED);
+    io_thread_call(f->io[0], say_changed, &f->a.port);
+    wait_for(&f->b, &f->b.changes, 1);
+    g_assert_true(f->b.idle);
+    g_assert_cmpuint(net_peer_takes(&f->b.port), ==, NET_OFF_CSUM);
+    __atomic_store_n(&f->a.port.idle, false, __ATOMIC_RELAXED);
+    io_thread_call(f->io[0], say_changed, &f->a.port);
+    wait_for(&f->b, &f->b.changes, 2);
+    g_assert_false(f->b.idle);
+    g_assert_cmpuint(f->a.changes, ==, 0);
+    net_part(&f->a.port);
+    g_assert_cmpuint(f->b.changes, ==, 3);
+    g_assert_true(f->b.idle);
+    io_thread_call(f->io[0], say_changed, &f->a.port); /* nobody to tell */
+    g_assert_true(net_join(&f->a.port, &f->b.port, NULL));
 }
 
 /* A cable that the operator pulled: up again only when both say so, and told once for each change. */
@@ -382,7 +431,7 @@ int main(int argc, char **argv)
         Test fn;
     } tests[] = {
         {"order", test_order},         {"pressure", test_pressure}, {"answer", test_answer},
-        {"link-down", test_link_down}, {"cut", test_cut}, {"offloads", test_offloads}, {"join-twice", test_join_twice},
+        {"link-down", test_link_down}, {"cut", test_cut}, {"told", test_told}, {"offloads", test_offloads}, {"join-twice", test_join_twice},
     };
 
     g_test_init(&argc, &argv, NULL);
