@@ -30,6 +30,7 @@ enum {
     TICK_MS = 10000,
     EVENTS_KEPT = 32,
     UNUSED_MS = 10000, /* without a port */
+    MANY_STUCK = 4,
 };
 #define NS_PER_MS INT64_C(1000000)
 
@@ -254,13 +255,15 @@ void sw_host_stuck(SwHostPort *h)
 }
 
 /*
- * Readers whose queues are full. One that shares this CPU gets a turn, and all are tried once more,
- * before the kernel is asked for events: each of these wakes us as soon as one frame has gone, only
- * to send one frame, and so on.
+ * Readers whose queues are full are tried once more before the kernel is asked for events: each of
+ * these wakes us as soon as one frame has gone, only to send one frame, and so on. Where many are
+ * full CPUs are short, so ours is left to them for a turn; where few are it is not, since the kernel
+ * lets a reader interrupt who has just given up a turn, for each frame anew.
  */
 static void retry_stuck(SwHost *host)
 {
-    sched_yield();
+    if (host->stuck->len > MANY_STUCK)
+        sched_yield();
     for (guint i = 0; i < host->stuck->len; i++) {
         SwHostPort *h = g_ptr_array_index(host->stuck, i);
 
