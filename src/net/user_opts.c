@@ -33,7 +33,7 @@ const NetOptSpec user_opts[] = {
             "second address, the name server the third, leases begin at the fifteenth"},
     {"ipv6", "on|off (on)"},
     {"ipv6-net", "the guest's IPv6 network, ADDR/64 (fec0::/64)"},
-    {"mtu", "bytes, 576 to 65520 (1500)"},
+    {"mtu", "bytes, 576 to 65520 (1500); a virtio card tells its guest"},
     {"hostname", "name that DHCP gives the guest"},
     {"dns", "address of the name server that the guest is told, in its network (the third)"},
     {"tftp", "folder served to the guest by TFTP, read-only"},

@@ -47,8 +47,9 @@ static bool guest_deliver(NetPort *self, const NetFrame *f)
     g_assert_true(pkt_gather(f, 0, copy, f->len));
     if (f->gso != NET_GSO_NONE) {
         g_atomic_int_inc(&g->gso);
-        if (f->gso != NET_GSO_TCPV4 || f->gso_size != 1460 || f->hdr_len != 54 || f->csum_start != 34 ||
-            f->flags != NET_FRAME_NEEDS_CSUM || !pkt_finish_csum(copy, f->len, f->csum_start, f->csum_off))
+        if (f->gso != NET_GSO_TCPV4 || f->gso_size != 1460 || f->hdr_len != 54 ||
+            f->csum_start != 34 || f->flags != NET_FRAME_NEEDS_CSUM ||
+            !pkt_finish_csum(copy, f->len, f->csum_start, f->csum_off))
             g_atomic_int_inc(&g->bad);
     } else if (f->len > PKT_ETH_LEN + 1500) {
         g_atomic_int_inc(&g->bad);

@@ -521,7 +521,8 @@ static void test_mtu_of_network(void)
     static const struct {
         uint16_t network, told;
         const char *card;
-    } cases[] = {{0, 0, "mtu=0"}, {1500, 0, "mtu=0"}, {9000, 9000, "mtu=0"}, {9000, 1400, "mtu=1400"}};
+    } cases[] = {{0, 0, "mtu=0"}, {1500, 0, "mtu=0"}, {9000, 9000, "mtu=0"},
+                 {9000, 1400, "mtu=1400"}};
 
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
         TestBoard *tb = drv_board();
