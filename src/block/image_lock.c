@@ -149,8 +149,9 @@ bool image_lock(int fd, const char *path, bool exclusive, const char *holder, GE
     case EACCES:
         return lodge_fail(error, LODGE_ERROR_BUSY, "'%s': in use by %s; %s", path,
                           who ? who : "another process",
-                          exclusive ? "stop that first, or give this VM an overlay of its own"
-                                    : "stop that first: it writes to the image");
+                          !exclusive ? "stop that first: it writes to the image"
+                          : holder   ? "stop that first, or give this VM an overlay of its own"
+                                     : "stop that first");
     case ENOLCK:
     case EOPNOTSUPP:
     case ENOSYS:

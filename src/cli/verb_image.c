@@ -10,6 +10,8 @@
 #include "lodge/error.h"
 #include "lodge/num.h"
 
+#include "registry.h"
+
 #define BAR_WIDTH 30
 #define BAR_EVERY_NS (NS_PER_SEC / 10)
 
@@ -229,10 +231,17 @@ const Verb image_verbs[] = {
 
 /* ---- loops ---- */
 
+/* Context: see blk_set_holder_lookup(). */
+static char *find_holder(void *opaque, uint64_t dev, uint64_t ino)
+{
+    return registry_find_holder(dev, ino);
+}
+
 ImageTool *image_tool_new(unsigned loops, GError **error)
 {
     g_autoptr(ImageTool) t = g_new0(ImageTool, 1);
 
+    blk_set_holder_lookup(find_holder, NULL);
     t->clock = lodge_clock_new();
     t->io = io_thread_new("lodge-image", t->clock, error);
     if (!t->io)

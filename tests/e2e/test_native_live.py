@@ -208,6 +208,9 @@ def test_verb_errors(lodge, guests, tmp_path):
     assert base.stat().st_size == 8 * MIB
     listed = json.loads(lodge("disk", "box", "--json").out)
     assert listed["schema"] == 1 and listed["disks"][0]["image"]["virtual-size"] == 8 * MIB
+    for words in (["resize", base, "16M"], ["compare", base, base]):  # other programs' images are left alone, and who has them is named
+        r = lodge("image", *words)
+        assert r.status in (1, 2) and "in use by VM 'box'; stop that first" in r.err and "overlay" not in r.err, r
     w.end()
 
 
