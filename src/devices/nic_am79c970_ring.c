@@ -562,6 +562,8 @@ static void tx_finish(Pcnet *n, PcnetTxFrame *item, unsigned first_iov, uint32_t
         item->error = TMD_LCAR;
     /* Shorter than a header: a fragment, which nobody on a network takes for a frame. */
     item->send = !item->error && len >= HEADER_LEN;
+    if (!item->send && !item->error)
+        net_count_loss(&n->port, NET_LOSS_HEADER, 1);
     if (!item->send)
         return;
     item->frame = tx->frames;
