@@ -102,6 +102,12 @@ static inline IoThread *net_queue_loop(const NetPort *backend, IoThread *otherwi
 {
     return backend && backend->quick ? net_card_loop(backend, otherwise) : otherwise;
 }
+/* The MTU that a card tells its guest: the one @chosen for it, else the back end's; 0: none, as that is
+ * what every guest assumes. */
+static inline uint16_t net_card_mtu(const NetPort *backend, uint32_t chosen)
+{
+    return (uint16_t)(chosen ? chosen : backend->mtu == 1500 ? 0 : backend->mtu);
+}
 /* Take the wire away; no callback of either port starts afterwards. Main thread; NULL is fine. */
 void net_part(NetPort *p);
 

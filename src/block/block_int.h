@@ -355,6 +355,8 @@ const char *blk_probe_format(const BlkProbe *p);
 const BlkDriver *blk_driver_find(const char *format);
 /* The formats, one by one; NULL at the end. */
 const BlkDriver *blk_driver_at(unsigned i);
+/* What a new image is whose format nobody says: the end of its name tells. */
+const char *blk_format_by_name(const char *path, bool overlay);
 /* "raw, umlcow and ..." for messages; transfer full. */
 char *blk_driver_names(void);
 

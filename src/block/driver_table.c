@@ -68,6 +68,19 @@ const BlkDriver *blk_driver_find(const char *format)
     return NULL;
 }
 
+const char *blk_format_by_name(const char *path, bool overlay)
+{
+    static const struct {
+        const char *ending, *format;
+    } endings[] = {{".qcow2", "qcow2"}, {".vhd", "vhd"}, {".vpc", "vhd"}, {".vdi", "vdi"},
+                   {".vmdk", "vmdk"},   {".cow", "umlcow"}};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(endings); i++)
+        if (g_str_has_suffix(path, endings[i].ending))
+            return endings[i].format;
+    return overlay ? "umlcow" : "raw";
+}
+
 char *blk_driver_names(void)
 {
     GString *s = g_string_new(NULL);

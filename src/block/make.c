@@ -279,7 +279,8 @@ bool blk_make(const BlkMake *m, IoThread *io, GError **error)
 BlkNode *opener_new_overlay(BlkOpener *op, bool *ret_exists, GError **error)
 {
     const BlkOptions *o = op->o;
-    const BlkDriver *drv = maker(o->format ? o->format : "umlcow", true, error);
+    const BlkDriver *drv =
+        maker(o->format ? o->format : blk_format_by_name(o->file, true), true, error);
     BlkNode *base = drv ? opener_base(op, o->base, o->base_format, error) : NULL;
     g_autoptr(GPtrArray) files = NULL;
     g_autoptr(GHashTable) none = g_hash_table_new(g_str_hash, g_str_equal);

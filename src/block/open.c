@@ -20,6 +20,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -315,9 +316,16 @@ static bool open_chain(BlkOpener *op, BlkNode *n, GError **error)
     n->base = opener_base(op, named ? named : recorded, n->ref.format ? n->ref.format : said,
                           error);
     if (!n->base) {
-        if (!named && !op->blamed)
-            g_prefix_error(error, "'%s': %s at offset %" G_GUINT64_FORMAT ": ", image,
-                           n->ref.field, n->ref.offset);
+        if (!named && !op->blamed && access(recorded, F_OK) < 0 && errno == ENOENT) {
+            g_clear_error(error);
+            lodge_fail(error, LODGE_ERROR_CONFIG,
+                       "'%s': %s at offset %" PRIu64 ": '%s': no such file; if the base was moved: "
+                       "lodge image rebase --unsafe --base FILE %s",
+                       image, n->ref.field, n->ref.offset, recorded, image);
+        } else if (!named && !op->blamed) {
+            g_prefix_error(error, "'%s': %s at offset %" PRIu64 ": ", image, n->ref.field,
+                           n->ref.offset);
+        }
         op->blamed = true;
         return false;
     }

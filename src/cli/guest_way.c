@@ -77,7 +77,8 @@ bool guest_way_read(const Options *o, GuestWay *ret, GError **error)
                           "--password-file: the agent asks for no password; leave it away, or write "
                           "--via console");
     if (user && !agent_is_user(user))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--user: \"%s\": not the name of a user", user);
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--user: \"%s\": not the name of a user",
+                          user);
     ret->user = g_strdup(user);
     return !file || read_password(file, &ret->password, error);
 }
@@ -152,7 +153,8 @@ static void tell_both(const char *name, const GError *agent, const GError *conso
 
     if (g_str_has_prefix(what, prefix))
         what += strlen(prefix);
-    lodge_fail(error, (LodgeError)console->code, "%s; and by the console: %s", agent->message, what);
+    lodge_fail(error, (LodgeError)console->code, "%s; and by the console: %s", agent->message,
+               what);
 }
 
 /* Neither is there yet: the one, then the other. The console's errors but LODGE_ERROR_BUSY do not
@@ -173,7 +175,8 @@ static Agent *by_either(Agent *agent, const char *name, GuestWay *w, int64_t dea
         bool refused = console_why && !is_busy(console_why);
         if (wait && !paused && !stopped && !refused && (no_port || agent_had_turn(agent))) {
             g_clear_error(&console_why);
-            found = by_console(name, w, MIN(deadline, machines_deadline(GLANCE_SECONDS)), &console_why);
+            found = by_console(name, w, MIN(deadline, machines_deadline(GLANCE_SECONDS)),
+                               &console_why);
         }
         if (found) {
             agent_free(agent);

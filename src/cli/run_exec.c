@@ -250,14 +250,15 @@ static gboolean on_sighup(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
-/* A PC's kernel that halts does not switch the machine off; User-Mode Linux ends then. */
+/* A PC's kernel that halts does not switch the machine off; User-Mode Linux ends then. Its words are
+ * known, but do not always come: its CPUs stand still in any case. */
 static gboolean look_for_halt(gpointer opaque)
 {
     Run *r = opaque;
     uint64_t now = console_log_position(r->log);
     g_autofree char *last = now == r->log_seen ? console_log_tail(r->log, 1) : NULL;
 
-    if (last && uml_halted(last))
+    if ((last && uml_halted(last)) || machine_is_halted(r->machine))
         machine_kill(r->machine, 0);
     r->log_seen = now;
     return G_SOURCE_CONTINUE;

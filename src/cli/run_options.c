@@ -26,7 +26,9 @@ const SubSpec run_disk_subs[] = {
      "ca-cert.pem, and of client-cert.pem and client-key.pem where the server asks), or nbds and "
      "nbds+unix with ?tls-psk-file=FILE, perhaps USER@; absolute paths"},
     {"base", "FILE", "make FILE as an overlay over this image where it is not there yet"},
-    {"format", "FORMAT", "instead of looking at the image's first bytes: raw, umlcow, ..."},
+    {"format", "FORMAT",
+     "instead of looking at the image's first bytes: raw, umlcow, ...; of a new overlay (by the end "
+     "of its name: .qcow2, .vhd, .vdi, .vmdk; else umlcow)"},
     {"base-format", "FORMAT", "of the base, where the image does not say it (raw)"},
     {"ro", NULL, "the guest may not write"},
     {"snapshot", "on|off", "writes go to a temporary overlay and are lost at the end"},

@@ -328,18 +328,9 @@ bool image_list_options(const Options *o, const char *format)
 
 const char *image_new_format(const Options *o, const char *option, const char *path)
 {
-    static const struct {
-        const char *ending, *format;
-    } endings[] = {{".qcow2", "qcow2"}, {".vhd", "vhd"}, {".vpc", "vhd"}, {".vdi", "vdi"},
-                   {".vmdk", "vmdk"},   {".cow", "umlcow"}};
     const char *said = options_text(o, option);
 
-    if (said)
-        return said;
-    for (unsigned i = 0; i < G_N_ELEMENTS(endings); i++)
-        if (g_str_has_suffix(path, endings[i].ending))
-            return endings[i].format;
-    return options_text(o, "base") ? "umlcow" : "raw";
+    return said ? said : blk_format_by_name(path, options_text(o, "base"));
 }
 
 BlkNode *image_open(const Options *o, const char *path, bool read_only, unsigned flags,

@@ -103,9 +103,9 @@ static char *file_open(Console *c, Jv args, GError **error)
     g_autofree char *quoted = g_shell_quote(path);
     g_autofree char *script =
         !strcmp(mode, "w")   ? g_strdup_printf(": > %s", quoted)
-        : !strcmp(mode, "r") ? g_strdup_printf("f=%s; [ ! -e \"$f\" ] || [ -f \"$f\" ] || [ -b \"$f\" ] || "
-                                               "{ echo \"$f is no file\" >&2; exit 1; }; : < \"$f\"",
-                                               quoted)
+        : !strcmp(mode, "r") ? g_strdup_printf("f=%s; [ ! -e \"$f\" ] || [ -f \"$f\" ] || "
+                                               "[ -b \"$f\" ] || { echo \"$f is no file\" >&2; "
+                                               "exit 1; }; : < \"$f\"", quoted)
                              : g_strdup_printf("[ -e %s ] || : < %s", quoted, quoted);
     g_autoptr(GByteArray) out = run(c, script, error);
     if (!out)
@@ -167,8 +167,8 @@ static char *file_write(Console *c, Jv args, GError **error)
     g_autofree char *quoted = g_shell_quote(f->path);
     /* A pipe is opened for both, so that it does not wait for a reader. */
     g_autofree char *script = g_strdup_printf(
-        "f=%s; [ -e \"$f\" ] || exit 0; if [ -f \"$f\" ] || [ -b \"$f\" ]; then dd if=$d/w of=\"$f\" bs=%u seek=%" PRIu64
-        " conv=notrunc 2> $d/z || { cat $d/z >&2; exit 1; }; else cat $d/w 1<> \"$f\"; fi",
+        "f=%s; [ -e \"$f\" ] || exit 0; if [ -f \"$f\" ] || [ -b \"$f\" ]; then dd if=$d/w "
+        "of=\"$f\" bs=%u seek=%" PRIu64 " conv=notrunc 2> $d/z || { cat $d/z >&2; exit 1; }; else cat $d/w 1<> \"$f\"; fi",
         quoted, block, f->at / block);
     g_autoptr(GByteArray) out = len ? run(c, script, error) : g_byte_array_new();
     if (!out)
@@ -210,8 +210,8 @@ static char *start(Console *c, Jv args, GError **error)
     }
     g_string_append_c(line, '\n');
     g_autofree char *script = g_strdup_printf(
-        "n=%u; cat $d/w > $d/x.$n || exit; { /bin/sh $d/x.$n > $d/o.$n 2> $d/e.$n; echo $? > $d/t.$n; "
-        "mv $d/t.$n $d/r.$n; } < /dev/null > /dev/null 2>&1 &", n);
+        "n=%u; cat $d/w > $d/x.$n || exit; { /bin/sh $d/x.$n > $d/o.$n 2> $d/e.$n; "
+        "echo $? > $d/t.$n; mv $d/t.$n $d/r.$n; } < /dev/null > /dev/null 2>&1 &", n);
     g_autoptr(GByteArray) out = console_shell_put(c->shell, line->str, line->len, error)
                                     ? run(c, script, error)
                                     : NULL;

@@ -149,7 +149,8 @@ static bool type(ConsoleShell *s, const char *text, GError **error)
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
             struct pollfd p = {.fd = s->fd, .events = POLLOUT};
             if (g_get_monotonic_time() >= until)
-                return lodge_fail(error, LODGE_ERROR_BUSY, "%s: its console takes nothing", s->name);
+                return lodge_fail(error, LODGE_ERROR_BUSY, "%s: its console takes nothing",
+                                  s->name);
             (void)poll(&p, 1, 100);
         } else if (errno != EINTR) {
             s->gone = true;
@@ -432,7 +433,8 @@ static bool request(ConsoleShell *s, char op, const void *data, size_t len, int 
 {
     g_autofree char *text = g_base64_encode(data, len);
     g_autofree char *sum = g_compute_checksum_for_data(G_CHECKSUM_MD5, data, len);
-    g_autofree char *line = g_strdup_printf("%s %c %u %s %s\r", s->token, op, ++s->number, sum, text);
+    g_autofree char *line =
+        g_strdup_printf("%s %c %u %s %s\r", s->token, op, ++s->number, sum, text);
     g_autofree char *head = g_strdup_printf("%s<%u<", s->token, s->number);
     int64_t until = g_get_monotonic_time() + ANSWER_US;
     g_autoptr(GError) why = NULL;

@@ -99,6 +99,7 @@ static void config_ubd(Mconsole *m, const char *text, MconsoleReply *r)
     } else {
         g_autoptr(Tree) t = tree_new();
 
+        d.is_new = d.base && !g_file_test(d.file, G_FILE_TEST_EXISTS);
         if (uml_disk_put(t, id, &d)) {
             g_autofree char *n = g_strdup_printf("%u", d.n);
 

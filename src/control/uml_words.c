@@ -87,7 +87,7 @@ bool uml_disk_put(Tree *t, const char *id, const UmlDisk *d)
     g_autofree char *device = g_strdup_printf("/devices/%s", id);
     g_autofree char *preset = g_strdup_printf("ubd%u", d->n);
     bool ok = put(t, back, "file", d->file) && put(t, back, "base", d->base) &&
-              put(t, back, "format", d->plain ? "raw" : NULL) &&
+              put(t, back, "format", d->plain ? "raw" : d->is_new ? "umlcow" : NULL) &&
               put(t, back, "discard", d->keep ? "ignore" : NULL) &&
               put(t, device, "compatible", "virtio-blk-pci") && put(t, device, "drive", id) &&
               put(t, device, "serial", d->serial ? d->serial : preset);

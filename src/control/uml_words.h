@@ -26,6 +26,7 @@ bool uml_take_number(const char **text, bool letters, unsigned *ret);
 typedef struct UmlDisk {
     unsigned n;
     bool read_only, plain, keep; /* flags r, d, t; s and c change nothing here */
+    bool is_new; /* the file is to be made over @base, as UML makes it; by the caller */
     char *file, *base, *serial;  /* owned; NULL: not given. No file: no disk */
 } UmlDisk;
 

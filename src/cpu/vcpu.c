@@ -469,6 +469,20 @@ unsigned cpu_set_count(const CpuSet *s)
     return s->count;
 }
 
+uint64_t cpu_set_time_ns(const CpuSet *s)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < s->count; i++) {
+        clockid_t id;
+        struct timespec t;
+        if (s->cpus[i].started && pthread_getcpuclockid(s->cpus[i].thread, &id) == 0 &&
+            clock_gettime(id, &t) == 0)
+            sum += (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+    }
+    return sum;
+}
+
 uint64_t cpu_set_exits(const CpuSet *s)
 {
     uint64_t n = 0;

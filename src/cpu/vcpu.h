@@ -91,6 +91,8 @@ void cpu_set_tell_stopped(CpuSet *s);
 unsigned cpu_set_count(const CpuSet *s);
 /* The host's number of @cpu's thread; 0: it has not begun. */
 long cpu_set_thread(const CpuSet *s, unsigned cpu);
+/* The CPU time of all threads, which includes the guest's. */
+uint64_t cpu_set_time_ns(const CpuSet *s);
 /* Number of exits so far, for reports. */
 uint64_t cpu_set_exits(const CpuSet *s);
 

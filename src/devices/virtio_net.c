@@ -300,7 +300,8 @@ static const VirtioClass net_virtio = {
 static uint64_t net_configure(VirtioNet *n)
 {
     uint32_t peer = net_peer_offloads(&n->pair[0].port);
-    struct virtio_net_config c = {.status = VIRTIO_NET_S_LINK_UP, .mtu = (uint16_t)n->mtu};
+    struct virtio_net_config c = {.status = VIRTIO_NET_S_LINK_UP,
+                                   .mtu = net_card_mtu(n->netdev, n->mtu)};
     uint64_t f = VIRTIO_BIT(VIRTIO_NET_F_MAC) | VIRTIO_BIT(VIRTIO_NET_F_STATUS) |
                  VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ) |
                  VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) |
@@ -317,7 +318,7 @@ static uint64_t net_configure(VirtioNet *n)
         f |= VIRTIO_BIT(VIRTIO_NET_F_MQ);
         c.max_virtqueue_pairs = (uint16_t)n->pairs;
     }
-    if (n->mtu)
+    if (c.mtu)
         f |= VIRTIO_BIT(VIRTIO_NET_F_MTU);
     memcpy(c.mac, n->mac, NET_MAC_LEN);
     memcpy(n->v.config, &c, CONFIG_LEN);
@@ -467,7 +468,7 @@ static const StateDesc net_state = {
 static const PropSpec net_props[] = {
     {"netdev", "network that it is on", PROP_NET, offsetof(VirtioNet, netdev), 0, 0, NULL},
     {"mac", "hardware address", PROP_MAC, offsetof(VirtioNet, mac), 0, 0, "52:54:00:12:34:56"},
-    {"mtu", "greatest frame without its header, 68 to 65535; 0: not told", PROP_U32,
+    {"mtu", "greatest frame without its header, 68 to 65535; 0: the network's if not 1500", PROP_U32,
      offsetof(VirtioNet, mtu), 0, MTU_MAX, "0"},
     PCI_NETBOOT_PROPS(VirtioNet, "pxe-virtio.rom"),
     {0},

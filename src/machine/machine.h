@@ -220,6 +220,15 @@ bool machine_unplug_port(Machine *m, const char *device, const char *name, const
  * LODGE_ERROR_NOT_FOUND, LODGE_ERROR_UNSUPPORTED. */
 bool machine_unplug(Machine *m, const char *id, GError **error);
 
+/**
+ * machine_is_halted() - Whether the guest can do nothing any more
+ * All its vCPUs stand in HLT with interrupts off, as a kernel leaves them that halts and does not
+ * switch the power off. To be asked now and then: it is seen at the second time at the earliest, and
+ * costs a look at the threads' clocks while the guest does something.
+ * Context: main thread.
+ */
+bool machine_is_halted(Machine *m);
+
 /* For the debugger. Its vCPUs, to be looked at and changed while the machine is paused: */
 CpuSet *machine_cpus(Machine *m);
 /* Be told when a vCPU stopped for its debugger; the machine is paused by then. NULL takes it away.

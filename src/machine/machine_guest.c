@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a guest tells of itself: how much memory it has, that it died, that it hangs; and the words
+ * What a guest tells of itself: how much memory it has, that it died, that it hangs or has halted; and the words
  * for what becomes of it then.
  *
  * A driver writes the size of its balloon after each megabyte, from a vCPU that must not wait. The
@@ -9,9 +9,11 @@
 #include <string.h>
 
 #include "machine_internal.h"
+#include "vcpu.h"
 #include "virtio_balloon.h"
 
 #define BALLOON_NEWS_US G_USEC_PER_SEC
+#define RFLAGS_IF (1u << 9) /* Intel SDM volume 1, 3.4.3.3 */
 
 Device *machine_balloon(Machine *m)
 {
@@ -85,4 +87,29 @@ void machine_set_on_panic(Machine *m, MachineAction a)
 void machine_set_watchdog_action(Machine *m, MachineAction a)
 {
     m->watchdog_action = a;
+}
+
+static bool stands(CpuSet *s, unsigned cpu)
+{
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+
+    return vcpu_is_halted(s, cpu) && vcpu_regs(s, cpu, &regs, &sregs) && !(regs.rflags & RFLAGS_IF);
+}
+
+bool machine_is_halted(Machine *m)
+{
+    uint64_t now = m->state == MACHINE_RUNNING ? cpu_set_time_ns(m->cpus) : 0;
+    bool all = true;
+
+    /* One that waits for nothing takes no time; only then are the vCPUs stopped for a look. */
+    if (!now || now != m->halt_seen_ns) {
+        m->halt_seen_ns = now;
+        return false;
+    }
+    cpu_set_park(m->cpus);
+    for (unsigned i = 0; i < cpu_set_count(m->cpus) && all; i++)
+        all = stands(m->cpus, i);
+    cpu_set_run(m->cpus);
+    return all;
 }

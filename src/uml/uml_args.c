@@ -362,6 +362,7 @@ static bool look_at_disk(Uml *u, UmlDisk *d)
                  d->base ? d->base : d->file);
         return false;
     }
+    d->is_new = d->base && file == UML_FILE_NONE;
     if (file == UML_FILE_READABLE && !d->read_only) {
         uml_note(u, "ubd%u: \"%s\" may not be written; the disk is read-only", d->n, d->file);
         d->read_only = true;

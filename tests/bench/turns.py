@@ -33,7 +33,7 @@ def arguments(doc, **defaults):
     p.add_argument("--sides", help="some of them, with commas between")
     p.add_argument("--timeout", type=float, default=120, help="seconds for one guest")
     p.add_argument("--json", help="a file for every figure; what it has from earlier rounds counts too")
-    p.add_argument("--initrd", help="keep the guests' initrd in this file, or take it from there")
+    p.add_argument("--keep", help="a folder where what guests need (initrd, programs) is kept, and taken from if it is there")
     p.set_defaults(**defaults)
     return p
 
@@ -48,7 +48,7 @@ def scratch(name):
 
 def archive_of(args, tmp, script, modules, *programs):
     """The initrd with these programs of the host, that runs @script; $SECONDS in it is --seconds."""
-    path = args.initrd or f"{tmp}/initrd"
+    path = f"{args.keep or tmp}/initrd"
     if not os.path.exists(path):
         add_programs(initrd(path, script.replace("$SECONDS", str(args.seconds)), modules), *map(shutil.which, programs))
     return path
@@ -118,9 +118,9 @@ def take_turns(args, names, measures, run_once):
                 sys.stderr.write(f"{side}: {text[-SAID_MAX:]}\n")
             for m, figure in got.items():
                 results[side][m].append(figure)
-        print(f"round {i + 1}: { {s: {m: round(f[-1]) for m, f in r.items() if f} for s, r in results.items()} }", file=sys.stderr, flush=True)
-        if args.json:
-            pathlib.Path(args.json).write_text(json.dumps(results, indent=1), encoding="utf-8")
+            print(f"round {i + 1}, {side}: { {m: round(f) for m, f in got.items()} }", file=sys.stderr, flush=True)
+            if args.json:
+                pathlib.Path(args.json).write_text(json.dumps(results, indent=1), encoding="utf-8")
     return results
 
 

@@ -82,6 +82,18 @@ def test_halt_and_words(linux, guests):
     assert not folder.exists()
 
 
+def test_halt_without_a_word(linux, guests):
+    r = linux(f"kernel={guests}/dying", "mem=64M", "how=halt", timeout=60)
+    assert r.status == 0 and "halts" in r.out, r
+    # One that waits for an interrupt goes on.
+    vm = Uml(linux, f"kernel={guests}/dying", "mem=64M", "how=idle")
+    vm.expect(b"idles")
+    with pytest.raises(subprocess.TimeoutExpired):
+        vm.process.wait(3)
+    vm.process.terminate()
+    vm.end(1)
+
+
 def test_interrupt_hangup_and_a_name_that_is_taken(linux, guests, tools):
     first = Uml(linux, f"kernel={guests}/plug", "umid=vm1", "mem=64M", "con0=pts")
     name = first.expect(b"mconsole (version 2) initialized")

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A guest that dies (how=panic) or hangs (how=hang: the 6300ESB's watchdog is started and left
- * alone). A CMOS byte outlives a reset: the second boot passes. After how=panic with go=1 it goes on.
+ * A guest that dies (how=panic), hangs (how=hang: the 6300ESB's watchdog is started and left
+ * alone) or halts (how=halt; with how=idle an interrupt could still wake it). A CMOS byte outlives a reset: the second boot passes. After how=panic with go=1 it goes on.
  */
 #include "lib.h"
 
@@ -33,6 +33,16 @@ void guest_main(void)
         cmos_write(MARK, 0);
         say("second boot\n");
         return;
+    }
+    if (how[0] == 'i') {
+        say("idles\n");
+        for (;;)
+            __asm__ volatile("sti; hlt");
+    }
+    if (how[0] == 'h' && how[2] == 'l') {
+        say("halts\n");
+        for (;;)
+            __asm__ volatile("cli; hlt");
     }
     cmos_write(MARK, MARKED);
     if (how[0] == 'h') {

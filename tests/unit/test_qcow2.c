@@ -404,6 +404,24 @@ static const Shape crowd_shapes[] = {
     {"v2", "compat=0.10", "base.img", 12 * MIB, 100, 0},
 };
 
+/* A new overlay is what the end of its name says. */
+static void test_by_name(void)
+{
+    static const struct {
+        const char *name, *format;
+    } cases[] = {{"o.qcow2", "qcow2"}, {"o.cow", "umlcow"}, {"o", "umlcow"}};
+    g_autoptr(BlockFix) f = block_fix_new();
+    g_autofree char *base = block_fix_image(f, "base.img", 1 << 20, 1);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *path = block_fix_path(f, cases[i].name);
+        BlkNode *n = block_fix_open(f, &(BlkOptions){.file = path, .base = base});
+
+        g_assert_cmpstr(blk_format(blk_top(n)), ==, cases[i].format);
+        blk_close(n);
+    }
+}
+
 int main(int argc, char **argv)
 {
     twin_init(&argc, &argv);
@@ -430,5 +448,6 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2/no-holes", test_no_holes);
     g_test_add_func("/qcow2/snapshot-full", test_snapshot_full);
     g_test_add_func("/qcow2/subclusters", test_subclusters);
+    g_test_add_func("/qcow2/by-name", test_by_name);
     return g_test_run();
 }

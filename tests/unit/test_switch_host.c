@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -501,6 +502,90 @@ static void test_segments(void)
     fix_close(&x);
 }
 
+/* The sum of 16-bit words, folded; 0xffff over what has a right checksum in it. */
+static uint32_t ones_sum(const uint8_t *d, size_t len, uint32_t sum)
+{
+    for (size_t i = 0; i < len; i++)
+        sum += i & 1 ? d[i] : (uint32_t)d[i] << 8;
+    while (sum >> 16)
+        sum = (sum & 0xffff) + (sum >> 16);
+    return sum;
+}
+
+/* Datagrams of UDP in one frame, to a tap whose kernel knows no such thing (here a socket, which
+ * refuses to): each alone, with a header that leaves nothing to be done, and a right checksum. */
+static void test_datagrams(void)
+{
+    enum { SIZE = 1000, PAYLOAD = 2500, HEADERS = 14 + 20 + 8, VNET = 10 };
+    uint8_t data[HEADERS + PAYLOAD] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 0};
+    uint8_t *ip = data + 14, *udp = ip + 20, got[VNET + HEADERS + PAYLOAD];
+    static const uint8_t nothing[VNET];
+    struct iovec iov = {data, sizeof data};
+    NetFrame f = {.iov = &iov, .niov = 1, .len = sizeof data, .gso = NET_GSO_UDP, .gso_size = SIZE,
+                  .hdr_len = HEADERS, .flags = NET_FRAME_NEEDS_CSUM, .csum_start = 34,
+                  .csum_off = 6};
+    g_autoptr(GError) error = NULL;
+    SwHello h = sw_hello(SW_OP_PLUG, "test");
+    int tap[2], fds[SW_ATTACH_FDS], ctl = -1;
+    unsigned nfds, at = 0;
+    SwWelcome w;
+    Link a;
+    Fix x;
+
+    fix_open(&x);
+    link_open(&a);
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, tap), ==, 0);
+    g_strlcpy(h.arg, "tap:t0", sizeof h.arg);
+    ctl = sw_dial("t", &error);
+    g_assert_true(sw_send_hello(ctl, &h, &tap[0], 1, &error));
+    g_assert_true(sw_recv_welcome(ctl, &w, fds, &nfds, DEADLINE_S * 1000, &error));
+    close(ctl);
+    close(tap[0]);
+    wait_ports(&x, 2);
+    ip[0] = 0x45;
+    store_be16(ip + 2, 20 + 8 + PAYLOAD);
+    ip[8] = 64;
+    ip[9] = 17;
+    store_be32(ip + 12, 0x0a000001);
+    store_be32(ip + 16, 0x0a000002);
+    store_be16(udp + 2, 53);
+    store_be16(udp + 4, 8 + PAYLOAD);
+    for (unsigned i = 0; i < PAYLOAD; i++)
+        data[HEADERS + i] = (uint8_t)(i * 7 + i / 256);
+    g_assert_true(link_tx_put(&a.tx, &f));
+    store_be16(data + 12, 0x88b5); /* said to be datagrams, and is not even of IP */
+    g_assert_true(link_tx_put(&a.tx, &f));
+    (void)link_tx_publish(&a.tx);
+    link_kick(&a);
+    for (unsigned n = 0; at < PAYLOAD; n++) {
+        struct pollfd p = {.fd = tap[1], .events = POLLIN};
+        g_assert_cmpint(poll(&p, 1, DEADLINE_S * 1000), ==, 1);
+        ssize_t len = recv(tap[1], got, sizeof got, 0);
+        unsigned part = MIN((unsigned)SIZE, PAYLOAD - at);
+        const uint8_t *frame = got + VNET, *to = frame + 14 + 20;
+
+        g_assert_cmpint(len, ==, VNET + HEADERS + part);
+        g_assert_cmpmem(got, VNET, nothing, VNET);
+        g_assert_cmpuint(load_be16(frame + 16), ==, 20 + 8 + part);
+        g_assert_cmpuint(load_be16(to + 4), ==, 8 + part);
+        g_assert_cmpmem(to + 8, part, data + HEADERS + at, part);
+        g_assert_cmpuint(ones_sum(frame + 14, 20, 0), ==, 0xffff);
+        g_assert_cmpuint(ones_sum(to, 8 + part, ones_sum(frame + 14 + 12, 8, 17 + 8 + part)), ==,
+                         0xffff);
+        at += part;
+    }
+    gint64 end = g_get_monotonic_time() + DEADLINE_S * G_TIME_SPAN_SECOND;
+    while (!count_of(&x, 2, SW_DROP_MALFORMED))
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+    g_assert_cmpint(recv(tap[1], got, sizeof got, 0), <, 0);
+    g_assert_cmpint(send(tap[1], nothing, 1, 0), ==, 1); /* less than a header: unplugged */
+    wait_ports(&x, 1);
+    close(tap[1]);
+    link_close(&a);
+    wait_ports(&x, 0);
+    fix_close(&x);
+}
+
 /* A reader that never reads loses what it is sent; the others go on. */
 static void test_slow_reader(void)
 {
@@ -799,6 +884,7 @@ int main(int argc, char **argv)
     g_test_add_func("/switch-host/doors", test_doors);
     g_test_add_func("/switch-host/link", test_link);
     g_test_add_func("/switch-host/segments", test_segments);
+    g_test_add_func("/switch-host/datagrams", test_datagrams);
     g_test_add_func("/switch-host/slow-reader", test_slow_reader);
     g_test_add_func("/switch-host/late-reader", test_late_reader);
     g_test_add_func("/switch-host/hostile", test_hostile);

@@ -148,6 +148,8 @@ static const Row rows[] = {
     {"ubd0=nofile", "/backends/block/disk0", NULL, NULL},
     {"ubd0=x.cow,nofile", "/backends/block/disk0", NULL, NULL},
     {"ubd0=nocow,x", "/backends/block/disk0", "base", "x"}, /* is made */
+    {"ubd0=no.qcow2,x", "/backends/block/disk0", "format", "umlcow"},
+    {"ubd0=x.cow,x", "/backends/block/disk0", "format", NULL},
     {"ubd0=", "/backends/block/disk0", NULL, NULL},
     {"ubd=sync ubd017=x", "/backends/block/disk15", "file", "x"},
     {"ubd0xf=x", "/backends/block/disk15", "file", "x"},

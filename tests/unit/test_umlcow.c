@@ -235,7 +235,9 @@ static void test_switch(void)
     g_assert_cmpstr(l->backing, ==, c->base);
     blk_close(g_steal_pointer(&c->n));
     g_assert_cmpint(rename(c->base, moved), ==, 0);
-    block_fix_refused(c->f, &(BlkOptions){.file = c->cow}, LODGE_ERROR_CONFIG, "no such file");
+    g_autofree char *advice = g_strdup_printf("'%s': no such file; if the base was moved: lodge image "
+                                              "rebase --unsafe --base FILE %s", c->base, c->cow);
+    block_fix_refused(c->f, &(BlkOptions){.file = c->cow}, LODGE_ERROR_CONFIG, advice);
     /* Read-only: taken, not noted. */
     blk_close(block_fix_open(
         c->f, &(BlkOptions){.file = c->cow, .base = moved, .read_only = true}));

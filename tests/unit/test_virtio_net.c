@@ -515,6 +515,29 @@ static void test_link(Fix *f, gconstpointer unused)
     g_assert_cmpuint(drv_msis(f->d, -1), ==, 1);
 }
 
+/* A network with an MTU of its own tells the card, unless one was chosen for that. */
+static void test_mtu_of_network(void)
+{
+    static const struct {
+        uint16_t network, told;
+        const char *card;
+    } cases[] = {{0, 0, "mtu=0"}, {1500, 0, "mtu=0"}, {9000, 9000, "mtu=0"}, {9000, 1400, "mtu=1400"}};
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        TestBoard *tb = drv_board();
+        NetPort peer = {.ops = &peer_ops, .name = "peer", .mtu = cases[i].network};
+        g_autofree char *props = g_strdup_printf("netdev=wire,%s", cases[i].card);
+        test_board_backend(tb, "wire", &peer);
+        Drv *d = drv_open(tb, "virtio-net-pci", props);
+        uint64_t told = drv_offered(d) & (UINT64_C(1) << VIRTIO_NET_F_MTU);
+        g_assert_cmpint(told != 0, ==, cases[i].told != 0);
+        if (told)
+            g_assert_cmpuint(test_peek(tb, d->config + 10, 2), ==, cases[i].told);
+        drv_free(d);
+        test_board_free(tb);
+    }
+}
+
 /* Without the features: plain frames only, and the wire finishes what comes in. */
 static void test_plain(void)
 {
@@ -593,6 +616,7 @@ int main(int argc, char **argv)
     ADD("link", test_link);
     ADD("state", test_state);
     g_test_add_func("/virtio-net/tables", test_tables);
+    g_test_add_func("/virtio-net/mtu-of-network", test_mtu_of_network);
     g_test_add_func("/virtio-net/plain", test_plain);
     return g_test_run();
 }
