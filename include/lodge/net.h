@@ -160,7 +160,6 @@ typedef struct NetStats {
     uint64_t rx_frames, rx_bytes, tx_frames, tx_bytes, rx_dropped, tx_dropped;
 } NetStats;
 void net_stats(NetPort *p, NetStats *ret_stats); /* as @p sees it; any thread */
-const char *net_loss_name(NetLoss why);
 /* Frames of both directions at @p's wire. Any thread. */
 void net_losses(NetPort *p, uint64_t ret_frames[NET_LOSSES]);
 

@@ -221,6 +221,11 @@ void net_backend_close(NetBackend *be)
 
 void net_backend_info(NetBackend *be, NetInfo *ret_info)
 {
+    static const char *const reasons[NET_LOSSES] = {
+        [NET_LOSS_DOWN] = "the link was down",
+        [NET_LOSS_HEADER] = "of a wrong length or header",
+        [NET_LOSS_FULL] = "the guest does not read",
+    };
     uint64_t thrown[NET_LOSSES] = {0};
     unsigned n = 0;
 
@@ -238,7 +243,7 @@ void net_backend_info(NetBackend *be, NetInfo *ret_info)
     }
     for (unsigned i = 0; i < NET_LOSSES && n < NET_DROPS_MAX; i++) {
         if (thrown[i]) {
-            ret_info->drop[n].reason = net_loss_name((NetLoss)i);
+            ret_info->drop[n].reason = reasons[i];
             ret_info->drop[n++].frames = thrown[i];
         }
     }

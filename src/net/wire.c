@@ -583,26 +583,6 @@ void net_count_loss(NetPort *p, NetLoss why, unsigned frames)
         count(&d->lost[why], frames);
 }
 
-const char *net_loss_name(NetLoss why)
-{
-    static const char *const names[NET_LOSSES] = {
-        [NET_LOSS_DOWN] = "the link was down",
-        [NET_LOSS_HEADER] = "of a wrong length or header",
-        [NET_LOSS_FULL] = "the guest does not read",
-    };
-
-    return names[why];
-}
-
-static uint64_t lost_of(const WireDir *d)
-{
-    uint64_t n = 0;
-
-    for (unsigned i = 0; i < NET_LOSSES; i++)
-        n += __atomic_load_n(&d->lost[i], __ATOMIC_RELAXED);
-    return n;
-}
-
 void net_losses(NetPort *p, uint64_t ret_frames[NET_LOSSES])
 {
     WireDir *d = dir_from(p);
@@ -673,10 +653,12 @@ void net_stats(NetPort *p, NetStats *ret_stats)
         WireDir *in = dir_back(d);
         s.tx_frames = __atomic_load_n(&d->tx_frames, __ATOMIC_RELAXED);
         s.tx_bytes = __atomic_load_n(&d->tx_bytes, __ATOMIC_RELAXED);
-        s.tx_dropped = lost_of(d);
         s.rx_frames = __atomic_load_n(&in->rx_frames, __ATOMIC_RELAXED);
         s.rx_bytes = __atomic_load_n(&in->rx_bytes, __ATOMIC_RELAXED);
-        s.rx_dropped = lost_of(in);
+        for (unsigned i = 0; i < NET_LOSSES; i++) {
+            s.tx_dropped += __atomic_load_n(&d->lost[i], __ATOMIC_RELAXED);
+            s.rx_dropped += __atomic_load_n(&in->lost[i], __ATOMIC_RELAXED);
+        }
     }
     *ret_stats = s;
 }
