@@ -137,8 +137,11 @@ static unsigned gather(const NbdConn *c, struct iovec *iov)
     return n;
 }
 
-static void sent(NbdConn *c, size_t bytes)
+/* True: an answer is sent whole. */
+static bool sent(NbdConn *c, size_t bytes)
 {
+    bool whole = false;
+
     while (c->out_head) {
         NbdOut *o = c->out_head;
         size_t part = MIN(bytes, o->head_len + o->data_len - o->sent);
@@ -150,12 +153,16 @@ static void sent(NbdConn *c, size_t bytes)
         if (!c->out_head)
             c->out_tail = &c->out_head;
         out_free(o);
+        whole = true;
     }
+    return whole;
 }
 
-/* Send what the socket takes. */
-static void flush_out(NbdConn *c)
+/* Send what the socket takes. True: an answer has left, so there is room for more. */
+static bool flush_out(NbdConn *c)
 {
+    bool left = false;
+
     while (c->out_head && c->fd >= 0) {
         struct iovec iov[SEND_IOVS];
         struct msghdr msg = {.msg_iov = iov, .msg_iovlen = gather(c, iov)};
@@ -166,12 +173,13 @@ static void flush_out(NbdConn *c)
             break;
         if (r < 0) {
             nbd_conn_hang_up(c, false);
-            return;
+            return left;
         }
-        sent(c, (size_t)r);
+        left = sent(c, (size_t)r) || left;
     }
     if (c->closing)
         nbd_conn_hang_up(c, true);
+    return left;
 }
 
 /* ---- in ---- */
@@ -261,12 +269,11 @@ void nbd_conn_run(NbdConn *c)
     if (c->busy)
         return;
     c->busy = true;
-    flush_out(c);
+    (void)flush_out(c);
     /* One read for each event: other clients come between. */
     for (unsigned reads = 1; c->fd >= 0;) {
         bool went = parse(c);
-        flush_out(c);
-        if (c->fd < 0 || went)
+        if (flush_out(c) || c->fd < 0 || went)
             continue;
         if (!reads-- || !wants_in(c) || !fill_in(c))
             break;

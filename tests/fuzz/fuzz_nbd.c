@@ -5,6 +5,7 @@
  * it hangs up its side, reads what comes, and vanishes without reading where the byte says so. The
  * server must let go of it, and the disk must keep its size.
  */
+#include <poll.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -78,7 +79,9 @@ static void talk(int fd, const GByteArray *a, bool vanish)
             at += (size_t)r;
             continue;
         }
-        if (vanish || recv(fd, sink, sizeof sink, 0) <= 0)
+        struct pollfd p = {.fd = fd, .events = POLLIN | POLLOUT};
+        if (vanish || poll(&p, 1, -1) < 0 ||
+            ((p.revents & POLLIN) && recv(fd, sink, sizeof sink, 0) <= 0))
             return;
     }
     (void)shutdown(fd, SHUT_WR);
