@@ -88,7 +88,7 @@ def test_network_card(card, tmp_path):
 
 QUEUES = """
 ifconfig eth0 10.9.0.2 netmask 255.255.255.0 up
-say queues $(ls /sys/class/net/eth0/queues)
+say queues "$(echo $(ls /sys/class/net/eth0/queues))"
 head -c 65536 /dev/urandom > /tmp/noise
 stream() { local i=0; while [ $i -lt $up ]; do cat /tmp/noise; i=$((i + 65536)); done; }
 say sent $(stream | md)
@@ -111,7 +111,7 @@ def ip(*words):
 def test_pairs_of_queues(tmp_path):
     """A guest of two CPUs on a tap of two queues: both pairs of them carry its streams, both ways, whole."""
     page, tap, found = os.urandom(MIB + 12345), f"mq{os.getpid()}", []
-    down, up = 6 * MIB * TIMES, 4 * MIB * TIMES
+    down, up = 2 * MIB * TIMES, MIB * TIMES
 
     def tell():
         r = subprocess.run([running["lodge"].path, "net", "queues", "--json"], env=running["lodge"].env, stdout=subprocess.PIPE, check=True)

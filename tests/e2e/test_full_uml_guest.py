@@ -15,7 +15,7 @@ say() { echo "$1: $2"; }
 %s
 sync; poweroff -f; sleep 100
 """
-TOOLS = "sh mount umount uname sed tail sync poweroff echo ls cat ip modprobe lsmod sleep readlink stat grep ps kill tty mkdir mknod blockdev fdisk cut sort rm wc dd".split()
+TOOLS = "sh mount umount uname sed tail sync poweroff echo ls cat ip modprobe lsmod sleep readlink stat grep ps kill tty mkdir mknod blockdev fdisk cut sort rm wc dd halt".split()
 
 
 def root_tree(folder, script):
@@ -70,6 +70,12 @@ def test_names(lodge, tmp_path):
     assert said["newdev"] == ["block special file"], r
     assert "No such device" in said["hostfs"][0]
     assert hashlib.sha256(base.read_bytes()).digest() == before
+
+
+def test_halt_without_systemd(lodge, tmp_path):
+    base = ext4(tmp_path / "root", root_tree(tmp_path / "tree", "say state up; sync; halt -f"))
+    r = lodge("uml", f"kernel={kernel().path}", f"ubd0={tmp_path}/cow,{base}", "mem=128M", timeout=BOOT_SECONDS)
+    assert r.status == 0 and words(r.out)["state"] == ["up"], r
 
 
 @pytest.mark.parametrize("root", ["/dev/ubdd", "98:48"])
