@@ -97,9 +97,10 @@ static const char script[] =
     "  echo \"lodge $r at\"\n"
     "fi\n";
 
-/* $1 the folder, $2 a signal. A command without a session of its own is one process to us. */
+/* $1 the folder, $2 a signal. A command without a session of its own is one process to us. Neither
+ * dash nor busybox takes "--" between a signal and a group. */
 static const char kill_script[] =
-    "p=$(cat \"$1/pid\") && { kill -$2 -- -$p 2> /dev/null || kill -$2 $p; }\n";
+    "p=$(cat \"$1/pid\") && { kill -$2 -$p 2> /dev/null || kill -$2 $p; }\n";
 
 typedef struct Stream {
     const char *file; /* in the folder */

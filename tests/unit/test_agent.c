@@ -650,6 +650,16 @@ static int stop_soon(void *opaque)
     return g_get_monotonic_time() > *at ? SIGINT : 0;
 }
 
+/* Whether process @pid of the guest, which is this host's, is more than a word in its parent's ears. */
+static bool runs(int pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", pid), *stat = NULL;
+    char state;
+
+    return g_file_get_contents(path, &stat, NULL, NULL) &&
+           sscanf(stat, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z';
+}
+
 static void test_exec_ends(Fixture *f, gconstpointer data)
 {
     int64_t soon = g_get_monotonic_time() + 300000;
@@ -674,6 +684,16 @@ static void test_exec_ends(Fixture *f, gconstpointer data)
     g_auto(Ran) unheard = run(f, (AgentCommand){.out_fd = pipe_fds[1]}, "yes");
     g_assert_no_error(unheard.error);
     g_assert_cmpint(unheard.end.stopped, ==, SIGPIPE);
+    /* With its children. */
+    g_auto(Ran) parent = run(f, (AgentCommand){.deadline = g_get_monotonic_time() + 300000},
+                             "sleep 100 & echo $!; wait");
+    g_assert_true(parent.end.timed_out);
+    int child = atoi(parent.out);
+    g_assert_cmpint(child, >, 0);
+    for (gint64 end = SECONDS(5); runs(child);) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(10000);
+    }
 }
 
 static gpointer exec_other(gpointer opaque)
