@@ -3,10 +3,10 @@
  * The NE2000, on PCI (10EC:8029) or ISA (port 0x300, IRQ 5): address PROM, buffer memory by words
  * and double words, loopback through the FIFO, and n=COUNT round trips over the user network: an
  * ARP request for 10.0.2.2, whose answer comes with an interrupt. "noloop" leaves the loopback out:
- * QEMU's card has no FIFO. "frames" sends instead what the initrd holds, as netbench.c describes it but
+ * QEMU's card has no FIFO. "frames" sends instead what the initrd holds (records.h) but
  * without the headers, and then sends back what comes, as netbench with "echo" does.
  */
-#include "lib.h"
+#include "records.h"
 
 enum {
     ISA_PORT = 0x300,
@@ -23,8 +23,6 @@ enum {
     TX_LEN = (RX_FIRST - TX_PAGE) << 8,
     ETH_LEN = 14,
     FCS_LEN = 4,
-    RECORD_HEAD = 8,
-    RECORD_HDR = 12,
     ISR_PRX = 1,
     ISR_PTX = 2,
     ISR_RDC = 0x40,
@@ -264,24 +262,9 @@ static void send(const u8 *f, u32 len)
     out(7, ISR_PTX);
 }
 
-static u32 get32(const u8 *p)
+static void send_record(u32 n, const u8 *record, u32 len, u32 second)
 {
-    return p[0] | (u32)p[1] << 8 | (u32)p[2] << 16 | (u32)p[3] << 24;
-}
-
-static void send_records(void)
-{
-    const MbInfo *mb = mb_info();
-    const MbModule *m = (const MbModule *)(ulong)mb->mods_addr;
-    u32 sent = 0;
-
-    CHECK((mb->flags & 8) && mb->mods_count == 1, "no frames");
-    for (const u8 *p = (const u8 *)(ulong)m->start; p < (const u8 *)(ulong)m->end; sent++) {
-        u32 len = get32(p);
-        send(p + RECORD_HEAD + RECORD_HDR, len > RECORD_HDR ? len - RECORD_HDR : 0);
-        p += RECORD_HEAD + len;
-    }
-    say("sent %u\n", sent);
+    send(record + RECORD_HDR, len > RECORD_HDR ? len - RECORD_HDR : 0);
 }
 
 static void echo(void)
@@ -322,7 +305,7 @@ void guest_main(void)
     check_prom();
     if (arg_has("frames")) {
         start();
-        send_records();
+        say("sent %u\n", send_records(send_record));
         echo();
         return;
     }

@@ -9,15 +9,15 @@
  *   ms=N            how long each takes (1000), from the first frame on
  *   echo            sends back each frame of at most 4,084 bytes that comes instead, as it came but for
  *                   swapped addresses, until one with "bye" comes
- *   frames          sends what the initrd holds, as it stands there, and then is as with "echo":
- *                   records of a length, where a second descriptor begins (0: nowhere), both of four
- *                   bytes, least significant first, and as many bytes, with the device's header
+ *   frames          sends what the initrd holds (records.h), as it stands there, and then is as
+ *                   with "echo"
  *   noevent         without event indices
  * It prints "NAME ops N cycles N kicks N bytes N" for each, after a line "tsc N Hz", found by means of
- * the PIT, and "ready". Before it receives it sends one, so that a switch knows where it is. Frames are of EtherType 88B5, to 02:00:00:00:00:01, whose own go to
- * 52:54:00:12:34:56; those of TCP from 10.9.0.2 to 10.9.0.1.
+ * the PIT, and "ready". Before it receives it sends one, so that a switch knows where it is. Frames
+ * are of EtherType 88B5, to 02:00:00:00:00:01, whose own go to 52:54:00:12:34:56; those of TCP from 10.9.0.2 to 10.9.0.1.
  * Spec: Virtual I/O Device 1.2, 5.1 "Network Device".
  */
+#include "records.h"
 #include "virtio.h"
 
 enum {
@@ -245,38 +245,34 @@ static void test(const char *name, u32 len)
     say("%s ops %Q cycles %Q kicks %Q bytes %Q\n", name, done, cycles, card.kicks, bytes);
 }
 
-static u32 get32(const u8 *p)
+/* DEPTH under way at once, each in one descriptor or two. */
+static void send_record(u32 n, const u8 *record, u32 len, u32 second)
 {
-    return p[0] | (u32)p[1] << 8 | (u32)p[2] << 16 | (u32)p[3] << 24;
+    Queue *q = &queue[TX];
+    u32 i = n % DEPTH;
+
+    CHECK((ulong)record + len <= RX_AT, "record %u: not below 16 MiB", n);
+    CHECK(len && len <= TX_BUF && second < len, "record %u: %u bytes", n, len);
+    for (u64 t = rdtsc(); !i && q->avail.idx != q->used.idx;)
+        CHECK(rdtsc() - t < 20 * TSC_SECOND, "a frame before number %u is not sent", n);
+    q->seen = q->used.idx;
+    memcpy(buffer(TX, i), record, len);
+    q->desc[i].addr = (ulong)buffer(TX, i);
+    q->desc[i].len = second ? second : len;
+    q->desc[i].flags = second ? DESC_NEXT : 0;
+    q->desc[i].next = (u16)(i + DEPTH);
+    q->desc[i + DEPTH].addr = (ulong)buffer(TX, i) + second;
+    q->desc[i + DEPTH].len = len - second;
+    q->desc[i + DEPTH].flags = 0;
+    offer(TX, i);
+    tell(TX);
 }
 
-/* Records of the initrd, DEPTH under way at once, each in one descriptor or two. */
-static void send_records(void)
+static void send_all_records(void)
 {
-    const MbInfo *mb = mb_info();
-    const MbModule *m = (const MbModule *)(ulong)mb->mods_addr;
     Queue *q = &queue[TX];
-    u32 sent = 0;
+    u32 sent = send_records(send_record);
 
-    CHECK((mb->flags & 8) && mb->mods_count == 1 && m->end <= RX_AT, "no frames below 16 MiB");
-    for (const u8 *p = (const u8 *)(ulong)m->start; p < (const u8 *)(ulong)m->end; sent++) {
-        u32 len = get32(p), second = get32(p + 4), i = sent % DEPTH;
-        CHECK(len && len <= TX_BUF && second < len, "record %u: %u bytes", sent, len);
-        for (u64 t = rdtsc(); !i && q->avail.idx != q->used.idx;)
-            CHECK(rdtsc() - t < 20 * TSC_SECOND, "a frame before number %u is not sent", sent);
-        q->seen = q->used.idx;
-        memcpy(buffer(TX, i), p + 8, len);
-        q->desc[i].addr = (ulong)buffer(TX, i);
-        q->desc[i].len = second ? second : len;
-        q->desc[i].flags = second ? DESC_NEXT : 0;
-        q->desc[i].next = (u16)(i + DEPTH);
-        q->desc[i + DEPTH].addr = (ulong)buffer(TX, i) + second;
-        q->desc[i + DEPTH].len = len - second;
-        q->desc[i + DEPTH].flags = 0;
-        offer(TX, i);
-        tell(TX);
-        p += 8 + len;
-    }
     for (u64 t = rdtsc(); q->avail.idx != q->used.idx;)
         CHECK(rdtsc() - t < 20 * TSC_SECOND, "a frame is not sent");
     q->seen = q->used.idx;
@@ -332,7 +328,7 @@ static void user(void)
     tell(RX);
     say("tsc %Q Hz\nready\n", tsc_hz);
     if (arg_has("frames"))
-        send_records();
+        send_all_records();
     if (arg_has("echo") || arg_has("frames")) {
         echo();
         pass();

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The PCnet-PCI (1022:2000), driven by polling: sends what the initrd holds, as netbench.c describes
- * it but without the headers, and then sends back each frame that comes in one buffer, as it came but
+ * The PCnet-PCI (1022:2000), driven by polling: sends what the initrd holds (records.h),
+ * without the headers, and then sends back each frame that comes in one buffer, as it came but
  * for swapped addresses, until one with "bye" comes. A longer frame than a descriptor holds, and one
  * with a second descriptor, is chained.
  * Spec: Am79C970A data sheet, "Initialization Block", "Transmit Descriptors", "Receive Descriptors".
  */
-#include "lib.h"
+#include "records.h"
 
 enum {
     RDP = 0x10,
@@ -20,8 +20,6 @@ enum {
     PIECE = 4000,
     ETH_LEN = 14,
     FCS_LEN = 4,
-    RECORD_HEAD = 8,
-    RECORD_HDR = 12,
     CSR0_INIT = 1,
     CSR0_STRT = 2,
     CSR0_TDMD = 8,
@@ -114,25 +112,10 @@ static void send(const u8 *f, u32 len, u32 first)
     CHECK(csr0() & CSR0_TXON, "the transmitter is off: %x", csr0());
 }
 
-static u32 get32(const u8 *p)
+static void send_record(u32 n, const u8 *record, u32 len, u32 second)
 {
-    return p[0] | (u32)p[1] << 8 | (u32)p[2] << 16 | (u32)p[3] << 24;
-}
-
-static void send_records(void)
-{
-    const MbInfo *mb = mb_info();
-    const MbModule *m = (const MbModule *)(ulong)mb->mods_addr;
-    u32 sent = 0;
-
-    CHECK((mb->flags & 8) && mb->mods_count == 1, "no frames");
-    for (const u8 *p = (const u8 *)(ulong)m->start; p < (const u8 *)(ulong)m->end; sent++) {
-        u32 len = get32(p), second = get32(p + 4);
-        send(p + RECORD_HEAD + RECORD_HDR, len > RECORD_HDR ? len - RECORD_HDR : 1,
-             second > RECORD_HDR ? second - RECORD_HDR : 0);
-        p += RECORD_HEAD + len;
-    }
-    say("sent %u\n", sent);
+    send(record + RECORD_HDR, len > RECORD_HDR ? len - RECORD_HDR : 1,
+         second > RECORD_HDR ? second - RECORD_HDR : 0);
 }
 
 static void echo(void)
@@ -165,6 +148,6 @@ void guest_main(void)
 {
     start();
     say("ready\n");
-    send_records();
+    say("sent %u\n", send_records(send_record));
     echo();
 }
