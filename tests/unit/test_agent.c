@@ -23,6 +23,7 @@
 #include "agent_exec.h"
 #include "agent_file.h"
 #include "agent_port.h"
+#include "ran.h"
 
 #define SECONDS(n) (g_get_monotonic_time() + (n) * G_TIME_SPAN_SECOND)
 #define MEGABYTE (1024u * 1024u)
@@ -498,45 +499,12 @@ static bool no_qemu(const Fixture *f)
     return !f->qemu;
 }
 
-typedef struct Ran {
-    AgentEnd end;
-    char *out, *err; /* owned */
-    gsize out_len;
-    GError *error;
-} Ran;
-
-static void ran_clear(Ran *r)
-{
-    g_free(r->out);
-    g_free(r->err);
-    g_clear_error(&r->error);
-}
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Ran, ran_clear)
-
 /* Run a line of shell, or with @c what that says. */
 static Ran run(Fixture *f, AgentCommand c, const char *line)
 {
-    Ran r = {0};
-    const char *argv[] = {"sh", "-c", line, NULL};
     g_autoptr(Agent) a = agent_of(f);
-    g_autofree char *out = g_build_filename(f->dir, "out", NULL);
-    g_autofree char *err = g_build_filename(f->dir, "err", NULL);
-    if (!c.argv)
-        c.argv = argv;
-    if (!c.in_fd)
-        c.in_fd = -1;
-    if (!c.out_fd)
-        c.out_fd = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    c.err_fd = open(err, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (!c.deadline)
-        c.deadline = SECONDS(60);
-    agent_exec(a, &c, &r.end, &r.error);
-    close(c.out_fd);
-    close(c.err_fd);
-    if (!g_file_get_contents(out, &r.out, &r.out_len, NULL))
-        r.out = g_strdup("");
-    g_assert_true(g_file_get_contents(err, &r.err, NULL, NULL));
-    return r;
+
+    return ran_line(a, f->dir, c, 60, line);
 }
 
 static void test_exec(Fixture *f, gconstpointer data)

@@ -22,6 +22,7 @@
 #include "agent_exec.h"
 #include "agent_file.h"
 #include "console_agent.h"
+#include "ran.h"
 
 #define SECONDS(n) (g_get_monotonic_time() + (n) * G_TIME_SPAN_SECOND)
 
@@ -195,38 +196,9 @@ static bool says(Guest *g, const char *text)
     return false;
 }
 
-typedef struct Ran {
-    AgentEnd end;
-    char *out, *err; /* owned */
-    gsize out_len;
-    GError *error;
-} Ran;
-
-static void ran_clear(Ran *r)
-{
-    g_free(r->out);
-    g_free(r->err);
-    g_clear_error(&r->error);
-}
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Ran, ran_clear)
-
 static Ran run(Guest *g, Agent *a, AgentCommand c, const char *line)
 {
-    Ran r = {0};
-    const char *argv[] = {"sh", "-c", line, NULL};
-    g_autofree char *out = g_build_filename(g->dir, "out", NULL);
-    g_autofree char *err = g_build_filename(g->dir, "err", NULL);
-    c.argv = argv;
-    c.in_fd = c.in_fd ? c.in_fd : -1;
-    c.out_fd = open(out, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    c.err_fd = open(err, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    c.deadline = c.deadline ? c.deadline : SECONDS(120);
-    agent_exec(a, &c, &r.end, &r.error);
-    close(c.out_fd);
-    close(c.err_fd);
-    g_assert_true(g_file_get_contents(out, &r.out, &r.out_len, NULL));
-    g_assert_true(g_file_get_contents(err, &r.err, NULL, NULL));
-    return r;
+    return ran_line(a, g->dir, c, 120, line);
 }
 
 /* ---- commands ---- */
