@@ -120,7 +120,7 @@ static Device *find_drive(Control *c, Jv args, GError **error)
 
 static void tray_event(Control *c, const Device *d, bool open)
 {
-    JsonOut *e = control_event_begin("DEVICE_TRAY_MOVED");
+    JsonOut *e = control_event_begin(EVENT_DEVICE_TRAY_MOVED);
     json_object(e, "data");
     json_string(e, "device", d->id);
     json_string(e, "id", d->id);
@@ -137,9 +137,14 @@ COMMAND_FN(cmd_change_medium)
     BlkNode *now = machine_medium(c->config.machine, d);
     /* An empty drive: a floppy can be written, a CD cannot. */
     BlkLimits limits = {.read_only = g_strcmp0(d->cls->bus, "fdc") != 0};
-    if (now)
+    uint64_t iops = 0, bps = 0; /* the drive's, whatever is in it */
+    if (now) {
         blk_limits(now, &limits);
+        blk_rates(now, &iops, &bps);
+    }
     BlkOptions o = {
+        .iops = iops,
+        .bps = bps,
         .file = jv_text(jv_get(args, "filename")),
         .format = jv_text(jv_get(args, "format")),
         .read_only = !mode || !strcmp(mode, "retain") ? limits.read_only
