@@ -85,7 +85,6 @@ COMMAND_FN(cmd_query_machines)
     json_number(out, "cpu-max", MACHINE_CPUS_MAX);
     json_bool(out, "is-default", true);
     json_bool(out, "deprecated", false);
-    json_bool(out, "acpi", true);
     json_end(out);
     json_end(out);
     return true;

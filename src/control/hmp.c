@@ -18,6 +18,7 @@
 #include "live.h"
 #include "virtio_balloon.h"
 
+#define BLOCK_DEVICE "block device name"
 #define WORDS_MAX 10u /* of a line, its name among them */
 
 typedef struct HmpCommand {
@@ -26,8 +27,8 @@ typedef struct HmpCommand {
     unsigned min, max;     /* arguments */
     /* Appends the answer; an error becomes one. */
     HmpFn *run;
-    /* With @run NULL: the command that it is, and its arguments in the order of the words, with commas
-     * between; an argument that ends in :o is a size, of megabytes where it has no suffix. */
+    /* With @run NULL: the command that it is, and its arguments in the order of the words, commas
+     * between them; one that ends in :o is a size, of megabytes where it has no suffix. */
     const char *qmp, *params;
 } HmpCommand;
 
@@ -307,18 +308,18 @@ static HmpFn hmp_help, hmp_info;
 
 static const HmpCommand commands[] = {
     {"balloon", "target", 1, 1, hmp_balloon},
-    {"block_job_cancel", "device", 1, 2, NULL, "block-job-cancel", "device"},
-    {"block_job_complete", "device", 1, 1, NULL, "block-job-complete", "device"},
-    {"block_job_set_speed", "device", 2, 2, NULL, "block-job-set-speed", "device,speed:o"},
-    {"block_resize", "device", 2, 2, NULL, "block_resize", "device,size:o"},
-    {"block_set_io_throttle", "device", 7, 7, NULL, "block_set_io_throttle",
+    {"block_job_cancel", BLOCK_DEVICE, 1, 2, NULL, "block-job-cancel", "device"},
+    {"block_job_complete", BLOCK_DEVICE, 1, 1, NULL, "block-job-complete", "device"},
+    {"block_job_set_speed", BLOCK_DEVICE, 2, 2, NULL, "block-job-set-speed", "device,speed:o"},
+    {"block_resize", BLOCK_DEVICE, 2, 2, NULL, "block_resize", "device,size:o"},
+    {"block_set_io_throttle", BLOCK_DEVICE, 7, 7, NULL, "block_set_io_throttle",
      "device,bps,bps_rd,bps_wr,iops,iops_rd,iops_wr"},
     {"c", NULL, 0, 0, hmp_cont},
-    {"change", "device", 2, 4, NULL, "blockdev-change-medium",
+    {"change", BLOCK_DEVICE, 2, 4, NULL, "blockdev-change-medium",
      "device,filename,format,read-only-mode"},
     {"cont", NULL, 0, 0, hmp_cont},
-    {"device_del", "id", 1, 1, NULL, "device_del", "id"},
-    {"eject", "device", 1, 2, NULL, "eject", "device"},
+    {"device_del", "string", 1, 1, NULL, "device_del", "id"},
+    {"eject", BLOCK_DEVICE, 1, 2, NULL, "eject", "device"},
     {"help", NULL, 0, 0, hmp_help},
     {"hostfwd_add", "arg1", 1, 2, hmp_hostfwd_add},
     {"hostfwd_remove", "arg1", 1, 2, hmp_hostfwd_remove},
@@ -339,19 +340,19 @@ static const HmpCommand commands[] = {
     {"info uuid", NULL, 0, 0, hmp_info_uuid},
     {"info version", NULL, 0, 0, hmp_info_version},
     {"info vnc", NULL, 0, 0, hmp_info_vnc},
-    {"netdev_del", "id", 1, 1, NULL, "netdev_del", "id"},
+    {"netdev_del", "string", 1, 1, NULL, "netdev_del", "id"},
     {"q", NULL, 0, 0, hmp_quit},
     {"quit", NULL, 0, 0, hmp_quit},
     {"s", NULL, 0, 0, hmp_stop},
     {"screendump", "filename", 1, 1, hmp_screendump},
     {"sendkey", "string", 1, 2, hmp_sendkey},
     {"set_link", "name", 1, 2, hmp_set_link},
-    {"snapshot_blkdev", "device", 2, 3, NULL, "blockdev-snapshot-sync",
+    {"snapshot_blkdev", BLOCK_DEVICE, 2, 3, NULL, "blockdev-snapshot-sync",
      "device,snapshot-file,format"},
     {"stop", NULL, 0, 0, hmp_stop},
     {"system_powerdown", NULL, 0, 0, hmp_powerdown},
     {"system_reset", NULL, 0, 0, hmp_reset},
-    {"watchdog_action", "action", 1, 1, NULL, "watchdog-set-action", "action"},
+    {"watchdog_action", "string", 1, 1, NULL, "watchdog-set-action", "action"},
 };
 
 static const HmpCommand *find(const char *name)
@@ -384,7 +385,8 @@ static bool hmp_info(Control *c, char **args, GString *out, GError **error)
 }
 
 /* The word @word as argument @a of a command; false with QEMU's words. */
-static bool put_word(JsonOut *json, const CommandArg *a, bool size, const char *word, GError **error)
+static bool put_word(JsonOut *json, const CommandArg *a, bool size, const char *word,
+                     GError **error)
 {
     uint64_t value;
     bool ok = true;
@@ -469,7 +471,7 @@ char *hmp_run(Control *c, const char *line)
         g_string_append_printf(out, "%s: %s expected\r\n", word, cmd->first);
     else if (n > cmd->max)
         g_string_append_printf(out, "%s: extraneous characters at the end of line\r\n", word);
-    else if (!(cmd->run ? cmd->run(c, args, out, &error) : forward(c, cmd, args, &error)))
+    else if (cmd->run ? !cmd->run(c, args, out, &error) : !forward(c, cmd, args, &error))
         g_string_append_printf(out, "%s%s\r\n",
                                strncmp(error->message, "invalid", 7) ? "Error: " : "",
                                error->message);

@@ -57,8 +57,8 @@ static void print_general(GString *out, const struct kvm_regs *r, bool wide)
         print_named(out, narrow, G_N_ELEMENTS(narrow), 8, 4);
 }
 
-static void print_flags(GString *out, const struct kvm_regs *r, const struct kvm_sregs *s, bool wide,
-                        bool halted)
+static void print_flags(GString *out, const struct kvm_regs *r, const struct kvm_sregs *s,
+                        bool wide, bool halted)
 {
     static const struct {
         unsigned bit;
@@ -153,7 +153,8 @@ static void print_bar(GString *out, PciDev *d, unsigned i, const uint8_t *cfg)
     else
         g_string_append_printf(out, "      BAR%u: %u bit%s memory at 0x%08" PRIx64
                                     " [0x%08" PRIx64 "].\r\n",
-                               i, (low & 6) == 4 ? 64 : 32, low & 8 ? " prefetchable" : "", at, end);
+                               i, (low & 6) == 4 ? 64 : 32, low & 8 ? " prefetchable" : "", at,
+                               end);
 }
 
 static void print_pci(GString *out, PciDev *d)

@@ -209,15 +209,15 @@ def test_hardware_as_qemu(peers):
         return q.ask("human-monitor-command", **{"command-line": line})[1]["return"].split("\r\n")
 
     def form(line):
-        return re.sub(r"\b[0-9a-f]{4,}\b", lambda m: "x" * len(m[0]), re.sub(r"\[[A-Z-]{7}\]|HLT=\d|(?<=device)[ \d]+|\b[0-9a-f]+(?=, pin)", "_", line)).rstrip()
+        return re.sub(r"\b[0-9a-f]{4,}\b", lambda m: "x" * len(m[0]), re.sub(r"\[[A-Z-]{7}\]|HLT=\d|(?<=, device)[ \d]+|\b[0-9a-f]+(?=, pin)", "_", line)).rstrip()
     a, b = ([form(x) for x in lines(q, "info registers")] for q in (ours, theirs))
     wide = "RAX=xxxxxxxxxxxxxxxx" in a[2]
-    assert a[:2] == b[:2] == ["", "CPU#0"] and len(a) == 32 + (wide and 6) and sum(x.startswith("XMM") for x in a) == (8 if wide else 4)
+    assert a[:2] == b[:2] == ["", "CPU#0"] and len(a) == (33 if wide else 27) and sum(x.startswith("XMM") for x in a) == (8 if wide else 4)
     assert [x for x in a if x[:3] in ("FCW", "CR0", "EFE")] == [x for x in b if x[:3] in ("FCW", "CR0", "EFE")] if not wide else True
     assert len([x for x in lines(ours, "info registers -a") if x.startswith("CPU#")]) == 2
     assert any("CPU#1" in x for x in lines(ours, "info registers 1")) and not any("CPU#1" in x for x in lines(ours, "info registers"))
     a, b = ({form(x) for x in lines(q, "info pci")} for q in (ours, theirs))
-    assert {"  Bus  0, device_ function 0:".replace("_ ", "_, ")} <= a & b and any(x.strip().startswith("Ethernet controller: PCI device xxxx:xxxx") for x in a & b)
+    assert "  Bus  0, device_, function 0:" in a & b and any(x.strip().startswith("Ethernet controller: PCI device xxxx:xxxx") for x in a & b)
     card = lines(ours, "info pci")
     at = card.index('      id "net0"')
     bars = [x for x in card[max(i for i in range(at) if "Bus " in card[i]):at] if "BAR" in x]
@@ -327,7 +327,6 @@ def test_throttle(lodge, guests, tmp_path):
         assert re.fullmatch(says.replace("[", r"\[") if "within" in says else says, throttle(**rates)["error"]["desc"]), rates
     assert limits() == (0, 3)
     assert throttle(key="device") == {"return": {}} and limits() == (0, 0)
-    assert "iops=500" in works(lodge("show", "box")) if "show" in works(lodge("help")) else True
     works(lodge("kill", "box"))
 
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What the control socket says of itself: the schema against the rows that it is made from, who looks
- * at the screen, and lines of the human monitor that are commands.
+ * What the control socket says of itself: the schema against the rows that it is made from, who
+ * looks at the screen, and lines of the human monitor that are commands.
  */
 #include <netinet/in.h>
 #include <string.h>
@@ -120,12 +120,12 @@ static void test_viewers(QmpFix *f, gconstpointer unused)
     f->served.password = true;
     memcpy(&f->served.viewer[0], &there, sizeof there);
     qmp_ask(fd, "{\"execute\": \"query-vnc\"}",
-        "{\"return\": {\"enabled\": true, \"auth\": \"vnc\", \"host\": \"::1\", \"family\": \"ipv6\", "
-        "\"service\": \"5901\", \"clients\": [{\"host\": \"10.0.2.3\", \"family\": \"ipv4\", "
+        "{\"return\": {\"enabled\": true, \"auth\": \"vnc\", \"host\": \"::1\", "
+        "\"family\": \"ipv6\", \"service\": \"5901\", \"clients\": [{\"host\": \"10.0.2.3\", \"family\": \"ipv4\", "
         "\"service\": \"4242\", \"websocket\": false}]}}");
     qmp_ask(fd, HMP("info vnc"),
-        "{\"return\": \"default:\\r\\n  Server: ::1:5901 (ipv6)\\r\\n    Auth: vnc (Sub: none)\\r\\n"
-        "  Client: 10.0.2.3:4242 (ipv4)\\r\\n\"}");
+        "{\"return\": \"default:\\r\\n  Server: ::1:5901 (ipv6)\\r\\n"
+        "    Auth: vnc (Sub: none)\\r\\n  Client: 10.0.2.3:4242 (ipv4)\\r\\n\"}");
     f->served.address = "unix:/run/a:b";
     f->served.password = false;
     f->served.viewers = 0;
@@ -178,7 +178,8 @@ static void test_forwarded(QmpFix *f, gconstpointer unused)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-#define ADD(name, fn) g_test_add("/qmp-tables/" name, QmpFix, NULL, qmp_fix_setup, fn, qmp_fix_teardown)
+#define ADD(name, fn)                                                                              \
+    g_test_add("/qmp-tables/" name, QmpFix, NULL, qmp_fix_setup, fn, qmp_fix_teardown)
     ADD("schema", test_schema);
     ADD("viewers", test_viewers);
     ADD("forwarded", test_forwarded);
