@@ -45,7 +45,7 @@
 #define PAUSE_MAX_US 200000
 #define TERM_US 2000000 /* from SIGTERM to SIGKILL */
 #define KILL_US 5000000 /* from that to the end of our patience */
-#define REFUSED_US 5000000 /* what is refused because the command has ended is known to be so */
+#define REFUSED_US 2000000 /* what is refused because the command has ended is known to be so */
 #define STATUS_SIGNAL 128
 #define SHELL "/bin/sh"
 

@@ -103,32 +103,31 @@ static const PropSpec *blk_prop(const Device *d)
     return NULL;
 }
 
-COMMAND_FN(cmd_query_block)
+static void print_drive(void *out, Device *d, BlkNode *node)
 {
-    Machine *m = control_machine(c, error);
-    if (!m)
-        return false;
-    const GPtrArray *devices = machine_devices(m);
-    JsonOut *out = control_return(r);
-    json_array(out, "return");
-    for (unsigned i = 0; i < devices->len; i++) {
-        Device *d = g_ptr_array_index(devices, i);
-        if (!blk_prop(d))
-            continue;
-        BlkNode *node = machine_medium(m, d);
-        json_object(out, NULL);
-        json_string(out, "device", d->id);
-        json_bool(out, "locked", d->cls->medium_locked && d->cls->medium_locked(d));
-        json_bool(out, "removable", d->cls->change_medium != NULL);
-        if (node) {
-            json_object(out, "inserted");
-            print_node(out, blk_top(node), node, 0);
-            json_end(out);
-        }
-        json_string(out, "qdev", d->id);
-        json_string(out, "type", "unknown");
+    if (!blk_prop(d))
+        return;
+    json_object(out, NULL);
+    json_string(out, "device", d->id);
+    json_bool(out, "locked", d->cls->medium_locked && d->cls->medium_locked(d));
+    json_bool(out, "removable", d->cls->change_medium != NULL);
+    if (node) {
+        json_object(out, "inserted");
+        print_node(out, blk_top(node), node, 0);
         json_end(out);
     }
+    json_string(out, "qdev", d->id);
+    json_string(out, "type", "unknown");
+    json_end(out);
+}
+
+COMMAND_FN(cmd_query_block)
+{
+    if (!control_machine(c, error))
+        return false;
+    JsonOut *out = control_return(r);
+    json_array(out, "return");
+    (void)control_each_device(c, print_drive, out, NULL); /* there is a machine */
     json_end(out);
     return true;
 }

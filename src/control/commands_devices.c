@@ -104,17 +104,13 @@ static Device *find_drive(Control *c, Jv args, GError **error)
         lodge_fail(error, LODGE_ERROR_CONFIG, "Need exactly one of 'device' and 'id'");
         return NULL;
     }
-    const GPtrArray *devices = machine_devices(m);
-    for (unsigned i = 0; i < devices->len; i++) {
-        Device *d = g_ptr_array_index(devices, i);
-        if (strcmp(d->id, name))
-            continue;
-        if (d->cls->change_medium)
-            return d;
+    Device *d = machine_device(m, name);
+    if (d && d->cls->change_medium)
+        return d;
+    if (d)
         lodge_fail(error, LODGE_ERROR_CONFIG, "Device '%s' is not removable", name);
-        return NULL;
-    }
-    lodge_fail(error, LODGE_ERROR_NOT_FOUND, "Device '%s' not found", name);
+    else
+        lodge_fail(error, LODGE_ERROR_NOT_FOUND, "Device '%s' not found", name);
     return NULL;
 }
 

@@ -155,28 +155,27 @@ static void print_stats(JsonOut *out, const BlkStats *s)
     json_end(out);
 }
 
+static void print_disk_stats(void *out, Device *d, BlkNode *node)
+{
+    BlkStats s;
+    if (!node)
+        return;
+    blk_stats(node, &s);
+    json_object(out, NULL);
+    json_string(out, "device", d->id);
+    print_stats(out, &s);
+    json_string(out, "node-name", blk_name(node));
+    json_string(out, "qdev", d->id);
+    json_end(out);
+}
+
 COMMAND_FN(cmd_query_blockstats)
 {
-    Machine *m = control_machine(c, error);
-    if (!m)
+    if (!control_machine(c, error))
         return false;
-    const GPtrArray *devices = machine_devices(m);
     JsonOut *out = control_return(r);
     json_array(out, "return");
-    for (unsigned i = 0; i < devices->len; i++) {
-        Device *d = g_ptr_array_index(devices, i);
-        BlkNode *node = machine_medium(m, d);
-        if (!node)
-            continue;
-        BlkStats s;
-        blk_stats(node, &s);
-        json_object(out, NULL);
-        json_string(out, "device", d->id);
-        print_stats(out, &s);
-        json_string(out, "node-name", blk_name(node));
-        json_string(out, "qdev", d->id);
-        json_end(out);
-    }
+    (void)control_each_device(c, print_disk_stats, out, NULL); /* there is a machine */
     json_end(out);
     return true;
 }

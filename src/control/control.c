@@ -42,6 +42,17 @@ const Json *control_json(Control *c, GError **error)
     return c->json;
 }
 
+bool control_each_device(Control *c, ControlDeviceFn *fn, void *out, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    const GPtrArray *devices = m ? machine_devices(m) : NULL;
+    for (unsigned i = 0; m && i < devices->len; i++) {
+        Device *d = g_ptr_array_index(devices, i);
+        fn(out, d, machine_medium(m, d));
+    }
+    return m != NULL;
+}
+
 /* ---- events ---- */
 
 const char *const control_event_names[] = {

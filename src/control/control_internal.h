@@ -34,6 +34,10 @@ struct Control {
 
 /* The machine, or NULL with LODGE_ERROR_STATE. */
 Machine *control_machine(Control *c, GError **error);
+/* Call @fn for each device in its order, with the image that it has, NULL where it has none. False
+ * with LODGE_ERROR_STATE: there is no machine. */
+typedef void ControlDeviceFn(void *out, Device *d, BlkNode *medium);
+bool control_each_device(Control *c, ControlDeviceFn *fn, void *out, GError **error);
 /* The library, loaded now if need be; NULL with the error. */
 const Json *control_json(Control *c, GError **error);
 

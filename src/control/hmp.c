@@ -154,56 +154,51 @@ static bool hmp_info_chardev(Control *c, char **args, GString *out, GError **err
     return true;
 }
 
+static void print_drive(void *opaque, Device *d, BlkNode *node)
+{
+    GString *out = opaque;
+    if (!node && !d->cls->change_medium)
+        return;
+    g_string_append_printf(out, "%s%s", out->len ? "\r\n" : "", d->id);
+    if (node) {
+        BlkNode *image = blk_top(node);
+        g_string_append_printf(out, " (%s): %s (%s%s)\r\n", blk_name(node),
+                               blk_file_under(image)->path, image->drv->name,
+                               image->limits.read_only ? ", read-only" : "");
+    } else {
+        g_string_append(out, ": [not inserted]\r\n");
+    }
+    g_string_append_printf(out, "    Attached to:      %s\r\n", d->id);
+    if (d->cls->change_medium)
+        g_string_append_printf(out, "    Removable device: %slocked, tray closed\r\n",
+                               d->cls->medium_locked && d->cls->medium_locked(d) ? "" : "not ");
+    if (node && blk_top(node)->base)
+        g_string_append_printf(out, "    Backing file:     %s\r\n",
+                               blk_file_under(blk_top(node)->base)->path);
+}
+
 static bool hmp_info_block(Control *c, char **args, GString *out, GError **error)
 {
-    Machine *m = control_machine(c, error);
-    const GPtrArray *devices = m ? machine_devices(m) : NULL;
-    for (unsigned i = 0; m && i < devices->len; i++) {
-        Device *d = g_ptr_array_index(devices, i);
-        BlkNode *node = machine_medium(m, d);
-        if (!node && !d->cls->change_medium)
-            continue;
-        g_string_append_printf(out, "%s%s", out->len ? "\r\n" : "", d->id);
-        if (node) {
-            BlkNode *image = blk_top(node);
-            g_string_append_printf(out, " (%s): %s (%s%s)\r\n", blk_name(node),
-                                   blk_file_under(image)->path, image->drv->name,
-                                   image->limits.read_only ? ", read-only" : "");
-        } else {
-            g_string_append(out, ": [not inserted]\r\n");
-        }
-        g_string_append_printf(out, "    Attached to:      %s\r\n", d->id);
-        if (d->cls->change_medium)
-            g_string_append_printf(out, "    Removable device: %slocked, tray closed\r\n",
-                                   d->cls->medium_locked && d->cls->medium_locked(d) ? ""
-                                                                                     : "not ");
-        if (node && blk_top(node)->base)
-            g_string_append_printf(out, "    Backing file:     %s\r\n",
-                                   blk_file_under(blk_top(node)->base)->path);
-    }
-    return m != NULL;
+    return control_each_device(c, print_drive, out, error);
+}
+
+static void print_drive_stats(void *opaque, Device *d, BlkNode *node)
+{
+    GString *out = opaque;
+    BlkStats s;
+    if (!node)
+        return;
+    blk_stats(node, &s);
+    g_string_append_printf(out,
+                           "%s: rd_bytes=%" PRIu64 " wr_bytes=%" PRIu64 " rd_operations=%" PRIu64
+                           " wr_operations=%" PRIu64 " flush_operations=%" PRIu64 "\r\n",
+                           d->id, s.bytes[BLK_READ], s.bytes[BLK_WRITE] + s.bytes[BLK_ZERO],
+                           s.ops[BLK_READ], s.ops[BLK_WRITE] + s.ops[BLK_ZERO], s.ops[BLK_FLUSH]);
 }
 
 static bool hmp_info_blockstats(Control *c, char **args, GString *out, GError **error)
 {
-    Machine *m = control_machine(c, error);
-    const GPtrArray *devices = m ? machine_devices(m) : NULL;
-    for (unsigned i = 0; m && i < devices->len; i++) {
-        Device *d = g_ptr_array_index(devices, i);
-        BlkNode *node = machine_medium(m, d);
-        BlkStats s;
-        if (!node)
-            continue;
-        blk_stats(node, &s);
-        g_string_append_printf(out,
-                               "%s: rd_bytes=%" PRIu64 " wr_bytes=%" PRIu64
-                               " rd_operations=%" PRIu64 " wr_operations=%" PRIu64
-                               " flush_operations=%" PRIu64 "\r\n",
-                               d->id, s.bytes[BLK_READ], s.bytes[BLK_WRITE] + s.bytes[BLK_ZERO],
-                               s.ops[BLK_READ], s.ops[BLK_WRITE] + s.ops[BLK_ZERO],
-                               s.ops[BLK_FLUSH]);
-    }
-    return m != NULL;
+    return control_each_device(c, print_drive_stats, out, error);
 }
 
 static bool hmp_info_network(Control *c, char **args, GString *out, GError **error)

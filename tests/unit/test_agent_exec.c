@@ -201,7 +201,8 @@ static int stop_soon(void *opaque)
     return g_get_monotonic_time() > *at ? SIGINT : 0;
 }
 
-/* Whether process @pid of the guest, which is this host's, is more than a word in its parent's ears. */
+/* Whether process @pid of the guest, which is this host's, is more than a word in its parent's
+ * ears. */
 static bool runs(int pid)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/stat", pid), *stat = NULL;
@@ -385,6 +386,76 @@ static void test_file_faults(Fixture *f, gconstpointer data)
     close(back);
 }
 
+/* ---- an agent that plays ---- */
+
+/* A command whose folder goes before its end is told. */
+typedef struct Going {
+    unsigned looks, ends_at; /* guest-exec-status, which says at this one that it has ended */
+    unsigned opened;
+} Going;
+
+static bool going_reach(void *opaque, int64_t deadline, GError **error)
+{
+    return true;
+}
+
+static char *going_call(void *opaque, Jv request, GError **error)
+{
+    Going *g = opaque;
+    const char *name = jv_text(jv_get(request, "execute"));
+    Jv path = jv_get(jv_get(request, "arguments"), "path");
+    if (!strcmp(name, "guest-exec"))
+        return g_strdup("{\"return\": {\"pid\": 1}}");
+    if (!strcmp(name, "guest-file-open") && strstr(jv_text(path), "/i.")) {
+        lodge_fail(error, LODGE_ERROR_HOST, "it is gone");
+        return NULL;
+    }
+    if (!strcmp(name, "guest-file-open"))
+        return g_strdup_printf("{\"return\": %u}", ++g->opened);
+    if (!strcmp(name, "guest-file-read"))
+        return g_strdup("{\"return\": {\"count\": 0, \"buf-b64\": \"\", \"eof\": true}}");
+    if (strcmp(name, "guest-exec-status"))
+        return g_strdup("{\"return\": {}}");
+    bool end = ++g->looks >= g->ends_at;
+    g_autofree char *out = g_base64_encode((const guchar *)"lodge 7 in\nend\n", 15);
+    return end ? g_strdup_printf("{\"return\": {\"exited\": true, \"exitcode\": 0, "
+                                 "\"out-data\": \"%s\"}}", out)
+               : g_strdup("{\"return\": {\"exited\": false}}");
+}
+
+static void going_free(void *opaque)
+{
+}
+
+static const AgentOther going_agent = {going_reach, going_call, going_free};
+
+/* What it is fed is refused, since it is ending: its end is waited for, but not for ever. */
+static void test_going(void)
+{
+    static const unsigned ends[] = {1, 4, 100000};
+    for (unsigned i = 0; i < G_N_ELEMENTS(ends); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autofree char *dir = g_dir_make_tmp("lodge-agent-XXXXXX", NULL);
+        g_autofree char *line = g_strdup_printf("rm -r '%s'", dir);
+        Going g = {.ends_at = ends[i]};
+        g_autoptr(Agent) a = agent_new_other("vm", &going_agent, &g, &error);
+        g_assert_no_error(error);
+        int in = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+        g_auto(Ran) r = ran_line(a, dir, (AgentCommand){.in_fd = in}, 60, "x");
+        if (i < 2) {
+            g_assert_no_error(r.error);
+            g_assert_cmpint(r.end.status, ==, 7);
+            g_assert_cmpstr(r.out, ==, "end\n");
+        } else {
+            g_assert_error(r.error, LODGE_ERROR, LODGE_ERROR_HOST);
+            g_assert_cmpstr(r.error->message, ==, "it is gone");
+        }
+        g_assert_cmpuint(g.looks, <, 2000); /* it does not ask without a pause */
+        close(in);
+        g_assert_cmpint(system(line), ==, 0);
+    }
+}
+
 #define TEST(name, fn) \
     g_test_add("/agent-exec/" name, Fixture, NULL, set_up_qemu, fn, tear_down_qemu)
 
@@ -399,5 +470,6 @@ int main(int argc, char **argv)
     TEST("many", test_exec_many);
     TEST("files", test_files);
     TEST("file-faults", test_file_faults);
+    g_test_add_func("/agent-exec/going", test_going);
     return g_test_run();
 }
