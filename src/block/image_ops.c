@@ -346,7 +346,8 @@ bool image_commit(BlkNode *n, bool keep, const ImageProgress *progress, CopyResu
     if (n->base->limits.size < n->limits.size &&
         !image_resize(n->base, n->limits.size, false, error))
         return false;
-    if (!image_copy(&p, ret_result, error) || !flush(n->base, error) || !image_follow_base(n, error))
+    if (!image_copy(&p, ret_result, error) || !flush(n->base, error) ||
+        !image_follow_base(n, error))
         return false;
     if (keep || !n->drv->make_empty)
         return flush(n, error);
