@@ -15,6 +15,7 @@ import subprocess
 import time
 
 import pytest
+from conftest import has_ended
 
 DEADLINE = 30
 ALL = b"\xff" * 6
@@ -96,7 +97,7 @@ def switch(lodge, name, *options):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        wait_for("the switch does not end", lambda: not os.path.exists(f"/proc/{pid}"))
+        wait_for("the switch does not end", lambda: has_ended(pid))
 
 
 @contextlib.contextmanager
@@ -251,7 +252,7 @@ def test_made_at_first_use(lodge, guests, no_switch_left):
     assert "net 'net0': switch made is back" in err
     wait_for("the machine's port is not gone", lambda: not report(lodge, "made", "ports")["ports"])
     os.kill(again["pid"], signal.SIGTERM)
-    wait_for("the switch does not end", lambda: not os.path.exists(f"/proc/{again['pid']}"))
+    wait_for("the switch does not end", lambda: has_ended(again["pid"]))
 
 
 def test_loop(lodge, no_switch_left):
@@ -361,7 +362,7 @@ def test_two_guests(lodge, guests, no_switch_left):
     answerer.terminate()
     answerer.wait(DEADLINE)
     os.kill(pid, signal.SIGTERM)
-    wait_for("the switch does not end", lambda: not os.path.exists(f"/proc/{pid}"))
+    wait_for("the switch does not end", lambda: has_ended(pid))
 
 
 def test_host_only(lodge, guests, no_switch_left):
