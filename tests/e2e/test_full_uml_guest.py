@@ -42,7 +42,7 @@ modprobe dummy; say dummy "$(lsmod | grep -c ^dummy)"
 modprobe ext4; say ext4 $?
 say modules "$(ls /lib/modules)"
 mount -t tmpfs tmpfs /dev
-sleep 3
+i=0; until [ -b /dev/ubda ] || [ $i = 20 ]; do sleep 1; i=$((i + 1)); done
 say newdev "$(stat -c '%F' /dev/ubda)"
 mount -t hostfs none /mnt 2>&1 | sed 's/^/hostfs: /'
 """
