@@ -341,8 +341,8 @@ int verb_image_snapshot(const Verb *self, int argc, char **argv)
     for (unsigned i = 0; i < G_N_ELEMENTS(verbs); i++) {
         const char *name = options_text(o, verbs[i]);
         if (name && verb)
-            lodge_fail(error ? NULL : &error, LODGE_ERROR_CONFIG, "--%s: one thing at a time",
-                       verbs[i]);
+            lodge_fail(error ? NULL : &error, LODGE_ERROR_CONFIG, "--%s: beside --%s; do one thing at a time",
+                       verbs[i], verb);
         if (name) {
             verb = verbs[i];
             which = name;

@@ -5,6 +5,7 @@ import ctypes
 import itertools
 import json
 import os
+import pathlib
 import re
 import select
 import shutil
@@ -244,6 +245,7 @@ def test_made_at_first_use(lodge, guests, no_switch_left):
     os.kill(stats["pid"], signal.SIGKILL)
     again = wait_for("it is not made again", lambda: (r := lodge("switch", "made", "stats", "--json")).status == 0 and json.loads(r.out)["ports"] and json.loads(r.out))
     assert again["pid"] != stats["pid"] and again["ports"][0]["vlan"] == "7"
+    assert re.search(r"^SigBlk:\s*0+$", pathlib.Path(f"/proc/{again['pid']}/status").read_text(), re.M), "it hears signals"
     p.terminate()  # the power button, which nobody in the guest hears
     time.sleep(0.2)
     p.terminate()
