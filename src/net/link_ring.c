@@ -5,10 +5,12 @@
  * and empty differ; a pad counts as what it skips.
  *
  * A producer that finds the ring empty goes back to its start, by a pad too: a link with little
- * traffic touches a few pages, not the whole ring. What a burst has touched is given back later
- * (link_tx_trim()). Either side may set a limit, where the producer pads as if the ring ended there,
- * so that many busy links share a bounded memory. A frame that is longer than the limit goes beyond
- * it, alone.
+ * traffic touches a few pages, not the whole ring. Until the consumer has passed that pad there is
+ * room only up to where it stands, so one that was full goes back from twice as far, each time, and
+ * from half of that when it has not been full for a while. What a burst has touched is given back
+ * later (link_tx_trim()). Either side may set a limit, where the producer pads as if the ring ended
+ * there, so that many busy links share a bounded memory. A frame that is longer than the limit goes
+ * beyond it, alone.
  *
  * The other side may write anything at any time. Its counter is read once and must lie within the
  * ring, a record's 16 bytes are read once and checked as a whole, and each side goes by its own
@@ -28,6 +30,7 @@
 
 enum {
     REWIND_FROM = LINK_NARROW, /* where going back begins to save memory */
+    CROWDED_BYTES = 2 << 20, /* after so many without being full it goes back sooner */
     REC_BYTES = 16,
     ROOM_WANTED = 1, /* in LinkShared.room_wanted, beside a counter */
 };
@@ -61,7 +64,8 @@ static uint8_t *data_at(void *memory, unsigned which)
 void link_tx_init(LinkTx *t, void *memory, unsigned which)
 {
     *t = (LinkTx){.shared = shared_at(memory, which), .data = data_at(memory, which),
-                  .own_limit = LINK_RING_BYTES, .limit = LINK_RING_BYTES};
+                  .own_limit = LINK_RING_BYTES, .limit = LINK_RING_BYTES,
+                  .back_from = REWIND_FROM};
 }
 
 static uint32_t limit_ok(uint32_t bytes)
@@ -123,7 +127,7 @@ static bool find_place(const LinkTx *t, uint32_t used, uint32_t need, bool *ret_
     uint32_t at = place(t->head);
     bool past = at + need > t->limit;
 
-    *ret_wrap = used + need <= at && (past || (!used && at >= REWIND_FROM));
+    *ret_wrap = used + need <= at && (past || (!used && at >= t->back_from));
     return *ret_wrap || ((!past || !used) && need <= LINK_RING_BYTES - at &&
                          used + need <= LINK_RING_BYTES);
 }
@@ -151,13 +155,22 @@ bool link_tx_put(LinkTx *t, const NetFrame *f)
 
     if (t->broken || !f->len || f->len > NET_FRAME_MAX)
         return false;
+    if (t->back_from > REWIND_FROM && t->head - t->full_at > CROWDED_BYTES) {
+        t->back_from /= 2;
+        t->full_at = t->head;
+    }
     used = t->head - t->tail;
     if (used && at >= REWIND_FROM)
         used = tx_used(t);
     if (!find_place(t, used, need, &wrap)) {
         used = tx_used(t);
-        if (t->broken || !find_place(t, used, need, &wrap))
+        if (t->broken)
             return false;
+        if (!find_place(t, used, need, &wrap)) {
+            t->back_from = MIN(2 * t->back_from, (uint32_t)LINK_RING_BYTES);
+            t->full_at = t->head;
+            return false;
+        }
     }
     if (t->broken)
         return false;
@@ -266,6 +279,11 @@ static uint32_t rx_left(LinkRx *r)
             r->head = head;
     }
     return r->broken ? 0 : r->head - r->tail;
+}
+
+bool link_rx_ready(LinkRx *r)
+{
+    return rx_left(r) || r->broken;
 }
 
 static bool meta_ok(const NetFrame *f)

@@ -41,6 +41,8 @@ typedef struct LinkTx {
     uint32_t own_limit, limit;  /* our wish, and the lower one of both sides' */
     uint32_t top;               /* records went so far since the memory behind was given back */
     uint32_t pad_end, pad_skip; /* the latest pad: where the counter was after it, and its length */
+    uint32_t back_from;         /* from where on one that is empty goes back to its start */
+    uint32_t full_at;           /* where the counter was when there was no room, or that was halved */
     bool shrunk; /* the limit went down, and memory behind it is still there */
     bool broken; /* the other side's counters made no sense: nothing is sent any more */
 } LinkTx;
@@ -86,6 +88,8 @@ static inline bool link_tx_wide(const LinkTx *t)
  * Return: false: none now, or broken.
  */
 bool link_rx_next(LinkRx *r, NetFrame *ret_f, struct iovec *ret_iov);
+/* Whether link_rx_next() has something to say. */
+bool link_rx_ready(LinkRx *r);
 /* Where the reader stands, and go back there: frames since then come again. */
 static inline uint32_t link_rx_mark(const LinkRx *r)
 {

@@ -162,6 +162,47 @@ static void test_rewind(void)
     fix_close(&x);
 }
 
+static void drain(Fix *x, uint32_t *out, uint32_t in)
+{
+    for (; *out < in; (*out)++)
+        g_assert_true(get(x, 1500, *out));
+    (void)link_rx_release(&x->rx);
+}
+
+/* One that is full time and again has the whole ring for what comes next, wherever it stands; after a
+ * while without that it stays in its first pages again. */
+static void test_crowded(void)
+{
+    enum { LEARNT = 6, SOME = 300, MOST = LINK_RING_BYTES / 1520 - 2, QUIET = (16 << 20) / 1520 };
+    uint32_t in = 0, out = 0, top = 0;
+    Fix x;
+
+    fix_open(&x);
+    while (put(&x, 1500, in))
+        in++;
+    for (unsigned round = 0; round < LEARNT + 10; round++) {
+        (void)link_tx_publish(&x.tx);
+        drain(&x, &out, in);
+        for (unsigned i = 0; i < SOME; i++)
+            g_assert_true(put(&x, 1500, in++));
+        (void)link_tx_publish(&x.tx);
+        drain(&x, &out, in);
+        while (put(&x, 1500, in))
+            in++;
+        if (round > LEARNT)
+            g_assert_cmpuint(in - out, >=, MOST);
+    }
+    for (unsigned i = 0; i < 2 * QUIET; i++) {
+        (void)link_tx_publish(&x.tx);
+        drain(&x, &out, in);
+        g_assert_true(put(&x, 1500, in++));
+        if (i > QUIET)
+            top = MAX(top, x.tx.head & (LINK_RING_BYTES - 1));
+    }
+    g_assert_cmpuint(top, <, 32 << 10);
+    fix_close(&x);
+}
+
 typedef struct Ring {
     Fix x;
     int fd;
@@ -436,6 +477,7 @@ int main(int argc, char **argv)
     g_test_add_func("/link-ring/full", test_full);
     g_test_add_func("/link-ring/sleep", test_sleep);
     g_test_add_func("/link-ring/rewind", test_rewind);
+    g_test_add_func("/link-ring/crowded", test_crowded);
     g_test_add_func("/link-ring/trim", test_trim);
     g_test_add_func("/link-ring/limit", test_limit);
     g_test_add_func("/link-ring/limited-progress", test_limited_progress);
