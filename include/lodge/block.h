@@ -157,6 +157,12 @@ void blk_drain_end(BlkNode *n);
 /* Limits do not count while @on, so that requests that wait for their turn are done; nests not.
  * Main thread. */
 void blk_hurry(BlkNode *n, bool on);
+/**
+ * blk_set_rates() - Requests and bytes a second of a disk in use, from now on; 0: no limit
+ * Context: main thread. Return: false with LODGE_ERROR_HOST, and all is as before.
+ */
+bool blk_set_rates(BlkNode *n, uint64_t iops, uint64_t bps, GError **error);
+void blk_rates(const BlkNode *n, uint64_t *ret_iops, uint64_t *ret_bps); /* main thread */
 /* With BLK_ERROR_STOP: @fn is called when a request begins to wait, once until the next
  * blk_retry(), on the node's IoThread, where nothing may be waited for. Before the first
  * request. */

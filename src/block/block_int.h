@@ -320,6 +320,12 @@ void blk_policy_tell_stop(BlkPolicy *p, int err);
 /* The node drains, or does no more. */
 void blk_policy_drain(BlkPolicy *p, bool on);
 void blk_policy_hurry(BlkPolicy *p, bool on);
+/* Make @p's limit, if it has none yet. Main thread, drained; false: the host refuses. */
+bool blk_policy_need_limit(BlkPolicy *p, GError **error);
+/* Other rates for the limit that it has. IoThread, drained. */
+void blk_policy_set_rates(BlkPolicy *p, uint64_t iops, uint64_t bps);
+/* Leaves both alone where there is no limit. Main thread. */
+void blk_policy_rates(const BlkPolicy *p, uint64_t *ret_iops, uint64_t *ret_bps);
 /* The requests kept behind errors, a list by next, the oldest first. @failing: no more are kept. */
 BlkReq *blk_policy_take_kept(BlkPolicy *p, bool failing);
 void blk_policy_on_stop(BlkPolicy *p, void (*fn)(void *opaque, BlkNode *n, int err),
@@ -329,6 +335,9 @@ void blk_policy_on_stop(BlkPolicy *p, void (*fn)(void *opaque, BlkNode *n, int e
 BlkLimit *blk_limit_new(IoThread *io, uint64_t iops, uint64_t bps,
                         void (*start)(void *opaque, BlkReq *req), void *opaque, GError **error);
 void blk_limit_free(BlkLimit *l);
+/* Other rates from now on; 0: none. What waits goes by them. */
+void blk_limit_set(BlkLimit *l, uint64_t iops, uint64_t bps);
+void blk_limit_get(const BlkLimit *l, uint64_t *ret_iops, uint64_t *ret_bps);
 /* True: go. False: it is kept until its turn comes. */
 bool blk_limit_admit(BlkLimit *l, BlkReq *req);
 void blk_limit_hold(BlkLimit *l, bool on);  /* nothing starts: the node drains */

@@ -50,6 +50,8 @@ BlkNode *blk_front_new(BlkNode *top, const BlkOptions *o)
     f->cache = o->cache;
     f->meta_bytes = o->metadata_cache;
     f->nameless = o->snapshot;
+    f->detect_zeroes = o->detect_zeroes;
+    f->discard_ignore = o->discard_ignore;
     f->holder = g_strdup(o->holder);
     f->tap = o->tap;
     blk_engine_for_guest(n->engine);

@@ -502,6 +502,50 @@ void blk_hurry(BlkNode *n, bool on)
         io_thread_call(n->io, hurry_here, &(Order){n, on});
 }
 
+typedef struct RatesOrder {
+    BlkNode *n;
+    BlkPolicy *first; /* owned; NULL: it has one */
+    uint64_t iops, bps;
+} RatesOrder;
+
+static void rates_here(void *opaque)
+{
+    RatesOrder *o = opaque;
+
+    if (o->first)
+        o->n->policy = o->first;
+    blk_policy_set_rates(o->n->policy, o->iops, o->bps);
+}
+
+bool blk_set_rates(BlkNode *n, uint64_t iops, uint64_t bps, GError **error)
+{
+    RatesOrder o = {n, NULL, iops, bps};
+    bool ok;
+
+    if (!n->policy && !iops && !bps)
+        return true;
+    blk_drain_begin(n);
+    if (n->policy) {
+        ok = blk_policy_need_limit(n->policy, error);
+    } else {
+        o.first = blk_policy_new(n, &(BlkOptions){.iops = iops, .bps = bps}, error);
+        ok = o.first != NULL;
+        if (ok)
+            blk_sides_detach(n); /* each request counts from now on */
+    }
+    if (ok)
+        io_thread_call(n->io, rates_here, &o);
+    blk_drain_end(n);
+    return ok;
+}
+
+void blk_rates(const BlkNode *n, uint64_t *ret_iops, uint64_t *ret_bps)
+{
+    *ret_iops = *ret_bps = 0;
+    if (n->policy)
+        blk_policy_rates(n->policy, ret_iops, ret_bps);
+}
+
 void blk_on_stop(BlkNode *n, void (*fn)(void *opaque, BlkNode *n, int err), void *opaque)
 {
     if (n->policy)

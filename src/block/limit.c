@@ -9,7 +9,8 @@
  *
  * Time is the host's: a guest that stands still is not to find its requests undone.
  *
- * Threads: the node's IoThread only, but for new and free (main thread, nothing in flight).
+ * Threads: the node's IoThread only, but for new and free (main thread, nothing in flight) and for
+ * get (main thread, which alone orders a change and waits until it is made).
  *
  * Spec: ITU-T I.371, annex A.1 (the algorithm).
  */
@@ -68,6 +69,20 @@ BlkLimit *blk_limit_new(IoThread *io, uint64_t iops, uint64_t bps,
         return NULL;
     }
     return l;
+}
+
+void blk_limit_set(BlkLimit *l, uint64_t iops, uint64_t bps)
+{
+    l->iops = iops;
+    l->bps = bps;
+    l->paid_ops_ns = l->paid_bytes_ns = 0; /* what went at the old rates is paid for */
+    run_queue(l);
+}
+
+void blk_limit_get(const BlkLimit *l, uint64_t *ret_iops, uint64_t *ret_bps)
+{
+    *ret_iops = l->iops;
+    *ret_bps = l->bps;
 }
 
 void blk_limit_free(BlkLimit *l)

@@ -19,6 +19,7 @@ typedef struct BlkFront {
     char *holder;        /* owned, or NULL */
     const BlkTap *tap;   /* of images that are opened for writing */
     bool nameless;       /* snapshot=on */
+    bool detect_zeroes, discard_ignore; /* as BlkOptions have them; policy.c does it */
     /* main thread */
     BlkJob *job;         /* owned until it is over; what is done with its images, or NULL */
 } BlkFront;

@@ -11,7 +11,8 @@
  * A request that waits is not in flight for the node: a drain does not wait for it.
  * Requests of those who drain (BLK_REQ_THROUGH) pass by all of this.
  *
- * Threads: the node's IoThread only, but for new and free (main thread, nothing in flight).
+ * Threads: the node's IoThread only, but for new, need_limit and free (main thread, nothing in
+ * flight) and rates (main thread).
  */
 #include "lodge/diag.h"
 
@@ -59,6 +60,25 @@ BlkPolicy *blk_policy_new(BlkNode *n, const BlkOptions *o, GError **error)
         }
     }
     return p;
+}
+
+bool blk_policy_need_limit(BlkPolicy *p, GError **error)
+{
+    if (!p->limit)
+        p->limit = blk_limit_new(p->node->io, 0, 0, start, p, error);
+    return p->limit != NULL;
+}
+
+void blk_policy_set_rates(BlkPolicy *p, uint64_t iops, uint64_t bps)
+{
+    blk_limit_hold(p->limit, true); /* until the drain ends */
+    blk_limit_set(p->limit, iops, bps);
+}
+
+void blk_policy_rates(const BlkPolicy *p, uint64_t *ret_iops, uint64_t *ret_bps)
+{
+    if (p->limit)
+        blk_limit_get(p->limit, ret_iops, ret_bps);
 }
 
 void blk_policy_free(BlkPolicy *p)

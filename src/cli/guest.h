@@ -21,8 +21,8 @@ Agent *guest_agent(const char *name, GError **error);
 bool guest_reach(Agent *a, int64_t deadline, GError **error);
 /* Whether machine @name is paused: then that is the error, LODGE_ERROR_BUSY. */
 bool guest_paused(const char *name, GError **error);
-/* Run @c there: 0 to 255, the process's exit status by the rules of exec; errors are told. @what: the
- * verb. */
+/* Run @c there: 0 to 255, the process's exit status by the rules of exec; errors are told.
+ * @what: the verb. */
 int guest_run(Agent *a, const AgentCommand *c, const char *what);
 /* Tell why the guest of machine @name cannot be reached, or not any more; the status for that. */
 int guest_fail(const char *name, const GError *why, int64_t deadline, const char *what);

@@ -2,8 +2,8 @@
 /*
  * Reaching into a guest by its agent, and where none answers by a login on its console
  * (console_agent.c). A guest that starts may have the one or the other first, so both are tried in
- * turns until one is there. Nothing is typed at a console before it has shown a login prompt, unless
- * it was asked for by name.
+ * turns until one is there. Nothing is typed at a console before it has shown a login prompt,
+ * unless it was asked for by name.
  */
 #include "guest_way.h"
 
@@ -52,8 +52,8 @@ static bool read_password(const char *file, char **ret, GError **error)
         plain &= !g_ascii_iscntrl(*c);
     if (!plain)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "--password-file \"%s\": the first line must have 1 to %u characters that "
-                          "can be typed", file, PASSWORD_MAX);
+                          "--password-file \"%s\": the first line must have 1 to %u characters "
+                          "that can be typed", file, PASSWORD_MAX);
     *ret = g_steal_pointer(&text);
     return true;
 }
@@ -74,8 +74,8 @@ bool guest_way_read(const Options *o, GuestWay *ret, GError **error)
                           via);
     if (file && !ret->console)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "--password-file: the agent asks for no password; leave it away, or write "
-                          "--via console");
+                          "--password-file: the agent asks for no password; leave it away, or "
+                          "write --via console");
     if (user && !agent_is_user(user))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--user: \"%s\": not the name of a user",
                           user);

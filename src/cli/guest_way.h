@@ -13,14 +13,14 @@
 
 #define OPT_VIA(flags) \
     {"via", 0, "auto|agent|console", \
-     "By the QEMU guest agent, or by a login on the guest's console; by the agent where one answers, " \
-     "else by the console, where it shows a login prompt (auto). With console, a shell where somebody " \
-     "is logged in already is used, too.", \
+     "By the QEMU guest agent, or by a login on the guest's console; by the agent where one " \
+     "answers, else by the console, where it shows a login prompt (auto). With console, a shell " \
+     "where somebody is logged in already is used, too.", \
      NULL, flags}
 #define OPT_PASSWORD_FILE(flags) \
     {"password-file", 0, "FILE", \
-     "The first line is the password for a login on the console; without it, there is none.", NULL, \
-     flags}
+     "The first line is the password for a login on the console; without it, there is none.", \
+     NULL, flags}
 
 typedef struct GuestWay {
     bool agent, console;  /* which may be tried */
@@ -40,8 +40,9 @@ bool guest_way_read(const Options *o, GuestWay *ret, GError **error);
  * @name, @w: outlive what is returned
  * @deadline: to give up at
  * @stop:     whether to give up at once, with LODGE_ERROR_BUSY; NULL: never
- * Return: transfer full, it answers; NULL with LODGE_ERROR_BUSY (nobody in time), LODGE_ERROR_CONFIG
- *         (the login is refused), or other errors of agent_reach() and console_shell_reach().
+ * Return: transfer full, it answers; NULL with LODGE_ERROR_BUSY (nobody in time),
+ *         LODGE_ERROR_CONFIG (the login is refused), or other errors of agent_reach() and
+ *         console_shell_reach().
  */
 Agent *guest_reach_by(const char *name, GuestWay *w, int64_t deadline, bool (*stop)(void *opaque),
                       void *opaque, GError **error);

@@ -310,6 +310,17 @@ static bool add_viewer(void *opaque, int fd, bool skip_auth, GError **error)
     return vnc_add_client(r->vnc, fd, skip_auth, error);
 }
 
+static bool describe_screen(void *opaque, ControlScreen *ret)
+{
+    Run *r = opaque;
+    if (!r->vnc)
+        return false;
+    ret->address = vnc_describe(r->vnc);
+    ret->password = vnc_has_password(r->vnc);
+    ret->viewers = vnc_list_clients(r->vnc, ret->viewer, CONTROL_VIEWERS_MAX);
+    return true;
+}
+
 static bool add_console(void *opaque, int fd, bool write, unsigned *ret_id, bool *ret_writes,
                         GError **error)
 {
@@ -336,6 +347,7 @@ static bool open_control(Run *r, const Tree *tree, GError **error)
         .console_log = r->log,
         .agent = r->agent,
         .add_viewer = add_viewer,
+        .describe_screen = describe_screen,
         .add_console = add_console,
         .take_console = take_console,
         .console_on_terminal = con0 && chan_is_terminal(con0),

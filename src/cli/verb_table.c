@@ -258,7 +258,7 @@ const Verb verb_table[] = {
      "is in its log, passwords excepted. Somebody who is logged in there, or types there, is left "
      "alone; with --via console, a shell that stands there is used, and stays. There is no terminal: "
      "see lodge ssh and lodge console. Output and input lie in a folder of the guest's /tmp until they "
-     "are taken.",
+     "are taken, output until the command ends: send what has no end elsewhere.",
      exec_options_table, exec_examples, NULL, verb_exec},
     {"events", "[--json] NAME", "print what happens to a running machine",
      "One line for each event of its control socket, until it has ended.", events_options_table,

@@ -5,10 +5,16 @@
  *
  * guest-exec alone takes its input whole and gives its output at the end, up to a limit. So the
  * agent is given a small script for /bin/sh instead, which runs the command with its output in two
- * files of a folder of its own, from which it is read while the command runs (guest-file-read), and
- * which are as large as need be. Input goes there in files, piece by piece, and a line in a named
- * pipe tells a loop of the script that one is whole; PIECES_AHEAD of them may wait. What is short
- * comes back with the command's end in one answer, and the folder is gone by then.
+ * files of a folder of its own, from which it is read while the command runs (guest-file-read).
+ * Input goes there in files, piece by piece, and a line in a named pipe tells a loop of the script
+ * that one is whole; PIECES_AHEAD of them may wait. What is short comes back with the command's end
+ * in one answer, and the folder is gone by then.
+ *
+ * The two files keep all output until the command ends, and have no ceiling: through a pipe a command
+ * would be over only when the last of its children had closed it, and would stand still for ever
+ * once its client were gone; and to cut off what has been read from the front of a file that is
+ * being written to, not every guest has the means. What has no end is to be sent elsewhere by who
+ * runs it.
  *
  * The script's standard output begins with "lodge STATUS in" (the output follows, and what went to
  * standard error is the script's) or "lodge STATUS at" (it is in the files, which are removed by
@@ -39,6 +45,7 @@
 #define PAUSE_MAX_US 200000
 #define TERM_US 2000000 /* from SIGTERM to SIGKILL */
 #define KILL_US 5000000 /* from that to the end of our patience */
+#define REFUSED_US 2000000 /* what is refused because the command has ended is known to be so */
 #define STATUS_SIGNAL 128
 #define SHELL "/bin/sh"
 
@@ -120,6 +127,7 @@ typedef struct Exec {
     bool input;      /* there may be more */
     bool active;     /* something moved in this round */
     int64_t ended_at; /* when it was told to end; 0: not */
+    int64_t refused_at; /* when its folder was gone; 0: it is there */
     bool killed;
     AgentEnd *end;
 } Exec;
@@ -497,27 +505,38 @@ static bool conclude(Exec *x, Jv answer, GError **error)
 
 static bool follow(Exec *x, GError **error)
 {
+    g_autoptr(GError) refused = NULL;
     for (;;) {
-        bool stream = x->input || g_get_monotonic_time() - x->begun >= STREAM_US;
+        int64_t now = g_get_monotonic_time();
+        bool stream = !x->refused_at && (x->input || now - x->begun >= STREAM_US);
         x->active = false;
         if (!perhaps_end(x, error))
             return false;
         g_autoptr(GError) why = NULL;
         bool ok = !stream || (open_files(x, &why) && push(x, &why) &&
                               pull(x, &x->out, false, &why) && pull(x, &x->err, false, &why));
-        /* What is refused may be so because it has just ended, and its folder is gone. */
-        bool over = !ok && !g_error_matches(why, LODGE_ERROR, LODGE_ERROR_HOST);
-        Jv answer = over ? (Jv){NULL, NULL} : look(x->a, x->pid, agent_soon(), ok ? error : NULL);
+        /* What is refused may be so because it is just ending, and its folder is gone. */
+        if (!ok && !refused && g_error_matches(why, LODGE_ERROR, LODGE_ERROR_HOST)) {
+            x->refused_at = now;
+            refused = g_steal_pointer(&why);
+        }
+        if (why) {
+            g_propagate_error(error, g_steal_pointer(&why));
+            return false;
+        }
+        Jv answer = look(x->a, x->pid, agent_soon(), refused ? NULL : error);
         if (answer.node && jv_bool(jv_get(answer, "exited")))
             return conclude(x, answer, error);
-        if (!ok)
-            g_propagate_error(error, g_steal_pointer(&why));
-        if (!ok || !answer.node)
+        if (refused && (!answer.node || now - x->refused_at >= REFUSED_US)) {
+            g_propagate_error(error, g_steal_pointer(&refused));
+            return false;
+        }
+        if (!answer.node)
             return false;
         x->pause_us = x->active ? PAUSE_MIN_US : MIN(2 * x->pause_us, PAUSE_MAX_US);
         int64_t left = MAX(x->c->deadline - g_get_monotonic_time(), PAUSE_MIN_US);
         pause_for(x->a, MIN(x->pause_us, left),
-                  x->input && x->pieces < PIECES_AHEAD ? x->c->in_fd : -1);
+                  x->input && !refused && x->pieces < PIECES_AHEAD ? x->c->in_fd : -1);
     }
 }
 

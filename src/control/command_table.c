@@ -146,6 +146,18 @@ static const CommandArg resize_args[] = {
     {"size", ARG_INT, .help = "bytes"},
     {NULL},
 };
+/* Of QEMU's rates those for reads and for writes alone are taken as 0. */
+static const CommandArg throttle_args[] = {
+    {"device", ARG_STRING, true, .help = "the disk, or"},
+    {"id", ARG_STRING, true, .help = "the disk"},
+    {"bps", ARG_INT, .help = "bytes a second; 0: no limit"},
+    {"bps_rd", ARG_INT, .help = "0"},
+    {"bps_wr", ARG_INT, .help = "0"},
+    {"iops", ARG_INT, .help = "requests a second; 0: no limit"},
+    {"iops_rd", ARG_INT, .help = "0"},
+    {"iops_wr", ARG_INT, .help = "0"},
+    {NULL},
+};
 static const CommandArg commit_args[] = {
     {"job-id", ARG_STRING, true, .help = "name of the job; the disk's unless said"},
     {"device", ARG_STRING, .help = "the disk"},
@@ -221,6 +233,12 @@ static const CommandArg set_action_args[] = {
     {NULL},
 };
 
+static const CommandArg negotiate_args[] = {
+    {"enable", ARG_ARRAY, true, .help = "capabilities; there are none"},
+    {NULL},
+};
+const Command command_negotiate = {"qmp_capabilities", negotiate_args, "leave negotiation", NULL};
+
 const Command command_table[] = {
     {"add_client", add_client_args, "serve the screen to a connection that was passed",
      cmd_add_client},
@@ -233,6 +251,8 @@ const Command command_table[] = {
      cmd_block_job_complete},
     {"block-job-set-speed", job_speed_args, "limit a job", cmd_block_job_speed},
     {"block_resize", resize_args, "give a disk another size", cmd_block_resize},
+    {"block_set_io_throttle", throttle_args, "limit what a disk does in a second",
+     cmd_block_throttle},
     {"blockdev-add", blockdev_add_args, "open a disk image", cmd_blockdev_add},
     {"blockdev-change-medium", medium_args, "put another medium into a drive", cmd_change_medium},
     {"blockdev-del", blockdev_del_args, "close a disk image", cmd_blockdev_del},
@@ -263,14 +283,18 @@ const Command command_table[] = {
     {"query-current-machine", NULL, "what the machine can do", cmd_query_current_machine},
     {"query-jobs", NULL, "list jobs", cmd_query_jobs},
     {"query-kvm", NULL, "whether KVM is used", cmd_query_kvm},
+    {"query-machines", NULL, "list kinds of machines", cmd_query_machines},
     {"query-memory-size-summary", NULL, "how much memory there is", cmd_query_memory},
     {"query-name", NULL, "name of the machine", cmd_query_name},
     {"query-named-block-nodes", NULL, "list the images of all disks", cmd_query_nodes},
     {"query-pci", NULL, "list PCI devices", cmd_query_pci},
+    {"query-qmp-schema", NULL, "list commands with what they take, and events", cmd_query_schema},
     {"query-status", NULL, "whether the machine runs", cmd_query_status},
     {"query-target", NULL, "the guest's architecture", cmd_query_target},
     {"query-uuid", NULL, "UUID of the machine", cmd_query_uuid},
     {"query-version", NULL, "version of the protocol, and of Lodge", cmd_query_version},
+    {"query-vnc", NULL, "who looks at the screen", cmd_query_vnc},
+    {"query-vnc-servers", NULL, "where the screen is served", cmd_query_vnc_servers},
     {"quit", NULL, "pull the plug", cmd_quit},
     {"screendump", screendump_args, "write a picture of the screen to a file", cmd_screendump},
     {"send-key", send_key_args, "press keys together", cmd_send_key},

@@ -64,6 +64,8 @@ typedef struct Command {
 } Command;
 
 extern const Command command_table[]; /* command_table.c */
+/* The one that is the transport's: it has no function. */
+extern const Command command_negotiate;
 const Command *command_find(const char *name);
 /* Check @args (absent: an empty object) against @cmd's table. */
 bool command_check(const Command *cmd, Jv args, GError **error);
@@ -93,6 +95,11 @@ COMMAND_FN(cmd_query_memory);
 COMMAND_FN(cmd_query_target);
 COMMAND_FN(cmd_query_current_machine);
 COMMAND_FN(cmd_query_chardev);
+COMMAND_FN(cmd_query_machines);
+COMMAND_FN(cmd_query_schema);
+COMMAND_FN(cmd_query_vnc);
+COMMAND_FN(cmd_query_vnc_servers);
+COMMAND_FN(cmd_block_throttle);
 COMMAND_FN(cmd_query_blockstats);
 COMMAND_FN(cmd_query_pci);
 COMMAND_FN(cmd_device_properties);

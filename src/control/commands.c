@@ -15,7 +15,7 @@ COMMAND_FN(cmd_query_commands)
     JsonOut *out = control_return(r);
     json_array(out, "return");
     json_object(out, NULL);
-    json_string(out, "name", "qmp_capabilities");
+    json_string(out, "name", command_negotiate.name);
     json_end(out);
     for (const Command *cmd = command_table; cmd->name; cmd++) {
         json_object(out, NULL);

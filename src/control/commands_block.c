@@ -51,11 +51,39 @@ static void print_image(JsonOut *out, BlkNode *image, bool chain, const char *ke
     json_end(out);
 }
 
-/* What query-block and query-named-block-nodes have in common (BlockDeviceInfo). */
-static void print_node(JsonOut *out, BlkNode *image, const char *disk, unsigned at)
+/* BlockDeviceInfo of QEMU's: how @disk is used. Rates are those of the image on top. */
+static void print_use(JsonOut *out, BlkNode *disk, bool top)
 {
-    g_autofree char *name = at ? g_strdup_printf("%s.%u", disk, at) : g_strdup(disk);
+    const BlkFront *f = blk_front(disk);
+    uint64_t iops = 0, bps = 0;
 
+    if (top)
+        blk_rates(disk, &iops, &bps);
+    json_number(out, "bps", (int64_t)bps);
+    json_number(out, "bps_rd", 0);
+    json_number(out, "bps_wr", 0);
+    json_number(out, "iops", (int64_t)iops);
+    json_number(out, "iops_rd", 0);
+    json_number(out, "iops_wr", 0);
+    json_string(out, "detect_zeroes",
+                !f || !f->detect_zeroes ? "off" : f->discard_ignore ? "on" : "unmap");
+    json_object(out, "cache");
+    json_bool(out, "writeback", true);
+    json_bool(out, "direct", f && f->cache == BLK_CACHE_NONE);
+    json_bool(out, "no-flush", f && f->cache == BLK_CACHE_UNSAFE);
+    json_end(out);
+    json_bool(out, "encrypted", false);
+    json_number(out, "write_threshold", 0);
+}
+
+/* What query-block and query-named-block-nodes have in common (BlockDeviceInfo): @image is @disk's,
+ * so many below the top. */
+static void print_node(JsonOut *out, BlkNode *image, BlkNode *disk, unsigned at)
+{
+    g_autofree char *name =
+        at ? g_strdup_printf("%s.%u", blk_name(disk), at) : g_strdup(blk_name(disk));
+
+    print_use(out, disk, !at);
     json_bool(out, "ro", image->limits.read_only);
     json_string(out, "drv", image->drv->name);
     json_string(out, "node-name", name);
@@ -75,32 +103,31 @@ static const PropSpec *blk_prop(const Device *d)
     return NULL;
 }
 
-COMMAND_FN(cmd_query_block)
+static void print_drive(void *out, Device *d, BlkNode *node)
 {
-    Machine *m = control_machine(c, error);
-    if (!m)
-        return false;
-    const GPtrArray *devices = machine_devices(m);
-    JsonOut *out = control_return(r);
-    json_array(out, "return");
-    for (unsigned i = 0; i < devices->len; i++) {
-        Device *d = g_ptr_array_index(devices, i);
-        if (!blk_prop(d))
-            continue;
-        BlkNode *node = machine_medium(m, d);
-        json_object(out, NULL);
-        json_string(out, "device", d->id);
-        json_bool(out, "locked", d->cls->medium_locked && d->cls->medium_locked(d));
-        json_bool(out, "removable", d->cls->change_medium != NULL);
-        if (node) {
-            json_object(out, "inserted");
-            print_node(out, blk_top(node), blk_name(node), 0);
-            json_end(out);
-        }
-        json_string(out, "qdev", d->id);
-        json_string(out, "type", "unknown");
+    if (!blk_prop(d))
+        return;
+    json_object(out, NULL);
+    json_string(out, "device", d->id);
+    json_bool(out, "locked", d->cls->medium_locked && d->cls->medium_locked(d));
+    json_bool(out, "removable", d->cls->change_medium != NULL);
+    if (node) {
+        json_object(out, "inserted");
+        print_node(out, blk_top(node), node, 0);
         json_end(out);
     }
+    json_string(out, "qdev", d->id);
+    json_string(out, "type", "unknown");
+    json_end(out);
+}
+
+COMMAND_FN(cmd_query_block)
+{
+    if (!control_machine(c, error))
+        return false;
+    JsonOut *out = control_return(r);
+    json_array(out, "return");
+    (void)control_each_device(c, print_drive, out, NULL); /* there is a machine */
     json_end(out);
     return true;
 }
@@ -118,7 +145,7 @@ COMMAND_FN(cmd_query_nodes)
         unsigned at = 0;
         for (BlkNode *n = blk_top(disk); n; n = n->base) {
             json_object(out, NULL);
-            print_node(out, n, blk_name(disk), at++);
+            print_node(out, n, disk, at++);
             json_end(out);
         }
     }
@@ -163,6 +190,40 @@ static BlkNode *find_named(Control *c, Jv args, GError **error)
     return NULL;
 }
 
+/* ---- limits ---- */
+
+#define RATE_MAX 1000000000000000 /* QEMU's THROTTLE_VALUE_MAX */
+
+COMMAND_FN(cmd_block_throttle)
+{
+    static const char *const rates[] = {"bps", "iops", NULL};
+    static const char *const parts[] = {"_rd", "_wr"};
+    const char *device = jv_text(jv_get(args, "device")), *id = jv_text(jv_get(args, "id"));
+    int64_t value[2];
+
+    if (!device == !id)
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "Need exactly one of 'device' and 'id'");
+    BlkNode *disk = find_disk(c, device ? device : id, error);
+    if (!disk)
+        return false;
+    for (unsigned i = 0; rates[i]; i++) {
+        value[i] = jv_int(jv_get(args, rates[i]));
+        if (value[i] < 0 || value[i] > RATE_MAX)
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "bps/iops/max values must be within [0, %" PRId64 "]",
+                              (int64_t)RATE_MAX);
+        for (unsigned k = 0; k < G_N_ELEMENTS(parts); k++) {
+            g_autofree char *name = g_strconcat(rates[i], parts[k], NULL);
+            if (jv_int(jv_get(args, name)))
+                return lodge_fail(error, LODGE_ERROR_CONFIG,
+                                  "Parameter '%s' expects 0: reads and writes have one limit, %s",
+                                  name, rates[i]);
+        }
+    }
+    return machine_limit_disk(c->config.machine, disk, (uint64_t)value[1], (uint64_t)value[0],
+                              error);
+}
+
 /* ---- overlays and sizes ---- */
 
 COMMAND_FN(cmd_snapshot_sync)
@@ -202,7 +263,7 @@ static const char *const job_states[] = {
 
 static void status_event(Control *c, const char *id, const char *status)
 {
-    JsonOut *e = control_event_begin("JOB_STATUS_CHANGE");
+    JsonOut *e = control_event_begin(EVENT_JOB_STATUS_CHANGE);
     json_object(e, "data");
     json_string(e, "status", status);
     json_string(e, "id", id);
@@ -218,9 +279,9 @@ static void print_progress(JsonOut *out, const BlkJobInfo *info)
     json_string(out, "type", "commit");
 }
 
-static void job_event(Control *c, const BlkJobInfo *info, const char *name)
+static void job_event(Control *c, const BlkJobInfo *info, ControlEvent what)
 {
-    JsonOut *e = control_event_begin(name);
+    JsonOut *e = control_event_begin(what);
     json_object(e, "data");
     print_progress(e, info);
     if (info->error)
@@ -230,7 +291,7 @@ static void job_event(Control *c, const BlkJobInfo *info, const char *name)
 
 static void job_error_event(Control *c, const BlkJobInfo *info)
 {
-    JsonOut *e = control_event_begin("BLOCK_JOB_ERROR");
+    JsonOut *e = control_event_begin(EVENT_BLOCK_JOB_ERROR);
     json_object(e, "data");
     json_string(e, "device", info->id);
     json_string(e, "operation", info->reading ? "read" : "write");
@@ -247,22 +308,22 @@ void control_job_event(Control *c, const BlkJobInfo *info)
         return;
     case BLK_JOB_READY:
         status_event(c, info->id, "ready");
-        job_event(c, info, "BLOCK_JOB_READY");
+        job_event(c, info, EVENT_BLOCK_JOB_READY);
         return;
     case BLK_JOB_COMPLETED:
         status_event(c, info->id, "waiting");
         status_event(c, info->id, "pending");
-        job_event(c, info, "BLOCK_JOB_COMPLETED");
+        job_event(c, info, EVENT_BLOCK_JOB_COMPLETED);
         break;
     case BLK_JOB_CANCELLED:
         status_event(c, info->id, "aborting");
-        job_event(c, info, "BLOCK_JOB_CANCELLED");
+        job_event(c, info, EVENT_BLOCK_JOB_CANCELLED);
         break;
     case BLK_JOB_FAILED:
         if (info->err)
             job_error_event(c, info);
         status_event(c, info->id, "aborting");
-        job_event(c, info, "BLOCK_JOB_COMPLETED");
+        job_event(c, info, EVENT_BLOCK_JOB_COMPLETED);
         break;
     }
     status_event(c, info->id, "concluded");
@@ -463,7 +524,7 @@ void control_disk_error(Control *c, const MachineDiskError *e)
 {
     static const char *const actions[] = {
         [BLK_ERROR_REPORT] = "report", [BLK_ERROR_IGNORE] = "ignore", [BLK_ERROR_STOP] = "stop"};
-    JsonOut *out = control_event_begin("BLOCK_IO_ERROR");
+    JsonOut *out = control_event_begin(EVENT_BLOCK_IO_ERROR);
 
     json_object(out, "data");
     json_string(out, "device", e->disk);

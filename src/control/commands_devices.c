@@ -104,23 +104,19 @@ static Device *find_drive(Control *c, Jv args, GError **error)
         lodge_fail(error, LODGE_ERROR_CONFIG, "Need exactly one of 'device' and 'id'");
         return NULL;
     }
-    const GPtrArray *devices = machine_devices(m);
-    for (unsigned i = 0; i < devices->len; i++) {
-        Device *d = g_ptr_array_index(devices, i);
-        if (strcmp(d->id, name))
-            continue;
-        if (d->cls->change_medium)
-            return d;
+    Device *d = machine_device(m, name);
+    if (d && d->cls->change_medium)
+        return d;
+    if (d)
         lodge_fail(error, LODGE_ERROR_CONFIG, "Device '%s' is not removable", name);
-        return NULL;
-    }
-    lodge_fail(error, LODGE_ERROR_NOT_FOUND, "Device '%s' not found", name);
+    else
+        lodge_fail(error, LODGE_ERROR_NOT_FOUND, "Device '%s' not found", name);
     return NULL;
 }
 
 static void tray_event(Control *c, const Device *d, bool open)
 {
-    JsonOut *e = control_event_begin("DEVICE_TRAY_MOVED");
+    JsonOut *e = control_event_begin(EVENT_DEVICE_TRAY_MOVED);
     json_object(e, "data");
     json_string(e, "device", d->id);
     json_string(e, "id", d->id);
@@ -137,9 +133,14 @@ COMMAND_FN(cmd_change_medium)
     BlkNode *now = machine_medium(c->config.machine, d);
     /* An empty drive: a floppy can be written, a CD cannot. */
     BlkLimits limits = {.read_only = g_strcmp0(d->cls->bus, "fdc") != 0};
-    if (now)
+    uint64_t iops = 0, bps = 0; /* the drive's, whatever is in it */
+    if (now) {
         blk_limits(now, &limits);
+        blk_rates(now, &iops, &bps);
+    }
     BlkOptions o = {
+        .iops = iops,
+        .bps = bps,
         .file = jv_text(jv_get(args, "filename")),
         .format = jv_text(jv_get(args, "format")),
         .read_only = !mode || !strcmp(mode, "retain") ? limits.read_only

@@ -73,6 +73,23 @@ COMMAND_FN(cmd_query_current_machine)
     return true;
 }
 
+COMMAND_FN(cmd_query_machines)
+{
+    JsonOut *out = control_return(r);
+    json_array(out, "return");
+    json_object(out, NULL);
+    json_bool(out, "hotpluggable-cpus", false);
+    json_string(out, "name", "pc");
+    json_bool(out, "numa-mem-supported", false);
+    json_string(out, "default-cpu-type", "host-x86_64-cpu");
+    json_number(out, "cpu-max", MACHINE_CPUS_MAX);
+    json_bool(out, "is-default", true);
+    json_bool(out, "deprecated", false);
+    json_end(out);
+    json_end(out);
+    return true;
+}
+
 COMMAND_FN(cmd_query_chardev)
 {
     Machine *m = control_machine(c, error);
@@ -138,28 +155,27 @@ static void print_stats(JsonOut *out, const BlkStats *s)
     json_end(out);
 }
 
+static void print_disk_stats(void *out, Device *d, BlkNode *node)
+{
+    BlkStats s;
+    if (!node)
+        return;
+    blk_stats(node, &s);
+    json_object(out, NULL);
+    json_string(out, "device", d->id);
+    print_stats(out, &s);
+    json_string(out, "node-name", blk_name(node));
+    json_string(out, "qdev", d->id);
+    json_end(out);
+}
+
 COMMAND_FN(cmd_query_blockstats)
 {
-    Machine *m = control_machine(c, error);
-    if (!m)
+    if (!control_machine(c, error))
         return false;
-    const GPtrArray *devices = machine_devices(m);
     JsonOut *out = control_return(r);
     json_array(out, "return");
-    for (unsigned i = 0; i < devices->len; i++) {
-        Device *d = g_ptr_array_index(devices, i);
-        BlkNode *node = machine_medium(m, d);
-        if (!node)
-            continue;
-        BlkStats s;
-        blk_stats(node, &s);
-        json_object(out, NULL);
-        json_string(out, "device", d->id);
-        print_stats(out, &s);
-        json_string(out, "node-name", blk_name(node));
-        json_string(out, "qdev", d->id);
-        json_end(out);
-    }
+    (void)control_each_device(c, print_disk_stats, out, NULL); /* there is a machine */
     json_end(out);
     return true;
 }
@@ -198,7 +214,7 @@ COMMAND_FN(cmd_device_properties)
 /* ---- PCI ---- */
 
 /* Spec: PCI Code and ID Assignment 1.11, 1: base class and sub-class. */
-static const char *class_text(unsigned class)
+const char *control_pci_class(unsigned class)
 {
     static const struct {
         uint16_t class;
@@ -243,7 +259,7 @@ static void print_function(JsonOut *out, PciDev *d)
     lodge_lock(&d->dev.lock);
     memcpy(cfg, d->regs.cfg, sizeof cfg);
     unsigned class = load_le16(cfg + 0x0a);
-    const char *text = class_text(class);
+    const char *text = control_pci_class(class);
     json_object(out, NULL);
     json_number(out, "irq_pin", d->intx_pin);
     json_number(out, "bus", 0);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Commands that look at the screen. */
+/* Commands that look at the screen, and who is shown it. */
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -76,4 +77,146 @@ COMMAND_FN(cmd_screen_text)
     json_string(out, "text", text);
     json_end(out);
     return true;
+}
+
+/* ---- who is shown it ---- */
+
+typedef struct Place {
+    char host[NI_MAXHOST], service[NI_MAXSERV];
+    const char *family; /* NetworkAddressFamily of QEMU's */
+} Place;
+
+/* Where somebody comes from; a Unix socket's client has no name. */
+static void place_of(const struct sockaddr_storage *a, Place *ret)
+{
+    *ret = (Place){.family = a->ss_family == AF_INET    ? "ipv4"
+                             : a->ss_family == AF_INET6 ? "ipv6"
+                                                        : "unix"};
+    if (a->ss_family != AF_UNIX &&
+        getnameinfo((const struct sockaddr *)a, sizeof *a, ret->host, sizeof ret->host,
+                    ret->service, sizeof ret->service, NI_NUMERICHOST | NI_NUMERICSERV))
+        ret->host[0] = ret->service[0] = '\0';
+}
+
+/* Where it listens; see ControlScreen. */
+static void place_listening(const char *address, char **ret_host, char **ret_service,
+                            const char **ret_family)
+{
+    const char *colon = strrchr(address, ':');
+    bool local = g_str_has_prefix(address, "unix:"), bracket = address[0] == '[';
+
+    *ret_family = local ? "unix" : bracket ? "ipv6" : "ipv4";
+    *ret_service = g_strdup(local ? address + strlen("unix:") : colon ? colon + 1 : "");
+    *ret_host = local || !colon
+                    ? g_strdup("")
+                    : g_strndup(address + bracket, (gsize)(colon - address) - 2 * bracket);
+}
+
+/* @websocket: QEMU has the field in lists of servers alone. */
+static void print_place(JsonOut *out, const char *host, const char *service, const char *family,
+                        bool websocket)
+{
+    json_string(out, "host", host);
+    json_string(out, "family", family);
+    json_string(out, "service", service);
+    if (websocket)
+        json_bool(out, "websocket", false);
+}
+
+static void print_viewers(JsonOut *out, const ControlScreen *s)
+{
+    json_array(out, "clients");
+    for (unsigned i = 0; i < s->viewers; i++) {
+        Place p;
+        place_of(&s->viewer[i], &p);
+        json_object(out, NULL);
+        print_place(out, p.host, p.service, p.family, true);
+        json_end(out);
+    }
+    json_end(out);
+}
+
+/* False: it is served to nobody who comes by an address. */
+static bool screen_listens(Control *c, ControlScreen *ret)
+{
+    *ret = (ControlScreen){.address = NULL};
+    return c->config.describe_screen && c->config.describe_screen(c->config.opaque, ret) &&
+           ret->address;
+}
+
+static const char *auth_of(const ControlScreen *s)
+{
+    return s->password ? "vnc" : "none";
+}
+
+COMMAND_FN(cmd_query_vnc)
+{
+    ControlScreen s;
+    bool on = screen_listens(c, &s);
+    JsonOut *out = control_return(r);
+
+    json_object(out, "return");
+    json_bool(out, "enabled", on);
+    if (on) {
+        g_autofree char *host = NULL, *service = NULL;
+        const char *family;
+        place_listening(s.address, &host, &service, &family);
+        json_string(out, "auth", auth_of(&s));
+        print_place(out, host, service, family, false);
+    }
+    if (on || s.viewers)
+        print_viewers(out, &s);
+    json_end(out);
+    return true;
+}
+
+COMMAND_FN(cmd_query_vnc_servers)
+{
+    ControlScreen s;
+    bool on = screen_listens(c, &s);
+    JsonOut *out = control_return(r);
+
+    json_array(out, "return");
+    if (on) {
+        g_autofree char *host = NULL, *service = NULL;
+        const char *family;
+        place_listening(s.address, &host, &service, &family);
+        json_object(out, NULL);
+        json_string(out, "auth", auth_of(&s));
+        print_viewers(out, &s);
+        json_array(out, "server");
+        json_object(out, NULL);
+        json_string(out, "auth", auth_of(&s));
+        print_place(out, host, service, family, true);
+        json_end(out);
+        json_end(out);
+        json_string(out, "id", "default");
+        json_end(out);
+    }
+    json_end(out);
+    return true;
+}
+
+void control_print_screen(Control *c, GString *out)
+{
+    ControlScreen s;
+    bool on = screen_listens(c, &s);
+
+    if (!on && !s.viewers) {
+        g_string_append(out, "None\r\n");
+        return;
+    }
+    g_string_append(out, "default:\r\n");
+    if (on) {
+        g_autofree char *host = NULL, *service = NULL;
+        const char *family;
+        place_listening(s.address, &host, &service, &family);
+        g_string_append_printf(out, "  Server: %s:%s (%s)\r\n    Auth: %s (Sub: none)\r\n", host,
+                               service, family, auth_of(&s));
+    }
+    for (unsigned i = 0; i < s.viewers; i++) {
+        Place p;
+        place_of(&s.viewer[i], &p);
+        g_string_append_printf(out, "  Client: %s:%s (%s)\r\n", p.host, p.service, p.family);
+    }
 }

@@ -42,9 +42,26 @@ const Json *control_json(Control *c, GError **error)
     return c->json;
 }
 
+bool control_each_device(Control *c, ControlDeviceFn *fn, void *out, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    const GPtrArray *devices = m ? machine_devices(m) : NULL;
+    for (unsigned i = 0; m && i < devices->len; i++) {
+        Device *d = g_ptr_array_index(devices, i);
+        fn(out, d, machine_medium(m, d));
+    }
+    return m != NULL;
+}
+
 /* ---- events ---- */
 
-JsonOut *control_event_begin(const char *name)
+const char *const control_event_names[] = {
+#define CONTROL_EVENT_NAME(name) [EVENT_##name] = #name,
+    CONTROL_EVENTS(CONTROL_EVENT_NAME)
+#undef CONTROL_EVENT_NAME
+};
+
+JsonOut *control_event_begin(ControlEvent what)
 {
     JsonOut *out = json_out_new_line();
     gint64 now = g_get_real_time(); /* microseconds */
@@ -53,7 +70,7 @@ JsonOut *control_event_begin(const char *name)
     json_number(out, "seconds", now / G_USEC_PER_SEC);
     json_number(out, "microseconds", now % G_USEC_PER_SEC);
     json_end(out);
-    json_string(out, "event", name);
+    json_string(out, "event", control_event_names[what]);
     return out;
 }
 
@@ -64,14 +81,14 @@ void control_event_send(Control *c, JsonOut *event)
     json_out_free(event);
 }
 
-void control_event(Control *c, const char *name)
+void control_event(Control *c, ControlEvent what)
 {
-    control_event_send(c, control_event_begin(name));
+    control_event_send(c, control_event_begin(what));
 }
 
-static void cause_event(Control *c, const char *name, bool guest, const char *reason)
+static void cause_event(Control *c, ControlEvent what, bool guest, const char *reason)
 {
-    JsonOut *e = control_event_begin(name);
+    JsonOut *e = control_event_begin(what);
     json_object(e, "data");
     json_bool(e, "guest", guest);
     json_string(e, "reason", reason);
@@ -81,7 +98,7 @@ static void cause_event(Control *c, const char *name, bool guest, const char *re
 /* GuestPanicAction of QEMU's run-state.json: there, too, a guest that is reset runs on. */
 static void panic_event(Control *c, MachineAction a)
 {
-    JsonOut *e = control_event_begin("GUEST_PANICKED");
+    JsonOut *e = control_event_begin(EVENT_GUEST_PANICKED);
     json_object(e, "data");
     json_string(e, "action", a == MACHINE_ACTION_POWEROFF || a == MACHINE_ACTION_PAUSE
                                  ? machine_action_name(a) : "run");
@@ -90,7 +107,7 @@ static void panic_event(Control *c, MachineAction a)
 
 static void watchdog_event(Control *c, MachineAction a)
 {
-    JsonOut *e = control_event_begin("WATCHDOG");
+    JsonOut *e = control_event_begin(EVENT_WATCHDOG);
     json_object(e, "data");
     json_string(e, "action", machine_action_name(a));
     control_event_send(c, e);
@@ -98,7 +115,7 @@ static void watchdog_event(Control *c, MachineAction a)
 
 static void balloon_event(Control *c, uint64_t bytes)
 {
-    JsonOut *e = control_event_begin("BALLOON_CHANGE");
+    JsonOut *e = control_event_begin(EVENT_BALLOON_CHANGE);
     json_object(e, "data");
     json_number(e, "actual", (int64_t)bytes);
     control_event_send(c, e);
@@ -107,7 +124,7 @@ static void balloon_event(Control *c, uint64_t bytes)
 static void deleted_event(Control *c, const char *id)
 {
     g_autofree char *path = g_strdup_printf("/machine/peripheral/%s", id);
-    JsonOut *e = control_event_begin("DEVICE_DELETED");
+    JsonOut *e = control_event_begin(EVENT_DEVICE_DELETED);
     json_object(e, "data");
     json_string(e, "device", id);
     json_string(e, "path", path);
@@ -119,23 +136,23 @@ static void end_event(Control *c, const MachineResult *r)
     switch (r->why) {
     case MACHINE_END_POWER_OFF:
     case MACHINE_END_EXIT:
-        cause_event(c, "SHUTDOWN", true, "guest-shutdown");
+        cause_event(c, EVENT_SHUTDOWN, true, "guest-shutdown");
         break;
     case MACHINE_END_RESET:
-        cause_event(c, "SHUTDOWN", true, "guest-reset");
+        cause_event(c, EVENT_SHUTDOWN, true, "guest-reset");
         break;
     case MACHINE_END_WATCHDOG:
-        cause_event(c, "SHUTDOWN", true, "guest-shutdown");
+        cause_event(c, EVENT_SHUTDOWN, true, "guest-shutdown");
         break;
     case MACHINE_END_PANIC:
-        cause_event(c, "SHUTDOWN", true, "guest-panic");
+        cause_event(c, EVENT_SHUTDOWN, true, "guest-panic");
         break;
     case MACHINE_END_CPU:
     case MACHINE_END_ERROR:
-        cause_event(c, "SHUTDOWN", false, "host-error");
+        cause_event(c, EVENT_SHUTDOWN, false, "host-error");
         break;
     case MACHINE_END_KILLED:
-        cause_event(c, "SHUTDOWN", false, c->end_reason);
+        cause_event(c, EVENT_SHUTDOWN, false, c->end_reason);
         break;
     }
 }
@@ -204,21 +221,21 @@ static void on_machine(void *opaque, const MachineNews *news)
     switch (news->what) {
     case MACHINE_EVENT_PAUSED:
         control_tell_status(c);
-        control_event(c, "STOP");
+        control_event(c, EVENT_STOP);
         break;
     case MACHINE_EVENT_RESUMED:
         control_tell_status(c);
-        control_event(c, "RESUME");
+        control_event(c, EVENT_RESUME);
         break;
     case MACHINE_EVENT_POWER_BUTTON:
-        control_event(c, "POWERDOWN");
+        control_event(c, EVENT_POWERDOWN);
         break;
     case MACHINE_EVENT_GUEST_RESET:
-        cause_event(c, "RESET", true, "guest-reset");
+        cause_event(c, EVENT_RESET, true, "guest-reset");
         answer_resets(c); /* it has answered those too */
         break;
     case MACHINE_EVENT_HOST_RESET:
-        cause_event(c, "RESET", false, "host-qmp-system-reset");
+        cause_event(c, EVENT_RESET, false, "host-qmp-system-reset");
         answer_resets(c);
         break;
     case MACHINE_EVENT_UNPLUGGED:

@@ -7,6 +7,8 @@
  * All of it is the main thread's, on the default main context.
  */
 
+#include <sys/socket.h>
+
 #include <glib.h>
 
 #include "lodge/console_log.h"
@@ -19,6 +21,16 @@
 #include "registry.h"
 
 typedef struct Control Control;
+
+#define CONTROL_VIEWERS_MAX 32
+
+/* A screen that is served, and to whom. */
+typedef struct ControlScreen {
+    const char *address; /* "127.0.0.1:5901", "[::1]:5900", "unix:PATH"; NULL: it listens nowhere */
+    bool password;
+    unsigned viewers;
+    struct sockaddr_storage viewer[CONTROL_VIEWERS_MAX];
+} ControlScreen;
 
 #define CONTROL_SOCKET "qmp.sock" /* in the machine's running folder */
 
@@ -37,6 +49,8 @@ typedef struct ControlConfig {
     /* Show the screen to the VNC client at the other end of @fd, a stream socket that is taken
      * over, also on failure. @skip_auth: it is asked for no password. */
     bool (*add_viewer)(void *opaque, int fd, bool skip_auth, GError **error);
+    /* False: no screen is served. */
+    bool (*describe_screen)(void *opaque, ControlScreen *ret);
     /* Serve the first serial port to @fd, which is taken over, also on failure; see consoles.h. */
     bool (*add_console)(void *opaque, int fd, bool write, unsigned *ret_id, bool *ret_writes,
                         GError **error);
@@ -67,15 +81,41 @@ bool control_open_qmp(Control *c, const ControlQmpAt *at, GError **error);
 /* Tell those who look how the machine is now; pauses and resumes are told without it. */
 void control_tell_status(Control *c);
 
+/* Every event of ours, under its name in QMP. */
+#define CONTROL_EVENTS(X)                                                                     \
+    X(BALLOON_CHANGE)                                                                         \
+    X(BLOCK_IO_ERROR)                                                                         \
+    X(BLOCK_JOB_CANCELLED)                                                                    \
+    X(BLOCK_JOB_COMPLETED)                                                                    \
+    X(BLOCK_JOB_ERROR)                                                                        \
+    X(BLOCK_JOB_READY)                                                                        \
+    X(DEVICE_DELETED)                                                                         \
+    X(DEVICE_TRAY_MOVED)                                                                      \
+    X(GUEST_PANICKED)                                                                         \
+    X(JOB_STATUS_CHANGE)                                                                      \
+    X(POWERDOWN)                                                                              \
+    X(RESET)                                                                                  \
+    X(RESUME)                                                                                 \
+    X(SHUTDOWN)                                                                               \
+    X(STOP)                                                                                   \
+    X(WATCHDOG)
+typedef enum ControlEvent {
+#define CONTROL_EVENT_ENUM(name) EVENT_##name,
+    CONTROL_EVENTS(CONTROL_EVENT_ENUM)
+#undef CONTROL_EVENT_ENUM
+    CONTROL_EVENTS_COUNT,
+} ControlEvent;
+extern const char *const control_event_names[];
+
 /**
  * control_event_begin() - Start an event: an open object, into which the caller may put "data"
  * Return: transfer full, for control_event_send().
  */
-JsonOut *control_event_begin(const char *name);
+JsonOut *control_event_begin(ControlEvent what);
 /* Tell everybody who listens; frees @event. */
 void control_event_send(Control *c, JsonOut *event);
 /* An event without data. */
-void control_event(Control *c, const char *name);
+void control_event(Control *c, ControlEvent what);
 /**
  * control_open_gdb() - Let a debugger in
  * @spec: tcp:[ADDR:]PORT (127.0.0.1), unix:PATH; NULL: a socket in the machine's running folder

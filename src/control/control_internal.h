@@ -27,12 +27,17 @@ struct Control {
     guint settle;       /* 0: no device that went is to be seen to */
     GPtrArray *resets;  /* ControlReply that wait for the reset they asked for */
     const char *end_reason; /* why the machine is killed, for SHUTDOWN; static */
+    unsigned cpu;       /* that the human monitor's line is about */
     unsigned buttons;   /* INPUT_* that commands hold down */
     int abs_x, abs_y;   /* where commands have put the pointer */
 };
 
 /* The machine, or NULL with LODGE_ERROR_STATE. */
 Machine *control_machine(Control *c, GError **error);
+/* Call @fn for each device in its order, with the image that it has, NULL where it has none. False
+ * with LODGE_ERROR_STATE: there is no machine. */
+typedef void ControlDeviceFn(void *out, Device *d, BlkNode *medium);
+bool control_each_device(Control *c, ControlDeviceFn *fn, void *out, GError **error);
 /* The library, loaded now if need be; NULL with the error. */
 const Json *control_json(Control *c, GError **error);
 
@@ -115,6 +120,8 @@ bool control_send_keys(Control *c, const unsigned *codes, unsigned n, int64_t ho
 
 /* ---- commands_screen.c ---- */
 
+/* "info vnc" of the human monitor. */
+void control_print_screen(Control *c, GString *out);
 bool control_screendump(Control *c, const char *filename, const char *format, GError **error);
 
 /* ---- picture.c ---- */
@@ -122,6 +129,18 @@ bool control_screendump(Control *c, const char *filename, const char *format, GE
 /* A picture of @d as a file's bytes; transfer full, NULL with the error. */
 GBytes *picture_ppm(Display *d, GError **error);
 GBytes *picture_png(Display *d, GError **error);
+
+/* ---- commands_query.c ---- */
+
+/* What a PCI function of that base class and sub-class is; NULL: not known. */
+const char *control_pci_class(unsigned class);
+
+/* ---- hmp_hardware.c: lines of the human monitor ---- */
+
+typedef bool HmpFn(Control *c, char **args, GString *out, GError **error);
+HmpFn hmp_info_pci, hmp_info_memory, hmp_info_block_jobs;
+/* The registers of @cpu. */
+bool hmp_print_registers(Control *c, unsigned cpu, GString *out, GError **error);
 
 /* ---- commands_block.c ---- */
 

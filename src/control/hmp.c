@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Lines of the human monitor, as human-monitor-command carries them: a table of the few that
- * scripts send, in QEMU's words. What a line answers ends in CR LF; an error is an answer too.
+ * scripts and people send, in QEMU's words; some are commands of command_table[] with the words of
+ * the line as arguments. What a line answers ends in CR LF; an error is an answer too.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -17,14 +18,18 @@
 #include "live.h"
 #include "virtio_balloon.h"
 
-#define WORDS_MAX 4u /* of a line, its name among them */
+#define BLOCK_DEVICE "block device name"
+#define WORDS_MAX 10u /* of a line, its name among them */
 
 typedef struct HmpCommand {
     const char *name;
     const char *first;     /* what the first argument is called; NULL: there is none */
     unsigned min, max;     /* arguments */
     /* Appends the answer; an error becomes one. */
-    bool (*run)(Control *c, char **args, GString *out, GError **error);
+    HmpFn *run;
+    /* With @run NULL: the command that it is, and its arguments in the order of the words, commas
+     * between them; one that ends in :o is a size, of megabytes where it has no suffix. */
+    const char *qmp, *params;
 } HmpCommand;
 
 static bool hmp_powerdown(Control *c, char **args, GString *out, GError **error)
@@ -149,56 +154,51 @@ static bool hmp_info_chardev(Control *c, char **args, GString *out, GError **err
     return true;
 }
 
+static void print_drive(void *opaque, Device *d, BlkNode *node)
+{
+    GString *out = opaque;
+    if (!node && !d->cls->change_medium)
+        return;
+    g_string_append_printf(out, "%s%s", out->len ? "\r\n" : "", d->id);
+    if (node) {
+        BlkNode *image = blk_top(node);
+        g_string_append_printf(out, " (%s): %s (%s%s)\r\n", blk_name(node),
+                               blk_file_under(image)->path, image->drv->name,
+                               image->limits.read_only ? ", read-only" : "");
+    } else {
+        g_string_append(out, ": [not inserted]\r\n");
+    }
+    g_string_append_printf(out, "    Attached to:      %s\r\n", d->id);
+    if (d->cls->change_medium)
+        g_string_append_printf(out, "    Removable device: %slocked, tray closed\r\n",
+                               d->cls->medium_locked && d->cls->medium_locked(d) ? "" : "not ");
+    if (node && blk_top(node)->base)
+        g_string_append_printf(out, "    Backing file:     %s\r\n",
+                               blk_file_under(blk_top(node)->base)->path);
+}
+
 static bool hmp_info_block(Control *c, char **args, GString *out, GError **error)
 {
-    Machine *m = control_machine(c, error);
-    const GPtrArray *devices = m ? machine_devices(m) : NULL;
-    for (unsigned i = 0; m && i < devices->len; i++) {
-        Device *d = g_ptr_array_index(devices, i);
-        BlkNode *node = machine_medium(m, d);
-        if (!node && !d->cls->change_medium)
-            continue;
-        g_string_append_printf(out, "%s%s", out->len ? "\r\n" : "", d->id);
-        if (node) {
-            BlkNode *image = blk_top(node);
-            g_string_append_printf(out, " (%s): %s (%s%s)\r\n", blk_name(node),
-                                   blk_file_under(image)->path, image->drv->name,
-                                   image->limits.read_only ? ", read-only" : "");
-        } else {
-            g_string_append(out, ": [not inserted]\r\n");
-        }
-        g_string_append_printf(out, "    Attached to:      %s\r\n", d->id);
-        if (d->cls->change_medium)
-            g_string_append_printf(out, "    Removable device: %slocked, tray closed\r\n",
-                                   d->cls->medium_locked && d->cls->medium_locked(d) ? ""
-                                                                                     : "not ");
-        if (node && blk_top(node)->base)
-            g_string_append_printf(out, "    Backing file:     %s\r\n",
-                                   blk_file_under(blk_top(node)->base)->path);
-    }
-    return m != NULL;
+    return control_each_device(c, print_drive, out, error);
+}
+
+static void print_drive_stats(void *opaque, Device *d, BlkNode *node)
+{
+    GString *out = opaque;
+    BlkStats s;
+    if (!node)
+        return;
+    blk_stats(node, &s);
+    g_string_append_printf(out,
+                           "%s: rd_bytes=%" PRIu64 " wr_bytes=%" PRIu64 " rd_operations=%" PRIu64
+                           " wr_operations=%" PRIu64 " flush_operations=%" PRIu64 "\r\n",
+                           d->id, s.bytes[BLK_READ], s.bytes[BLK_WRITE] + s.bytes[BLK_ZERO],
+                           s.ops[BLK_READ], s.ops[BLK_WRITE] + s.ops[BLK_ZERO], s.ops[BLK_FLUSH]);
 }
 
 static bool hmp_info_blockstats(Control *c, char **args, GString *out, GError **error)
 {
-    Machine *m = control_machine(c, error);
-    const GPtrArray *devices = m ? machine_devices(m) : NULL;
-    for (unsigned i = 0; m && i < devices->len; i++) {
-        Device *d = g_ptr_array_index(devices, i);
-        BlkNode *node = machine_medium(m, d);
-        BlkStats s;
-        if (!node)
-            continue;
-        blk_stats(node, &s);
-        g_string_append_printf(out,
-                               "%s: rd_bytes=%" PRIu64 " wr_bytes=%" PRIu64
-                               " rd_operations=%" PRIu64 " wr_operations=%" PRIu64
-                               " flush_operations=%" PRIu64 "\r\n",
-                               d->id, s.bytes[BLK_READ], s.bytes[BLK_WRITE] + s.bytes[BLK_ZERO],
-                               s.ops[BLK_READ], s.ops[BLK_WRITE] + s.ops[BLK_ZERO],
-                               s.ops[BLK_FLUSH]);
-    }
-    return m != NULL;
+    return control_each_device(c, print_drive_stats, out, error);
 }
 
 static bool hmp_info_network(Control *c, char **args, GString *out, GError **error)
@@ -277,32 +277,77 @@ static bool hmp_set_link(Control *c, char **args, GString *out, GError **error)
     return true;
 }
 
+static bool hmp_info_registers(Control *c, char **args, GString *out, GError **error)
+{
+    Machine *m = control_machine(c, error);
+    uint64_t cpu = c->cpu;
+    bool all = !g_strcmp0(args[0], "-a"), ok = m != NULL;
+
+    if (args[0] && !all && (!parse_u64(args[0], &cpu) || cpu > UINT_MAX))
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "invalid char '%c' in expression",
+                          args[0][0]);
+    if (!all)
+        return ok && hmp_print_registers(c, (unsigned)cpu, out, error);
+    for (unsigned i = 0; ok && i < cpu_set_count(machine_cpus(m)); i++)
+        ok = hmp_print_registers(c, i, out, error);
+    return ok;
+}
+
+static bool hmp_info_vnc(Control *c, char **args, GString *out, GError **error)
+{
+    control_print_screen(c, out);
+    return true;
+}
+
+static HmpFn hmp_help, hmp_info;
+
 static const HmpCommand commands[] = {
     {"balloon", "target", 1, 1, hmp_balloon},
+    {"block_job_cancel", BLOCK_DEVICE, 1, 2, NULL, "block-job-cancel", "device"},
+    {"block_job_complete", BLOCK_DEVICE, 1, 1, NULL, "block-job-complete", "device"},
+    {"block_job_set_speed", BLOCK_DEVICE, 2, 2, NULL, "block-job-set-speed", "device,speed:o"},
+    {"block_resize", BLOCK_DEVICE, 2, 2, NULL, "block_resize", "device,size:o"},
+    {"block_set_io_throttle", BLOCK_DEVICE, 7, 7, NULL, "block_set_io_throttle",
+     "device,bps,bps_rd,bps_wr,iops,iops_rd,iops_wr"},
     {"c", NULL, 0, 0, hmp_cont},
+    {"change", BLOCK_DEVICE, 2, 4, NULL, "blockdev-change-medium",
+     "device,filename,format,read-only-mode"},
     {"cont", NULL, 0, 0, hmp_cont},
+    {"device_del", "string", 1, 1, NULL, "device_del", "id"},
+    {"eject", BLOCK_DEVICE, 1, 2, NULL, "eject", "device"},
+    {"help", NULL, 0, 0, hmp_help},
     {"hostfwd_add", "arg1", 1, 2, hmp_hostfwd_add},
     {"hostfwd_remove", "arg1", 1, 2, hmp_hostfwd_remove},
+    {"info", NULL, 0, 0, hmp_info},
     {"info balloon", NULL, 0, 0, hmp_info_balloon},
     {"info block", NULL, 0, 0, hmp_info_block},
+    {"info block-jobs", NULL, 0, 0, hmp_info_block_jobs},
     {"info blockstats", NULL, 0, 0, hmp_info_blockstats},
     {"info chardev", NULL, 0, 0, hmp_info_chardev},
     {"info cpus", NULL, 0, 0, hmp_info_cpus},
     {"info kvm", NULL, 0, 0, hmp_info_kvm},
+    {"info memory_size_summary", NULL, 0, 0, hmp_info_memory},
     {"info name", NULL, 0, 0, hmp_info_name},
     {"info network", NULL, 0, 0, hmp_info_network},
+    {"info pci", NULL, 0, 0, hmp_info_pci},
+    {"info registers", "vcpu", 0, 1, hmp_info_registers},
     {"info status", NULL, 0, 0, hmp_info_status},
     {"info uuid", NULL, 0, 0, hmp_info_uuid},
     {"info version", NULL, 0, 0, hmp_info_version},
+    {"info vnc", NULL, 0, 0, hmp_info_vnc},
+    {"netdev_del", "string", 1, 1, NULL, "netdev_del", "id"},
     {"q", NULL, 0, 0, hmp_quit},
     {"quit", NULL, 0, 0, hmp_quit},
     {"s", NULL, 0, 0, hmp_stop},
     {"screendump", "filename", 1, 1, hmp_screendump},
     {"sendkey", "string", 1, 2, hmp_sendkey},
     {"set_link", "name", 1, 2, hmp_set_link},
+    {"snapshot_blkdev", BLOCK_DEVICE, 2, 3, NULL, "blockdev-snapshot-sync",
+     "device,snapshot-file,format"},
     {"stop", NULL, 0, 0, hmp_stop},
     {"system_powerdown", NULL, 0, 0, hmp_powerdown},
     {"system_reset", NULL, 0, 0, hmp_reset},
+    {"watchdog_action", "string", 1, 1, NULL, "watchdog-set-action", "action"},
 };
 
 static const HmpCommand *find(const char *name)
@@ -312,6 +357,87 @@ static const HmpCommand *find(const char *name)
             return &commands[i];
     }
     return NULL;
+}
+
+static void list(GString *out, bool info)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(commands); i++) {
+        if (!info || g_str_has_prefix(commands[i].name, "info "))
+            g_string_append_printf(out, "%s\r\n", commands[i].name);
+    }
+}
+
+static bool hmp_help(Control *c, char **args, GString *out, GError **error)
+{
+    list(out, false);
+    return true;
+}
+
+static bool hmp_info(Control *c, char **args, GString *out, GError **error)
+{
+    list(out, true);
+    return true;
+}
+
+/* The word @word as argument @a of a command; false with QEMU's words. */
+static bool put_word(JsonOut *json, const CommandArg *a, bool size, const char *word,
+                     GError **error)
+{
+    uint64_t value;
+    bool ok = true;
+
+    if (a->kind == ARG_STRING) {
+        json_string(json, a->name, word);
+        return true;
+    }
+    if (size && parse_u64(word, &value)) /* megabytes */
+        ok = value <= INT64_MAX / MIB && (value *= MIB, true);
+    else
+        ok = (size ? parse_size(word, &value) : parse_u64(word, &value)) && value <= INT64_MAX;
+    if (ok)
+        json_number(json, a->name, (int64_t)value);
+    return ok || lodge_fail(error, LODGE_ERROR_CONFIG, "invalid number: %s", word);
+}
+
+/* @words as the arguments of the command that @h is; transfer full, NULL with the error. */
+static JsonOut *forward_args(const HmpCommand *h, const Command *cmd, char **words, GError **error)
+{
+    g_autoptr(JsonOut) json = json_out_new_line();
+    g_auto(GStrv) params = g_strsplit(h->params, ",", -1);
+    char **p = params;
+    bool ok = true;
+
+    json_object(json, NULL);
+    for (; ok && *words; words++) {
+        if (!strcmp(*words, "-f")) {
+            json_bool(json, "force", true);
+            continue;
+        }
+        bool size = *p && g_str_has_suffix(*p, ":o");
+        const CommandArg *a = cmd->args;
+        if (size)
+            (*p)[strlen(*p) - 2] = '\0';
+        while (*p && strcmp(a->name, *p))
+            a++;
+        ok = *p ? put_word(json, a, size, *words, error)
+                : lodge_fail(error, LODGE_ERROR_CONFIG, "invalid word: %s", *words);
+        p += ok;
+    }
+    json_end(json);
+    return ok ? g_steal_pointer(&json) : NULL;
+}
+
+static bool forward(Control *c, const HmpCommand *h, char **words, GError **error)
+{
+    const Command *cmd = command_find(h->qmp);
+    const Json *json = control_json(c, error);
+    g_autoptr(JsonOut) text = json ? forward_args(h, cmd, words, error) : NULL;
+    g_auto(Jv) args = text ? jv_parse(json, json_text(text), error) : (Jv){NULL, NULL};
+    g_autoptr(JsonOut) answer = json_out_new_line();
+    ControlReply r = {.out = answer};
+
+    json_object(answer, NULL);
+    return args.node && command_check(cmd, args, error) && cmd->run(c, args, &r, error);
 }
 
 char *hmp_run(Control *c, const char *line)
@@ -332,14 +458,15 @@ char *hmp_run(Control *c, const char *line)
         info ? g_strdup_printf("info %s", words[1]) : g_strdup(words[0]);
     const HmpCommand *cmd = find(name);
     char **args = words + 1 + info;
+    const char *word = words[info]; /* what messages call it */
     n -= 1 + info;
     if (!cmd)
         g_string_append_printf(out, "unknown command: '%s'\r\n", name);
     else if (n < cmd->min)
-        g_string_append_printf(out, "%s: %s expected\r\n", name, cmd->first);
+        g_string_append_printf(out, "%s: %s expected\r\n", word, cmd->first);
     else if (n > cmd->max)
-        g_string_append_printf(out, "%s: extraneous characters at the end of line\r\n", name);
-    else if (!cmd->run(c, args, out, &error))
+        g_string_append_printf(out, "%s: extraneous characters at the end of line\r\n", word);
+    else if (cmd->run ? !cmd->run(c, args, out, &error) : !forward(c, cmd, args, &error))
         g_string_append_printf(out, "%s%s\r\n",
                                strncmp(error->message, "invalid", 7) ? "Error: " : "",
                                error->message);
@@ -355,6 +482,7 @@ COMMAND_FN(cmd_human_monitor)
         (jv_int(cpu) < 0 || jv_int(cpu) >= machine_board(c->config.machine)->cpus))
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "Parameter 'cpu-index' expects a CPU number");
+    c->cpu = (unsigned)jv_int(cpu);
     g_autofree char *answer = hmp_run(c, jv_text(jv_get(args, "command-line")));
     json_string(control_return(r), "return", answer);
     return true;

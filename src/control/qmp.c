@@ -190,14 +190,9 @@ static void run_command(QmpClient *cl, const Command *cmd, Jv *root, Jv args, Jv
 
 static bool check_capabilities(Jv args, GError **error)
 {
-    g_autoptr(GList) names = jv_names(args);
-    for (GList *n = names; n; n = n->next) {
-        if (strcmp(n->data, "enable"))
-            return arg_unexpected(error, n->data);
-    }
     Jv enable = jv_get(args, "enable");
-    if (jv_kind(enable) != JV_ABSENT && jv_kind(enable) != JV_ARRAY)
-        return arg_type(error, "enable", "array");
+    if (!command_check(&command_negotiate, args, error))
+        return false;
     if (jv_length(enable))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "Capability %s not available",
                           jv_text(jv_at(enable, 0)) ? jv_text(jv_at(enable, 0)) : "");

@@ -29,6 +29,8 @@
 
 typedef struct Machine Machine;
 
+#define MACHINE_CPUS_MAX 255u /* xAPIC identifiers */
+
 typedef enum MachineState {
     MACHINE_BUILT,
     MACHINE_RUNNING,
@@ -156,12 +158,18 @@ bool machine_change_medium(Machine *m, Device *d, const BlkOptions *o, bool forc
 BlkNode *machine_disk(Machine *m, const char *name, Device **ret_device);
 /* blk_disk_resize(), and the device is told. */
 bool machine_resize_disk(Machine *m, BlkNode *disk, uint64_t size, bool shrink, GError **error);
+/* blk_set_rates(), and machine_now() tells of it. */
+bool machine_limit_disk(Machine *m, BlkNode *disk, uint64_t iops, uint64_t bps, GError **error);
 /* blk_commit(); MACHINE_EVENT_JOB tells. @id: NULL: the disk's name. */
 bool machine_commit_disk(Machine *m, BlkNode *disk, const char *id, uint64_t speed, GError **error);
 /* The job of that name; NULL: none. */
 BlkJob *machine_job(Machine *m, const char *id);
 /* The disks, in the order of their names; transfer container (BlkNode). */
 GPtrArray *machine_disks(Machine *m);
+
+/* The registers of CPU @cpu, and whether it waits for an interrupt; the machine stops for it if it
+ * runs. False: no such CPU. */
+bool machine_cpu_regs(Machine *m, unsigned cpu, VcpuRegs *ret, bool *ret_halted);
 
 /* Back ends by their name in the description; NULL: none. Transfer none. */
 Chan *machine_chan(Machine *m, const char *name);

@@ -19,7 +19,6 @@
 
 #define MEMORY_MIN (1 * MIB)
 #define MEMORY_MAX (UINT64_C(1) << 40) /* bytes: what page tables and tools are tried with */
-#define CPUS_MAX 255u                  /* xAPIC identifiers */
 #define PAGE 4096u
 
 /* ---- look-ups for devices ---- */
@@ -84,9 +83,9 @@ static bool read_cpus(Machine *m, const Tree *t, GError **error)
     uint64_t count = 1;
     const char *model = tree_str(t, "/cpus", "model");
     (void)tree_u64(t, "/cpus", "count", &count); /* absent: one */
-    if (count < 1 || count > CPUS_MAX)
+    if (count < 1 || count > MACHINE_CPUS_MAX)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "/cpus: count %" PRIu64 ": must be 1 to %u",
-                          count, CPUS_MAX);
+                          count, MACHINE_CPUS_MAX);
     if (model && strcmp(model, "host"))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "/cpus: model '%s': this version knows host",
                           model);

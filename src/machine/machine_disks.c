@@ -292,6 +292,26 @@ bool machine_resize_disk(Machine *m, BlkNode *disk, uint64_t size, bool shrink, 
     return true;
 }
 
+bool machine_limit_disk(Machine *m, BlkNode *disk, uint64_t iops, uint64_t bps, GError **error)
+{
+    const struct {
+        const char *name;
+        uint64_t value;
+    } rates[] = {{"iops", iops}, {"bps", bps}};
+    g_autofree char *path = g_strdup_printf("/backends/block/%s", blk_name(disk));
+
+    if (!blk_set_rates(disk, iops, bps, error))
+        return false;
+    for (unsigned i = 0; i < G_N_ELEMENTS(rates) && tree_has(m->now, path, NULL); i++) {
+        g_autofree char *text = g_strdup_printf("%" PRIu64, rates[i].value);
+        if (rates[i].value)
+            (void)tree_set_str(m->now, path, rates[i].name, text); /* short: no limit is near */
+        else
+            tree_remove(m->now, path, rates[i].name);
+    }
+    return true;
+}
+
 static void job_changed(void *opaque, const BlkJobInfo *info)
 {
     machine_tell(opaque, &(MachineNews){.what = MACHINE_EVENT_JOB, .job = info});

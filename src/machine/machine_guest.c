@@ -113,3 +113,16 @@ bool machine_is_halted(Machine *m)
     cpu_set_run(m->cpus);
     return all;
 }
+
+bool machine_cpu_regs(Machine *m, unsigned cpu, VcpuRegs *ret, bool *ret_halted)
+{
+    bool running = m->state == MACHINE_RUNNING, ok;
+
+    if (running)
+        cpu_set_park(m->cpus);
+    ok = vcpu_regs_read(m->cpus, cpu, ret);
+    *ret_halted = vcpu_is_halted(m->cpus, cpu);
+    if (running)
+        cpu_set_run(m->cpus);
+    return ok;
+}

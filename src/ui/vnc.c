@@ -240,6 +240,22 @@ const char *vnc_describe(const Vnc *vnc)
     return vnc->address;
 }
 
+bool vnc_has_password(const Vnc *vnc)
+{
+    return vnc->addr.password != NULL;
+}
+
+unsigned vnc_list_clients(Vnc *vnc, struct sockaddr_storage *ret, unsigned max)
+{
+    unsigned n = 0;
+
+    lodge_lock(&vnc->lock);
+    for (unsigned i = 0; i < vnc->clients->len && n < max; i++)
+        n += vnc_client_address(g_ptr_array_index(vnc->clients, i), &ret[n]);
+    lodge_unlock(&vnc->lock);
+    return n;
+}
+
 bool vnc_add_client(Vnc *vnc, int fd, bool skip_auth, GError **error)
 {
     VncWaiting waiting = {fd, skip_auth};

@@ -50,4 +50,10 @@ const char *vnc_describe(const Vnc *vnc);
  */
 bool vnc_add_client(Vnc *vnc, int fd, bool skip_auth, GError **error);
 
+/* Whether it asks for a password; and the addresses of those who look now, @max of them at most.
+ * Any thread. */
+bool vnc_has_password(const Vnc *vnc);
+struct sockaddr_storage;
+unsigned vnc_list_clients(Vnc *vnc, struct sockaddr_storage *ret, unsigned max);
+
 #endif

@@ -533,6 +533,14 @@ void vnc_client_stop(VncClient *c)
     vnc_wake(c->wake_fd);
 }
 
+bool vnc_client_address(const VncClient *c, struct sockaddr_storage *ret)
+{
+    socklen_t len = sizeof *ret;
+
+    memset(ret, 0, sizeof *ret);
+    return getpeername(c->fd, (struct sockaddr *)ret, &len) == 0;
+}
+
 bool vnc_client_done(VncClient *c)
 {
     return __atomic_load_n(&c->done, __ATOMIC_ACQUIRE);

@@ -5,6 +5,7 @@
 /* Between the server (vnc.c), a client's thread (vnc_client.c) and the library (vnc_lib.c). */
 
 #include <rfb/rfb.h>
+#include <sys/socket.h>
 
 #include "lodge/dynlib.h"
 #include "lodge/lock.h"
@@ -101,6 +102,8 @@ void vnc_client_wake(VncClient *c);
 /* Hang up; the thread ends soon. */
 void vnc_client_stop(VncClient *c);
 bool vnc_client_done(VncClient *c);
+/* Where it comes from; false: it has gone. Any thread. */
+bool vnc_client_address(const VncClient *c, struct sockaddr_storage *ret);
 /* Waits for the thread. No lock held. */
 void vnc_client_free(VncClient *c);
 /* A byte for poll() on an eventfd. */

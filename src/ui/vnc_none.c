@@ -27,6 +27,16 @@ const char *vnc_describe(const Vnc *vnc)
     return "";
 }
 
+bool vnc_has_password(const Vnc *vnc)
+{
+    return false;
+}
+
+unsigned vnc_list_clients(Vnc *vnc, struct sockaddr_storage *ret, unsigned max)
+{
+    return 0;
+}
+
 bool vnc_add_client(Vnc *vnc, int fd, bool skip_auth, GError **error)
 {
     close(fd);

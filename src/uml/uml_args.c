@@ -258,7 +258,7 @@ static const struct Word {
     {"mconsole=", take_mconsole, 0, "mconsole=notify:PATH",
      "a datagram socket that is told when the management console is there, and of a panic"},
     {"kernel=", take_nothing, OURS, "kernel=FILE",
-     "the guest's kernel ($LODGE_UML_KERNEL, else the host's own)"},
+     "the guest's kernel ($LODGE_UML_KERNEL, else that of uml.conf, else the host's own)"},
     {"initrd=", take_initrd, 0, "initrd=FILE", "an initial RAM disk, instead of Lodge's own"},
     {"root=", take_root, OURS, "root=DEVICE", "the root: /dev/ubda, /dev/ubd0, 98:0 (98:0)"},
     {"ubd", take_ubd, 0, "ubd<n>[rscdt]=FILE[,BASE[,SERIAL]]",

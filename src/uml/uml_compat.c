@@ -30,10 +30,61 @@
 #include "boot.h"
 #include "uml_words.h"
 
+#define CONFIG_MAX 65536 /* bytes */
 #define BZIMAGE_MAGIC_AT 0x202 /* Linux, Documentation/arch/x86/boot.rst */
 #define BZIMAGE_MAGIC "HdrS"
 
 /* ---- the kernel ---- */
+
+/* What line @n of the user's configuration says; false with the error. */
+static bool config_line(const char *file, unsigned n, const char *line, char **kernel,
+                        GError **error)
+{
+    const char *value = line + strlen("kernel=");
+
+    if (!line[0] || line[0] == '#')
+        return true;
+    if (!g_str_has_prefix(line, "kernel="))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "%s: line %u: \"%s\": is not known; write kernel=FILE, or # before it",
+                          file, n, line);
+    if (!g_path_is_absolute(value))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "%s: line %u: kernel=%s: write the whole path, from / on", file, n, value);
+    g_free(*kernel);
+    *kernel = g_strdup(value);
+    return true;
+}
+
+/* The kernel of the user's configuration, transfer full; NULL: it names none, or with the error. */
+static char *config_kernel(GError **error)
+{
+    g_autofree char *file = g_build_filename(g_get_user_config_dir(), "lodge", "uml.conf", NULL);
+    g_autofree char *text = g_malloc(CONFIG_MAX + 1);
+    g_autofree char *kernel = NULL;
+    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    ssize_t len = fd < 0 ? -1 : read(fd, text, CONFIG_MAX + 1);
+    int err = errno;
+
+    if (fd >= 0)
+        close(fd);
+    if (len < 0) {
+        if (err != ENOENT && err != ENOTDIR)
+            lodge_fail_errno(error, err, "%s", file);
+        return NULL;
+    }
+    if (len > CONFIG_MAX || memchr(text, '\0', (size_t)len)) {
+        lodge_fail(error, LODGE_ERROR_CONFIG, "%s: is no short text; write lines kernel=FILE", file);
+        return NULL;
+    }
+    text[len] = '\0';
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    for (unsigned i = 0; lines[i]; i++) {
+        if (!config_line(file, i + 1, g_strstrip(lines[i]), &kernel, error))
+            return NULL;
+    }
+    return g_steal_pointer(&kernel);
+}
 
 char *uml_find_kernel(const char *given, GError **error)
 {
@@ -42,6 +93,14 @@ char *uml_find_kernel(const char *given, GError **error)
 
     if (chosen && chosen[0])
         return g_strdup(chosen);
+    g_autoptr(GError) why = NULL;
+    g_autofree char *configured = config_kernel(&why);
+    if (why) {
+        g_propagate_error(error, g_steal_pointer(&why));
+        return NULL;
+    }
+    if (configured)
+        return g_steal_pointer(&configured);
     if (uname(&host) == 0) {
         g_autofree char *running = g_strdup_printf("/boot/vmlinuz-%s", host.release);
         if (access(running, R_OK) == 0)
@@ -63,8 +122,8 @@ char *uml_find_kernel(const char *given, GError **error)
     }
     if (!newest)
         lodge_fail(error, LODGE_ERROR_NOT_FOUND,
-                   "kernel: there is none in /boot that may be read; write kernel=FILE, or set "
-                   "LODGE_UML_KERNEL");
+                   "kernel: there is none in /boot that may be read; write kernel=FILE, as a word "
+                   "or in ~/.config/lodge/uml.conf, or set LODGE_UML_KERNEL");
     return g_steal_pointer(&newest);
 }
 

@@ -149,6 +149,18 @@ class Screen:
             self.text += data.decode(errors="replace").replace("\r", "")
         return m
 
+    def answers(self, line, pattern):
+        """The answer to a line that is sent again until somebody reads it."""
+        deadline = time.monotonic() + BOOT_SECONDS
+        while True:
+            os.write(self.fd, line)
+            until = time.monotonic() + 1
+            while not (m := re.search(pattern, self.text, re.M)) and select.select([self.fd], [], [], max(0, until - time.monotonic()))[0]:
+                self.text += os.read(self.fd, 65536).decode(errors="replace").replace("\r", "")
+            if m:
+                return m
+            assert time.monotonic() < deadline, f"no {pattern!r} in {self.text}"
+
 
 def mconsole(lodge, *words):
     done = subprocess.run(["uml_mconsole", "manual", *map(str, words)], env=environment(lodge), stdin=subprocess.DEVNULL, capture_output=True, timeout=BOOT_SECONDS)
@@ -187,12 +199,9 @@ def test_lines_of_manuals(lodge, place, linux):
     # A login on con1.
     fd = os.open(pts, os.O_RDWR | os.O_NOCTTY)
     tty1 = Screen(fd)
-    os.write(fd, b"\n") # what was said before somebody looked is lost; this login is over
-    tty1.until(r"said $")
-    tty1.text = ""
+    tty1.answers(b"\n", r"said $")  # what was said before somebody looked is lost, and nobody may read yet; that login is over
     tty1.until(r"welcome on /dev/tty1")
-    os.write(fd, b"friend\n")
-    tty1.until(r"said friend")
+    tty1.answers(b"friend\n", r"said friend")
     os.close(fd)
     # From outside.
     out, status = mconsole(lodge, "proc", "cmdline")

@@ -87,6 +87,67 @@ def hear(s, until=b"#"):
     return out
 
 
+def resident_kib(pid):
+    return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{pid}/status").read())[1])
+
+
+def test_a_crowd(lodge, guests, tmp_path):
+    """A thousand connections, a megabyte without end, and half a packet of each: the first has the machine, nothing grows, the guest goes on."""
+    box = Debuggee(lodge, guests, "--gdb", f"unix:{tmp_path}/g")
+    q = Qmp(lodge.home / "run" / "lodge" / "box" / "qmp.sock")
+
+    def connect():
+        s = socket.socket(socket.AF_UNIX)
+        s.settimeout(SECONDS)
+        s.connect(str(tmp_path / "g"))
+        return s
+
+    def running():
+        return q.ask("query-status")[1]["return"]["status"] == "running"
+    first = once_served(connect)
+    before = resident_kib(box.process.pid)
+    for i in range(1000):
+        with connect() as s:
+            if i % 2:  # some leave before they are turned away
+                with contextlib.suppress(ConnectionError):
+                    assert s.recv(1) == b""
+    assert running()
+    packet(first, b"qSupported")
+    assert b"PacketSize=" in hear(first)
+    for mib in (b"$" + b"x" * (1 << 20), b"}" * (1 << 20), b"$" + b"}" * (1 << 20) + b"#00", b"$x" * (1 << 19), b"#" * (1 << 20)):
+        with contextlib.suppress(OSError):
+            first.settimeout(1)
+            first.sendall(mib)
+        first.close()
+        first = once_served(connect)
+        assert running()
+    for command in (b"g", b"G00", b"m0,40", b"M0,1:", b"vCont;s:1", b"Z1,0,1", b"?", b"D", b"c", b"qXfer:features:read:target.xml:0,fff", b"qRcmd,73746f70"):
+        for cut in (False, True):
+            packet(first, command) if not cut else first.sendall(b"$" + command[:-1])
+            first.close()
+            first = once_served(connect)
+            deadline = time.monotonic() + SECONDS
+            while not running():
+                assert time.monotonic() < deadline, command
+    assert resident_kib(box.process.pid) - before < 8 * 1024
+    first.close()
+    box.quit()
+
+
+def once_served(connect):
+    """The debugger, when the one before it has been noticed to be gone."""
+    deadline = time.monotonic() + SECONDS
+    while True:
+        s = connect()
+        with contextlib.suppress(ConnectionError):
+            packet(s, b"qSupported")
+            if s.recv(1):
+                hear(s)
+                return s
+        s.close()
+        assert time.monotonic() < deadline
+
+
 def test_clients(lodge, guests, tmp_path):
     """Those who leave in mid-command, send noise, or come second; QMP beside a debugger."""
     box = Debuggee(lodge, guests, "--gdb", f"unix:{tmp_path}/g")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """User-Mode Linux's management console, with the client of its own tools and with others."""
+import contextlib
 import json
 import os
 import re
@@ -267,6 +268,47 @@ def test_datagrams(box):
             s.sendto(request(b"help"), str(path))
     assert ask(path, request(b"version")) == whole
     deaf.close()
+    assert box.uml("halt")[1] == 0
+    box.end()
+
+
+def test_a_crowd(box):
+    """A thousand clients at once, noise, halves, the longest datagram, those who leave before the answer: the guest goes on and nothing grows."""
+    path = str(box.folder / "mconsole")
+
+    def resident_kib():
+        return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{box.process.pid}/status").read())[1])
+    whole = ask(path, request(b"version"))
+    before = resident_kib()
+    commands = (b"version", b"help", b"log x", b"config ubdb", b"config ubdb=/nonexistent", b"remove eth7", b"config", b"sysrq", b"proc", b"stack 0", b"config mem=+", b"cad7")
+    clients = []
+    for i in range(1000):
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        s.bind(b"\0crowd%d-%d" % (os.getpid(), i))
+        s.settimeout(SECONDS)
+        clients.append(s)
+        s.sendto(request(b"help") if i % 3 else os.urandom(i % 600), path)
+        if i % 5 == 0:
+            s.close()
+        if i % 50 == 49:  # so much as the host keeps of what nobody has read
+            assert all(s.recv(1024) and (len(s.recv(1024)) if (i - 49 + k) % 3 else True) for k, s in enumerate(clients[-50:]) if s.fileno() >= 0)
+    for command in commands:
+        for length in range(len(request(command))):  # cut off at each byte, and nobody waits
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+                s.settimeout(SECONDS)
+                s.sendto(request(command)[:length], path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.settimeout(SECONDS)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 22)
+        for size in (1 << 12, 1 << 16, 1 << 17, 200000, 1 << 20):
+            with contextlib.suppress(OSError):  # more than the host sends at once
+                s.sendto(request(b"version", length=size).ljust(size, b"x"), path)
+    for s in clients:
+        s.close()
+    assert ask(path, request(b"version")) == whole and resident_kib() - before < 4 * 1024
+    box.process.stdin.write(b"x")
+    box.process.stdin.flush()
+    box.expect(b".")
     assert box.uml("halt")[1] == 0
     box.end()
 

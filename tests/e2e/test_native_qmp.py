@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import pathlib
+import re
 import shutil
 import socket
 import stat
@@ -175,10 +176,10 @@ def peers(lodge, guests, tmp_path):
 def test_answers_as_qemu(peers):
     ours, theirs, _ = peers
     for command in ("query-cpus-fast", "query-memory-size-summary", "query-target", "query-current-machine", "query-chardev", "query-blockstats", "query-pci", "query-block",
-                    "query-named-block-nodes", "query-name", "query-uuid", "query-kvm", "query-jobs", "query-block-jobs"):
+                    "query-named-block-nodes", "query-name", "query-uuid", "query-kvm", "query-jobs", "query-block-jobs", "query-vnc", "query-vnc-servers"):
         a, b = ours.ask(command)[1]["return"], theirs.ask(command)[1]["return"]
         within(shape(a), shape(b), command)
-        if command in ("query-memory-size-summary", "query-target", "query-name", "query-uuid"):
+        if command in ("query-memory-size-summary", "query-target", "query-name", "query-uuid", "query-vnc", "query-vnc-servers"):
             assert a == b
     cpus = ours.ask("query-cpus-fast")[1]["return"]
     assert [c["cpu-index"] for c in cpus] == [0, 1] and all(pathlib.Path(f"/proc/{c['thread-id']}").exists() for c in cpus)
@@ -188,7 +189,9 @@ def test_answers_as_qemu(peers):
     assert {"mac", "netdev"} <= set(names[0]) and names[0]["mac"] == names[1]["mac"] == "str"
     listed = {c["name"] for c in theirs.ask("query-commands")[1]["return"]}
     assert {c["name"] for c in ours.ask("query-commands")[1]["return"] if not c["name"].startswith("x-lodge-")} <= listed, "a name that QEMU does not know"
-    for line in ("info uuid", "info status", "info nosuch", "info name", "info network"):
+    kinds = [{m["name"]: m for m in q.ask("query-machines")[1]["return"]} for q in (ours, theirs)]
+    within(shape(kinds[0]["pc"]), shape(next(m for m in kinds[1].values() if m.get("alias") == "pc")), "query-machines")
+    for line in ("info uuid", "info status", "info nosuch", "info name", "info network", "info memory_size_summary", "info block-jobs", "info vnc", "info status x", "change", "eject", "info registers 9"):
         a, b = (q.ask("human-monitor-command", **{"command-line": line})[1]["return"] for q in (ours, theirs))
         if line == "info status":
             assert (a, b) == ("VM status: running\r\n", "VM status: paused (prelaunch)\r\n")
@@ -198,11 +201,61 @@ def test_answers_as_qemu(peers):
             assert a == b, line
 
 
+def test_hardware_as_qemu(peers):
+    """Registers and PCI functions in the form that QEMU's monitor has, for who reads them by expressions."""
+    ours, theirs, _ = peers
+
+    def lines(q, line):
+        return q.ask("human-monitor-command", **{"command-line": line})[1]["return"].split("\r\n")
+
+    def form(line):
+        return re.sub(r"\b[0-9a-f]{4,}\b", lambda m: "x" * len(m[0]), re.sub(r"\[[A-Z-]{7}\]|HLT=\d|(?<=, device)[ \d]+|\b[0-9a-f]+(?=, pin)", "_", line)).rstrip()
+    a, b = ([form(x) for x in lines(q, "info registers")] for q in (ours, theirs))
+    wide = "RAX=xxxxxxxxxxxxxxxx" in a[2]
+    assert a[:2] == b[:2] == ["", "CPU#0"] and len(a) == (33 if wide else 27) and sum(x.startswith("XMM") for x in a) == (8 if wide else 4)
+    assert [x for x in a if x[:3] in ("FCW", "CR0", "EFE")] == [x for x in b if x[:3] in ("FCW", "CR0", "EFE")] if not wide else True
+    assert len([x for x in lines(ours, "info registers -a") if x.startswith("CPU#")]) == 2
+    assert any("CPU#1" in x for x in lines(ours, "info registers 1")) and not any("CPU#1" in x for x in lines(ours, "info registers"))
+    a, b = ({form(x) for x in lines(q, "info pci")} for q in (ours, theirs))
+    assert "  Bus  0, device_, function 0:" in a & b and any(x.strip().startswith("Ethernet controller: PCI device xxxx:xxxx") for x in a & b)
+    card = lines(ours, "info pci")
+    at = card.index('      id "net0"')
+    bars = [x for x in card[max(i for i in range(at) if "Bus " in card[i]):at] if "BAR" in x]
+    assert bars and all(re.fullmatch(r"      BAR\d: (I/O at 0x[0-9a-f]{4,}|(32|64) bit( prefetchable)? memory at 0x[0-9a-f]{8,}) \[0x[0-9a-f]{4,}\]\.", x) for x in bars)
+
+
+def test_schema_as_qemu(peers):
+    """What we say that a command takes, QEMU's takes: by its name, of its kind, and needed where we need it."""
+    def commands(q):
+        schema = {e["name"]: e for e in q.ask("query-qmp-schema")[1]["return"]}
+        assert all(set(e) >= {"name", "meta-type"} for e in schema.values())
+
+        def members(kind):
+            t = schema[kind]
+            more = [m for v in t.get("variants", []) for m in schema[v["type"]]["members"]]
+            return {m["name"]: (schema[m["type"]], "default" in m) for m in t["members"] + more}
+        assert {e["meta-type"] for e in schema.values()} <= {"command", "event", "object", "enum", "array", "builtin", "alternate"}
+        return {n: members(e["arg-type"]) for n, e in schema.items() if e["meta-type"] == "command"}, {n for n, e in schema.items() if e["meta-type"] == "event"}
+    (ours, our_events), (theirs, their_events) = (commands(q) for q in peers[:2])
+    assert set(ours) == {c["name"] for c in peers[0].ask("query-commands")[1]["return"]}
+    assert our_events <= their_events
+    for name in (n for n in ours if not n.startswith("x-lodge-")):
+        for arg, (kind, optional) in ours[name].items():
+            assert arg in theirs[name], (name, arg)
+            their_kind, their_optional = theirs[name][arg]
+            if kind["meta-type"] in ("builtin", "array"):
+                assert kind["meta-type"] == their_kind["meta-type"] or their_kind["meta-type"] == "enum" and kind["json-type"] == "string", (name, arg)
+            else:
+                assert {m["name"] for m in kind["members"]} <= {m["name"] for m in their_kind["members"]}, (name, arg)
+            assert optional or not their_optional or (name, arg) in ((("blockdev-add"), "file"),), (name, arg)
+
+
 def test_errors_as_qemu(peers):
     """The same wrong words have the same answers, to the letter."""
     ours, theirs, folder = peers
     node = {"driver": "raw", "node-name": "b1", "file": {"driver": "file", "filename": str(folder / "b2")}}
     (folder / "b2").write_bytes(bytes(1 << 20))
+    rates = {f"{kind}{part}": 0 for kind in ("bps", "iops") for part in ("", "_rd", "_wr")}
     words = [
         ("netdev_add", {"type": "user", "id": "n1"}), ("netdev_add", {"type": "user", "id": "n1"}), ("netdev_add", {"type": "nosuch", "id": "n2"}), ("netdev_add", {"id": "n2"}),
         ("netdev_add", {"type": "user", "id": "n3", "foo": "x"}), ("netdev_add", {"type": "user", "id": "1x"}), ("netdev_del", {"id": "n1"}), ("netdev_del", {"id": "n1"}),
@@ -214,6 +267,8 @@ def test_errors_as_qemu(peers):
         ("query-target", {"x": 1}), ("query-pci", {"x": 1}), ("send-key", {}), ("screendump", {}), ("stop", {"x": 1}),
         ("block_resize", {"device": "nosuch", "size": 1}), ("block_resize", {"node-name": "nosuch", "size": 1}), ("block_resize", {"size": 1}), ("block-commit", {"device": "nosuch"}),
         ("block-job-cancel", {"device": "nosuch"}), ("block-job-set-speed", {"device": "nosuch", "speed": 0}), ("job-cancel", {"id": "nosuch"}), ("job-complete", {"id": "nosuch"}),
+        ("block_set_io_throttle", {}), ("block_set_io_throttle", {**rates, "device": "nosuch"}), ("block_set_io_throttle", {**rates, "id": "nosuch"}), ("block_set_io_throttle", rates),
+        ("block_set_io_throttle", {**rates, "id": "nosuch", "iops": "x"}), ("query-machines", {"x": 1}), ("query-qmp-schema", {"x": 1}), ("query-vnc", {"x": 1}),
         ("eject", {"device": "x"}), ("eject", {}), ("eject", {"id": "x", "device": "y"}), ("blockdev-change-medium", {"id": "x", "filename": "/x"}),
         ("send-key", {"keys": [{"type": "x", "data": "a"}]}), ("getfd", {"fdname": "x"}), ("closefd", {"fdname": "x"}), ("add_client", {"protocol": "vnc", "fdname": "y"}),
         ("human-monitor-command", {"command-line": "info", "cpu-index": 9}), ("qmp_capabilities", {}), ("nosuch", {}),
@@ -246,6 +301,33 @@ def test_errors_as_qemu(peers):
             events = [q.line()]
         assert events[0]["data"] == {"device": device, "path": f"/machine/peripheral/{device}"}
     assert q.ask("netdev_del", id="n1")[1] == q.ask("blockdev-del", **{"node-name": "b1"})[1] == {"return": {}}
+
+
+def test_throttle(lodge, guests, tmp_path):
+    """Limits of a disk in use, set and read back; the definition keeps its own."""
+    (tmp_path / "a").write_bytes(bytes(1 << 20))
+    works(lodge("run", "box", "-d", "--kernel", guests / "plug", "--memory", "64M", "--net", "none", "--rng", "off", "--disk", f"{tmp_path}/a,iops=500"))
+    q = Qmp(lodge.home / "run" / "lodge" / "box" / "qmp.sock")
+
+    def limits():
+        seen = [d["inserted"] for d in q.ask("query-block")[1]["return"]] + q.ask("query-named-block-nodes")[1]["return"]
+        assert {tuple(d[k] for k in ("bps_rd", "bps_wr", "iops_rd", "iops_wr")) for d in seen} == {(0, 0, 0, 0)}
+        pairs = {(d["iops"], d["bps"]) for d in seen}
+        assert len(pairs) == 1
+        return pairs.pop()
+
+    def throttle(device="disk0", key="id", **rates):
+        full = {f"{kind}{part}": 0 for kind in ("bps", "iops") for part in ("", "_rd", "_wr")}
+        return q.ask("block_set_io_throttle", **{**full, key: device, **rates})[1]
+    assert limits() == (500, 0)
+    assert throttle(iops=7, bps=1 << 20) == {"return": {}} and limits() == (7, 1 << 20)
+    assert q.ask("human-monitor-command", **{"command-line": "block_set_io_throttle disk0 3 0 0 0 0 0"})[1] == {"return": ""} and limits() == (0, 3)
+    for rates, says in (({"iops": -1}, "bps/iops/max values must be within [0, 1000000000000000]"), ({"bps": 1 << 60}, "bps/iops/max values must be within [0, 1000000000000000]"),
+                        ({"iops_rd": 5}, "Parameter 'iops_rd' expects 0: reads and writes have one limit, iops"), ({"bps_wr": 5}, "Parameter 'bps_wr' expects 0: .* limit, bps")):
+        assert re.fullmatch(says.replace("[", r"\[") if "within" in says else says, throttle(**rates)["error"]["desc"]), rates
+    assert limits() == (0, 3)
+    assert throttle(key="device") == {"return": {}} and limits() == (0, 0)
+    works(lodge("kill", "box"))
 
 
 def theirs_after(theirs, node):

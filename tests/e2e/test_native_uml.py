@@ -239,7 +239,7 @@ def test_terminal_is_restored(linux, guests, tools, how):
     shutil.rmtree(linux.home / "run" / "lodge", ignore_errors=True)
 
 
-def test_words_that_are_wrong_and_asked(linux, guests):
+def test_words_that_are_wrong_and_asked(linux, guests, tmp_path):
     for word, text in {"ubd16=x": "ubd16=x: Device number out of range", "con1=nothing": "failed to parse", "eth0=pcap": "this version has tuntap"}.items():
         answer = linux(f"kernel={guests}/hello", word)
         assert answer.status == 1 and answer.err.startswith("lodge: uml: ") and answer.err.count("\n") == 1 and text in answer.err
@@ -248,3 +248,8 @@ def test_words_that_are_wrong_and_asked(linux, guests):
     assert linux("kernel=/no/such", "mem=64M").status == 1
     answer = linux("--version", env={"LODGE_UML_KERNEL": str(guests / "hello")})
     assert answer.status == 1 and "no bzImage" in answer.err
+    (tmp_path / "lodge").mkdir()
+    for text, says in ((f"# ours\nkernel={guests}/hello\n", f'kernel "{guests}/hello": is no bzImage'), ("kernel=hello\n", f"{tmp_path}/lodge/uml.conf: line 1: kernel=hello: write the whole path")):
+        (tmp_path / "lodge" / "uml.conf").write_text(text)
+        answer = linux("--version", env={"XDG_CONFIG_HOME": str(tmp_path)})
+        assert answer.status == 1 and says in answer.err and answer.err.count("\n") == 1

@@ -143,6 +143,61 @@ static void test_limit_waiting(void)
     many_end(&m);
 }
 
+/* Other rates while requests wait: these go by them; a disk without a limit gets one, and what came
+ * to it from other loops counts too. */
+static void test_limit_change(void)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(BlockFix) f = block_fix_new();
+    g_autofree char *path = block_fix_image(f, "a.img", SIZE, 3);
+    BlkOptions o = {.file = path, .iops = 20};
+    g_autoptr(BlkNode) n = block_fix_open(f, &o);
+    uint64_t iops, bps;
+    Many m;
+
+    blk_rates(n, &iops, &bps);
+    g_assert_cmpuint(iops, ==, 20);
+    g_assert_cmpuint(bps, ==, 0);
+    many_start(&m, n, BLK_READ, 200); /* for 10 s */
+    g_assert_false(many_wait(&m, 190, 20));
+    g_assert_true(blk_set_rates(n, 1000000, 0, &error));
+    g_assert_no_error(error);
+    g_assert_true(many_wait(&m, 0, 3000));
+    many_end(&m);
+    g_assert_true(blk_set_rates(n, 0, 0, &error)); /* none at all: at once, and the same again */
+    blk_rates(n, &iops, &bps);
+    g_assert_cmpuint(iops + bps, ==, 0);
+    many_start(&m, n, BLK_READ, 200);
+    g_assert_true(many_wait(&m, 0, 3000));
+    many_end(&m);
+    blk_close(g_steal_pointer(&n));
+
+    static const BlkOptions others[] = {{.iops = 0}, {.detect_zeroes = true}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(others); i++) {
+        o = others[i];
+        o.file = path;
+        n = block_fix_open(f, &o);
+        g_autoptr(IoThread) io = io_thread_new("other", NULL, &error);
+        g_assert_no_error(error);
+        BlkNode *side = blk_side(n, io, &error);
+        g_assert_no_error(error);
+        g_assert_true(blk_set_rates(n, 0, 0, &error)); /* nothing is to be done */
+        g_assert_true((side != n) == !i);
+        blk_drain_begin(n); /* as a pause does */
+        g_assert_true(blk_set_rates(n, 20, 0, &error));
+        g_assert_no_error(error);
+        many_start(&m, side, BLK_READ, 30);
+        g_assert_false(many_wait(&m, 29, 50));
+        blk_drain_end(n);
+        g_assert_false(many_wait(&m, 20, 30));
+        blk_hurry(n, true);
+        g_assert_true(many_wait(&m, 0, 3000));
+        blk_hurry(n, false);
+        many_end(&m);
+        blk_close(g_steal_pointer(&n));
+    }
+}
+
 /* ---- discards and zeros ---- */
 
 static uint64_t stored(const char *path)
@@ -373,6 +428,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/policy/limits", test_limits);
     g_test_add_func("/policy/limit-waiting", test_limit_waiting);
+    g_test_add_func("/policy/limit-change", test_limit_change);
     g_test_add_func("/policy/discard-ignore", test_discard_ignore);
     g_test_add_func("/policy/detect-zeroes", test_detect_zeroes);
     g_test_add_func("/policy/error-report-ignore", test_error_report_ignore);

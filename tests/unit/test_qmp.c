@@ -16,203 +16,36 @@
 #include <glib/gstdio.h>
 
 #include "lodge/error.h"
-#include "control.h"
+#include "qmpfix.h"
 
 #define DEADLINE_S 30
 
-/* ---- the socket ---- */
-
-typedef struct Fixture {
-    char *dir, *socket;
-    Registry *registry;
-    Display *display;
-    Input *input;
-    Control *control;
-    GString *keys; /* what the keyboard was told: "+30 -30 " */
-    bool graphics;
-} Fixture;
-
-static void key(void *opaque, unsigned code, bool down)
-{
-    Fixture *f = opaque;
-    g_string_append_printf(f->keys, "%c%u ", down ? '+' : '-', code);
-}
-
-static void rel(void *opaque, int dx, int dy, int dz, unsigned buttons)
-{
-    Fixture *f = opaque;
-    g_string_append_printf(f->keys, "rel %d,%d,%d,%u ", dx, dy, dz, buttons);
-}
-
-static void abs_at(void *opaque, unsigned x, unsigned y, int dz, unsigned buttons)
-{
-    Fixture *f = opaque;
-    g_string_append_printf(f->keys, "abs %u,%u,%d,%u ", x, y, dz, buttons);
-}
-
-static const InputOps keyboard = {.key = key, .rel = rel};
-static const InputOps tablet = {.abs = abs_at};
-
-static DisplayNews refresh(void *opaque, Display *d, bool all)
-{
-    DisplaySurface s = display_begin(d, 3, 2);
-    for (unsigned i = 0; i < 6; i++)
-        s.pixels[i / 3 * s.stride + i % 3] = 0x010203 * (i + 1);
-    display_damage(d, (DisplayRect){0, 0, 3, 2});
-    display_end(d);
-    return (DisplayNews){.stirred = true, .next_ns = INT64_MAX};
-}
-
-static char *text(void *opaque)
-{
-    return ((Fixture *)opaque)->graphics ? NULL : g_strdup("C:\\>dir\n\n");
-}
-
-static const DisplaySource screen = {.refresh = refresh, .text = text};
-
-/* Who is shown the screen hears a byte, 'p' where a password is asked for. */
-static bool add_viewer(void *opaque, int fd, bool skip_auth, GError **error)
-{
-    bool ok = write(fd, skip_auth ? "v" : "p", 1) == 1;
-    close(fd);
-    return ok || lodge_fail(error, LODGE_ERROR_HOST, "no");
-}
-
-static void setup(Fixture *f, gconstpointer unused)
-{
-    g_autoptr(GError) error = NULL;
-    f->dir = g_dir_make_tmp("lodge-test-XXXXXX", NULL);
-    g_setenv("XDG_RUNTIME_DIR", f->dir, TRUE);
-    g_setenv("XDG_STATE_HOME", f->dir, TRUE);
-    f->registry = registry_claim("vm", REGISTRY_LASTING, &error);
-    g_assert_no_error(error);
-    f->socket = g_build_filename(registry_run_dir(f->registry), CONTROL_SOCKET, NULL);
-    f->display = display_new(NULL);
-    display_set_source(f->display, &screen, f);
-    f->input = input_new();
-    input_attach(f->input, &keyboard, f);
-    f->keys = g_string_new(NULL);
-    ControlConfig c = {.name = "vm", .registry = f->registry, .display = f->display,
-                       .input = f->input, .add_viewer = add_viewer};
-    f->control = control_open(&c, &error);
-    g_assert_no_error(error);
-}
-
-static void teardown(Fixture *f, gconstpointer unused)
-{
-    const char *argv[] = {"rm", "-r", f->dir, NULL};
-    control_close(f->control);
-    g_assert_false(g_file_test(f->socket, G_FILE_TEST_EXISTS));
-    input_detach(f->input, &keyboard, f);
-    input_free(f->input);
-    display_set_source(f->display, NULL, NULL);
-    display_free(f->display);
-    registry_release(f->registry);
-    g_assert_true(g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL, NULL,
-                               NULL, NULL, NULL));
-    g_string_free(f->keys, TRUE);
-    g_free(f->socket);
-    g_free(f->dir);
-}
-
-static int dial(Fixture *f)
-{
-    struct sockaddr_un a = {.sun_family = AF_UNIX};
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    g_strlcpy(a.sun_path, f->socket, sizeof a.sun_path);
-    while (connect(fd, (struct sockaddr *)&a, sizeof a) < 0) {
-        g_assert_true(errno == EAGAIN); /* the queue of connections is full */
-        g_main_context_iteration(NULL, FALSE);
-    }
-    return fd;
-}
-
-/* What comes until @lines lines or the end are there. */
-static char *hear(int fd, unsigned lines)
-{
-    GString *got = g_string_new(NULL);
-    gint64 deadline = g_get_monotonic_time() + DEADLINE_S * G_TIME_SPAN_SECOND;
-    while (lines) {
-        char byte;
-        ssize_t n = read(fd, &byte, 1);
-        if (n == 1) {
-            g_string_append_c(got, byte);
-            lines -= byte == '\n';
-        } else if (n == 0 || errno == ECONNRESET) {
-            g_string_append(got, "<end>");
-            break;
-        } else if (!g_main_context_iteration(NULL, FALSE)) {
-            g_usleep(200);
-            g_assert_cmpint(g_get_monotonic_time(), <, deadline);
-        }
-    }
-    return g_string_free(got, FALSE);
-}
-
-static void say(int fd, const char *what)
-{
-    size_t len = strlen(what);
-    while (len) {
-        ssize_t n = send(fd, what, len, MSG_NOSIGNAL);
-        g_assert_true(n > 0 || errno == EAGAIN);
-        if (n > 0) {
-            what += n;
-            len -= (size_t)n;
-        } else {
-            g_main_context_iteration(NULL, FALSE);
-        }
-    }
-}
-
-/* A client that has negotiated. */
-static int talk(Fixture *f)
-{
-    int fd = dial(f);
-    say(fd, "{\"execute\": \"qmp_capabilities\"}");
-    g_autofree char *got = hear(fd, 2);
-    g_assert_true(g_str_has_suffix(got, "\r\n{\"return\": {}}\r\n"));
-    return fd;
-}
-
-static void ask(int fd, const char *what, const char *answer)
-{
-    say(fd, what);
-    g_autofree char *got = hear(fd, 1);
-    if (!g_str_has_suffix(got, "\r\n"))
-        g_error("%s: %s", what, got);
-    got[strlen(got) - 2] = '\0';
-    g_assert_cmpstr(got, ==, answer);
-}
-
-#define GENERIC "\"error\": {\"class\": \"GenericError\", \"desc\": \""
-#define NOT_FOUND "\"error\": {\"class\": \"CommandNotFound\", \"desc\": \""
-
-static void test_greeting(Fixture *f, gconstpointer unused)
+static void test_greeting(QmpFix *f, gconstpointer unused)
 {
     struct stat st;
     g_assert_cmpint(lstat(f->socket, &st), ==, 0);
     g_assert_true(S_ISSOCK(st.st_mode));
     g_assert_cmphex(st.st_mode & 0777, ==, 0600);
-    int fd = dial(f);
-    g_autofree char *got = hear(fd, 1);
+    int fd = qmp_dial(f);
+    g_autofree char *got = qmp_hear(fd, 1);
     g_assert_true(g_str_has_prefix(got, "{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 0, "
         "\"minor\": "
                                         "2, \"major\": 7}, \"package\": \"lodge "));
     g_assert_true(g_str_has_suffix(got, "\"}, \"capabilities\": []}}\r\n"));
-    ask(fd, "{\"execute\": \"query-name\", \"id\": 1}",
+    qmp_ask(fd, "{\"execute\": \"query-name\", \"id\": 1}",
         "{\"id\": 1, " NOT_FOUND "Expecting capabilities negotiation with 'qmp_capabilities'\"}}");
-    ask(fd, "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": [\"oob\"]}}",
+    qmp_ask(fd, "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"enable\": [\"oob\"]}}",
         "{" GENERIC "Capability oob not available\"}}");
-    ask(fd, "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"x\": 1}}",
+    qmp_ask(fd, "{\"execute\": \"qmp_capabilities\", \"arguments\": {\"x\": 1}}",
         "{" GENERIC "Parameter 'x' is unexpected\"}}");
-    ask(fd, "{\"execute\": \"qmp_capabilities\", \"id\": [1, {\"a\": null}]}",
+    qmp_ask(fd, "{\"execute\": \"qmp_capabilities\", \"id\": [1, {\"a\": null}]}",
         "{\"return\": {}, \"id\": [1, {\"a\": null}]}");
-    ask(fd, "{\"execute\": \"qmp_capabilities\"}",
+    qmp_ask(fd, "{\"execute\": \"qmp_capabilities\"}",
         "{" NOT_FOUND "Capabilities negotiation is already complete, command ignored\"}}");
     close(fd);
 }
 
-static void test_answers(Fixture *f, gconstpointer unused)
+static void test_answers(QmpFix *f, gconstpointer unused)
 {
     static const struct {
         const char *in, *out;
@@ -291,12 +124,12 @@ static void test_answers(Fixture *f, gconstpointer unused)
         {"{\"execute\": \"x-lodge-screen-text\"}",
          "{\"return\": {\"text\": \"C:\\\\>dir\\n\\n\"}}"},
     };
-    int fd = talk(f);
+    int fd = qmp_talk(f);
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++)
-        ask(fd, cases[i].in, cases[i].out);
+        qmp_ask(fd, cases[i].in, cases[i].out);
     g_assert_cmpstr(f->keys->str, ==, "");
     f->graphics = true;
-    ask(fd, "{\"execute\": \"x-lodge-screen-text\"}",
+    qmp_ask(fd, "{\"execute\": \"x-lodge-screen-text\"}",
         "{" GENERIC "the screen is in a graphics mode\"}}");
     close(fd);
 }
@@ -335,7 +168,7 @@ static int pass(int fd, const char *request, const char *answer)
     say_fds(fd, request, &pair[1], 1);
     close(pair[1]);
     if (answer)
-        ask(fd, "", answer);
+        qmp_ask(fd, "", answer);
     return pair[0];
 }
 
@@ -344,27 +177,27 @@ static void heard_then_end(int fd, const char *want)
 {
     g_autofree char *told = g_strconcat(want, "<end>", NULL);
     g_assert_no_errno(fcntl(fd, F_SETFL, O_NONBLOCK));
-    g_autofree char *got = hear(fd, 1);
+    g_autofree char *got = qmp_hear(fd, 1);
     g_assert_cmpstr(got, ==, told);
     close(fd);
 }
 
-static void test_descriptors(Fixture *f, gconstpointer unused)
+static void test_descriptors(QmpFix *f, gconstpointer unused)
 {
-    int fd = talk(f), other = talk(f), viewer, null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    ask(fd, GETFD("v"), "{" GENERIC "No file descriptor supplied via SCM_RIGHTS\"}}");
-    ask(fd, CLOSEFD("v"), "{" GENERIC "File descriptor named 'v' not found\"}}");
-    ask(fd, ADD_CLIENT("vnc", "v", ""), NOT_FOUND_FD);
+    int fd = qmp_talk(f), other = qmp_talk(f), viewer, null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    qmp_ask(fd, GETFD("v"), "{" GENERIC "No file descriptor supplied via SCM_RIGHTS\"}}");
+    qmp_ask(fd, CLOSEFD("v"), "{" GENERIC "File descriptor named 'v' not found\"}}");
+    qmp_ask(fd, ADD_CLIENT("vnc", "v", ""), NOT_FOUND_FD);
     viewer = pass(fd, GETFD("v"), DONE);
-    ask(other, ADD_CLIENT("vnc", "v", ""), NOT_FOUND_FD); /* a name is its client's */
-    ask(fd, ADD_CLIENT("vnc", "v", ", \"skipauth\": true"), DONE);
+    qmp_ask(other, ADD_CLIENT("vnc", "v", ""), NOT_FOUND_FD); /* a name is its client's */
+    qmp_ask(fd, ADD_CLIENT("vnc", "v", ", \"skipauth\": true"), DONE);
     heard_then_end(viewer, "v");
-    ask(fd, ADD_CLIENT("vnc", "v", ""), NOT_FOUND_FD); /* it is gone */
+    qmp_ask(fd, ADD_CLIENT("vnc", "v", ""), NOT_FOUND_FD); /* it is gone */
     viewer = pass(fd, GETFD("v"), DONE);
-    ask(fd, ADD_CLIENT("vnc", "v", ", \"tls\": false"), DONE);
+    qmp_ask(fd, ADD_CLIENT("vnc", "v", ", \"tls\": false"), DONE);
     heard_then_end(viewer, "p");
     viewer = pass(fd, GETFD("v"), DONE);
-    ask(fd, CLOSEFD("v"), DONE);
+    qmp_ask(fd, CLOSEFD("v"), DONE);
     heard_then_end(viewer, "");
     /* A name that is given anew, and one that is none: what it stood for is closed. */
     viewer = pass(fd, GETFD("v"), DONE);
@@ -373,22 +206,22 @@ static void test_descriptors(Fixture *f, gconstpointer unused)
     viewer = pass(fd, GETFD("1"),
                   "{" GENERIC "Parameter 'fdname' expects a name not starting with a digit\"}}");
     heard_then_end(viewer, "");
-    ask(fd, ADD_CLIENT("spice", "v", ""), "{" GENERIC "protocol 'spice' is invalid\"}}");
+    qmp_ask(fd, ADD_CLIENT("spice", "v", ""), "{" GENERIC "protocol 'spice' is invalid\"}}");
     heard_then_end(again, "");
     say_fds(fd, GETFD("n"), &null, 1);
-    ask(fd, "", DONE);
-    ask(fd, ADD_CLIENT("vnc", "n", ""), "{" GENERIC "'n' is no connected stream socket\"}}");
+    qmp_ask(fd, "", DONE);
+    qmp_ask(fd, ADD_CLIENT("vnc", "n", ""), "{" GENERIC "'n' is no connected stream socket\"}}");
     /* Many at once are not kept; those of a client that goes end with it. */
     int pair[2], many[8];
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), ==, 0);
     for (unsigned i = 0; i < 8; i++)
         many[i] = pair[1];
     say_fds(fd, GETFD("v"), many, 8);
-    ask(fd, "", DONE);
+    qmp_ask(fd, "", DONE);
     close(pair[1]);
     viewer = pass(fd, "  ", NULL);
     close(fd);
-    fd = talk(f);
+    fd = qmp_talk(f);
     heard_then_end(pair[0], "");
     heard_then_end(viewer, "");
     /* No more than so many names. */
@@ -407,43 +240,43 @@ static void test_descriptors(Fixture *f, gconstpointer unused)
 }
 
 /* Two commands without anything between them, in pieces of every size; answers in their order. */
-static void test_stream(Fixture *f, gconstpointer unused)
+static void test_stream(QmpFix *f, gconstpointer unused)
 {
     static const char two[] =
         "{\"execute\":\"query-name\",\"id\":\"}{\"}{\"execute\":\"query-kvm\","
                               "\"id\":2}";
-    int fd = talk(f);
+    int fd = qmp_talk(f);
     for (size_t step = 1; step < sizeof two; step += 5) {
         for (size_t at = 0; at < sizeof two - 1; at += step) {
             g_autofree char *piece = g_strndup(two + at, step);
-            say(fd, piece);
+            qmp_say(fd, piece);
             while (g_main_context_iteration(NULL, FALSE)) {
             }
         }
-        g_autofree char *got = hear(fd, 2);
+        g_autofree char *got = qmp_hear(fd, 2);
         g_assert_cmpstr(got, ==, "{\"return\": {\"name\": \"vm\"}, \"id\": \"}{\"}\r\n{\"return\": "
                                  "{\"enabled\": true, \"present\": true}, \"id\": 2}\r\n");
     }
     close(fd);
 }
 
-static void test_events(Fixture *f, gconstpointer unused)
+static void test_events(QmpFix *f, gconstpointer unused)
 {
-    int deaf = dial(f), fd = talk(f);
-    JsonOut *e = control_event_begin("THING");
+    int deaf = qmp_dial(f), fd = qmp_talk(f);
+    JsonOut *e = control_event_begin(EVENT_WATCHDOG);
     json_object(e, "data");
     json_bool(e, "open", true);
     control_event_send(f->control, e);
-    control_event(f->control, "STOP");
-    g_autofree char *got = hear(fd, 2);
+    control_event(f->control, EVENT_STOP);
+    g_autofree char *got = qmp_hear(fd, 2);
     g_assert_true(g_regex_match_simple(
         "^\\{\"timestamp\": \\{\"seconds\": [0-9]+, \"microseconds\": [0-9]+\\}, \"event\": "
-        "\"THING\", "
+        "\"WATCHDOG\", "
         "\"data\": \\{\"open\": true\\}\\}\r\n\\{\"timestamp\": [^\r]*, \"event\": "
         "\"STOP\"\\}\r\n$",
         got, 0, 0));
     /* Who has not negotiated hears the greeting and nothing else. */
-    g_autofree char *greeting = hear(deaf, 1);
+    g_autofree char *greeting = qmp_hear(deaf, 1);
     g_assert_true(g_str_has_prefix(greeting, "{\"QMP\""));
     char byte;
     g_assert_cmpint(read(deaf, &byte, 1), <, 0);
@@ -460,13 +293,13 @@ static void settle(void)
     }
 }
 
-static void test_crowd(Fixture *f, gconstpointer unused)
+static void test_crowd(QmpFix *f, gconstpointer unused)
 {
     int fds[40];
     unsigned served = 0;
     for (unsigned i = 0; i < G_N_ELEMENTS(fds); i++) {
-        fds[i] = dial(f);
-        g_autofree char *got = hear(fds[i], 1);
+        fds[i] = qmp_dial(f);
+        g_autofree char *got = qmp_hear(fds[i], 1);
         served += g_str_has_prefix(got, "{\"QMP\"");
         if (i >= 16)
             g_assert_cmpstr(got, ==, "{\"error\": {\"class\": \"GenericError\", \"desc\": "
@@ -477,18 +310,18 @@ static void test_crowd(Fixture *f, gconstpointer unused)
     for (unsigned i = 0; i < G_N_ELEMENTS(fds); i++)
         close(fds[i]);
     settle();
-    int fd = talk(f);
-    ask(fd, "{\"execute\": \"query-name\"}", "{\"return\": {\"name\": \"vm\"}}");
+    int fd = qmp_talk(f);
+    qmp_ask(fd, "{\"execute\": \"query-name\"}", "{\"return\": {\"name\": \"vm\"}}");
     close(fd);
 }
 
 /* A value without end is told so, once, and the connection ends. */
-static void test_endless(Fixture *f, gconstpointer unused)
+static void test_endless(QmpFix *f, gconstpointer unused)
 {
-    int fd = talk(f);
+    int fd = qmp_talk(f);
     g_autofree char *part = g_strnfill(65536, 'x');
     size_t sent = 0;
-    say(fd, "{\"execute\": \"");
+    qmp_say(fd, "{\"execute\": \"");
     for (;;) {
         ssize_t n = send(fd, part, 65536, MSG_NOSIGNAL);
         if (n < 0 && errno != EAGAIN)
@@ -497,15 +330,15 @@ static void test_endless(Fixture *f, gconstpointer unused)
         g_assert_cmpuint(sent, <, 8 * 1024 * 1024);
         g_main_context_iteration(NULL, FALSE);
     }
-    g_autofree char *got = hear(fd, 2);
+    g_autofree char *got = qmp_hear(fd, 2);
     g_assert_true(g_str_has_prefix(got, "{" GENERIC "JSON token size limit exceeded\"}}\r\n"));
     close(fd);
 }
 
 /* Who asks and does not listen is held up, not remembered without bound; events drop him. */
-static void test_deaf(Fixture *f, gconstpointer unused)
+static void test_deaf(QmpFix *f, gconstpointer unused)
 {
-    int fd = talk(f), other = talk(f);
+    int fd = qmp_talk(f), other = qmp_talk(f);
     g_autoptr(GString) many = g_string_new(NULL);
     for (unsigned i = 0; i < 4096; i++)
         g_string_append(many, "{\"execute\": \"query-commands\"}");
@@ -517,21 +350,23 @@ static void test_deaf(Fixture *f, gconstpointer unused)
     g_assert_cmpint(errno, ==, EAGAIN); /* nobody reads this end any more */
     g_autofree char *big = g_strnfill(100000, 'e');
     for (unsigned i = 0; i < 100; i++) {
-        control_event(f->control, big);
-        g_autofree char *heard = hear(other, 1);
+        JsonOut *e = control_event_begin(EVENT_WATCHDOG);
+        json_string(e, "data", big);
+        control_event_send(f->control, e);
+        g_autofree char *heard = qmp_hear(other, 1);
         g_assert_nonnull(strstr(heard, big));
     }
     settle();
     g_assert_cmpint(send(fd, "x", 1, MSG_NOSIGNAL), <, 0);
     g_assert_true(errno == EPIPE || errno == ECONNRESET);
-    ask(other, "{\"execute\": \"query-name\"}", "{\"return\": {\"name\": \"vm\"}}");
+    qmp_ask(other, "{\"execute\": \"query-name\"}", "{\"return\": {\"name\": \"vm\"}}");
     close(fd);
     close(other);
 }
 
 /* ---- keys ---- */
 
-static void wait_keys(Fixture *f, const char *want)
+static void wait_keys(QmpFix *f, const char *want)
 {
     gint64 deadline = g_get_monotonic_time() + DEADLINE_S * G_TIME_SPAN_SECOND;
     while (strcmp(f->keys->str, want)) {
@@ -542,29 +377,29 @@ static void wait_keys(Fixture *f, const char *want)
     g_string_truncate(f->keys, 0);
 }
 
-static void test_keys(Fixture *f, gconstpointer unused)
+static void test_keys(QmpFix *f, gconstpointer unused)
 {
-    int fd = talk(f);
-    ask(fd, "{\"execute\": \"send-key\", \"arguments\": {\"hold-time\": 1, \"keys\": [{\"type\": "
+    int fd = qmp_talk(f);
+    qmp_ask(fd, "{\"execute\": \"send-key\", \"arguments\": {\"hold-time\": 1, \"keys\": [{\"type\": "
             "\"qcode\", \"data\": \"ctrl\"}, {\"type\": \"qcode\", \"data\": \"alt\"}, {\"type\": "
             "\"number\", \"data\": 211}]}}", "{\"return\": {}}");
     wait_keys(f, "+29 +56 +111 -111 -56 -29 ");
     /* Answered when it is typed. */
-    ask(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"aB\\n\", \"rate\": 1000}}",
+    qmp_ask(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"aB\\n\", \"rate\": 1000}}",
         "{\"return\": {}}");
     g_assert_cmpstr(f->keys->str, ==, "+30 -30 +42 +48 -48 -42 +28 -28 ");
     g_string_truncate(f->keys, 0);
-    ask(fd, "{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"sendkey "
+    qmp_ask(fd, "{\"execute\": \"human-monitor-command\", \"arguments\": {\"command-line\": \"sendkey "
             "shift-a 1\"}}", "{\"return\": \"\"}");
     wait_keys(f, "+42 +30 -30 -42 ");
     /* Whoever goes away in the middle leaves no key down, and the next one can type. */
-    say(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"Abcdefgh\", \"rate\": "
+    qmp_say(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"Abcdefgh\", \"rate\": "
         "1}}");
     wait_keys(f, "+42 +30 ");
     close(fd);
     wait_keys(f, "-30 -42 ");
-    fd = talk(f);
-    ask(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"c\", \"rate\": 1000}}",
+    fd = qmp_talk(f);
+    qmp_ask(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"c\", \"rate\": 1000}}",
         "{\"return\": {}}");
     wait_keys(f, "+46 -46 ");
     /* A megabyte of steps waits, then no more is taken. */
@@ -574,8 +409,8 @@ static void test_keys(Fixture *f, gconstpointer unused)
                                              "\"%s\", \"rate\": 1}}", lots);
     int more[3];
     for (unsigned i = 0; i < 3; i++)
-        say(more[i] = talk(f), order);
-    g_autofree char *refused = hear(more[2], 1);
+        qmp_say(more[i] = qmp_talk(f), order);
+    g_autofree char *refused = qmp_hear(more[2], 1);
     g_assert_cmpstr(refused, ==, "{" GENERIC "too many keys wait to be typed already\"}}\r\n");
     for (unsigned i = 0; i < 3; i++)
         close(more[i]);
@@ -583,7 +418,7 @@ static void test_keys(Fixture *f, gconstpointer unused)
     settle();
 }
 
-static void test_pointer(Fixture *f, gconstpointer unused)
+static void test_pointer(QmpFix *f, gconstpointer unused)
 {
     static const char command[] =
         "{\"execute\": \"input-send-event\", \"arguments\": {\"events\": ["
@@ -598,19 +433,19 @@ static void test_pointer(Fixture *f, gconstpointer unused)
         "{\"execute\": \"input-send-event\", \"arguments\": {\"events\": ["
         "{\"type\": \"abs\", \"data\": {\"axis\": \"x\", \"value\": 32767}}, "
         "{\"type\": \"abs\", \"data\": {\"axis\": \"y\", \"value\": -4}}]}}";
-    int fd = talk(f);
-    ask(fd, command, "{\"return\": {}}");
+    int fd = qmp_talk(f);
+    qmp_ask(fd, command, "{\"return\": {}}");
     wait_keys(f, "rel 5,-7,0,1 +30 rel 0,0,0,0 rel 0,0,-1,0 "); /* up: away from the user */
-    input_attach(f->input, &tablet, f);
-    ask(fd, move, "{\"return\": {}}");
+    input_attach(f->input, &qmp_fix_tablet, f);
+    qmp_ask(fd, move, "{\"return\": {}}");
     wait_keys(f, "abs 65535,0,0,0 ");
-    input_detach(f->input, &tablet, f);
+    input_detach(f->input, &qmp_fix_tablet, f);
     close(fd);
 }
 
 /* ---- pictures ---- */
 
-static void test_pictures(Fixture *f, gconstpointer unused)
+static void test_pictures(QmpFix *f, gconstpointer unused)
 {
     static const char ppm[] = "P6\n3 2\n255\n\1\2\3\2\4\6\3\6\x9\4\x8\xc\5\xa\xf\6\xc\x12";
     g_autofree char *path = g_build_filename(f->dir, "p", NULL), *data = NULL;
@@ -620,16 +455,16 @@ static void test_pictures(Fixture *f, gconstpointer unused)
         "{\"execute\": \"screendump\", \"arguments\": {\"filename\": \"%s\", \"format\": \"png\"}}",
         path);
     gsize len;
-    int fd = talk(f);
+    int fd = qmp_talk(f);
     /* Over a longer file that is there. */
     g_assert_true(g_file_set_contents(path, "................................................"
                                             "................................................",
                                       -1, NULL));
-    ask(fd, as_ppm, "{\"return\": {}}");
+    qmp_ask(fd, as_ppm, "{\"return\": {}}");
     g_assert_true(g_file_get_contents(path, &data, &len, NULL));
     g_assert_cmpmem(data, len, ppm, sizeof ppm - 1);
     g_free(g_steal_pointer(&data));
-    ask(fd, as_png, "{\"return\": {}}");
+    qmp_ask(fd, as_png, "{\"return\": {}}");
     g_assert_true(g_file_get_contents(path, &data, &len, NULL));
     /* PNG, section 5.2 and 11.2.2: signature, then IHDR with width, height, 8 bits, colour. */
     g_assert_cmpuint(len, >, 57);
@@ -640,15 +475,15 @@ static void test_pictures(Fixture *f, gconstpointer unused)
     g_assert_cmpint(mkfifo(path, 0600), ==, 0);
     int reader = open(path, O_RDONLY | O_NONBLOCK);
     g_autofree char *no = g_strdup_printf("{" GENERIC "'%s' is not a plain file\"}}", path);
-    ask(fd, as_ppm, no);
+    qmp_ask(fd, as_ppm, no);
     close(reader);
-    ask(fd, "{\"execute\": \"screendump\", \"arguments\": {\"filename\": \"/nonexistent/x\"}}",
+    qmp_ask(fd, "{\"execute\": \"screendump\", \"arguments\": {\"filename\": \"/nonexistent/x\"}}",
         "{" GENERIC "failed to open file '/nonexistent/x': No such file or directory\"}}");
     close(fd);
 }
 
 /* A socket that a killed machine left, or something else of that name, is replaced. */
-static void test_left_over(Fixture *f, gconstpointer unused)
+static void test_left_over(QmpFix *f, gconstpointer unused)
 {
     g_autoptr(GError) error = NULL;
     ControlConfig c = {.name = "vm", .registry = f->registry};
@@ -656,19 +491,19 @@ static void test_left_over(Fixture *f, gconstpointer unused)
     g_assert_cmpint(symlink("/dev/null", f->socket), ==, 0);
     f->control = control_open(&c, &error);
     g_assert_no_error(error);
-    int fd = talk(f);
-    ask(fd, "{\"execute\": \"x-lodge-screen-text\"}",
+    int fd = qmp_talk(f);
+    qmp_ask(fd, "{\"execute\": \"x-lodge-screen-text\"}",
         "{" GENERIC "There is no console to take a screendump from\"}}");
-    ask(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"a\"}}",
+    qmp_ask(fd, "{\"execute\": \"x-lodge-type\", \"arguments\": {\"text\": \"a\"}}",
         "{" GENERIC "the machine has no keyboard or pointer\"}}");
-    ask(fd, "{\"execute\": \"eject\"}", "{" GENERIC "there is no machine\"}}");
+    qmp_ask(fd, "{\"execute\": \"eject\"}", "{" GENERIC "there is no machine\"}}");
     close(fd);
 }
 
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-#define ADD(name, fn) g_test_add("/qmp/" name, Fixture, NULL, setup, fn, teardown)
+#define ADD(name, fn) g_test_add("/qmp/" name, QmpFix, NULL, qmp_fix_setup, fn, qmp_fix_teardown)
     ADD("greeting", test_greeting);
     ADD("answers", test_answers);
     ADD("stream", test_stream);

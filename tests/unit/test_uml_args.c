@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <glib/gstdio.h>
+
 #include "lodge/device.h"
 #include "lodge/error.h"
 #include "lodge/net.h"
@@ -426,6 +428,52 @@ static void test_help(void)
     g_assert_cmpuint(n, >, 10);
 }
 
+/* The kernel of the user's configuration: behind the word and the environment, before the host's. */
+static void test_config(void)
+{
+    static const struct {
+        const char *text, *kernel, *error;
+    } cases[] = {
+        {"kernel=/conf\n", "/conf", NULL},
+        {"# kernel=/no\n\n  kernel=/a b \nkernel=/last", "/last", NULL},
+        {"kernel=relative\n", NULL, "uml.conf: line 1: kernel=relative: write the whole path"},
+        {"#\nkernel /x\n", NULL, "uml.conf: line 2: \"kernel /x\": is not known; write kernel=FILE"},
+    };
+    g_autofree char *dir = g_dir_make_tmp("lodge-test-XXXXXX", NULL);
+    g_autofree char *sub = g_build_filename(dir, "lodge", NULL);
+    g_autofree char *file = g_build_filename(sub, "uml.conf", NULL);
+    g_autofree char *big = g_strnfill(70000, '#');
+
+    g_setenv("XDG_CONFIG_HOME", dir, TRUE);
+    g_unsetenv("LODGE_UML_KERNEL");
+    g_assert_cmpstr(g_get_user_config_dir(), ==, dir);
+    g_assert_cmpint(g_mkdir(sub, 0700), ==, 0);
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GError) error = NULL;
+        g_assert_true(g_file_set_contents(file, cases[i].text, -1, NULL));
+        g_autofree char *found = uml_find_kernel("", &error), *given = uml_find_kernel("/w", NULL);
+        g_assert_cmpstr(found, ==, cases[i].kernel);
+        g_assert_cmpstr(given, ==, "/w");
+        if (cases[i].error) {
+            g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+            g_assert_nonnull(strstr(error->message, cases[i].error));
+        }
+    }
+    g_autoptr(GError) large = NULL, folder = NULL;
+    g_assert_true(g_file_set_contents(file, big, -1, NULL));
+    g_assert_null(uml_find_kernel(NULL, &large));
+    g_assert_nonnull(strstr(large->message, "is no short text"));
+    g_assert_cmpint(remove(file), ==, 0);
+    g_assert_cmpint(g_mkdir(file, 0700), ==, 0);
+    g_assert_null(uml_find_kernel(NULL, &folder));
+    g_assert_error(folder, LODGE_ERROR, LODGE_ERROR_HOST);
+    g_assert_cmpint(remove(file), ==, 0);
+    g_autofree char *host = uml_find_kernel(NULL, NULL); /* no file: as if it were empty */
+    g_assert_true(!host || g_str_has_prefix(host, "/boot/"));
+    g_assert_cmpint(remove(sub), ==, 0);
+    g_assert_cmpint(remove(dir), ==, 0);
+}
+
 static void test_compat(void)
 {
     char *words[] = {(char *)"kernel=/a", (char *)"umid=x", (char *)"kernel=/b", (char *)"kernelx"};
@@ -475,5 +523,6 @@ int main(int argc, char **argv)
     g_test_add_func("/uml-args/wrong", test_wrong);
     g_test_add_func("/uml-args/help", test_help);
     g_test_add_func("/uml-args/compat", test_compat);
+    g_test_add_func("/uml-args/config", test_config);
     return g_test_run();
 }

@@ -1,0 +1,475 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Commands and files through the guest agent of the distribution, where it is installed, in this
+ * host's own /bin/sh.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lodge/error.h"
+
+#include "agent_exec.h"
+#include "agent_file.h"
+#include "agentfix.h"
+#include "ran.h"
+
+#define MEGABYTE (1024u * 1024u)
+
+typedef struct Fixture {
+    AgentFix port;
+    GPid qemu; /* 0: none */
+    char *dir; /* owned */
+} Fixture;
+
+static void die_with_parent(gpointer opaque)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+static void set_up_qemu(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    g_autofree char *program = g_find_program_in_path("qemu-ga");
+    if (!program && g_file_test("/usr/sbin/qemu-ga", G_FILE_TEST_IS_EXECUTABLE))
+        program = g_strdup("/usr/sbin/qemu-ga");
+    f->dir = g_dir_make_tmp("lodge-agent-XXXXXX", &error);
+    g_assert_no_error(error);
+    g_snprintf(at.sun_path, sizeof at.sun_path, "%s/s", f->dir);
+    if (program) {
+        const char *argv[] = {program, "-m", "unix-listen", "-p", at.sun_path, "-t", f->dir, NULL};
+        g_spawn_async(NULL, (char **)argv, NULL,
+                      G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_STDOUT_TO_DEV_NULL |
+                          G_SPAWN_STDERR_TO_DEV_NULL,
+                      die_with_parent, NULL, &f->qemu, &error);
+        g_assert_no_error(error);
+    }
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    for (int64_t until = SECONDS(20); f->qemu && g_get_monotonic_time() < until;) {
+        if (connect(fd, (struct sockaddr *)&at, sizeof at) == 0)
+            break;
+        g_usleep(10000);
+    }
+    agent_fix_open(&f->port, fd);
+}
+
+static void tear_down_qemu(Fixture *f, gconstpointer data)
+{
+    agent_fix_close(&f->port);
+    if (f->qemu) {
+        kill(f->qemu, SIGKILL);
+        waitpid(f->qemu, NULL, 0);
+    }
+    g_autofree char *line = g_strdup_printf("rm -rf '%s'", f->dir);
+    g_assert_cmpint(system(line), ==, 0);
+    g_free(f->dir);
+}
+
+static bool no_qemu(const Fixture *f)
+{
+    if (!f->qemu)
+        g_test_skip("qemu-ga is not installed");
+    return !f->qemu;
+}
+
+/* Run a line of shell, or with @c what that says. */
+static Ran run(Fixture *f, AgentCommand c, const char *line)
+{
+    g_autoptr(Agent) a = agent_fix_client(&f->port);
+
+    return ran_line(a, f->dir, c, 60, line);
+}
+
+static void test_exec(Fixture *f, gconstpointer data)
+{
+    static const struct {
+        const char *line, *out, *err;
+        int status;
+    } cases[] = {
+        {"echo out; echo err >&2; exit 7", "out\n", "err\n", 7},
+        {"printf 'a\\0b\\n' | od -An -c | tr -d ' '", "a\\0b\\n\n", "", 0},
+        {"kill -9 $$", "", "", 137},
+        {"kill -TERM $$", "", "", 143},
+        {"cat; echo end", "end\n", "", 0},
+        {"pwd", "/\n", "", 0},
+        {"sleep 0.3; echo late; sleep 0.3; echo later", "late\nlater\n", "", 0},
+        {"sleep 100 & echo gone", "gone\n", "", 0},
+    };
+    if (no_qemu(f))
+        return;
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_auto(Ran) r = run(f, (AgentCommand){0}, cases[i].line);
+        g_assert_no_error(r.error);
+        g_assert_cmpstr(r.out, ==, cases[i].out);
+        g_assert_cmpstr(r.err, ==, cases[i].err);
+        g_assert_cmpint(r.end.status, ==, cases[i].status);
+    }
+}
+
+static void test_exec_words(Fixture *f, gconstpointer data)
+{
+    const char *missing[] = {"/no/such/program", NULL}, *plain[] = {"/dev/null", NULL};
+    const char *words[] = {"printf", "%s|", "a b", "", "$HOME", "'\"\\", "\xc3\xa4", "--", NULL};
+    const char *env[] = {"ONE=1 2", "TWO=$x'\"", NULL};
+    if (no_qemu(f))
+        return;
+    g_auto(Ran) r127 = run(f, (AgentCommand){.argv = missing}, NULL);
+    g_assert_cmpint(r127.end.status, ==, 127);
+    g_auto(Ran) r126 = run(f, (AgentCommand){.argv = plain}, NULL);
+    g_assert_cmpint(r126.end.status, ==, 126);
+    g_auto(Ran) quoted = run(f, (AgentCommand){.argv = words}, NULL);
+    g_assert_cmpstr(quoted.out, ==, "a b||$HOME|'\"\\|\xc3\xa4|--|");
+    g_auto(Ran) with = run(f, (AgentCommand){.env = env, .cwd = "/usr"}, "echo \"$ONE,$TWO,$PWD\"");
+    g_assert_cmpstr(with.out, ==, "1 2,$x'\",/usr\n");
+    g_auto(Ran) nowhere = run(f, (AgentCommand){.cwd = "/no/such"}, "true");
+    g_assert_error(nowhere.error, LODGE_ERROR, LODGE_ERROR_HOST);
+    g_assert_nonnull(strstr(nowhere.error->message, "/no/such"));
+    g_auto(Ran) nobody = run(f, (AgentCommand){.user = "nosuchuser"}, "true");
+    g_assert_nonnull(nobody.error);
+    g_assert_nonnull(strstr(nobody.error->message, "there is no user nosuchuser"));
+    if (geteuid() == 0) {
+        g_auto(Ran) other = run(f, (AgentCommand){.user = "nobody"}, "echo $(id -un) $USER");
+        g_assert_cmpstr(other.out, ==, "nobody nobody\n");
+    }
+}
+
+typedef struct Feed {
+    int fd;
+    size_t bytes;
+} Feed;
+
+static gpointer feed(gpointer opaque)
+{
+    Feed *feed = opaque;
+    for (size_t n = 0; n < feed->bytes; n++) {
+        char line[8];
+        g_snprintf(line, sizeof line, "%07zu", n / 8);
+        if (write(feed->fd, line + n % 8, 1) != 1)
+            break;
+    }
+    close(feed->fd);
+    return NULL;
+}
+
+/* More of everything than one answer, or all that may wait, holds. */
+static void test_exec_streams(Fixture *f, gconstpointer data)
+{
+    int pipe_fds[2];
+    if (no_qemu(f))
+        return;
+    g_auto(Ran) much = run(f, (AgentCommand){0}, "head -c 3000000 /dev/zero; echo x >&2; exit 3");
+    g_assert_no_error(much.error);
+    g_assert_cmpuint(much.out_len, ==, 3000000);
+    g_assert_cmpstr(much.err, ==, "x\n");
+    g_assert_cmpint(much.end.status, ==, 3);
+
+    g_assert_cmpint(pipe2(pipe_fds, O_CLOEXEC), ==, 0);
+    Feed lines = {pipe_fds[1], 40000};
+    GThread *t = g_thread_new("feed", feed, &lines);
+    g_auto(Ran) back = run(f, (AgentCommand){.in_fd = pipe_fds[0]}, "tr 0 0; echo end >&2");
+    g_thread_join(t);
+    close(pipe_fds[0]);
+    g_assert_no_error(back.error);
+    g_assert_cmpuint(back.out_len, ==, 40000);
+    g_assert_cmpstr(back.err, ==, "end\n");
+
+    g_autofree char *big = g_build_filename(f->dir, "big", NULL);
+    int fd = open(big, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    g_assert_cmpint(ftruncate(fd, 4 * MEGABYTE), ==, 0);
+    g_auto(Ran) counted = run(f, (AgentCommand){.in_fd = fd}, "sleep 0.2; wc -c");
+    g_assert_cmpstr(g_strstrip(counted.out), ==, "4194304");
+    lseek(fd, 0, SEEK_SET);
+    g_auto(Ran) unread = run(f, (AgentCommand){.in_fd = fd}, "head -c 1 | od -An -tx1");
+    close(fd);
+    g_assert_no_error(unread.error);
+    g_assert_cmpstr(g_strstrip(unread.out), ==, "00");
+}
+
+static int stop_soon(void *opaque)
+{
+    int64_t *at = opaque;
+    return g_get_monotonic_time() > *at ? SIGINT : 0;
+}
+
+/* Whether process @pid of the guest, which is this host's, is more than a word in its parent's
+ * ears. */
+static bool runs(int pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", pid), *stat = NULL;
+    char state;
+
+    return g_file_get_contents(path, &stat, NULL, NULL) &&
+           sscanf(stat, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z';
+}
+
+static void test_exec_ends(Fixture *f, gconstpointer data)
+{
+    int64_t soon = g_get_monotonic_time() + 300000;
+    int pipe_fds[2];
+    if (no_qemu(f))
+        return;
+    g_auto(Ran) late = run(f, (AgentCommand){.deadline = g_get_monotonic_time() + 300000},
+                           "echo begun; sleep 100; echo no");
+    g_assert_no_error(late.error);
+    g_assert_true(late.end.timed_out);
+    g_assert_cmpstr(late.out, ==, "begun\n");
+    g_auto(Ran) deaf = run(f, (AgentCommand){.deadline = g_get_monotonic_time() + 300000},
+                           "trap '' TERM; while :; do sleep 0.1; done");
+    g_assert_no_error(deaf.error);
+    g_assert_cmpint(deaf.end.status, ==, 137);
+    soon = g_get_monotonic_time() + 300000;
+    g_auto(Ran) stopped = run(f, (AgentCommand){.stop = stop_soon, .opaque = &soon}, "sleep 100");
+    g_assert_no_error(stopped.error);
+    g_assert_cmpint(stopped.end.stopped, ==, SIGINT);
+    g_assert_cmpint(pipe2(pipe_fds, O_CLOEXEC), ==, 0);
+    close(pipe_fds[0]);
+    g_auto(Ran) unheard = run(f, (AgentCommand){.out_fd = pipe_fds[1]}, "yes");
+    g_assert_no_error(unheard.error);
+    g_assert_cmpint(unheard.end.stopped, ==, SIGPIPE);
+    /* With its children. */
+    g_auto(Ran) parent = run(f, (AgentCommand){.deadline = g_get_monotonic_time() + 300000},
+                             "sleep 100 & echo $!; wait");
+    g_assert_true(parent.end.timed_out);
+    int child = atoi(parent.out);
+    g_assert_cmpint(child, >, 0);
+    for (gint64 end = SECONDS(5); runs(child);) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(10000);
+    }
+}
+
+static gpointer exec_other(gpointer opaque)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(Agent) a = agent_fix_client(&((Fixture *)opaque)->port);
+    const char *argv[] = {"sh", "-c", "sleep 0.2; exit 5", NULL};
+    AgentCommand c = {.argv = argv, .in_fd = -1, .out_fd = 1, .err_fd = 2, .deadline = SECONDS(60)};
+    AgentEnd end;
+    agent_exec(a, &c, &end, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(end.status, ==, 5);
+    return NULL;
+}
+
+static void test_exec_many(Fixture *f, gconstpointer data)
+{
+    GThread *threads[6];
+    if (no_qemu(f))
+        return;
+    for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+        threads[i] = g_thread_new("client", exec_other, f);
+    for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
+        g_thread_join(threads[i]);
+}
+
+typedef struct Told {
+    uint64_t done, all;
+    int stop_after; /* calls; 0: never */
+} Told;
+
+static void tell(void *opaque, uint64_t done, uint64_t all)
+{
+    Told *t = opaque;
+    t->done = done;
+    t->all = all;
+}
+
+static int stop_copy(void *opaque)
+{
+    Told *t = opaque;
+    return t->stop_after && !--t->stop_after ? SIGINT : 0;
+}
+
+/* @name of the folder of the test, open as a file with @data. */
+static int file_with(Fixture *f, const char *name, const void *data, size_t len)
+{
+    g_autofree char *path = g_build_filename(f->dir, name, NULL);
+    g_assert_true(g_file_set_contents(path, data, (gssize)len, NULL));
+    return open(path, O_RDWR | O_CLOEXEC);
+}
+
+static void test_files(Fixture *f, gconstpointer data)
+{
+    static const size_t sizes[] = {0, 1, AGENT_PIECE - 1, AGENT_PIECE, AGENT_PIECE + 1,
+                                   3 * AGENT_PIECE};
+    g_autoptr(GError) error = NULL;
+    unsigned mode = 0;
+    if (no_qemu(f))
+        return;
+    g_autoptr(Agent) a = agent_fix_client(&f->port);
+    g_autofree char *to = g_build_filename(f->dir, "to", NULL), *dir_to = NULL;
+    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        g_autofree uint8_t *bytes = g_malloc0(sizes[i] + 1), *got = NULL;
+        for (size_t n = 0; n < sizes[i]; n++) /* the second piece is a hole */
+            bytes[n] = n / AGENT_PIECE == 1 ? 0 : (uint8_t)(n * 7 + n / 251);
+        Told told = {0};
+        AgentCopy c = {.tell = tell, .stop = stop_copy, .opaque = &told};
+        struct stat st;
+        int from = file_with(f, "from", bytes, sizes[i]), back = file_with(f, "back", "", 0);
+        agent_put_file(a, from, to, "x", 0750, &c, &error);
+        g_assert_no_error(error);
+        g_assert_cmpuint(told.done, ==, sizes[i]);
+        g_assert_cmpint(stat(to, &st), ==, 0);
+        g_assert_cmpuint(st.st_mode & 07777, ==, 0750);
+        agent_get_file(a, to, back, &mode, &c, &error);
+        g_assert_no_error(error);
+        g_assert_cmpuint(mode, ==, 0750);
+        g_assert_cmpint(fstat(back, &st), ==, 0);
+        g_assert_cmpuint((size_t)st.st_size, ==, sizes[i]);
+        got = g_malloc0(sizes[i] + 1);
+        g_assert_cmpint(pread(back, got, sizes[i], 0), ==, (ssize_t)sizes[i]);
+        g_assert_cmpmem(got, sizes[i], bytes, sizes[i]);
+        close(from);
+        close(back);
+    }
+    /* A folder takes it under its name. */
+    AgentCopy plain = {0};
+    int from = file_with(f, "from", "text", 4);
+    agent_put_file(a, from, f->dir, "named $x", 0600, &plain, &error);
+    g_assert_no_error(error);
+    dir_to = g_build_filename(f->dir, "named $x", NULL);
+    g_assert_true(g_file_test(dir_to, G_FILE_TEST_IS_REGULAR));
+    /* A device is written to, not replaced. */
+    lseek(from, 0, SEEK_SET);
+    agent_put_file(a, from, "/dev/null", "x", 0600, &plain, &error);
+    g_assert_no_error(error);
+    g_assert_false(g_file_test("/dev/null", G_FILE_TEST_IS_REGULAR));
+    close(from);
+}
+
+static void test_file_faults(Fixture *f, gconstpointer data)
+{
+    g_autofree uint8_t *bytes = g_malloc0(4 * AGENT_PIECE);
+    AgentCopy plain = {0};
+    unsigned mode;
+    if (no_qemu(f))
+        return;
+    memset(bytes, 'x', 4 * AGENT_PIECE);
+    g_autoptr(Agent) a = agent_fix_client(&f->port);
+    g_autofree char *to = g_build_filename(f->dir, "to", NULL);
+    int from = file_with(f, "from", bytes, 4 * AGENT_PIECE), back = file_with(f, "back", "", 0);
+    const struct {
+        const char *path, *text;
+    } cases[] = {{"/no/such/file", "vm: "}, {f->dir, "is a folder; copy it with -r"}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GError) error = NULL;
+        g_assert_false(agent_get_file(a, cases[i].path, back, &mode, &plain, &error));
+        g_assert_error(error, LODGE_ERROR, LODGE_ERROR_HOST);
+        g_assert_nonnull(strstr(error->message, cases[i].text));
+    }
+    g_autoptr(GError) nowhere = NULL, stopped = NULL;
+    g_assert_false(agent_put_file(a, from, "/no/such/file", "x", 0600, &plain, &nowhere));
+    g_assert_error(nowhere, LODGE_ERROR, LODGE_ERROR_HOST);
+    /* One that is stopped leaves what was there, and nothing beside it. */
+    g_assert_true(g_file_set_contents(to, "old", 3, NULL));
+    Told told = {.stop_after = 2};
+    AgentCopy c = {.stop = stop_copy, .opaque = &told};
+    g_assert_false(agent_put_file(a, from, to, "x", 0600, &c, &stopped));
+    g_assert_nonnull(strstr(stopped->message, "stopped"));
+    g_autofree char *now = NULL;
+    g_assert_true(g_file_get_contents(to, &now, NULL, NULL));
+    g_assert_cmpstr(now, ==, "old");
+    g_autoptr(GDir) dir = g_dir_open(f->dir, 0, NULL);
+    for (const char *name; (name = g_dir_read_name(dir));)
+        g_assert_null(strstr(name, ".lodge-"));
+    close(from);
+    close(back);
+}
+
+/* ---- an agent that plays ---- */
+
+/* A command whose folder goes before its end is told. */
+typedef struct Going {
+    unsigned looks, ends_at; /* guest-exec-status, which says at this one that it has ended */
+    unsigned opened;
+} Going;
+
+static bool going_reach(void *opaque, int64_t deadline, GError **error)
+{
+    return true;
+}
+
+static char *going_call(void *opaque, Jv request, GError **error)
+{
+    Going *g = opaque;
+    const char *name = jv_text(jv_get(request, "execute"));
+    Jv path = jv_get(jv_get(request, "arguments"), "path");
+    if (!strcmp(name, "guest-exec"))
+        return g_strdup("{\"return\": {\"pid\": 1}}");
+    if (!strcmp(name, "guest-file-open") && strstr(jv_text(path), "/i.")) {
+        lodge_fail(error, LODGE_ERROR_HOST, "it is gone");
+        return NULL;
+    }
+    if (!strcmp(name, "guest-file-open"))
+        return g_strdup_printf("{\"return\": %u}", ++g->opened);
+    if (!strcmp(name, "guest-file-read"))
+        return g_strdup("{\"return\": {\"count\": 0, \"buf-b64\": \"\", \"eof\": true}}");
+    if (strcmp(name, "guest-exec-status"))
+        return g_strdup("{\"return\": {}}");
+    bool end = ++g->looks >= g->ends_at;
+    g_autofree char *out = g_base64_encode((const guchar *)"lodge 7 in\nend\n", 15);
+    return end ? g_strdup_printf("{\"return\": {\"exited\": true, \"exitcode\": 0, "
+                                 "\"out-data\": \"%s\"}}", out)
+               : g_strdup("{\"return\": {\"exited\": false}}");
+}
+
+static void going_free(void *opaque)
+{
+}
+
+static const AgentOther going_agent = {going_reach, going_call, going_free};
+
+/* What it is fed is refused, since it is ending: its end is waited for, but not for ever. */
+static void test_going(void)
+{
+    static const unsigned ends[] = {1, 4, 100000};
+    for (unsigned i = 0; i < G_N_ELEMENTS(ends); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autofree char *dir = g_dir_make_tmp("lodge-agent-XXXXXX", NULL);
+        g_autofree char *line = g_strdup_printf("rm -r '%s'", dir);
+        Going g = {.ends_at = ends[i]};
+        g_autoptr(Agent) a = agent_new_other("vm", &going_agent, &g, &error);
+        g_assert_no_error(error);
+        int in = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+        g_auto(Ran) r = ran_line(a, dir, (AgentCommand){.in_fd = in}, 60, "x");
+        if (i < 2) {
+            g_assert_no_error(r.error);
+            g_assert_cmpint(r.end.status, ==, 7);
+            g_assert_cmpstr(r.out, ==, "end\n");
+        } else {
+            g_assert_error(r.error, LODGE_ERROR, LODGE_ERROR_HOST);
+            g_assert_cmpstr(r.error->message, ==, "it is gone");
+        }
+        g_assert_cmpuint(g.looks, <, 2000); /* it does not ask without a pause */
+        close(in);
+        g_assert_cmpint(system(line), ==, 0);
+    }
+}
+
+#define TEST(name, fn) \
+    g_test_add("/agent-exec/" name, Fixture, NULL, set_up_qemu, fn, tear_down_qemu)
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    TEST("exec", test_exec);
+    TEST("words", test_exec_words);
+    TEST("streams", test_exec_streams);
+    TEST("ends", test_exec_ends);
+    TEST("many", test_exec_many);
+    TEST("files", test_files);
+    TEST("file-faults", test_file_faults);
+    g_test_add_func("/agent-exec/going", test_going);
+    return g_test_run();
+}
