@@ -102,8 +102,8 @@ bool device_set(Device *d, const char *name, const char *value, GError **error)
     switch (p->kind) {
     case PROP_BOOL:
         if (!parse_bool(value, (bool *)field))
-            return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: %s=%s: must be on or off", d->id, name,
-                              value);
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: %s=%s: must be on or off", d->id,
+                              name, value);
         return true;
     case PROP_U32:
     case PROP_U64:

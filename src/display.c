@@ -2,12 +2,12 @@
 /*
  * The screen between an adapter that draws it and viewers that look at it: see lodge/display.h.
  *
- * The refresh timer runs only while a viewer is there: at DISPLAY_HZ, or each IDLE_NS once neither the
- * guest nor a viewer did anything for IDLE_AFTER_NS, since asking what the guest wrote costs KVM a walk
- * and the vCPUs a wake-up. What changes by itself, like a cursor, is drawn when it is due, and then it
- * is the time to look around as well. The timer counts guest time, so it stands still with a paused
- * machine, whose picture cannot change; for that case a viewer that comes is shown the picture at once,
- * on the thread that adds it.
+ * The refresh timer runs only while a viewer is there: at DISPLAY_HZ, or each IDLE_NS once neither
+ * the guest nor a viewer did anything for IDLE_AFTER_NS, since asking what the guest wrote costs
+ * KVM a walk and the vCPUs a wake-up. What changes by itself, like a cursor, is drawn when it is
+ * due, and then it is the time to look around as well. The timer counts guest time, so it stands
+ * still with a paused machine, whose picture cannot change; for that case a viewer that comes is
+ * shown the picture at once, on the thread that adds it.
  *
  * Threads: any. The adapter and the viewers are called with no lock held, by one thread at a
  * time: whoever set `busy`.

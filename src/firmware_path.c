@@ -74,18 +74,18 @@ char *firmware_find(const char *name, GError **error)
 static bool check_file(const char *path, const struct stat *st, size_t unit, GError **error)
 {
     if (S_ISDIR(st->st_mode))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "firmware '%s': is a directory; name a file in it",
-                          path);
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "firmware '%s': is a directory; name a file in it", path);
     if (!S_ISREG(st->st_mode))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "firmware '%s': not a regular file; name a ROM image",
-                          path);
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "firmware '%s': not a regular file; name a ROM image", path);
     if (!st->st_size)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "firmware '%s': is empty; fetch or copy it again",
-                          path);
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "firmware '%s': is empty; fetch or copy it again", path);
     if ((uint64_t)st->st_size > FIRMWARE_MAX)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "firmware '%s': %" PRIu64 " bytes, at most %u MiB; is it a ROM image?", path,
-                          (uint64_t)st->st_size, FIRMWARE_MAX >> 20);
+                          "firmware '%s': %" PRIu64 " bytes, at most %u MiB; is it a ROM image?",
+                          path, (uint64_t)st->st_size, FIRMWARE_MAX >> 20);
     if ((uint64_t)st->st_size % unit)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "firmware '%s': %" PRIu64 " bytes, not a multiple of %zu KiB; "

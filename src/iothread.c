@@ -8,8 +8,8 @@
  *
  * Polls (IoPoll) are looked at before each sleep, for a while unless the kernel is at work
  * for one of them: its threads may want this very CPU. A round that follows found
- * work does not sleep, and asks for events only each EVENTS_EVERY times, or when a callback says that
- * it took long; a wait asks for them now and then too. How long waiting pays is poll_rule.c's.
+ * work does not sleep, and asks for events only each EVENTS_EVERY times, or when a callback says
+ * that it took long; a wait asks for them now and then too. How long waiting pays is poll_rule.c's.
  *
  * Invariants:
  * (1) Watches, idle hooks and callbacks are touched by the loop's thread only, once it runs;

@@ -211,8 +211,8 @@ static void layout_write_locked(MemMap *m, unsigned i, bool drop, const MemRange
     __atomic_store_n(&m->seq, m->seq + 1, __ATOMIC_RELEASE);
 }
 
-/* Find the range that holds @at; *ret_range is a copy. From the top down: most of what devices touch
- * is the memory above the first megabyte, and what lies below comes in many small ranges. */
+/* Find the range that holds @at; *ret_range is a copy. From the top down: most of what devices
+ * touch is the memory above the first megabyte, and what lies below comes in many small ranges. */
 static inline bool mem_find(const MemMap *m, gpa_t at, MemRange *ret_range)
 {
     for (;;) {

@@ -49,7 +49,7 @@ struct BlkReq {
     void *opaque;
     /* Owned by the block layer until done: */
     BlkNode *node;
-    BlkNode *front;          /* the disk that it came to, where node is the image now on top of it */
+    BlkNode *front;          /* the disk that it came to, where node is the image on top of it */
     BlkReq *next;
     int status;              /* BLK_STATUS: a BlkStatus */
     uint64_t status_len;     /* BLK_STATUS: bytes from offset with that answer, at least 1 */
@@ -113,8 +113,9 @@ typedef struct BlkOptions {
  *         LODGE_ERROR_HOST. Nothing that it made is left behind on failure.
  */
 BlkNode *blk_open(const char *name, const BlkOptions *o, IoThread *io, GError **error);
-/* Who has the file of that device and inode locked, from the registry of VMs: transfer full, or NULL
- * if it is none of ours. Set once, before anything is opened; NULL takes it away. Main thread. */
+/* Who has the file of that device and inode locked, from the registry of VMs: transfer full, or
+ * NULL if it is none of ours. Set once, before anything is opened; NULL takes it away. Main
+ * thread. */
 typedef char *(*BlkHolderFn)(void *opaque, uint64_t dev, uint64_t ino);
 void blk_set_holder_lookup(BlkHolderFn fn, void *opaque);
 /* Drains, closes what is under it, frees. Main thread. NULL is fine. */
@@ -130,8 +131,8 @@ IoThread *blk_io_thread(BlkNode *n);
 /**
  * blk_side() - Where requests to @n from the loop @io are to be submitted
  * A raw disk has a node of its own there, so that they need no other thread; else it is @n itself.
- * done of such a request runs on @io or on blk_io_thread(@n). A side lives as long as @n, which also
- * drains it; nothing else is to be done with it.
+ * done of such a request runs on @io or on blk_io_thread(@n). A side lives as long as @n, which
+ * also drains it; nothing else is to be done with it.
  * Context: main thread. Return: transfer none; NULL: LODGE_ERROR_HOST.
  */
 BlkNode *blk_side(BlkNode *n, IoThread *io, GError **error);
@@ -142,8 +143,8 @@ BlkNode *blk_side(BlkNode *n, IoThread *io, GError **error);
  * EROFS like any other error. Context: any thread, device locks may be held.
  */
 void blk_submit(BlkNode *n, BlkReq *req);
-/* Block until @req is done; for tools and tests; takes over its done and opaque. It is not parked by
- * a drain, so that the one who drained can flush. Context: not the node's IoThread. */
+/* Block until @req is done; for tools and tests; takes over its done and opaque. It is not parked
+ * by a drain, so that the one who drained can flush. Context: not the node's IoThread. */
 int blk_wait(BlkNode *n, BlkReq *req);
 int blk_pread(BlkNode *n, void *buf, uint64_t offset, size_t len);
 int blk_pwrite(BlkNode *n, const void *buf, uint64_t offset, size_t len);
@@ -163,7 +164,8 @@ void blk_hurry(BlkNode *n, bool on);
 bool blk_set_rates(BlkNode *n, uint64_t iops, uint64_t bps, GError **error);
 void blk_rates(const BlkNode *n, uint64_t *ret_iops, uint64_t *ret_bps); /* main thread */
 /* With BLK_ERROR_STOP: @fn is called when a request begins to wait, once until the next
- * blk_retry(), on the node's IoThread, where nothing may be waited for. Before the first request. */
+ * blk_retry(), on the node's IoThread, where nothing may be waited for. Before the first
+ * request. */
 void blk_on_stop(BlkNode *n, void (*fn)(void *opaque, BlkNode *n, int err), void *opaque);
 /* @fn is called when the host has failed a request, with what became of it; on the IoThread of the
  * request, where nothing may be waited for. Before the first request. */

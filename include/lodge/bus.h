@@ -92,8 +92,8 @@ const char *bus_region_at(Bus *b, uint64_t addr);
 void bus_unclaimed(Bus *b, uint64_t *ret_reads, uint64_t *ret_writes);
 /* Accesses so far to the region at @addr; for tests and tracing. */
 uint64_t bus_region_hits(Bus *b, uint64_t addr);
-/* Call @fn for each mapped region, in order of their claims, with how often it was reached. The layout
- * lock is held: @fn may print and nothing else. */
+/* Call @fn for each mapped region, in order of their claims, with how often it was reached. The
+ * layout lock is held: @fn may print and nothing else. */
 typedef void (*BusRegionFn)(void *opaque, const BusRegion *r, uint64_t hits);
 void bus_each_region(Bus *b, BusRegionFn fn, void *opaque);
 

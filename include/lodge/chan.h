@@ -39,8 +39,8 @@ Chan *chan_open(const char *spec, const char *name, IoThread *io, GError **error
 void chan_close(Chan *c); /* flushes what can be written, restores the terminal; NULL is fine */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Chan, chan_close)
 const char *chan_describe(const Chan *c); /* "pty /dev/pts/3", ...; transfer none */
-/* The other end of a pair: a stream socket that does not block, transfer full; -1: it is no pair, or
- * taken already. While it is open the guest's end is connected. Main thread. */
+/* The other end of a pair: a stream socket that does not block, transfer full; -1: it is no pair,
+ * or taken already. While it is open the guest's end is connected. Main thread. */
 int chan_take_peer(Chan *c);
 
 /* The device's side: one at a time. Main thread; NULL ops detaches. Says connected(true) at once

@@ -29,8 +29,8 @@ char *console_log_clean(const void *data, size_t len);
 char *console_log_tail(ConsoleLog *log, unsigned lines);
 /* Bytes that were appended so far. Any thread. */
 uint64_t console_log_position(ConsoleLog *log);
-/* What was appended from position @from on, as far as it is still kept (16 KiB at least), cleaned as
- * the tail is. Transfer full. Any thread. */
+/* What was appended from position @from on, as far as it is still kept (16 KiB at least), cleaned
+ * as the tail is. Transfer full. Any thread. */
 char *console_log_since(ConsoleLog *log, uint64_t from);
 
 #endif

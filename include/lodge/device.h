@@ -110,7 +110,7 @@ typedef struct DeviceClass {
     const char *name; /* stable: config, QMP, snapshots */
     const char *bus;  /* "isa" | "pci" | "ide" | "fdc" | NULL (board only) */
     const char *help; /* one line: part and what it is for */
-    char boot; /* firmware may boot from it: 'a' floppy, 'c' disk, 'd' CD-ROM, 'n' network; 0: not */
+    char boot; /* firmware may boot from it: 'a' floppy, 'c' disk, 'd' CD-ROM, 'n' network; or 0 */
     size_t instance_size; /* bytes; a Device is the first member */
     const PropSpec *props; /* NULL: none */
     const StateDesc *state; /* never NULL: &state_none says so out loud */
@@ -126,8 +126,9 @@ typedef struct DeviceClass {
     void (*unrealize)(Device *d);
     /* Removable media: put @medium (borrowed until the next change; NULL: none) in, once what is
      * in flight on the old one is done; the guest sees a change. Main thread, no lock held, the
-     * device quiesced. @force: though the guest has locked the drive; else that is LODGE_ERROR_STATE,
-     * and the guest hears that somebody wants the medium. NULL: the medium is fixed. */
+     * device quiesced. @force: though the guest has locked the drive; else that is
+     * LODGE_ERROR_STATE, and the guest hears that somebody wants the medium. NULL: the medium is
+     * fixed. */
     bool (*change_medium)(Device *d, BlkNode *medium, bool force, GError **error);
     /* Whether the guest has locked the medium in. Main thread. NULL: it cannot. */
     bool (*medium_locked)(Device *d);
@@ -166,7 +167,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Device, device_free)
 
 /**
  * device_set() - Set property @name from text
- * @value: as on the command line: numbers decimal, 0x or with K M G T; bool on|off; a backend's name
+ * @value: as on the command line: numbers decimal, 0x or with K M G T; bool on|off; a back end's
+ *         name
  * Return: false with LODGE_ERROR_CONFIG names device, property and what is allowed.
  */
 bool device_set(Device *d, const char *name, const char *value, GError **error);

@@ -43,8 +43,8 @@ typedef struct DisplayNews {
 /* The adapter's side. */
 typedef struct DisplaySource {
     /* Draw what changed since the last call (@all: everything) by display_begin(), writing pixels,
-     * display_damage(), display_end(). Context: one thread at a time, no lock held; the adapter takes its
-     * own lock before display_begin(). */
+     * display_damage(), display_end(). Context: one thread at a time, no lock held; the adapter
+     * takes its own lock before display_begin(). */
     DisplayNews (*refresh)(void *opaque, Display *d, bool all);
     /* The text screen as UTF-8 lines ended by \n, trailing blanks cut; NULL: not in a text mode.
      * Transfer full. Same context. */
@@ -70,7 +70,7 @@ void display_set_source(Display *d, const DisplaySource *s, void *opaque);
  * maximum is cut). */
 DisplaySurface display_begin(Display *d, unsigned width, unsigned height);
 void display_damage(Display *d, DisplayRect r); /* between begin and end; cut to the surface */
-void display_end(Display *d);                   /* unlocks; viewers hear of it after refresh returned */
+void display_end(Display *d);                   /* unlocks; viewers hear of it after refresh */
 
 /* Start and stop looking. Any thread but the refreshing one; no lock held. */
 void display_add_viewer(Display *d, const DisplayViewer *v, void *opaque);
@@ -83,7 +83,8 @@ void display_stir(Display *d);
 /* Hold the surface still, to copy from it. Rank: above devices (LOCK_RANK_QUEUE's); short. */
 DisplaySurface display_lock(Display *d);
 void display_unlock(Display *d);
-/* After a refresh of its own: the text, or NULL in a graphics mode or without an adapter. Transfer full. */
+/* After a refresh of its own: the text, or NULL in a graphics mode or without an adapter. Transfer
+ * full. */
 char *display_text(Display *d);
 
 #endif

@@ -25,8 +25,8 @@ typedef struct DynSym {
     size_t offset;
 } DynSym;
 
-/* The addresses of all @n of @table into @object; false with LODGE_ERROR_UNSUPPORTED at the first one
- * that is missing. */
+/* The addresses of all @n of @table into @object; false with LODGE_ERROR_UNSUPPORTED at the first
+ * one that is missing. */
 bool dynlib_syms(DynLib *lib, const DynSym *table, size_t n, void *object, GError **error);
 /* Unload it: a VM keeps no library that it used only to start. NULL is fine. */
 void dynlib_close(DynLib *lib);

@@ -28,7 +28,8 @@ char *firmware_find(const char *name, GError **error);
  * @unit: its size must be a multiple of this, bytes; 1: any size
  * Context: any thread; reads from a disk.
  * Return:  transfer full, 1 to FIRMWARE_MAX bytes, or NULL: LODGE_ERROR_CONFIG (not there, not a
- *          regular file, empty, too large, no multiple of @unit), LODGE_ERROR_HOST (cannot be read).
+ *          regular file, empty, too large, no multiple of @unit), LODGE_ERROR_HOST (cannot be
+ *          read).
  */
 GBytes *firmware_read(const char *name, size_t unit, GError **error);
 

@@ -45,8 +45,8 @@ bool io_thread_is_current(const IoThread *t);
  * Context: any thread, locks below LOCK_RANK_QUEUE may be held; never calls inline.
  */
 void io_thread_post(IoThread *t, IoCallFn fn, void *opaque);
-/* The caller was long at work: though more may lie there, what follows are events and timers. Context:
- * the loop's thread. */
+/* The caller was long at work: though more may lie there, what follows are events and timers.
+ * Context: the loop's thread. */
 void io_thread_others_first(IoThread *t);
 /* Like post, and wait until it has run; inline when on the loop. Context: no lock held. */
 void io_thread_call(IoThread *t, IoCallFn fn, void *opaque);
@@ -66,19 +66,19 @@ void io_watch_set(IoWatch *w, uint32_t events);
 void io_watch_free(IoWatch *w);
 
 /*
- * Work that shows in memory, such as a ring. The loop looks at it between rounds, and while such work
- * keeps coming for a bounded time before it sleeps, so that nobody need wake it.
+ * Work that shows in memory, such as a ring. The loop looks at it between rounds, and while such
+ * work keeps coming for a bounded time before it sleeps, so that nobody need wake it.
  */
 typedef struct IoPoll IoPoll;
 typedef struct IoPollOps {
     /* Do what is there; whether there was anything. Context: the loop's thread, no lock held. */
     bool (*look)(void *opaque);
-    /* @on: the loop is about to sleep: have an event sent for what comes from now on. True: there is
-     * work already. Else it is awake, and will look: no events, please. Context likewise. NULL:
+    /* @on: the loop is about to sleep: have an event sent for what comes from now on. True: there
+     * is work already. Else it is awake, and will look: no events, please. Context likewise. NULL:
      * events are always sent. */
     bool (*arm)(void *opaque, bool on);
-    /* Others are at work for us, who need a CPU more than looking does, and an event tells when they
-     * are through. Context likewise. NULL: never. */
+    /* Others are at work for us, who need a CPU more than looking does, and an event tells when
+     * they are through. Context likewise. NULL: never. */
     bool (*waits)(void *opaque);
 } IoPollOps;
 /* @ops is borrowed. Transfer full. Context: any thread, no lock held. */

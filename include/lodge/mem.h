@@ -79,8 +79,8 @@ bool mem_map_add(MemMap *m, MemBlock *b, gpa_t at, uint64_t offset, uint64_t len
  * @b:         already owned by the map (see mem_map_own()); NULL: show nothing
  * @read_only: the guest's writes go to the MMIO bus instead
  * Context: any thread, device locks may be held.
- * Return:  false, and nothing changed, where it overlaps something else, is misaligned or wraps, the
- *          map is full, or the host refused.
+ * Return:  false, and nothing changed, where it overlaps something else, is misaligned or wraps,
+ *          the map is full, or the host refused.
  */
 bool mem_map_place(MemMap *m, MemBlock *b, gpa_t at, uint64_t offset, uint64_t len, bool read_only);
 /* The map takes ownership of @b, not shown yet. Main thread. */

@@ -4,10 +4,10 @@
 
 /*
  * Ethernet. A wire joins two ports; the offloads in force are the AND of both ends, and the wire
- * computes checksums or segments for the rest. Sending takes arrays and answers how many it took. A source that can
- * write in place (tap, ring) pulls: it borrows the guest's buffers, fills and commits them. A
- * source that owns the bytes (libslirp) delivers, and false means full. A wire between two
- * IoThreads is one bounded queue that copies.
+ * computes checksums or segments for the rest. Sending takes arrays and answers how many it took. A
+ * source that can write in place (tap, ring) pulls: it borrows the guest's buffers, fills and
+ * commits them. A source that owns the bytes (libslirp) delivers, and false means full. A wire
+ * between two IoThreads is one bounded queue that copies.
  */
 
 #include <stdbool.h>
@@ -49,17 +49,18 @@ typedef struct NetPortOps {
     /* Frames for the outside of this port, called by net_send() on the peer's side. Frames taken;
      * fewer than n: the rest again after writable. Context: self's IoThread, unlocked. */
     unsigned (*send)(NetPort *self, const NetFrame *v, unsigned n);
-    /* From the peer. Context: self's IoThread, unlocked; f dies on return. False: full; the peer keeps it. */
+    /* From the peer. Context: self's IoThread, unlocked; f dies on return. False: full; the peer
+     * keeps it. */
     bool (*deliver)(NetPort *self, const NetFrame *f);
-    /* Pieces of the receiver's own memory for the next frame, as long as it thinks that one will be.
-     * 0: none now; NULL slot: deliver only. Each borrow is followed by a commit, at once. Context as
-     * deliver. */
+    /* Pieces of the receiver's own memory for the next frame, as long as it thinks that one will
+     * be. 0: none now; NULL slot: deliver only. Each borrow is followed by a commit, at once.
+     * Context as deliver. */
     unsigned (*rx_borrow)(NetPort *self, struct iovec *ret_iov, unsigned max);
-    /* The frame is in what was lent, and what did not fit there behind it in f->iov. f->len 0: there
-     * is none. False: no room, the frame is to be delivered. */
+    /* The frame is in what was lent, and what did not fit there behind it in f->iov. f->len 0:
+     * there is none. False: no room, the frame is to be delivered. */
     bool (*rx_commit)(NetPort *self, const NetFrame *f);
     void (*writable)(NetPort *self);                        /* room again; context as deliver */
-    void (*link)(NetPort *self, bool up);                   /* the peer's link; context as deliver */
+    void (*link)(NetPort *self, bool up);                   /* the peer's; context as deliver */
     /* net_peer_takes() or net_peer_idle() says something else, or the peer is gone; context as
      * deliver. */
     void (*changed)(NetPort *self);
@@ -120,8 +121,8 @@ void net_part(NetPort *p);
 unsigned net_send(NetPort *from, const NetFrame *v, unsigned n);
 /**
  * net_rx_borrow() - The peer's own memory for the frame that @from will receive next
- * A call of net_rx_commit() follows before anything else is done with the port; net_send() from @from
- * serves all frames, this one those that nothing has to be done to.
+ * A call of net_rx_commit() follows before anything else is done with the port; net_send() from
+ * @from serves all frames, this one those that nothing has to be done to.
  * Context: @from's IoThread, no lock held. Return: pieces in @ret_iov; 0: use net_send().
  */
 unsigned net_rx_borrow(NetPort *from, struct iovec *ret_iov, unsigned max);

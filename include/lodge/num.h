@@ -42,7 +42,8 @@ static inline bool is_power_of_two(uint64_t v)
     return v && !(v & (v - 1));
 }
 
-/* @align is a power of two; align_up wraps to 0 past the top, which callers exclude by a ceiling. */
+/* @align is a power of two; align_up wraps to 0 past the top, which callers exclude by a
+ * ceiling. */
 static inline uint64_t align_down(uint64_t v, uint64_t align)
 {
     return v & ~(align - 1);

@@ -8,8 +8,9 @@
 
 /*
  * The terminal that Lodge was started from, in raw mode while a guest's console has it, and others
- * likewise, 16 a process. Their settings come back on every way out: terminal_restore(), exit(), and signals that
- * end or stop the process (those whose action was the default one when raw mode began).
+ * likewise, 16 a process. Their settings come back on every way out: terminal_restore(), exit(),
+ * and signals that end or stop the process (those whose action was the default one when raw mode
+ * began).
  */
 
 /* Raw mode on @fd, a terminal. In the background it waits for the foreground (SIGCONT). Main

@@ -267,8 +267,8 @@ void blk_start(BlkNode *n, BlkReq *req);
 void blk_complete(BlkReq *req, int err);
 /**
  * blk_pass() - Hand the whole of @req on to the file below, where it lies at @offset
- * It goes as it is: no child, and nothing of it comes back here but passed(). So it is for what needs
- * nothing done afterwards. @req's scratch is the file's from now on.
+ * It goes as it is: no child, and nothing of it comes back here but passed(). So it is for what
+ * needs nothing done afterwards. @req's scratch is the file's from now on.
  * Context: @n's submit(), of @req.
  */
 void blk_pass(BlkNode *n, BlkReq *req, uint64_t offset);
@@ -347,8 +347,8 @@ void blk_limit_hurry(BlkLimit *l, bool on); /* everything starts at once */
 
 /* Whether @req goes to the disk that @side belongs to. Context: @side's IoThread. */
 bool blk_side_passes_on(const BlkNode *side, const BlkReq *req);
-/* From now on everything goes to @n itself: for who puts an image on top of it, or wants to see each
- * write. Main thread, drained. */
+/* From now on everything goes to @n itself: for who puts an image on top of it, or wants to see
+ * each write. Main thread, drained. */
 void blk_sides_detach(BlkNode *n);
 void blk_sides_drain(BlkNode *n, bool on);
 void blk_sides_free(BlkNode *n);
@@ -530,8 +530,8 @@ bool blk_meta_dirty(BlkMeta *m);
  *          without locks: true, after a warning.
  */
 bool image_lock(int fd, const char *path, bool exclusive, const char *holder, GError **error);
-/* Have another lock where nobody can be in the way: F_RDLCK, or F_UNLCK to give it back at once, also
- * where others still refer to the open file (a child, io_uring). */
+/* Have another lock where nobody can be in the way: F_RDLCK, or F_UNLCK to give it back at once,
+ * also where others still refer to the open file (a child, io_uring). */
 void image_lock_change(int fd, short type);
 
 /* ---- proto_file.c ---- */
@@ -610,8 +610,8 @@ typedef struct BlkFileOpen {
  */
 BlkFile *blk_file_open(const char *name, const BlkFileOpen *o, int fd, IoThread *io,
                        BlkEngine *engine, GError **error);
-/* The same open file once more, for another loop: same lock, limits and flags. Transfer full, or NULL
- * with LODGE_ERROR_HOST. */
+/* The same open file once more, for another loop: same lock, limits and flags. Transfer full, or
+ * NULL with LODGE_ERROR_HOST. */
 BlkFile *blk_file_again(const BlkFile *f, IoThread *io, BlkEngine *engine, GError **error);
 /* Switch on O_DIRECT, when nothing but the data path touches the file any more. */
 bool blk_file_set_direct(BlkFile *f, GError **error);

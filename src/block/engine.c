@@ -13,8 +13,8 @@
 #define INSTANT_MAX (64u << 10) /* bytes; a copy of some 10 us */
 #define INSTANT_MOST (2u << 20) /* where nobody could copy beside us: some 500 us */
 
-/* With two CPUs the guest has the other one: what the kernel's threads copied for us would be taken from
- * either, and they have to be woken, as do we. */
+/* With two CPUs the guest has the other one: what the kernel's threads copied for us would be taken
+ * from either, and they have to be woken, as do we. */
 void blk_engine_for_guest(BlkEngine *e)
 {
     cpu_set_t set;

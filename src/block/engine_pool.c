@@ -6,7 +6,8 @@
  *
  * Answers go back as one posted call for as many requests as have piled up until it runs; a pool of
  * one thread takes up to BATCH requests at a time, and posts it when it has nothing to do, or as
- * many answers. Where a request is a few microseconds, locks and wake-ups for each would be half of it.
+ * many answers. Where a request is a few microseconds, locks and wake-ups for each would be half of
+ * it.
  *
  * Lock: p->mutex (a GMutex because it has a GCond) is a leaf; nothing is called with it held.
  */

@@ -5,9 +5,9 @@
  * A request is queued; one call posted to the loop, which runs after the round's events, turns all
  * that the round has queued into submission entries and enters the kernel once. (A post, not the
  * loop's idle hook: it also works when the request comes from somebody's idle hook.) What has
- * completed by then, as page-cache hits have, is told of at once, and a line longer than SUBMIT_BATCH
- * goes on after that. For the rest the loop looks at the ring before it sleeps, and the ring's
- * descriptor is watched. At most MAX_IN_FLIGHT are with the kernel; more wait in line.
+ * completed by then, as page-cache hits have, is told of at once, and a line longer than
+ * SUBMIT_BATCH goes on after that. For the rest the loop looks at the ring before it sleeps, and
+ * the ring's descriptor is watched. At most MAX_IN_FLIGHT are with the kernel; more wait in line.
  *
  * Spec: io_uring(7), io_uring_enter(2), io_uring_register(2).
  *
@@ -28,7 +28,7 @@
 #define MAX_IN_FLIGHT RING_ENTRIES /* the completion ring has twice that: no overflow */
 #define FILE_SLOTS 8u              /* overlay and base, each with a second descriptor, doubled */
 #define REAP_BATCH 32u
-#define SUBMIT_BATCH 16u /* a guest fills its ring again while the rest of a long line is carried out */
+#define SUBMIT_BATCH 16u /* a guest fills its ring again while the rest is carried out */
 
 struct BlkUring {
     IoThread *io;           /* borrowed */

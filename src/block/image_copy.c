@@ -59,8 +59,9 @@ static void slot_submit(Slot *s, BlkNode *n, SlotStep step, BlkOp op, void *buf,
     s->step = step;
     s->iov = (struct iovec){buf, len};
     s->req = (BlkReq){.op = op, .offset = s->offset + s->pos, .len = len,
-                      .iov = buf ? &s->iov : NULL, .niov = buf ? 1 : 0, .done = slot_done, .opaque = s,
-                      .may_unmap = true, .ordered = op == BLK_WRITE && s->copy->plan->ordered,
+                      .iov = buf ? &s->iov : NULL, .niov = buf ? 1 : 0, .done = slot_done,
+                      .opaque = s, .may_unmap = true,
+                      .ordered = op == BLK_WRITE && s->copy->plan->ordered,
                       .compress = op == BLK_WRITE && s->copy->plan->compress};
     blk_submit(n, &s->req);
 }

@@ -42,8 +42,9 @@ bool image_check(BlkNode *n, bool repair, BlkReport *r, GError **error)
 {
     if (!n->drv->check)
         return lodge_fail(error, LODGE_ERROR_UNSUPPORTED,
-                          "'%s': format %s has nothing that could be checked", path_of(n),
-                          n->drv->name);
+                          "'%s': format %s has nothing that could be checked; name another "
+                          "by --format if it has one",
+                          path_of(n), n->drv->name);
     blk_drain_begin(n);
     bool ok = n->drv->check(n, repair, r, error);
     blk_drain_end(n);
@@ -346,7 +347,8 @@ bool image_commit(BlkNode *n, bool keep, const ImageProgress *progress, CopyResu
     if (n->base->limits.size < n->limits.size &&
         !image_resize(n->base, n->limits.size, false, error))
         return false;
-    if (!image_copy(&p, ret_result, error) || !flush(n->base, error) || !image_follow_base(n, error))
+    if (!image_copy(&p, ret_result, error) || !flush(n->base, error) ||
+        !image_follow_base(n, error))
         return false;
     if (keep || !n->drv->make_empty)
         return flush(n, error);

@@ -237,7 +237,7 @@ BlkNode *blk_make_begin(const BlkMake *m, BlkCache cache, IoThread *io, GPtrArra
         return NULL;
     }
     if (!m->base && !m->size) {
-        lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': no size; give one", m->file);
+        lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': no size; give one (--size)", m->file);
         return NULL;
     }
     if (m->size > BLK_MAX_SIZE) {

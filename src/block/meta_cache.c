@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Tables of an image format in memory: blocks of one size. Thrown out is the oldest that was not used
- * since it last came to the end of the line (a second chance, so that a look-up need not put the line
- * in order). What was found is found again without the hash table.
+ * Tables of an image format in memory: blocks of one size. Thrown out is the oldest that was not
+ * used since it last came to the end of the line (a second chance, so that a look-up need not put
+ * the line in order). What was found is found again without the hash table.
  *
  * Changes are collected. They are written by blk_meta_flush(), or when no clean block is left to
  * throw out: first a sync, so that the data that the tables refer to is there, then the blocks rank

@@ -68,7 +68,8 @@ static void file_submit(BlkNode *n, BlkReq *req)
         blk_complete(req, 0);
         return;
     }
-    /* An overlay reads its base by sectors; nobody writes there, so the host's cache is right too. */
+    /* An overlay reads its base by sectors; nobody writes there, so the host's cache is right
+     * too. */
     if (f->align > BLK_SECTOR && f->read_only && (req->offset | req->len) & (f->align - 1))
         req->flags |= BLK_REQ_META;
     if (f->tap)
@@ -89,7 +90,7 @@ static void file_close(BlkNode *n)
     if (f->meta_fd >= 0 && f->meta_fd != f->fd)
         close(f->meta_fd);
     if (f->locked)
-        image_lock_change(f->fd, F_UNLCK); /* io_uring refers to the file for a while after it is closed */
+        image_lock_change(f->fd, F_UNLCK); /* io_uring keeps the file for a while after close() */
     if (f->fd >= 0)
         close(f->fd);
     g_free(f->path);

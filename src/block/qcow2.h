@@ -206,8 +206,8 @@ uint64_t qcow_l1_need(uint64_t size, unsigned cluster_bits, bool extended);
  * unknown extensions of @old (a first cluster, or NULL). Sets h->backing_*. */
 bool qcow_header_build(QcowHeader *h, const char *base, const char *format, const uint8_t *old,
                        uint8_t *buf, const char *path, GError **error);
-/* Record @base under @format, or none with NULL, in the image whose first cluster is @old: a name in
- * a place of its own, then one sector that refers to it. False: the header has no room for that.
+/* Record @base under @format, or none with NULL, in the image whose first cluster is @old: a name
+ * in a place of its own, then one sector that refers to it. False: the header has no room for that.
  * *ret_err: 0 or errno. Changes @h and @old. */
 bool qcow_header_patch(BlkQcow *q, QcowHeader *h, const char *base, const char *format,
                        uint8_t *old, int *ret_err);
@@ -248,6 +248,10 @@ bool qcow_may_change(const BlkQcow *q, GError **error);
 
 /* ---- qcow2_map.c ---- */
 
+/* Whether @at may be a cluster of data, or an L2 table, as far as active tables tell. Meta locked, or
+ * the worker. */
+bool qcow_data_ok(const BlkQcow *q, uint64_t at);
+bool qcow_table_ok(const BlkQcow *q, uint64_t at);
 /* What is at @pos, for at most @len bytes; MISS where the table is not in memory. Any thread. */
 void qcow_map_peek(BlkQcow *q, uint64_t pos, uint64_t len, QcowMap *ret);
 /* The same, reading what is missing. Worker. Return: 0 or errno. */

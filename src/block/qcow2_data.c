@@ -441,8 +441,8 @@ void qcow_step(BlkQcow *q, BlkReq *req)
     blk_complete(req, s->err);
 }
 
-/* The common case: all of @req is stored in one piece, and may be changed there. It goes to the file
- * as it is; false: it takes more. */
+/* The common case: all of @req is stored in one piece, and may be changed there. It goes to the
+ * file as it is; false: it takes more. */
 static bool pass(BlkQcow *q, BlkReq *req, unsigned parity)
 {
     bool write = req->op == BLK_WRITE;

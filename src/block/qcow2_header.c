@@ -271,7 +271,7 @@ bool qcow_header_read(BlkFile *f, const BlkOpenHow *how, QcowHeader *h, BlkBaseR
         return false;
     if (f->size < QCOW_V2_HEADER || load_be32(head) != QCOW_MAGIC)
         return lodge_fail(error, LODGE_ERROR_IMAGE, "'%s': magic at offset 0 is not that of a "
-                          "qcow2 image", f->path);
+                          "qcow2 image; name its right format", f->path);
     parse_fields(head, h);
     if (!check_geometry(h, f->path, error))
         return false;

@@ -381,7 +381,7 @@ bool qcow_make_empty(BlkNode *n, GError **error)
         uint64_t table = q->l1[i] & QCOW_OFFSET_MASK, per = (uint64_t)1 << q->l2_bits;
         if (!table)
             continue;
-        if (table & (q->cs - 1) || qcow_area_at(q, table, q->cs)) {
+        if (!qcow_table_ok(q, table)) {
             err = EIO;
             break;
         }

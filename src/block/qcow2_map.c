@@ -38,15 +38,19 @@ const QcowArea *qcow_area_at(const BlkQcow *q, uint64_t at, uint64_t len)
     return NULL;
 }
 
-/* Whether a table may begin at @at; and a cluster of data. */
 static bool place_ok(const BlkQcow *q, uint64_t at)
 {
     return !(at & (q->cs - 1)) && at < QCOW_HOST_MAX && !qcow_area_at(q, at, q->cs);
 }
 
-static bool data_ok(const BlkQcow *q, uint64_t at)
+bool qcow_data_ok(const BlkQcow *q, uint64_t at)
 {
     return place_ok(q, at) && !qcow_guard_at(q, at);
+}
+
+bool qcow_table_ok(const BlkQcow *q, uint64_t at)
+{
+    return place_ok(q, at) && !(qcow_guard_at(q, at) & QCOW_GUARD_REFS);
 }
 
 bool qcow_packed_range(const BlkQcow *q, uint64_t e, uint64_t *ret_at, uint32_t *ret_len)
@@ -72,7 +76,7 @@ static uint64_t l2_table(const BlkQcow *q, uint64_t pos)
     uint64_t i = pos >> (q->h.cluster_bits + q->l2_bits);
     uint64_t at = i < q->h.l1_size ? q->l1[i] & QCOW_OFFSET_MASK : 0;
 
-    if (at && (!place_ok(q, at) || qcow_guard_at(q, at) & QCOW_GUARD_REFS))
+    if (at && !qcow_table_ok(q, at))
         return 1;
     return at;
 }
@@ -108,7 +112,7 @@ static void decode(const BlkQcow *q, const uint8_t *p, QcowMap *map)
     } else if (!at) {
         map->kind = QCOW_BELOW;
     } else {
-        map->kind = data_ok(q, at) ? QCOW_DATA : QCOW_BAD;
+        map->kind = qcow_data_ok(q, at) ? QCOW_DATA : QCOW_BAD;
     }
     if (map->kind == QCOW_BAD)
         map->host = e;
@@ -309,7 +313,7 @@ void qcow_l2_drop(BlkQcow *q, uint64_t e)
             return; /* astray: what it means is for check to find out */
         uint64_t first = at >> q->h.cluster_bits, last = (at + len - 1) >> q->h.cluster_bits;
         qcow_free_later(q, first, last - first + 1, false);
-    } else if (at && data_ok(q, at)) {
+    } else if (at && qcow_data_ok(q, at)) {
         qcow_free_later(q, at >> q->h.cluster_bits, 1, false);
     }
 }

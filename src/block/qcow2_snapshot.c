@@ -250,7 +250,7 @@ static int walk_table(BlkQcow *q, uint64_t table, StepFn fn, uint64_t *left)
                 return EIO;
         } else if (!at) {
             continue;
-        } else if (at & (q->cs - 1) || qcow_area_at(q, at, q->cs)) {
+        } else if (!qcow_data_ok(q, at)) {
             return EIO;
         }
         uint64_t first = at >> q->h.cluster_bits, last = (at + len - 1) >> q->h.cluster_bits;
@@ -267,7 +267,7 @@ static int walk(BlkQcow *q, const uint64_t *l1, uint32_t n, StepFn fn, uint64_t 
         uint64_t table = l1[i] & QCOW_OFFSET_MASK;
         if (!table)
             continue;
-        if (table & (q->cs - 1) || qcow_area_at(q, table, q->cs))
+        if (!qcow_table_ok(q, table))
             return EIO;
         /* The entries first: a table that is let go of may be gone after that. */
         err = walk_table(q, table, fn, left);
@@ -349,7 +349,7 @@ int qcow_fix_copied(BlkQcow *q)
 
     for (uint32_t i = 0; i < q->h.l1_size && !err; i++) {
         uint64_t e = q->l1[i], table = e & QCOW_OFFSET_MASK;
-        if (!table || table & (q->cs - 1) || qcow_area_at(q, table, q->cs))
+        if (!table || !qcow_table_ok(q, table))
             continue;
         err = fix_table(q, table);
         if (!err)

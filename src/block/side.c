@@ -2,16 +2,16 @@
 /*
  * Sides: a raw disk as seen from another loop than its own.
  *
- * A host file takes requests from any number of threads. So a raw disk that nobody limits or watches
- * can have, for each further loop, a node of its own over a second descriptor of the same open file,
- * with that loop's engine: requests from there need neither the disk's loop nor a lock. Formats keep
- * tables, and policies count, so they have no sides: what comes from other loops goes through the
- * node's inbox (graph.c).
+ * A host file takes requests from any number of threads. So a raw disk that nobody limits or
+ * watches can have, for each further loop, a node of its own over a second descriptor of the same
+ * open file, with that loop's engine: requests from there need neither the disk's loop nor a lock.
+ * Formats keep tables, and policies count, so they have no sides: what comes from other loops goes
+ * through the node's inbox (graph.c).
  *
- * The disk owns its sides. It drains and closes them with itself, adds up their statistics, and takes
- * over what a side cannot do: writes to the first and the last sector, which fmt_raw.c may guard, and
- * after blk_sides_detach() everything. A flush on any of them covers what completed on all, as they
- * share the file.
+ * The disk owns its sides. It drains and closes them with itself, adds up their statistics, and
+ * takes over what a side cannot do: writes to the first and the last sector, which fmt_raw.c may
+ * guard, and after blk_sides_detach() everything. A flush on any of them covers what completed on
+ * all, as they share the file.
  *
  * Invariants: (1) limits of a side are those of the disk whenever it is not drained. (2) Once
  * detached, a side starts nothing: what reaches it goes to the disk's inbox, also what was parked.
@@ -34,8 +34,8 @@ bool blk_side_passes_on(const BlkNode *side, const BlkReq *req)
            (req->offset == 0 || req->offset + req->len == side->limits.size);
 }
 
-/* The image of the disk @n whose requests change nothing but its file, while nobody wants to know of
- * them; NULL: its requests do more. */
+/* The image of the disk @n whose requests change nothing but its file, while nobody wants to know
+ * of them; NULL: its requests do more. */
 static const BlkNode *plain_image(const BlkNode *n)
 {
     const BlkNode *image = n->top ? n->top : n;

@@ -10,8 +10,8 @@
  * While an overlay is merged into its base as the machine runs (live_commit.c), the base's time
  * moves. A note in the sector before the bitmap, which belongs to nobody, says which base that is
  * and until when: a base whose time is not past that is the right one, should the machine be
- * killed. It is opened then, and the header is mended. The note's bytes: "LodgeMrg", inode and seconds
- * since 1970, both 64 bits little endian.
+ * killed. It is opened then, and the header is mended. The note's bytes: "LodgeMrg", inode and
+ * seconds since 1970, both 64 bits little endian.
  *
  * Spec: Linux 6.1 arch/um/drivers/cow_user.c, ubd_kern.c (open_ubd_file(), ubd_open_dev()).
  *

@@ -184,20 +184,24 @@ const Verb image_verbs[] = {
      "Also while a machine uses it; what it tells may then be out of date.", info_options, NULL,
      NULL, verb_image_info},
     {"image check", "[--repair] [OPTION]... FILE", "look for damage in an image",
-     "Reads all of the image's tables. The status is 1 where something is wrong and was not "
-     "mended. A leak is room that nothing uses: a waste, but no damage.",
+     "Reads all of the image's tables. A leak is room that nothing uses: a waste, but no "
+     "damage.\n\n"
+     "The status is 0 where nothing is wrong, or all of it was mended; 1 where errors or leaks are "
+     "left (--json counts them, each by itself); 2 or more where that was not to be found out, as "
+     "in a raw image, which has no tables.",
      check_options, NULL, NULL, verb_image_check},
     {"image commit", "[--keep] [OPTION]... FILE", "write an overlay into its base",
      "Afterwards the base has what the overlay FILE had. Other overlays of the same base are "
-     "broken by that; those of User-Mode Linux are refused from then on, as the base's time tells, while "
-     "FILE's header follows.",
+     "broken by that; those of User-Mode Linux are refused from then on, as the base's time tells, "
+     "while FILE's header follows.",
      commit_options, NULL, NULL, verb_image_commit},
     {"image rebase", "[OPTION]... FILE", "give an overlay another base",
-     "The disk reads as before: what the new base has otherwise is copied into FILE first.",
+     "The disk reads as before: what the new base has otherwise is copied into FILE first. With "
+     "--unsafe the new base need not be there yet, and is only warned of.",
      rebase_options, rebase_examples, NULL, verb_image_rebase},
     {"image resize", "[--shrink] [OPTION]... FILE [+]SIZE", "change a disk's size",
      "With a plus sign, by so much. What is new reads as zeros; the guest's partitions and file "
-     "systems are not changed.",
+     "systems are not changed. The status is 0 only where the disk has that size now.",
      resize_options, NULL, NULL, verb_image_resize},
     {"image map", "[OPTION]... FILE", "show where a disk's bytes are stored",
      "One line a stretch: where it begins on the disk, its length, what it is (data, zero, none), "
@@ -210,7 +214,7 @@ const Verb image_verbs[] = {
      snapshot_options, NULL, NULL, verb_image_snapshot},
     {"image compare", "[OPTION]... FILE1 FILE2", "say whether two disks have the same contents",
      "The status is 0 where they have, 1 where they differ, 2 or more where that was not to be "
-     "found out.",
+     "found out, as an image cannot be opened or read.",
      compare_options, NULL, NULL, verb_image_compare},
     {"image bench", "[OPTION]... FILE", "measure how fast an image is",
      "Reads or writes FILE as a machine's disk would, and tells requests and bytes a second.",

@@ -165,6 +165,22 @@ int verb_image_info(const Verb *self, int argc, char **argv)
     return cli_finish(STATUS_OK);
 }
 
+/* ---- statuses that answer: of check and compare, 0 yes, 1 no, more: that was not found out ---- */
+
+static int answer_fail(const Verb *self, const GError *error)
+{
+    int status = cli_fail(self->name, error, false);
+
+    return status == STATUS_FAILURE ? STATUS_USAGE : status;
+}
+
+static int answer(bool yes)
+{
+    if (cli_finish(STATUS_OK) != STATUS_OK)
+        return STATUS_USAGE;
+    return yes ? STATUS_OK : STATUS_FAILURE;
+}
+
 /* ---- check ---- */
 
 static void check_json(const char *file, const BlkNode *n, const BlkReport *r)
@@ -222,13 +238,12 @@ int verb_image_check(const Verb *self, int argc, char **argv)
     if (err)
         ok = lodge_fail_errno(&error, err, "'%s': cannot write", file);
     if (!ok)
-        return cli_fail(self->name, error, false);
+        return answer_fail(self, error);
     if (options_has(o, "json"))
         check_json(file, n, r);
     else
         check_text(file, r);
-    bool clean = r->errors == r->errors_fixed && r->leaks == r->leaks_fixed;
-    return cli_finish(clean ? STATUS_OK : STATUS_FAILURE);
+    return answer(r->errors == r->errors_fixed && r->leaks == r->leaks_fixed);
 }
 
 /* ---- map ---- */
@@ -326,8 +341,8 @@ int verb_image_snapshot(const Verb *self, int argc, char **argv)
     for (unsigned i = 0; i < G_N_ELEMENTS(verbs); i++) {
         const char *name = options_text(o, verbs[i]);
         if (name && verb)
-            lodge_fail(error ? NULL : &error, LODGE_ERROR_CONFIG, "--%s: one thing at a time",
-                       verbs[i]);
+            lodge_fail(error ? NULL : &error, LODGE_ERROR_CONFIG, "--%s: beside --%s; do one thing at a time",
+                       verbs[i], verb);
         if (name) {
             verb = verbs[i];
             which = name;
@@ -360,14 +375,6 @@ int verb_image_snapshot(const Verb *self, int argc, char **argv)
 
 /* ---- compare ---- */
 
-/* That they differ is status 1, so trouble is 2. */
-static int compare_fail(const Verb *self, const GError *error)
-{
-    int status = cli_fail(self->name, error, false);
-
-    return status == STATUS_FAILURE ? STATUS_USAGE : status;
-}
-
 int verb_image_compare(const Verb *self, int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
@@ -389,13 +396,13 @@ int verb_image_compare(const Verb *self, int argc, char **argv)
     g_autoptr(BlkNode) b =
         a ? blk_open_flags(NULL, &second, BLK_OPEN_QUIET, t->io2, &error) : NULL;
     if (!b)
-        return compare_fail(self, error);
+        return answer_fail(self, error);
     bool sizes = a->limits.size == b->limits.size;
     image_bar_init(&bar);
     bool ok = image_compare(a, b, image_bar_progress(&bar), &same, &offset, &error);
     image_bar_end(&bar);
     if (!ok)
-        return compare_fail(self, error);
+        return answer_fail(self, error);
     if (options_has(o, "json")) {
         g_autoptr(JsonOut) j = image_json();
         json_bool(j, "same", same);
@@ -408,8 +415,7 @@ int verb_image_compare(const Verb *self, int argc, char **argv)
     } else {
         printf("the same%s\n", sizes ? "" : ", but for zeros at the end of the longer one");
     }
-    same = same && (sizes || !options_has(o, "strict"));
-    return cli_finish(same ? STATUS_OK : STATUS_FAILURE);
+    return answer(same && (sizes || !options_has(o, "strict")));
 }
 
 /* ---- bench ---- */
@@ -442,7 +448,11 @@ static bool bench_choice(const Options *o, const char *option, const char *const
             return true;
         }
     }
-    return !text || lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: \"%s\": not known", option, text);
+    if (!text)
+        return true;
+    g_autofree char *all = g_strjoinv(", ", (char **)words);
+    return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: \"%s\": not known; it can be %s", option,
+                      text, all);
 }
 
 static void bench_print(const Options *o, BlkNode *n, const BenchArgs *a, const BenchResult *r)

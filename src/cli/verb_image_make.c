@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The verbs of "lodge image" that write: create, convert, commit, rebase, resize. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "lodge/device.h"
+#include "lodge/diag.h"
 #include "lodge/error.h"
 #include "lodge/num.h"
 
@@ -134,6 +137,17 @@ int verb_image_commit(const Verb *self, int argc, char **argv)
     return cli_finish(STATUS_OK);
 }
 
+/* A base that is not there is often a slip: a relative one is looked up from here. */
+static void warn_of_base(const RebaseArgs *a)
+{
+    struct stat st;
+
+    if (!blk_is_remote(a->base) && stat(a->base, &st) < 0)
+        lodge_warn("image rebase: base '%s': %s; '%s' records it all the same, and can be opened "
+                   "when it is there",
+                   a->base, g_strerror(errno), a->file);
+}
+
 int verb_image_rebase(const Verb *self, int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
@@ -159,6 +173,8 @@ int verb_image_rebase(const Verb *self, int argc, char **argv)
     image_bar_end(&bar);
     if (!ok)
         return cli_fail(self->name, error, false);
+    if (a.unsafe && a.base)
+        warn_of_base(&a);
     print_copied(o, a.file, &result);
     return cli_finish(STATUS_OK);
 }

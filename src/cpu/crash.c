@@ -185,8 +185,8 @@ static void add_meaning(GString *out, const VcpuStopInfo *info)
                              "should be, or uses an instruction there that KVM does not emulate\n");
     else
         g_string_append(out, "  what it means: this host has no VT-x or AMD-V, so KVM emulates the "
-                             "guest's kernel mode and knows only part of the instructions; run this "
-                             "guest on a host with hardware assist (see 'lodge doctor')\n");
+                             "guest's kernel mode and knows only part of the instructions; run "
+                             "this guest on a host with hardware assist (see 'lodge doctor')\n");
 }
 
 char *crash_report(CpuSet *s, unsigned cpu, const VcpuStopInfo *info, MemMap *mem)

@@ -13,8 +13,8 @@
  * thread kicks it, for it may sleep in HLT inside the kernel.
  *
  * Invariants:
- * (1) `in_run` is set before the last look at `wanted` and INTR, and a kicker writes those before it
- *     looks at `in_run`: one of the two sees the other.
+ * (1) `in_run` is set before the last look at `wanted` and INTR, and a kicker writes those before
+ *     it looks at `in_run`: one of the two sees the other.
  * (2) The parking lock is never held across KVM_RUN or a handler.
  */
 #include <errno.h>

@@ -21,7 +21,8 @@ enum {
     FW_CFG_IRQ0_OVERRIDE = 0x8002, /* 1: IRQ 0 is IOAPIC pin 2 */
 };
 
-/* Give item @key the @len bytes at @data (copied), replacing what it had. Main thread, before run. */
+/* Give item @key the @len bytes at @data (copied), replacing what it had. Main thread, before
+ * run. */
 void fw_cfg_set(FwCfg *f, uint16_t key, const void *data, size_t len);
 void fw_cfg_set_u16(FwCfg *f, uint16_t key, uint16_t v);
 void fw_cfg_set_u32(FwCfg *f, uint16_t key, uint32_t v);

@@ -5,8 +5,8 @@
  * Specification: Intel 440FX PCIset data sheet (290549), section 3.2. Subsystem 1af4:1100 tells
  * firmware which kind of board this is. The PAM registers (0x59 to 0x5F) steer where reads and
  * writes of 0xC0000 to 0xFFFFF go, DRAM or the ROM behind the bus, on a board that starts from
- * firmware; on one that does not the area is plain memory. Where reads come from ROM and writes go to
- * DRAM, each write is an exit. SMRAM (0x72) is kept as written, but steers nothing: there is no
+ * firmware; on one that does not the area is plain memory. Where reads come from ROM and writes go
+ * to DRAM, each write is an exit. SMRAM (0x72) is kept as written, but steers nothing: there is no
  * system management mode. DRAM timing registers read as 0 and take no writes.
  *
  * Threads: configuration writes on vCPU threads with the device's lock held.
@@ -129,7 +129,8 @@ bool i440fx_set_shadow(Device *d, MemBlock *ram, MemBlock *rom, GError **error)
     bool read_only;
     for (unsigned i = 0; mem_map_range(d->board->mem, i, &at, &len, &read_only); i++) {
         if (ranges_overlap(at, len, I440FX_SHADOW_GPA, I440FX_SHADOW_LEN))
-            return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: memory lies at 0x%" PRIx64, d->id, at);
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: memory lies at 0x%" PRIx64, d->id,
+                              at);
     }
     g_assert(mem_block_len(ram) >= MIB);
     h->shadow = (BusRegion){.name = "shadow", .len = I440FX_SHADOW_LEN, .ops = &shadow_ops,

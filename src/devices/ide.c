@@ -15,8 +15,8 @@
  * everywhere, so that it is not taken for two; nobody answers for a missing device 0.
  *
  * Threads: vCPU threads at the ports, the loops of the drives' block nodes in completions; all
- * under IdeBus.lock, which ranks behind the lock of a device, so that a reset of the controller or of a
- * drive, and a configuration write, can take it.
+ * under IdeBus.lock, which ranks behind the lock of a device, so that a reset of the controller or
+ * of a drive, and a configuration write, can take it.
  *
  * Invariants:
  * (1) irq is asserted exactly while the selected drive has INTRQ up and nIEN is clear.

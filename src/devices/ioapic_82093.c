@@ -23,8 +23,8 @@
  *
  * Invariants:
  * (1) remote IRR is set only in entries that are level-triggered with fixed or lowest priority.
- * (2) the router's mirror of an entry equals the table whenever the irq lock is free; there, one that
- *     waits for its EOI counts as open: a guest may mask a pin before it ends the interrupt.
+ * (2) the router's mirror of an entry equals the table whenever the irq lock is free; there, one
+ *     that waits for its EOI counts as open: a guest may mask a pin before it ends the interrupt.
  */
 
 #include "lodge/device.h"

@@ -140,8 +140,8 @@ static void pcnet_write(void *owner, uint64_t off, unsigned size, uint64_t val)
     unlock_and_kick(n);
 }
 
-/* RAP in word and in double-word mode; in between lie registers that a write does nothing to, and BDP,
- * whose registers show with the next access. */
+/* RAP in word and in double-word mode; in between lie registers that a write does nothing to, and
+ * BDP, whose registers show with the next access. */
 static const BusSpan address_ports[] = {{0x12, 6}, {0}};
 static const BusRegionOps pcnet_ops = {pcnet_read, pcnet_write, 1 | 2 | 4, address_ports};
 

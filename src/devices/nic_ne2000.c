@@ -86,8 +86,9 @@ static void ne2000_write(void *owner, uint64_t off, unsigned size, uint64_t val)
         write_byte(owner, off + i, (uint8_t)(val >> (8 * i)));
 }
 
-/* RSAR and RBCR on page 0, part of the multicast filter on page 1; and the data port, as long as the
- * last word of a remote write is no cause of an interrupt: who polls for it makes the words come. */
+/* RSAR and RBCR on page 0, part of the multicast filter on page 1; and the data port, as long as
+ * the last word of a remote write is no cause of an interrupt: who polls for it makes the words
+ * come. */
 static const BusSpan address[] = {{8, 4}, {0}};
 static const BusSpan address_data[] = {{8, 4}, {NE2000_DATA, NE2000_RESET - NE2000_DATA}, {0}};
 static const BusRegionOps prompt_ops = {ne2000_read, ne2000_write, 1 | 2 | 4, address};

@@ -4,9 +4,10 @@
  *
  * Specification: PCI Local Bus 3.0 (3.2.2.3.2 mechanism 1, 6.1 header, 6.2.5 base addresses);
  * Intel 82371AB (PIIX4) data sheet for the PIRQ pins. One bus, no bridges behind it: type 1 cycles
- * for other buses and absent functions answer all-ones. BARs are 32 bits wide. A memory BAR takes at
- * least a page, so that functions never share one. A BAR that holds 0, or ends at the top of the
- * address space (the all-ones probe), decodes nothing. Parity and SERR# bits of the command register are kept and do nothing.
+ * for other buses and absent functions answer all-ones. BARs are 32 bits wide. A memory BAR takes
+ * at least a page, so that functions never share one. A BAR that holds 0, or ends at the top of the
+ * address space (the all-ones probe), decodes nothing. Parity and SERR# bits of the command
+ * register are kept and do nothing.
  *
  * Threads: the window runs on vCPU threads without a lock of its own; it takes the target's. The
  * table of functions changes only while vCPUs are parked. INTx levels come under the device's lock

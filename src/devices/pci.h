@@ -91,14 +91,14 @@ void pci_set_subsystem(PciDev *d, uint16_t vendor, uint16_t device);
 /* Declare BAR @i before the device is reset; @ops run under @lock. */
 void pci_add_bar(PciDev *d, unsigned i, PciBarKind kind, uint64_t len, const char *name,
                  const BusRegionOps *ops, void *owner, LodgeLock *lock);
-/* Declare BAR @i to be memory that the guest reaches without an exit: a frame buffer. @b's length is
- * a power of two; it becomes the map's. Main thread, before the device is reset. */
+/* Declare BAR @i to be memory that the guest reaches without an exit: a frame buffer. @b's length
+ * is a power of two; it becomes the map's. Main thread, before the device is reset. */
 void pci_add_ram_bar(PciDev *d, unsigned i, MemBlock *b);
 /**
  * pci_add_rom() - Give @d, whose IDs are set, an expansion ROM from a file; it names @d's IDs then
  * @file: a path, or a name that is looked up where distributions install firmware; "" or NULL: none
- * Return: false with LODGE_ERROR_CONFIG: not there, a directory, empty, over 16 MiB, or no ROM image
- *         (PCI Firmware 3.0, 5.1.1: starts with 55 AA).
+ * Return: false with LODGE_ERROR_CONFIG: not there, a directory, empty, over 16 MiB, or no ROM
+ *         image (PCI Firmware 3.0, 5.1.1: starts with 55 AA).
  */
 bool pci_add_rom(PciDev *d, const char *file, GError **error);
 /* Properties of a card that can start a machine from the network, for pci_add_rom(). Not every

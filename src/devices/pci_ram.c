@@ -10,8 +10,8 @@
  * cards (iPXE's for NE2000 names none, its one for virtio the older device): the card's IDs are
  * written into the guest's copy, as on a board whose maker programmed the ROM.
  *
- * A guest may place such a BAR over other memory, where a real board would fight about the bus: ours
- * then shows the other memory and notes a fault.
+ * A guest may place such a BAR over other memory, where a real board would fight about the bus:
+ * ours then shows the other memory and notes a fault.
  */
 #include <string.h>
 

@@ -4,8 +4,8 @@
  *
  * Spec: IBM VGA technical reference in FreeVGA's numbering ("External Registers", "Sequencer",
  * "Graphics", "CRTC", "Attribute Controller", "Color Registers"); Bochs, "VBE Display HOWTO"; QEMU,
- * docs/specs/standard-vga, for the function's BARs: 0 the video memory, 2 a page of registers (0x400 the
- * ports from 0x3C0, 0x500 the VBE registers, 0x600 the byte order of the frame buffer).
+ * docs/specs/standard-vga, for the function's BARs: 0 the video memory, 2 a page of registers
+ * (0x400 the ports from 0x3C0, 0x500 the VBE registers, 0x600 the byte order of the frame buffer).
  *
  * Modelled: every register of the five chips, colour and monochrome addresses, text and graphics
  * modes (vga_draw.c, vga_text.c), the CPU's window (vga_mem.c), linear modes (vga_vbe.c). Input

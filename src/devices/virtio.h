@@ -8,9 +8,9 @@
  * (features, start, reset, quiesce, state), virtio_pci.c its registers on the bus.
  *
  * Registers are the vCPUs', under the device's lock. Queues are the loop thread's, without a
- * lock: `io`, or in a test without threads (io NULL) whoever kicks. A device whose queues do not know
- * of each other can spread them over several loops, one by one or in groups: each is a lane, which
- * starts, stops and comes to rest by itself; "the loop" is then the queue's lane's.
+ * lock: `io`, or in a test without threads (io NULL) whoever kicks. A device whose queues do not
+ * know of each other can spread them over several loops, one by one or in groups: each is a lane,
+ * which starts, stops and comes to rest by itself; "the loop" is then the queue's lane's.
  */
 
 #include "lodge/device.h"
@@ -188,14 +188,15 @@ static inline bool virtio_has(const VirtioDev *vd, unsigned bit)
 {
     return vd->features & VIRTIO_BIT(bit);
 }
-/* Rings may be used: started, not broken, not quiet. Where there are several lanes, see the next. */
+/* Rings may be used: started, not broken, not quiet. Where there are several lanes, see the
+ * next. */
 bool virtio_may_run(VirtioDev *vd);
 /* The ring of queue @q may be used. Context: its loop. */
 bool virtio_queue_may_run(VirtioDev *vd, unsigned q);
 /* As virtqueue_pop(); a breach breaks the device. */
 bool virtio_pop(VirtioDev *vd, unsigned q, VirtChain *c);
-/* What kick() does with queue @q first and last: no kicks, please; and kicks again, true if there is
- * more already. */
+/* What kick() does with queue @q first and last: no kicks, please; and kicks again, true if there
+ * is more already. */
 void virtio_notify_off(VirtioDev *vd, unsigned q);
 bool virtio_notify_on(VirtioDev *vd, unsigned q);
 /* Publish and interrupt as the driver wishes. */

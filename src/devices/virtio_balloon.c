@@ -12,16 +12,16 @@
  * for what the features say.
  *
  * Huge pages: where the host's pages are larger than the guest's, one goes back when the driver has
- * put all of it into the balloon. One such page at a time is gathered, as drivers take pages side by
- * side. A page must then not be used before the device has seen it leave (MUST_TELL_HOST); a driver
- * that does not promise that gives nothing back there.
+ * put all of it into the balloon. One such page at a time is gathered, as drivers take pages side
+ * by side. A page must then not be used before the device has seen it leave (MUST_TELL_HOST); a
+ * driver that does not promise that gives nothing back there.
  *
  * What a driver may get wrong: pages twice, beyond the memory, in ROM, in holes, in memory that a
  * device shows: these have no effect, and a wrong list is a guest fault. The pages that the rings
  * themselves or requests under way lie in are the guest's own to lose.
  *
- * Threads: queues, the page that is gathered and the timer belong to the loop thread; what the guest
- * told is under the device's lock.
+ * Threads: queues, the page that is gathered and the timer belong to the loop thread; what the
+ * guest told is under the device's lock.
  *
  * Invariants:
  * (1) A round gives back at most ROUND_PFNS pages of lists before the loop sees to others.
@@ -231,8 +231,8 @@ static unsigned pages(VirtioBalloon *b, const VirtChain *c, bool inflate)
     return total;
 }
 
-/* Pages that the driver does not use: it may write them again once the chain is back (5.5.6.7.1), so
- * this is over by then. With another poison than zero they have to keep it. */
+/* Pages that the driver does not use: it may write them again once the chain is back (5.5.6.7.1),
+ * so this is over by then. With another poison than zero they have to keep it. */
 static unsigned report(VirtioBalloon *b, const VirtChain *c)
 {
     bool zeros = true;
@@ -280,7 +280,8 @@ static void stats_kick(VirtioBalloon *b)
         b->held_head = c.head;
         read_stats(b, &c);
     }
-    /* A kick for the next one; where it is there already it is looked at when this one goes back. */
+    /* A kick for the next one; where it is there already it is looked at when this one goes
+     * back. */
     if (virtqueue_running(vq) && virtqueue_notify_on(vq) && !b->held)
         virtio_kick_again(&b->v, Q_STATS);
 }

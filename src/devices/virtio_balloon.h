@@ -35,8 +35,8 @@ void virtio_balloon_info(Device *d, BalloonInfo *ret);
  *          driver never does.
  */
 void virtio_balloon_set(Device *d, uint64_t bytes);
-/* Ask the guest for its statistics; stats_seq tells when they are there. Main thread. Return: false:
- * there is no driver that could. */
+/* Ask the guest for its statistics; stats_seq tells when they are there. Main thread. Return:
+ * false: there is no driver that could. */
 bool virtio_balloon_ask(Device *d);
 /* The same each @seconds by itself; 0: not. Main thread. */
 void virtio_balloon_poll(Device *d, uint32_t seconds);

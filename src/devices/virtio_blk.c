@@ -10,8 +10,9 @@
  * Threads: the queues belong to the node's loop thread, where completions come too; or with
  * iothreads=N they take turns on that and N - 1 more. What a queue on another loop submits goes
  * straight to the file where the image can have a side there (blk_side()), else by the node's own
- * loop; then its completion comes there too, and is handed back to the queue's loop by a list. No lock
- * and no allocation between a kick and the submission: each queue has as many requests as entries.
+ * loop; then its completion comes there too, and is handed back to the queue's loop by a list. No
+ * lock and no allocation between a kick and the submission: each queue has as many requests as
+ * entries.
  *
  * Invariants:
  * (1) A chain that was popped is pushed exactly once: at once if it is malformed, else in done.
@@ -45,7 +46,7 @@ enum {
     HDR_LEN = sizeof(struct virtio_blk_outhdr),
     RANGE_LEN = sizeof(struct virtio_blk_discard_write_zeroes),
     KICK_BATCH = VIRTIO_QUEUE_SIZE, /* requests a kick starts before others get a turn */
-    LOOK_BATCH = 16, /* likewise of a ring that is polled: the guest adds more while these are done */
+    LOOK_BATCH = 16, /* likewise of a ring that is polled: the guest adds more meanwhile */
     KICK_BYTES = 1 << 20, /* likewise, of data: copied at once they may take 250 us */
     TELL_BYTES = 256 << 10, /* who waits for so many hears at once that they are there */
     CONFIG_LEN = offsetof(struct virtio_blk_config, max_secure_erase_sectors),

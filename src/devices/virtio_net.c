@@ -3,21 +3,23 @@
  * Virtio network device.
  *
  * Models: Virtual I/O Device (VIRTIO) 1.2, section 5.1 "Network Device", queue pairs and a
- * control queue: mergeable receive buffers, offloads of checksums and segmentation (TCP; UDP, as virtio
- * 1.3 has it) both ways as far as the wire's other end has them, MAC, link status, MTU, receive filter
- * by MAC, several pairs where the back end has as many streams. Left out: steering by hash (RSS) and
- * hash reports, VLAN filter, guest announcements, UFO, offloads changed at run time.
+ * control queue: mergeable receive buffers, offloads of checksums and segmentation (TCP; UDP, as
+ * virtio
+ * 1.3 has it) both ways as far as the wire's other end has them, MAC, link status, MTU, receive
+ * filter by MAC, several pairs where the back end has as many streams. Left out: steering by hash
+ * (RSS) and hash reports, VLAN filter, guest announcements, UFO, offloads changed at run time.
  *
- * Which pair a flow is received on is the host's choice (for a tap: the one that it was last sent on).
+ * Which pair a flow is received on is the host's choice (for a tap: the one that it was last sent
+ * on).
  *
- * Threads: each pair has a loop thread, see virtio_net_pair.c, and its lane. The control queue is the
- * last one and on the first pair's loop, or the third where the driver has not accepted several
+ * Threads: each pair has a loop thread, see virtio_net_pair.c, and its lane. The control queue is
+ * the last one and on the first pair's loop, or the third where the driver has not accepted several
  * pairs; then it is on the second pair's, which is not used for frames and lends its memory.
  *
  * Invariants:
  * (1) More than one pair is in use only after the driver said so by the control queue.
- * (2) regs changes under the lock; what pairs read of it they are told by port.idle, port.offloads and
- *     filter_changes, each stored after it.
+ * (2) regs changes under the lock; what pairs read of it they are told by port.idle, port.offloads
+ *     and filter_changes, each stored after it.
  */
 #include "virtio_net.h"
 
@@ -128,7 +130,8 @@ static bool ctrl_pairs(VirtioNet *n, const uint8_t *data, size_t len)
 }
 
 /* @data: @len bytes after the command's header. Whether it was carried out. */
-static bool filter_command(VirtioNet *n, uint8_t class, uint8_t cmd, const uint8_t *data, size_t len)
+static bool filter_command(VirtioNet *n, uint8_t class, uint8_t cmd, const uint8_t *data,
+                           size_t len)
 {
     NetFilter *filter = &n->regs.filter;
 

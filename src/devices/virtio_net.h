@@ -3,8 +3,9 @@
 #define LODGE_VIRTIO_NET_H
 
 /*
- * The two halves of the virtio network card: virtio_net_pair.c carries frames over one pair of queues
- * and the stream of the back end that it is joined to, virtio_net.c is the device around the pairs.
+ * The two halves of the virtio network card: virtio_net_pair.c carries frames over one pair of
+ * queues and the stream of the back end that it is joined to, virtio_net.c is the device around the
+ * pairs.
  */
 
 #include <stdbool.h>
@@ -95,7 +96,8 @@ void net_pair_free(NetPair *p);
 /* Kicks of its queues. Context: the loop. */
 void net_pair_rx(NetPair *p);
 void net_pair_tx(NetPair *p);
-/* Its rings are gone; or it is to rest, and gives back what the wire did not take. Context likewise. */
+/* Its rings are gone; or it is to rest, and gives back what the wire did not take. Context
+ * likewise. */
 void net_pair_stopped(NetPair *p);
 void net_pair_quieted(NetPair *p);
 /* The stream's link may have changed since it was joined; from here on it is told. @opaque is the

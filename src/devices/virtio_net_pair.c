@@ -2,19 +2,20 @@
 /*
  * A pair of queues of the virtio network card.
  *
- * Models: Virtual I/O Device (VIRTIO) 1.2, 5.1.6 "Device Operation", but for the control queue: frames
- * from the transmit queue to the wire and from the wire to the receive queue.
+ * Models: Virtual I/O Device (VIRTIO) 1.2, 5.1.6 "Device Operation", but for the control queue:
+ * frames from the transmit queue to the wire and from the wire to the receive queue.
  *
  * Threads: both queues and the port belong to one loop thread, the back end's own where that is
- * quick, so that a frame goes from the ring to the host in one call. What the device's pairs share is
- * read here by way of atomics, or copied under the device's lock when it has changed.
+ * quick, so that a frame goes from the ring to the host in one call. What the device's pairs share
+ * is read here by way of atomics, or copied under the device's lock when it has changed.
  *
  * Invariants:
  * (1) Frames popped for sending and not taken by the wire are tx[first..last), in ring order, the
  *     last ones popped; a pause gives them back to the ring.
  * (2) A received frame is pushed whole or not at all: its chains are given back to the ring when
  *     there are too few.
- * (3) Buffers that are lent to the wire are the last ones popped, and none are outside of a callback.
+ * (3) Buffers that are lent to the wire are the last ones popped, and none are outside of a
+ * callback.
  * (4) rx_blocked says that the wire holds a frame for us; the next receive kick asks for it.
  * (5) A pair that is not in use receives nothing: its receive queue may be another's.
  */
@@ -82,7 +83,8 @@ static bool tx_take(NetPair *p)
     struct iovec *iov = c.iov;
     const char *why;
 
-    if (p->tx_last == NET_TX_BATCH || c.max < VIRTQ_SEGMENTS_MAX || !virtio_pop(&p->n->v, p->txq, &c))
+    if (p->tx_last == NET_TX_BATCH || c.max < VIRTQ_SEGMENTS_MAX ||
+        !virtio_pop(&p->n->v, p->txq, &c))
         return false;
     f.niov = c.readable;
     if (virtq_from_iov(c.iov, c.readable, 0, &h, HDR_LEN) == HDR_LEN)
@@ -121,7 +123,8 @@ static bool tx_send(NetPair *p)
 
 /**
  * net_pair_tx() - Send what the driver offers
- * Context: the loop; the device is live. Does nothing while the wire has no room: net_writable() goes on.
+ * Context: the loop; the device is live. Does nothing while the wire has no room: net_writable()
+ * goes on.
  */
 void net_pair_tx(NetPair *p)
 {
@@ -221,7 +224,8 @@ static RxResult rx_put(NetPair *p, const NetFrame *f, uint16_t *ret_had)
 {
     VirtQueue *vq = &p->n->v.q[p->rxq].vq;
     VirtChain first = {.iov = p->rx_iov, .pins = p->rx_pins, .max = NET_RX_ROOM};
-    VirtChain next = {.iov = p->rx_iov + NET_RX_ROOM, .pins = p->rx_pins + NET_RX_ROOM, .max = NET_RX_ROOM};
+    VirtChain next = {.iov = p->rx_iov + NET_RX_ROOM, .pins = p->rx_pins + NET_RX_ROOM,
+                      .max = NET_RX_ROOM};
     struct virtio_net_hdr_v1 h = header_of(p->n, f);
     FrameCursor cur = {.f = f};
     uint16_t heads[VIRTIO_QUEUE_SIZE], count = 0, size = vq->size;
@@ -349,7 +353,8 @@ static unsigned net_rx_lend(NetPort *port, struct iovec *ret_iov, unsigned max)
     if (!in_use(p) || !virtio_queue_may_run(&p->n->v, p->rxq))
         return 0;
     virtqueue_notify_off(&p->n->v.q[p->rxq].vq);
-    while (have < want && p->loans < NET_LOAN_MAX && at <= NET_RX_ROOM && (mergeable || !p->loans)) {
+    while (have < want && p->loans < NET_LOAN_MAX && at <= NET_RX_ROOM &&
+           (mergeable || !p->loans)) {
         VirtChain *c = &p->loan[p->loans];
         *c = (VirtChain){.iov = p->rx_iov + at, .pins = p->rx_pins + at, .max = NET_RX_ROOM};
         if (!virtio_pop(&p->n->v, p->rxq, c))

@@ -46,7 +46,7 @@ typedef enum MachineEnd {
     MACHINE_END_WATCHDOG,  /* the guest let its watchdog's time run out */
     MACHINE_END_CPU,       /* a vCPU stopped on what KVM cannot run; report explains */
     MACHINE_END_KILLED,    /* machine_kill() */
-    MACHINE_END_ERROR,     /* Lodge failed, for instance to load the kernel again; report says why */
+    MACHINE_END_ERROR,     /* Lodge failed, for instance to load the kernel again; see report */
 } MachineEnd;
 
 /* What becomes of a machine whose guest has died or hangs. */
@@ -89,7 +89,8 @@ bool machine_start(Machine *m, GError **error);
 MachineState machine_state(const Machine *m);
 /* Whether it is paused because a disk with on-error=stop failed. */
 bool machine_stalled(const Machine *m);
-/* Why it is paused, in QMP's words: "guest-panicked", "watchdog"; NULL: somebody said so. Static. */
+/* Why it is paused, in QMP's words: "guest-panicked", "watchdog"; NULL: somebody said so.
+ * Static. */
 const char *machine_paused_by(const Machine *m);
 /* LODGE_ERROR_BUSY names the device that did not come to rest; the guest then runs on. */
 bool machine_pause(Machine *m, GError **error);
@@ -108,7 +109,7 @@ typedef enum MachineEvent {
     MACHINE_EVENT_GUEST_RESET,  /* the guest starts again, as it asked */
     MACHINE_EVENT_HOST_RESET,   /* the same, as machine_reset() asked */
     MACHINE_EVENT_UNPLUGGED,    /* the guest let go of a device, and it is gone */
-    MACHINE_EVENT_DISK_ERROR,   /* the host failed a disk's request; the next one is told of later */
+    MACHINE_EVENT_DISK_ERROR,   /* the host failed a disk's request; later ones are told of later */
     MACHINE_EVENT_JOB,          /* a merge of disk images is in another state */
     MACHINE_EVENT_BALLOON,      /* the guest has more or less memory; at most once a second */
     MACHINE_EVENT_PANICKED,     /* the guest's kernel died; what becomes of it is told later */
@@ -183,8 +184,8 @@ Device *machine_device(Machine *m, const char *id);
 /**
  * machine_plug() - Add device /devices/@id of @t to a machine that runs, and tell the guest
  * @t: holds the one node; back ends that it names are there already
- * Return: false with LODGE_ERROR_STATE (not running), LODGE_ERROR_EXISTS, LODGE_ERROR_UNSUPPORTED (no
- *         PCI device, no free slots on this board), or what the device refused.
+ * Return: false with LODGE_ERROR_STATE (not running), LODGE_ERROR_EXISTS, LODGE_ERROR_UNSUPPORTED
+ *         (no PCI device, no free slots on this board), or what the device refused.
  */
 bool machine_plug(Machine *m, const Tree *t, const char *id, GError **error);
 /**
@@ -202,13 +203,13 @@ bool machine_drop_net(Machine *m, const char *id, GError **error);
 /**
  * machine_now() - What the machine has at this moment, as a description
  *
- * Options, back ends and devices only: as built, with those that came later and without those that went.
- * Media of drives and images put on top of disks are as they were at the start.
+ * Options, back ends and devices only: as built, with those that came later and without those that
+ * went. Media of drives and images put on top of disks are as they were at the start.
  * Return: transfer none, until the machine changes.
  */
 const Tree *machine_now(const Machine *m);
-/* A port of the host that leads into the guest by way of network @id came (@add), or went; @rule: as
- * the back end's option hostfwd has it, or its host's end. */
+/* A port of the host that leads into the guest by way of network @id came (@add), or went; @rule:
+ * as the back end's option hostfwd has it, or its host's end. */
 void machine_note_forward(Machine *m, const char *id, const char *rule, bool add);
 
 /* Files of disk image @id and, where it is an overlay, of its base (NULL: none), borrowed; false:
@@ -218,8 +219,8 @@ bool machine_disk_files(Machine *m, const char *id, const char **ret_file, const
  * known. Transfer none. */
 const char *machine_kernel_banner(const Machine *m);
 
-/* A terminal more, @name, on the virtio console @device, with a new channel @chan. Main thread. False:
- * LODGE_ERROR_EXISTS, LODGE_ERROR_NOT_FOUND, LODGE_ERROR_LIMIT, or what chan_open() says. */
+/* A terminal more, @name, on the virtio console @device, with a new channel @chan. Main thread.
+ * False: LODGE_ERROR_EXISTS, LODGE_ERROR_NOT_FOUND, LODGE_ERROR_LIMIT, or what chan_open() says. */
 bool machine_plug_port(Machine *m, const char *device, const char *name, const char *chan,
                        const char *spec, GError **error);
 /* It goes at once, its channel too. False: there is none, or it is not one of @device's ports. */
@@ -231,8 +232,8 @@ bool machine_unplug(Machine *m, const char *id, GError **error);
 /**
  * machine_is_halted() - Whether the guest can do nothing any more
  * All its vCPUs stand in HLT with interrupts off, as a kernel leaves them that halts and does not
- * switch the power off. To be asked now and then: it is seen at the second time at the earliest, and
- * costs a look at the threads' clocks while the guest does something.
+ * switch the power off. To be asked now and then: it is seen at the second time at the earliest,
+ * and costs a look at the threads' clocks while the guest does something.
  * Context: main thread.
  */
 bool machine_is_halted(Machine *m);

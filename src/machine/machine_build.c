@@ -364,8 +364,8 @@ static bool build(Machine *m, const Tree *t, GError **error)
         b->display = display_new(b->timers);
     if (m->parts & (PC_SCREEN | PC_FIRMWARE))
         b->input = input_new();
-    if (!build_memory(m, t, error) || !each_child(m, t, "/backends/block", machine_open_disk, error) ||
-        !add_initrd(m, t, error))
+    if (!build_memory(m, t, error) ||
+        !each_child(m, t, "/backends/block", machine_open_disk, error) || !add_initrd(m, t, error))
         return false;
     if (m->boot)
         machine_loader_start(m);

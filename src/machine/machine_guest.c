@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What a guest tells of itself: how much memory it has, that it died, that it hangs or has halted; and the words
- * for what becomes of it then.
+ * What a guest tells of itself: how much memory it has, that it died, that it hangs or has halted;
+ * and the words for what becomes of it then.
  *
  * A driver writes the size of its balloon after each megabyte, from a vCPU that must not wait. The
  * listener hears of it at most once a second, the last time with the size that stayed.

@@ -67,7 +67,7 @@ struct Machine {
     VcpuDebugStop debug_stop;
     bool balloon_queued;    /* the listener will be told of the balloon */
     int64_t balloon_told_us; /* when it last was */
-    uint64_t halt_seen_ns;   /* CPU time of the vCPUs at the last machine_is_halted(); main thread */
+    uint64_t halt_seen_ns;  /* vCPUs' CPU time at the last machine_is_halted(); main thread */
     bool poll_queued;       /* the main context was told */
     bool closed;            /* ended: requests are dropped */
 };

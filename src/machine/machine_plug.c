@@ -2,9 +2,9 @@
 /*
  * Devices that come and go while the guest runs: PCI slots, told by ACPI.
  *
- * To come, a device is made with the vCPUs parked, by the function that builds it at the start, then
- * the guest is told. To go, the guest is asked; when it lets go of the slot (or at a restart, when it
- * holds nothing) the device is brought to rest and freed with the vCPUs parked.
+ * To come, a device is made with the vCPUs parked, by the function that builds it at the start,
+ * then the guest is told. To go, the guest is asked; when it lets go of the slot (or at a restart,
+ * when it holds nothing) the device is brought to rest and freed with the vCPUs parked.
  *
  * Back ends come before their device and go after it, each on its own.
  *

@@ -10,8 +10,8 @@
 #define SMBIOS_TEXT_MAX 64 /* bytes of a text */
 #define SMBIOS_UUID_LEN 16
 
-/* Texts that an operator may choose: keys of --smbios, and of the description's /smbios. Each row: its
- * name in smbios.c, the key, help, and what it is unless chosen. */
+/* Texts that an operator may choose: keys of --smbios, and of the description's /smbios. Each row:
+ * its name in smbios.c, the key, help, and what it is unless chosen. */
 #define SMBIOS_KEYS(X)                                                                             \
     X(MANUFACTURER, "manufacturer", "who made the machine", "Lodge")                               \
     X(PRODUCT, "product", "its name", "PC (i440FX + PIIX)")                                        \

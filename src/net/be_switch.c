@@ -97,7 +97,7 @@ static unsigned switch_send(NetPort *self, const NetFrame *v, unsigned n)
             __atomic_fetch_add(&s->unsent, n - i, __ATOMIC_RELAXED);
             return n;
         }
-        if (!link_tx_want_room(&s->tx)) {
+        if (!link_tx_want_room(&s->tx, v[i].len)) {
             s->want_room = true;
             break;
         }
@@ -109,7 +109,7 @@ static unsigned switch_send(NetPort *self, const NetFrame *v, unsigned n)
 
 static void check_room(SwitchNet *s)
 {
-    if (!s->want_room || !link_tx_want_room(&s->tx))
+    if (!s->want_room || !link_tx_want_room(&s->tx, 1))
         return;
     s->want_room = false;
     net_rx_ready(&s->port);

@@ -15,8 +15,10 @@
  * (CVE-2026-9539). Fragments of TCP are dropped, since they could hide an urgent pointer and no
  * stack makes them. Protocol emulation (tcp_emu) stays off. What a guest repeats to the TFTP server
  * is answered here, see tftp.c.
- * Host to guest: send_packet copies into the wire's ring; when that is full the frame is dropped
- * and counted, as on any network, and TCP slows down.
+ * Host to guest: send_packet copies into the wire's ring. When that is full the frame waits in a
+ * backlog, as libslirp cannot be refused, and until that has gone libslirp is not told of anything that
+ * its sockets have to read: a guest that does not read holds the host's senders up. So the backlog has
+ * what libslirp had taken in already; only what is more than BACKLOG_BYTES_MAX is dropped and counted.
  *
  * Long frames: libslirp spends as much on a short segment as on a long one, so TCP between it and
  * the guest is in segments far longer than the MTU where the guest's card takes such. What the guest
@@ -42,6 +44,7 @@
 #include "lodge/error.h"
 #include "lodge/iothread.h"
 #include "lodge/num.h"
+#include "backlog.h"
 #include "hostfwd.h"
 #include "pkt.h"
 #include "tftp.h"
@@ -52,6 +55,7 @@ enum {
     READY_BATCH = 64,
     PORT_TRIES = 16, /* for a free port that somebody snatches away */
     MSS_LONG = USER_MTU_MAX - PKT_IP6_LEN - PKT_TCP_LEN,
+    READING = SLIRP_POLL_IN | SLIRP_POLL_PRI | SLIRP_POLL_HUP,
     FRAME_MIN = 60,  /* Ethernet without its check sequence */
     SLIRP_CONFIG_VERSION = 4,
 };
@@ -84,6 +88,7 @@ typedef struct UserNet {
     uint8_t *frame; /* owned; NET_FRAME_MAX bytes, a guest's frame in one piece */
     bool serves_tftp;
     Tftp tftp;
+    Backlog backlog; /* for the guest; nothing is read for it meanwhile */
 
     uint64_t bad, pieces; /* atomic: frames not given to libslirp */
 } UserNet;
@@ -121,6 +126,8 @@ static int user_add_poll(int fd, int events, void *opaque)
     UserFd *f = fd_slot(u, fd);
     struct epoll_event ev = {.data.fd = fd};
 
+    if (!backlog_empty(&u->backlog))
+        events &= ~READING;
     ev.events = (events & SLIRP_POLL_IN ? EPOLLIN : 0) | (events & SLIRP_POLL_OUT ? EPOLLOUT : 0) |
                 (events & SLIRP_POLL_PRI ? EPOLLPRI : 0) |
                 (events & SLIRP_POLL_HUP ? EPOLLRDHUP : 0);
@@ -128,6 +135,10 @@ static int user_add_poll(int fd, int events, void *opaque)
     f->ready = 0;
     if (f->wanted == ev.events)
         return fd;
+    if (!ev.events) { /* in the set, it would tell of hang-ups all the time */
+        fd_forget(u, fd);
+        return fd;
+    }
     if (epoll_ctl(u->set, f->wanted ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &ev) < 0) {
         int other = errno == ENOENT ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
         if ((errno != ENOENT && errno != EEXIST) || epoll_ctl(u->set, other, fd, &ev) < 0) {
@@ -148,6 +159,8 @@ static int user_get_revents(int fd, void *opaque)
     if (fd < 0 || (guint)fd >= u->fds->len)
         return 0;
     uint32_t ready = fd_slot(u, fd)->ready;
+    if (!backlog_empty(&u->backlog)) /* since a moment ago */
+        ready &= ~(uint32_t)(EPOLLIN | EPOLLPRI | EPOLLRDHUP);
     return (ready & EPOLLIN ? SLIRP_POLL_IN : 0) | (ready & EPOLLOUT ? SLIRP_POLL_OUT : 0) |
            (ready & EPOLLPRI ? SLIRP_POLL_PRI : 0) | (ready & EPOLLERR ? SLIRP_POLL_ERR : 0) |
            (ready & (EPOLLHUP | EPOLLRDHUP) ? SLIRP_POLL_HUP : 0);
@@ -213,7 +226,9 @@ static void send_to_guest(UserNet *u, NetFrame f, struct iovec head, struct iove
         iov[f.niov++] = (struct iovec){(void *)pad, FRAME_MIN - f.len};
         f.len = FRAME_MIN;
     }
-    if (!net_send(&u->port, &f, 1))
+    if (backlog_empty(&u->backlog) && net_send(&u->port, &f, 1))
+        return;
+    if (!backlog_add(&u->backlog, &f))
         net_count_loss(&u->port, NET_LOSS_FULL, 1);
 }
 
@@ -422,8 +437,18 @@ static unsigned user_send(NetPort *self, const NetFrame *v, unsigned n)
     return n;
 }
 
+/* user_idle(), which comes after this, has libslirp read again. */
+static void user_writable(NetPort *self)
+{
+    UserNet *u = self->opaque;
+
+    backlog_send(&u->backlog, &u->port);
+}
+
 static const NetPortOps user_port_ops = {
     .send = user_send,
+    .writable = user_writable,
+    .changed = user_writable, /* the peer may be gone, and what waits for it with it */
     .offloads = NET_OFF_CSUM | NET_OFF_TSO4 | NET_OFF_TSO6,
 };
 
@@ -634,6 +659,7 @@ static void user_close(NetBackend *be)
     }
     if (u->set >= 0)
         close(u->set);
+    backlog_clear(&u->backlog);
     g_array_free(u->fds, TRUE);
     g_free(u->frame);
     g_free(u->id);
@@ -667,6 +693,7 @@ static NetBackend *user_open(const char *id, GHashTable *opts, LodgeClock *clock
     u->id = g_strdup(id);
     u->clock = clock;
     u->fds = g_array_new(FALSE, TRUE, sizeof(UserFd));
+    backlog_init(&u->backlog);
     u->frame = g_malloc(NET_FRAME_MAX);
     u->set = epoll_create1(EPOLL_CLOEXEC);
     if (u->set < 0)

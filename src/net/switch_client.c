@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -179,6 +180,16 @@ void sw_name_release(SwName *n)
     g_free(n);
 }
 
+/* A loop has all signals blocked, and the switch that it makes again is to hear SIGTERM. Runs between
+ * fork and exec. */
+static void hear_signals(void *unused)
+{
+    sigset_t none;
+
+    sigemptyset(&none);
+    (void)sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 bool sw_spawn(const char *name, SwMake make, bool wait, GError **error)
 {
     static const char *const option[] = {
@@ -194,10 +205,10 @@ bool sw_spawn(const char *name, SwMake make, bool wait, GError **error)
     bool ok;
 
     if (wait)
-        ok = g_spawn_sync(NULL, argv, NULL, flags, NULL, NULL, NULL, &said, &status, &why);
+        ok = g_spawn_sync(NULL, argv, NULL, flags, hear_signals, NULL, NULL, &said, &status, &why);
     else
-        ok = g_spawn_async(NULL, argv, NULL, flags | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, NULL,
-                           &why);
+        ok = g_spawn_async(NULL, argv, NULL, flags | G_SPAWN_STDERR_TO_DEV_NULL, hear_signals, NULL,
+                           NULL, &why);
     if (!ok)
         return lodge_fail(error, LODGE_ERROR_HOST, "switch %s: %s", name, why->message);
     if (!status)

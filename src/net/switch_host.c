@@ -79,6 +79,7 @@ static void on_tick(void *opaque)
         if (h->trim && !h->doomed)
             h->trim(h);
     }
+    sw_link_tick(host);
     if (host->ports->len) {
         arm_tick(host, TICK_MS);
         return;

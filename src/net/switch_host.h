@@ -60,6 +60,7 @@ struct SwHost {
     GPtrArray *listeners; /* SwListener, owned */
     GPtrArray *dirty, *held, *stuck; /* SwHostPort, borrowed */
     unsigned doomed;
+    unsigned rings_busy, rings_busy_before; /* since the latest tick; from the one before to it */
     LodgeTimer *hold_timer, *tick_timer;
     bool ticking;
     uint64_t rounds; /* of the loop */
@@ -115,6 +116,8 @@ bool sw_link_serve(SwHost *host, int ctl_fd, const SwHello *hello, int fds[SW_AT
  * all taken over. */
 bool sw_link_join(SwHost *host, int ctl_fd, const int fds[SW_ATTACH_FDS], unsigned number,
                   const char *name, const SwVlan *vlan, GError **error);
+/* Every now and then, after the ports' trim: who is busy is found out anew. */
+void sw_link_tick(SwHost *host);
 /* A client of uml_switch's or vde's protocol at the other end of connected socket @fd. @path: where
  * it is bound, to be removed with it; NULL: nowhere. All taken over.
  * @shared: where frames of it come by another socket, its address; NULL: they come by @fd */

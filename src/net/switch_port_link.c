@@ -8,6 +8,10 @@
  * writing; it is read when there is nothing left to do, and then everything is looked at once more.
  * A port whose frames are held does not say that it sleeps: nobody need wake it for more.
  *
+ * The rings of all ports share RINGS_BYTES: each may use as much of its own as there is for one of
+ * those that are busy, that is, that do not keep to their first pages; who is counts until the next
+ * tick but one.
+ *
  * The first SW_HEAD bytes of a frame are copied before the switch decides by them. A peer whose
  * ring makes no sense loses its port.
  */
@@ -25,13 +29,18 @@
 #include "link_ring.h"
 #include "switch_client.h"
 
+enum { RINGS_BYTES = 3 << 20 };
+
 typedef struct LinkPort {
     SwHostPort h;
     void *memory; /* LINK_BYTES, mapped */
     LinkTx tx;
     LinkRx rx;
+    bool tx_busy, rx_busy; /* counted in SwHost.rings_busy */
     int wait_fd, peer_fd; /* eventfds; owned */
 } LinkPort;
+
+static const SwPortOps link_ops;
 
 static void wake_peer(LinkPort *l)
 {
@@ -47,6 +56,51 @@ static void look_again(LinkPort *l)
     ssize_t n = write(l->wait_fd, &one, sizeof one);
 
     (void)n; /* likewise */
+}
+
+static uint32_t ring_limit(const SwHost *host)
+{
+    unsigned busy = MAX(MAX(host->rings_busy, host->rings_busy_before), 1u);
+
+    return CLAMP((uint32_t)RINGS_BYTES / busy, (uint32_t)LINK_LIMIT_MIN,
+                 (uint32_t)LINK_RING_BYTES);
+}
+
+static void set_limit(LinkPort *l, uint32_t bytes)
+{
+    link_tx_set_limit(&l->tx, bytes);
+    link_rx_set_limit(&l->rx, bytes);
+}
+
+/* @anew: who is busy is to be found out again. */
+static void share_rings(SwHost *host, bool anew)
+{
+    uint32_t bytes;
+
+    if (anew) {
+        host->rings_busy_before = host->rings_busy;
+        host->rings_busy = 0;
+    }
+    bytes = ring_limit(host);
+    for (guint i = 0; i < host->ports->len; i++) {
+        SwHostPort *h = g_ptr_array_index(host->ports, i);
+        LinkPort *l = (LinkPort *)h;
+
+        if (h->p.ops != &link_ops)
+            continue;
+        if (anew)
+            l->tx_busy = l->rx_busy = false;
+        set_limit(l, bytes);
+    }
+}
+
+static void note_busy(LinkPort *l, bool *busy)
+{
+    if (*busy)
+        return;
+    *busy = true;
+    l->h.host->rings_busy++;
+    share_rings(l->h.host, false);
 }
 
 static void link_flush(SwHostPort *h)
@@ -66,7 +120,7 @@ static SwOut link_output(SwPort *p, const NetFrame *f, bool may_hold)
     if (!link_tx_put(&l->tx, f)) {
         if (!l->h.full) {
             link_flush(&l->h);
-            if (link_tx_want_room(&l->tx) && link_tx_put(&l->tx, f)) {
+            if (link_tx_want_room(&l->tx, f->len) && link_tx_put(&l->tx, f)) {
                 sw_host_dirty(&l->h);
                 return SW_SENT;
             }
@@ -75,13 +129,15 @@ static SwOut link_output(SwPort *p, const NetFrame *f, bool may_hold)
             sw_host_doom(&l->h, "its ring makes no sense; unplugged");
         return sw_host_full(&l->h, may_hold);
     }
+    if (link_tx_wide(&l->tx))
+        note_busy(l, &l->tx_busy);
     sw_host_dirty(&l->h);
     return SW_SENT;
 }
 
 static void check_room(LinkPort *l)
 {
-    if (l->h.full && link_tx_want_room(&l->tx))
+    if (l->h.full && link_tx_want_room(&l->tx, 1))
         sw_host_room(&l->h);
 }
 
@@ -112,6 +168,8 @@ static bool take_frames(LinkPort *l)
             break;
         }
     }
+    if (link_rx_wide(&l->rx))
+        note_busy(l, &l->rx_busy);
     if (link_rx_release(&l->rx))
         wake_peer(l);
     return n < SW_BATCH;
@@ -150,10 +208,16 @@ static void link_trim(SwHostPort *h)
     link_rx_trim(&l->rx);
 }
 
+void sw_link_tick(SwHost *host)
+{
+    share_rings(host, true);
+}
+
 static void link_free(SwHostPort *h)
 {
     LinkPort *l = (LinkPort *)h;
 
+    l->h.host->rings_busy -= l->tx_busy + l->rx_busy;
     if (l->memory)
         munmap(l->memory, LINK_BYTES);
     if (l->wait_fd >= 0)
@@ -170,7 +234,8 @@ static const SwPortOps link_ops = {
 };
 
 /* @tx: which direction is ours to write. */
-static LinkPort *link_new(int ctl_fd, void *memory, unsigned tx, int wait_fd, int peer_fd)
+static LinkPort *link_new(const SwHost *host, int ctl_fd, void *memory, unsigned tx, int wait_fd,
+                          int peer_fd)
 {
     LinkPort *l = g_new0(LinkPort, 1);
 
@@ -186,6 +251,7 @@ static LinkPort *link_new(int ctl_fd, void *memory, unsigned tx, int wait_fd, in
     l->peer_fd = peer_fd;
     link_tx_init(&l->tx, memory, tx);
     link_rx_init(&l->rx, memory, !tx);
+    set_limit(l, ring_limit(host));
     look_again(l);
     return l;
 }
@@ -238,7 +304,7 @@ bool sw_link_serve(SwHost *host, int ctl_fd, const SwHello *hello, int fds[SW_AT
         close(ctl_fd);
         return false;
     }
-    LinkPort *l = link_new(ctl_fd, memory, 1, ours, theirs);
+    LinkPort *l = link_new(host, ctl_fd, memory, 1, ours, theirs);
     if (!sw_host_adopt(host, &l->h, ours, EPOLLIN, on_look, hello->port, hello->name,
                        hello->vlan[0] ? &vlan : NULL, error))
         return false;
@@ -258,6 +324,6 @@ bool sw_link_join(SwHost *host, int ctl_fd, const int fds[SW_ATTACH_FDS], unsign
         close(ctl_fd);
         return false;
     }
-    LinkPort *l = link_new(ctl_fd, memory, 0, fds[1], fds[2]);
+    LinkPort *l = link_new(host, ctl_fd, memory, 0, fds[1], fds[2]);
     return sw_host_adopt(host, &l->h, fds[1], EPOLLIN, on_look, number, name, vlan, error);
 }

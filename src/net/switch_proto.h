@@ -42,7 +42,7 @@ SwParse sw_request_parse(const uint8_t *data, size_t len, SwRequest *ret_request
 /* ---- Lodge's own: one packet each way on a SOCK_SEQPACKET socket ---- */
 
 #define SW_HELLO_MAGIC 0x31575353u /* "SSW1" */
-#define SW_HELLO_VERSION 1
+#define SW_HELLO_VERSION 2
 
 typedef enum SwOp {
     SW_OP_ATTACH = 1, /* answered with three descriptors: memory, ours to wait at, the switch's */

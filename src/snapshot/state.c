@@ -114,8 +114,9 @@ static bool check_uints(const StateDesc *desc, const StateField *f, const uint8_
         memcpy(b, at + (size_t)i * f->size, f->size);
         uint64_t v = load_le64(b);
         if (v > f->max)
-            return lodge_fail(error, LODGE_ERROR_IMAGE, "state: %s.%s: %" PRIu64 " is over %" PRIu64,
-                              desc->name, f->name, v, f->max);
+            return lodge_fail(error, LODGE_ERROR_IMAGE,
+                              "state: %s.%s: %" PRIu64 " is over %" PRIu64, desc->name, f->name, v,
+                              f->max);
     }
     return true;
 }
@@ -146,7 +147,8 @@ static bool load_fields(const StateDesc *desc, uint8_t *regs, Input *in, unsigne
             return false;
         const StateField *f = field_find(desc, name);
         if (!f)
-            return lodge_fail(error, LODGE_ERROR_IMAGE, "state: %s: no field '%s'", desc->name, name);
+            return lodge_fail(error, LODGE_ERROR_IMAGE, "state: %s: no field '%s'", desc->name,
+                              name);
         if (kind != f->kind || size != f->size || count != f->count)
             return lodge_fail(error, LODGE_ERROR_IMAGE, "state: %s.%s: another shape", desc->name,
                               name);

@@ -13,14 +13,12 @@ of its own, with the same initrd.
 Where this host has no hardware assist, run it inside tests/amdv/run.
 """
 import argparse
-import json
 import os
 import shutil
-import statistics
 import subprocess
-import sys
 import tempfile
-import time
+
+import starts
 
 MARK = b"lodge-bench: init"
 APPEND = "console=ttyS0 quiet panic=-1"
@@ -70,34 +68,6 @@ def sides(args, initrd, cache):
     }
 
 
-def run_once(argv, env, timeout):
-    """Seconds from exec to the mark; None if it did not come."""
-    begin = time.monotonic()
-    proc = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT)
-    seen, took = b"", None
-    os.set_blocking(proc.stdout.fileno(), True)
-    try:
-        while took is None and time.monotonic() - begin < timeout:
-            data = os.read(proc.stdout.fileno(), 65536)
-            if not data:
-                break
-            seen += data
-            if MARK in seen:
-                took = time.monotonic() - begin
-        if took is None:
-            sys.stderr.write(seen[-2000:].decode(errors="replace") + "\n")
-        while os.read(proc.stdout.fileno(), 65536):
-            pass
-    finally:
-        try:
-            proc.wait(10)
-        except subprocess.TimeoutExpired:
-            proc.kill()
-            proc.wait()
-    return took
-
-
 def main():
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -115,27 +85,16 @@ def main():
         initrd = f"{tmp}/initrd"
         make_initrd(initrd)
         table = sides(args, initrd, tmp)
-        chosen = [s for s in args.sides.split(",") if shutil.which(table[s][0][0])]
-        times = {s: [] for s in chosen}
-        for i in range(args.rounds + 1):  # round 0 warms up, the cache of kernels too
-            for s in chosen:
-                argv, env, before = table[s]
-                if before:
-                    before()
-                took = run_once(argv, env, args.timeout)
-                if i and took is not None:
-                    times[s].append(took)
-    result = {s: {"median": statistics.median(t), "min": min(t), "max": max(t), "times": t}
-              for s, t in times.items() if t}
-    for s, r in result.items():
-        print(f"{s:14} median {r['median']:.3f} s  min {r['min']:.3f}  max {r['max']:.3f}  "
-              f"runs {len(r['times'])}")
-    for s in times:
-        if s not in result:
-            print(f"{s:14} did not reach init")
-    if args.json:
-        with open(args.json, "w", encoding="utf-8") as f:
-            json.dump(result, f, indent=1)
+
+        def start(side):
+            argv, env, before = table[side]
+            if before:
+                before()
+            return starts.run_once(argv, env, args.timeout, MARK)[0]
+
+        names = starts.present(args.sides, lambda s: table[s][0])
+        times = starts.take_turns(names, args.rounds, start)  # round 0 warms the cache of kernels too
+    starts.report(times, "init", args.json)
 
 
 main()

@@ -235,7 +235,7 @@ static void link_blast(LinkClient *c, size_t len)
             n++;
         link_client_flush(c);
         drop_all(c);
-        while (n < BATCH && !link_tx_want_room(&c->tx)) {
+        while (n < BATCH && !link_tx_want_room(&c->tx, f.len)) {
             link_client_rest(c);
             link_wait(c);
             drop_all(c);

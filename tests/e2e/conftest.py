@@ -29,6 +29,14 @@ def has_assist():
     return {"yes": True, "no": False}.get(os.environ.get("LODGE_TEST_ASSIST", ""))
 
 
+def has_ended(pid):
+    """Whether a process that is nobody's child here has ended; its new parent may let it lie for long."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 class Lodge:
     """The program, with a run folder, cache and home of its own."""
 

@@ -42,7 +42,7 @@ modprobe dummy; say dummy "$(lsmod | grep -c ^dummy)"
 modprobe ext4; say ext4 $?
 say modules "$(ls /lib/modules)"
 mount -t tmpfs tmpfs /dev
-sleep 3
+i=0; until [ -b /dev/ubda ] || [ $i = 20 ]; do sleep 1; i=$((i + 1)); done
 say newdev "$(stat -c '%F' /dev/ubda)"
 mount -t hostfs none /mnt 2>&1 | sed 's/^/hostfs: /'
 """
@@ -55,7 +55,7 @@ def test_names(lodge, tmp_path):
     other, swap = tmp_path / "other", tmp_path / "swap"
     other.write_bytes(b"\0" * 446 + bytes([0, 0, 0, 0, 0x83, 0, 0, 0]) + (2048).to_bytes(4, "little") + (1000).to_bytes(4, "little") + b"\0" * 48 + b"\x55\xaa" + b"\0" * (2 << 20))
     swap.write_bytes(b"\0" * (1 << 20))
-    r = lodge("run", "--kernel", k.path, "--append", "console=ttyS0 root=98:0 lodge.uml=1 lodge.ubd1=mine lodge.eth=eth5,vec0",
+    r = lodge("run", "--kernel", k.path, "--append", "console=ttyS0 quiet root=98:0 lodge.uml=1 lodge.ubd1=mine lodge.eth=eth5,vec0",
               "--disk", f"{tmp_path}/cow,base={base},serial=ubd0", "--disk", f"{other},serial=ubd2", "--disk", f"{swap},serial=mine",
               "--net", "user,mac=52:54:00:00:00:01", "--net", "user,mac=52:54:00:00:00:02", "--memory", "128M", timeout=BOOT_SECONDS)
     said = words(r.out)
@@ -83,7 +83,7 @@ def test_missing_root(lodge, tmp_path, root):
     k = kernel()
     disk = tmp_path / "disk"
     disk.write_bytes(b"\0" * (1 << 20))
-    r = lodge("run", "--kernel", k.path, "--append", f"console=ttyS0 root={root} lodge.uml=1 panic=-1", "--disk", f"{disk},serial=ubd0", "--memory", "128M", "--no-reboot",
+    r = lodge("run", "--kernel", k.path, "--append", f"console=ttyS0 quiet root={root} lodge.uml=1 panic=-1", "--disk", f"{disk},serial=ubd0", "--memory", "128M", "--no-reboot",
               timeout=BOOT_SECONDS)
     assert re.search(r"VFS: Unable to mount root fs on /dev/ubdd: there is no such disk", r.out), r
     assert "Kernel panic - not syncing" in r.out

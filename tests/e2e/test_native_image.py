@@ -101,10 +101,10 @@ def test_wrong(lodge, folder, base):
     refused(lodge("image", "convert", base), 2, "no second file")
     refused(lodge("image", "convert", "--compress", base, new), 1, "stores nothing compressed")
     refused(lodge("image", "commit", base), 2, "has no base")
-    refused(lodge("image", "check", base), 1, "nothing that could be checked")
     refused(lodge("image", "snapshot", "--create", "x", base), 1, "cannot hold snapshots")
     refused(lodge("image", "rebase", base), 2, "either --base FILE or --no-base")
     refused(lodge("image", "bench", "--bytes", "1000", base), 2, "multiple of 512")
+    refused(lodge("image", "bench", "--aio", "x", base), 2, "it can be auto, io_uring, threads, libaio")
     refused(lodge("image", "info", folder), 2, "is a directory")
     assert sorted(os.listdir(folder)) == before
     r = lodge("image", "creat", "x")
@@ -113,6 +113,48 @@ def test_wrong(lodge, folder, base):
     assert "convert" in ok(lodge("image", "--help")).out
     assert "--compress" in ok(lodge("help", "image", "convert")).out
     assert "*lodge image convert*" in ok(lodge("help", "--man", "image")).out
+
+
+def test_answers(lodge, folder, base):
+    """check and compare: 0 yes, 1 no, 2 and more where that was not found out; resize: 0 only where it is done."""
+    image, other = folder / "a.qcow2", folder / "b.qcow2"
+    for path in (image, other):
+        ok(lodge("image", "create", "--size", "1M", path))
+    ok(lodge("image", "check", image))
+    ok(lodge("image", "compare", image, other))
+    with open(other, "r+b") as f:  # a cluster more that nothing counts as its own
+        f.seek(2 * 65536 + 2 * 4)
+        f.write(b"\0\1")
+    r = lodge("image", "check", "--json", other)
+    assert (r.status, json.loads(r.out)["leaks"], json.loads(r.out)["errors"]) == (1, 1, 0), r
+    ok(lodge("image", "check", "--repair", other))
+    ok(lodge("image", "check", other))
+    assert lodge("image", "compare", image, base).status == 1
+    ok(lodge("image", "resize", image, "+1M"))
+    ok(lodge("image", "compare", image, other))
+    assert lodge("image", "compare", "--strict", image, other).status == 1
+    raw, none = folder / "raw.img", folder / "none"
+    raw.write_bytes(bytes(MIB))
+    refused(lodge("image", "check", raw), 2, "nothing that could be checked")
+    for words in (("check", none), ("compare", image, none), ("resize", none, "1M"), ("check", "--format", "qcow2", raw), ("compare", "--format2", "qcow2", image, raw)):
+        r = lodge("image", *words)
+        assert r.status >= 2, r
+        refused(r, r.status, f"'{words[-1] if words[0] != 'resize' else none}'")
+    with open("/dev/full", "w") as full:  # the answer was not heard
+        for words in (("check", image), ("compare", image, other)):
+            assert lodge("image", *words, stdout=full).status == 2
+    refused(lodge("image", "resize", image, "1M"), 2, "--shrink")
+
+
+def test_rebase_to_what_is_not_there(lodge, folder, base):
+    cow = folder / "o.qcow2"
+    ok(lodge("image", "create", "--base", base, cow))
+    refused(lodge("image", "rebase", "--base", folder / "gone.img", cow), 2, "gone.img")
+    r = lodge("image", "rebase", "--unsafe", "--base", folder / "gone.img", cow)
+    assert (r.status, r.out) == (0, "")
+    assert r.err == f"lodge: image rebase: base '{folder}/gone.img': No such file or directory; '{cow}' records it all the same, and can be opened when it is there\n"
+    assert answer(lodge("image", "info", "--json", cow))["base"] == str(folder / "gone.img")
+    ok(lodge("image", "rebase", "--unsafe", "--base", base, cow))
 
 
 def being_made(pid, folder):

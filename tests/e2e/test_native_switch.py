@@ -5,6 +5,7 @@ import ctypes
 import itertools
 import json
 import os
+import pathlib
 import re
 import select
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import time
 
 import pytest
+from conftest import has_ended
 
 DEADLINE = 30
 ALL = b"\xff" * 6
@@ -96,7 +98,7 @@ def switch(lodge, name, *options):
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        wait_for("the switch does not end", lambda: not os.path.exists(f"/proc/{pid}"))
+        wait_for("the switch does not end", lambda: has_ended(pid))
 
 
 @contextlib.contextmanager
@@ -243,6 +245,7 @@ def test_made_at_first_use(lodge, guests, no_switch_left):
     os.kill(stats["pid"], signal.SIGKILL)
     again = wait_for("it is not made again", lambda: (r := lodge("switch", "made", "stats", "--json")).status == 0 and json.loads(r.out)["ports"] and json.loads(r.out))
     assert again["pid"] != stats["pid"] and again["ports"][0]["vlan"] == "7"
+    assert re.search(r"^SigBlk:\s*0+$", pathlib.Path(f"/proc/{again['pid']}/status").read_text(), re.M), "it hears signals"
     p.terminate()  # the power button, which nobody in the guest hears
     time.sleep(0.2)
     p.terminate()
@@ -251,7 +254,7 @@ def test_made_at_first_use(lodge, guests, no_switch_left):
     assert "net 'net0': switch made is back" in err
     wait_for("the machine's port is not gone", lambda: not report(lodge, "made", "ports")["ports"])
     os.kill(again["pid"], signal.SIGTERM)
-    wait_for("the switch does not end", lambda: not os.path.exists(f"/proc/{again['pid']}"))
+    wait_for("the switch does not end", lambda: has_ended(again["pid"]))
 
 
 def test_loop(lodge, no_switch_left):
@@ -361,7 +364,7 @@ def test_two_guests(lodge, guests, no_switch_left):
     answerer.terminate()
     answerer.wait(DEADLINE)
     os.kill(pid, signal.SIGTERM)
-    wait_for("the switch does not end", lambda: not os.path.exists(f"/proc/{pid}"))
+    wait_for("the switch does not end", lambda: has_ended(pid))
 
 
 def test_host_only(lodge, guests, no_switch_left):

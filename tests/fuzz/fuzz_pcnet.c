@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "bus_fuzz.h"
+#include "fuzz_net_peer.h"
 #include "lodge/net.h"
 #include "lodge/num.h"
 
@@ -18,36 +19,8 @@ static const BusFuzzRegion ports[] = {{IO_AT, 32}, {0}};
 static const BusFuzzRegion mmio[] = {{MMIO_AT, 32}, {0}};
 static const uint8_t devfns[] = {DEVFN, 0xff};
 
-typedef struct Peer {
-    NetPort port;
-    unsigned room; /* frames that it takes before it is full */
-} Peer;
-
-static unsigned peer_send(NetPort *port, const NetFrame *v, unsigned n)
-{
-    Peer *p = port->opaque;
-    unsigned took = MIN(n, p->room);
-    unsigned sum = 0;
-
-    for (unsigned k = 0; k < took; k++) {
-        uint32_t len = 0;
-
-        for (unsigned i = 0; i < v[k].niov; i++) {
-            const uint8_t *b = v[k].iov[i].iov_base;
-
-            len += (uint32_t)v[k].iov[i].iov_len;
-            for (size_t at = 0; at < v[k].iov[i].iov_len; at++)
-                sum += b[at]; /* every byte must be ours to read */
-        }
-        g_assert_cmpuint(len, ==, v[k].len);
-    }
-    p->room -= took;
-    __asm__ volatile("" : : "r"(sum));
-    return took;
-}
-
-static const NetPortOps peer_ops = {.send = peer_send};
-static Peer peer;
+static const NetPortOps peer_ops = {.send = fuzz_peer_send};
+static FuzzPeer peer;
 
 static void reg(TestBoard *tb, unsigned at, unsigned rap, unsigned val)
 {
@@ -97,7 +70,7 @@ static void start(TestBoard *tb, unsigned style, uint16_t mode, uint16_t feature
 
 static void set_up(TestBoard *tb)
 {
-    peer = (Peer){.port = {.ops = &peer_ops, .name = "peer", .opaque = &peer}, .room = 1000};
+    peer = (FuzzPeer){.port = {.ops = &peer_ops, .name = "peer", .opaque = &peer}, .room = 1000};
     test_board_backend(tb, "wire", &peer.port);
     test_board_add(tb, "i440fx", NULL);
     test_board_add(tb, "pcnet", "netdev=wire");

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The virtio network card with two pairs of queues from hostile programs. Its driver has come up when a
- * program starts, with rings of RING_ENTRIES at RINGS_GPA, so that writes to memory and to the
- * notification registers are frames, buffers and commands. Frames come by both streams as events.
+ * The virtio network card with two pairs of queues from hostile programs. Its driver has come up
+ * when a program starts (fuzz_virtio.h), so that writes to memory and to the notification registers
+ * are frames, buffers and commands. Frames come by both streams as events.
  */
 #include <string.h>
 
-#include <linux/virtio_config.h>
 #include <linux/virtio_net.h>
-#include <linux/virtio_pci.h>
 
 #include "bus_fuzz.h"
+#include "fuzz_net_peer.h"
+#include "fuzz_virtio.h"
 #include "lodge/net.h"
 #include "lodge/num.h"
 #include "pci.h"
@@ -19,11 +19,6 @@ enum {
     STREAMS = 2,
     QUEUES = 2 * STREAMS + 1,
     SLOT = 3,
-    RINGS_GPA = 0x1000,
-    RING_BYTES = 0x200,
-    RING_ENTRIES = 8,
-    DESC_BYTES = 16 * RING_ENTRIES,
-    USED_AT = 0x100,
     CFG_BAR0 = 0x10,
     LENT_MAX = 64,
     FRAME_UNIT = 1057, /* times an event's lower bits: up to the longest frame */
@@ -41,67 +36,10 @@ static const BusFuzzRegion mmio[] = {{BARS_GPA, 0x40},
                                      {0}};
 static const uint8_t devfns[] = {SLOT << 3, 0xff};
 
-typedef struct Peer {
-    NetPort port;
-    unsigned room; /* frames that it takes before it is full */
-} Peer;
-
-static Peer peer[STREAMS];
+static FuzzPeer peer[STREAMS];
 static uint8_t frame[NET_FRAME_MAX + 1];
 
-static unsigned peer_send(NetPort *port, const NetFrame *v, unsigned n)
-{
-    Peer *p = port->opaque;
-    unsigned took = MIN(n, p->room), sum = 0;
-
-    for (unsigned k = 0; k < took; k++) {
-        uint32_t len = 0;
-
-        for (unsigned i = 0; i < v[k].niov; i++) {
-            const uint8_t *b = v[k].iov[i].iov_base;
-
-            len += (uint32_t)v[k].iov[i].iov_len;
-            for (size_t at = 0; at < v[k].iov[i].iov_len; at++)
-                sum += b[at]; /* every byte must be ours to read */
-        }
-        g_assert_cmpuint(len, ==, v[k].len);
-    }
-    p->room -= took;
-    __asm__ volatile("" : : "r"(sum));
-    return took;
-}
-
-static const NetPortOps peer_ops = {.send = peer_send, .offloads = NET_OFF_ALL};
-
-static void common(TestBoard *tb, unsigned reg, unsigned size, uint64_t val)
-{
-    test_poke(tb, BARS_GPA + reg, size, val);
-}
-
-static void bring_up(TestBoard *tb, uint64_t without)
-{
-    common(tb, VIRTIO_PCI_COMMON_STATUS, 1, 0);
-    common(tb, VIRTIO_PCI_COMMON_STATUS, 1, 3);
-    for (unsigned i = 0; i < 2; i++) {
-        common(tb, VIRTIO_PCI_COMMON_DFSELECT, 4, i);
-        common(tb, VIRTIO_PCI_COMMON_GFSELECT, 4, i);
-        common(tb, VIRTIO_PCI_COMMON_GF, 4,
-               test_peek(tb, BARS_GPA + VIRTIO_PCI_COMMON_DF, 4) & ~(without >> (32 * i)));
-    }
-    common(tb, VIRTIO_PCI_COMMON_STATUS, 1, 3 | VIRTIO_CONFIG_S_FEATURES_OK);
-    for (unsigned q = 0; q < QUEUES; q++) {
-        uint32_t at = RINGS_GPA + q * RING_BYTES;
-
-        common(tb, VIRTIO_PCI_COMMON_Q_SELECT, 2, q);
-        common(tb, VIRTIO_PCI_COMMON_Q_SIZE, 2, RING_ENTRIES);
-        common(tb, VIRTIO_PCI_COMMON_Q_DESCLO, 4, at);
-        common(tb, VIRTIO_PCI_COMMON_Q_AVAILLO, 4, at + DESC_BYTES);
-        common(tb, VIRTIO_PCI_COMMON_Q_USEDLO, 4, at + USED_AT);
-        common(tb, VIRTIO_PCI_COMMON_Q_ENABLE, 2, 1);
-    }
-    common(tb, VIRTIO_PCI_COMMON_STATUS, 1,
-           3 | VIRTIO_CONFIG_S_FEATURES_OK | VIRTIO_CONFIG_S_DRIVER_OK);
-}
+static const NetPortOps peer_ops = {.send = fuzz_peer_send, .offloads = NET_OFF_ALL};
 
 static void set_up(TestBoard *tb)
 {
@@ -118,7 +56,7 @@ static void set_up(TestBoard *tb)
     pci_assign(tb->board.pci, BARS_GPA, BARS_LIMIT_GPA);
     g_assert_cmphex(test_cfg_read(tb, SLOT << 3, CFG_BAR0, 4), ==, BARS_GPA);
     g_assert_cmphex(test_cfg_read(tb, SLOT << 3, CFG_BAR0 + 4, 4), ==, MSIX_GPA);
-    bring_up(tb, 0);
+    fuzz_virtio_bring_up(tb, BARS_GPA, QUEUES, 0);
 }
 
 /* A frame by lent buffers, as far as they go, and the rest behind. */
@@ -141,7 +79,7 @@ static void lend(NetPort *from, uint32_t len)
 
 static void event(TestBoard *tb, uint8_t what)
 {
-    Peer *p = &peer[what & 1];
+    FuzzPeer *p = &peer[what & 1];
     uint32_t len = (uint32_t)(what & 0x3e) * FRAME_UNIT / 2 + 60;
     struct iovec iov = {frame, len};
     NetFrame f = {.iov = &iov, .niov = 1, .len = len};
@@ -163,8 +101,10 @@ static void event(TestBoard *tb, uint8_t what)
         net_rx_ready(&p->port);
         break;
     default:
-        bring_up(tb, what & 2 ? UINT64_C(1) << VIRTIO_NET_F_MQ
-                     : what & 4 ? UINT64_C(1) << VIRTIO_NET_F_MRG_RXBUF : 0);
+        fuzz_virtio_bring_up(tb, BARS_GPA, QUEUES,
+                             what & 2   ? UINT64_C(1) << VIRTIO_NET_F_MQ
+                             : what & 4 ? UINT64_C(1) << VIRTIO_NET_F_MRG_RXBUF
+                                        : 0);
         break;
     }
 }

@@ -360,6 +360,30 @@ void format_resize(BlockFix *f, const char *path, uint64_t size, bool shrink)
     close_quiet(n);
 }
 
+void format_resizes(const char *format, const char *options, uint64_t size, uint64_t last,
+                    const char *qemu, void (*look)(const char *path))
+{
+    g_autoptr(BlockFix) f = block_fix_new();
+    g_autofree char *path =
+        format_make(f, "a.img", &(BlkMake){.format = format, .size = size}, options);
+    const uint64_t sizes[] = {size + 512, 12 * MIB, 300 * MIB, 5 * MIB + 512, last};
+    g_autofree uint8_t *want = g_malloc0(300 * MIB);
+    uint64_t old = size;
+    BlkOptions o = {.file = path};
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        format_scribble(f, &o, want, MIN(old, 20 * MIB), 40 + i, 100);
+        if (sizes[i] < old)
+            memset(want + sizes[i], 0, old - sizes[i]);
+        format_resize(f, path, sizes[i], sizes[i] < old);
+        old = sizes[i];
+        format_same(f, &o, want, old, old > 100 * MIB ? NULL : qemu);
+        format_check(f, path, false, 0, 0);
+        if (look)
+            look(path);
+    }
+}
+
 void format_rebase(const char *format, uint64_t size, const char *qemu)
 {
     g_autoptr(BlockFix) f = block_fix_new();

@@ -32,6 +32,11 @@ void format_same(BlockFix *f, const BlkOptions *o, const uint8_t *want, uint64_t
 void format_check(BlockFix *f, const char *path, bool repair, unsigned errors, unsigned leaks);
 /* Change the size; one that gets smaller is refused without @shrink. */
 void format_resize(BlockFix *f, const char *path, uint64_t size, bool shrink);
+/* A new image of @size bytes of disk, up to 20 MiB, gets larger and smaller, at last @last bytes:
+ * what is new reads as zeros, and each state is sound, for @qemu too where the disk is not large.
+ * @look: is shown the file each time; NULL: nobody is. */
+void format_resizes(const char *format, const char *options, uint64_t size, uint64_t last,
+                    const char *qemu, void (*look)(const char *path));
 /* Overlays of @format that get another base, are emptied, and get none. */
 void format_rebase(const char *format, uint64_t size, const char *qemu);
 /* An overlay whose base has another name, which base= tells. */

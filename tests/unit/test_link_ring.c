@@ -112,7 +112,7 @@ static void test_full(void)
     while (put(&x, 1500, n))
         n++;
     g_assert_cmpuint(n, >, LINK_RING_BYTES / 1600);
-    g_assert_false(link_tx_want_room(&x.tx));
+    g_assert_false(link_tx_want_room(&x.tx, 1500));
     (void)link_tx_publish(&x.tx);
     for (uint32_t i = 0; i < n; i++) {
         g_assert_true(get(&x, 1500, i));
@@ -121,7 +121,7 @@ static void test_full(void)
         g_assert_cmpint(woken, ==,
                         left <= LINK_RING_BYTES / 2 && left + 1520 > LINK_RING_BYTES / 2);
     }
-    g_assert_true(link_tx_want_room(&x.tx));
+    g_assert_true(link_tx_want_room(&x.tx, 1500));
     g_assert_true(put(&x, 1500, n));
     fix_close(&x);
 }
@@ -162,42 +162,194 @@ static void test_rewind(void)
     fix_close(&x);
 }
 
+static void drain(Fix *x, uint32_t *out, uint32_t in)
+{
+    for (; *out < in; (*out)++)
+        g_assert_true(get(x, 1500, *out));
+    (void)link_rx_release(&x->rx);
+}
+
+/* One that is full time and again has the whole ring for what comes next, wherever it stands; after a
+ * while without that it stays in its first pages again. */
+static void test_crowded(void)
+{
+    enum { LEARNT = 6, SOME = 300, MOST = LINK_RING_BYTES / 1520 - 2, QUIET = (16 << 20) / 1520 };
+    uint32_t in = 0, out = 0, top = 0;
+    Fix x;
+
+    fix_open(&x);
+    while (put(&x, 1500, in))
+        in++;
+    for (unsigned round = 0; round < LEARNT + 10; round++) {
+        (void)link_tx_publish(&x.tx);
+        drain(&x, &out, in);
+        for (unsigned i = 0; i < SOME; i++)
+            g_assert_true(put(&x, 1500, in++));
+        (void)link_tx_publish(&x.tx);
+        drain(&x, &out, in);
+        while (put(&x, 1500, in))
+            in++;
+        if (round > LEARNT)
+            g_assert_cmpuint(in - out, >=, MOST);
+    }
+    for (unsigned i = 0; i < 2 * QUIET; i++) {
+        (void)link_tx_publish(&x.tx);
+        drain(&x, &out, in);
+        g_assert_true(put(&x, 1500, in++));
+        if (i > QUIET)
+            top = MAX(top, x.tx.head & (LINK_RING_BYTES - 1));
+    }
+    g_assert_cmpuint(top, <, 32 << 10);
+    fix_close(&x);
+}
+
+typedef struct Ring {
+    Fix x;
+    int fd;
+} Ring;
+
+static void ring_open(Ring *r)
+{
+    r->fd = memfd_create("ring", MFD_CLOEXEC);
+    g_assert_cmpint(ftruncate(r->fd, LINK_BYTES), ==, 0);
+    r->x.memory = mmap(NULL, LINK_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, r->fd, 0);
+    g_assert_true(r->x.memory != MAP_FAILED);
+    link_tx_init(&r->x.tx, r->x.memory, 0);
+    link_rx_init(&r->x.rx, r->x.memory, 0);
+}
+
+static void ring_close(Ring *r)
+{
+    munmap(r->x.memory, LINK_BYTES);
+    close(r->fd);
+}
+
+/* Bytes of the ring that take memory; the counters' page and what a tail needs beside. */
+static gint64 ring_takes(const Ring *r)
+{
+    struct stat st;
+
+    g_assert_cmpint(fstat(r->fd, &st), ==, 0);
+    return st.st_blocks * 512 - LINK_HEAD_BYTES;
+}
+
 /* What a burst touched goes back once all is read, and not before; frames go on as if nothing was. */
 static void test_trim(void)
 {
-    int fd = memfd_create("ring", MFD_CLOEXEC);
     uint32_t in = 0, out = 0;
-    struct stat st;
-    Fix x;
+    Ring r;
 
-    g_assert_cmpint(ftruncate(fd, LINK_BYTES), ==, 0);
-    x.memory = mmap(NULL, LINK_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    g_assert_true(x.memory != MAP_FAILED);
-    link_tx_init(&x.tx, x.memory, 0);
-    link_rx_init(&x.rx, x.memory, 0);
+    ring_open(&r);
     for (unsigned round = 0; round < 3; round++) {
-        while (put(&x, 1500, in))
+        while (put(&r.x, 1500, in))
             in++;
-        link_tx_trim(&x.tx); /* not published */
-        (void)link_tx_publish(&x.tx);
-        link_tx_trim(&x.tx); /* not read */
-        link_rx_trim(&x.rx);
-        g_assert_cmpint(fstat(fd, &st), ==, 0);
-        g_assert_cmpint(st.st_blocks * 512, >, LINK_RING_BYTES / 2);
+        link_tx_trim(&r.x.tx); /* not published */
+        (void)link_tx_publish(&r.x.tx);
+        link_tx_trim(&r.x.tx); /* not read */
+        link_rx_trim(&r.x.rx);
+        g_assert_cmpint(ring_takes(&r), >, LINK_RING_BYTES / 2);
         for (; out < in; out++)
-            g_assert_true(get(&x, 1500, out));
-        link_tx_trim(&x.tx); /* not given back */
-        g_assert_cmpint(fstat(fd, &st), ==, 0);
-        g_assert_cmpint(st.st_blocks * 512, >, LINK_RING_BYTES / 2);
-        (void)link_rx_release(&x.rx);
-        link_rx_trim(&x.rx);
-        link_tx_trim(&x.tx);
-        g_assert_cmpint(fstat(fd, &st), ==, 0);
-        g_assert_cmpint(st.st_blocks * 512, <=, 64 << 10);
+            g_assert_true(get(&r.x, 1500, out));
+        link_tx_trim(&r.x.tx); /* not given back */
+        g_assert_cmpint(ring_takes(&r), >, LINK_RING_BYTES / 2);
+        (void)link_rx_release(&r.x.rx);
+        link_rx_trim(&r.x.rx);
+        link_tx_trim(&r.x.tx);
+        g_assert_cmpint(ring_takes(&r), <=, 64 << 10);
     }
-    g_assert_false(x.rx.broken);
-    munmap(x.memory, LINK_BYTES);
-    close(fd);
+    g_assert_false(r.x.rx.broken);
+    ring_close(&r);
+}
+
+/* Fill it, empty it. Return: how many frames went in. What leads to the start is read before, since
+ * it takes room. */
+static uint32_t fill(Fix *x, uint32_t len, uint32_t *seq)
+{
+    uint32_t n = 0;
+
+    g_assert_true(put(x, len, *seq));
+    (void)link_tx_publish(&x->tx);
+    g_assert_true(get(x, len, (*seq)++));
+    (void)link_rx_release(&x->rx);
+    while (put(x, len, *seq + n))
+        n++;
+    (void)link_tx_publish(&x->tx);
+    for (uint32_t i = 0; i < n; i++)
+        g_assert_true(get(x, len, *seq + i));
+    (void)link_rx_release(&x->rx);
+    *seq += n;
+    return n;
+}
+
+/* Both sides' limits hold from then on, what was used beyond goes back by itself, and comes again. */
+static void test_limit(void)
+{
+    uint32_t seq = 0;
+    Ring r;
+
+    ring_open(&r);
+    (void)fill(&r.x, 1500, &seq);
+    g_assert_cmpint(ring_takes(&r), >, LINK_RING_BYTES / 2);
+    link_rx_set_limit(&r.x.rx, 64 << 10);
+    for (unsigned i = 0; i < 20; i++)
+        g_assert_cmpuint(fill(&r.x, 1500, &seq), <=, (64 << 10) / 1520);
+    g_assert_cmpint(ring_takes(&r), <=, 64 << 10);
+    link_tx_set_limit(&r.x.tx, 1); /* the least there is */
+    for (unsigned i = 0; i < 20; i++)
+        g_assert_cmpuint(fill(&r.x, 1500, &seq), >=, LINK_LIMIT_MIN / 1520 / 2);
+    g_assert_cmpint(ring_takes(&r), <=, LINK_LIMIT_MIN);
+    link_tx_set_limit(&r.x.tx, LINK_RING_BYTES);
+    link_rx_set_limit(&r.x.rx, UINT32_MAX); /* nonsense is no more than all */
+    g_assert_cmpuint(fill(&r.x, 1500, &seq), >, LINK_RING_BYTES / 1520 - 20);
+    g_assert_cmpint(ring_takes(&r), >, LINK_RING_BYTES / 2);
+    g_assert_false(r.x.tx.broken || r.x.rx.broken);
+    ring_close(&r);
+}
+
+/* Whatever the limit, frames of all lengths get through: who was told that there is room has it,
+ * and who sleeps for it is woken, at the latest when nothing is left. */
+static void test_limited_progress(void)
+{
+    enum { KEPT = LINK_RING_BYTES / 2 / LINK_ALIGN }; /* more than there is room for */
+    g_autofree uint32_t *lens = g_new(uint32_t, KEPT);
+    uint32_t rand = 7, in = 0, out = 0, sleeps = 0, early = 0;
+    Ring r;
+
+    ring_open(&r);
+    while (in < 40000) {
+        rand = rand * 1664525u + 1013904223u;
+        if (rand >> 24 == 0)
+            link_rx_set_limit(&r.x.rx, rand >> 4 & 0x1fffff);
+        if (rand >> 24 == 1)
+            link_tx_set_limit(&r.x.tx, rand >> 4 & 0x1fffff);
+        rand = rand * 1664525u + 1013904223u;
+        uint32_t some = rand >> 8, len = rand >> 29 ? 60 + some % 1500
+                                                    : 4 + some % (NET_FRAME_MAX - 3);
+        lens[in % KEPT] = len;
+        if (put(&r.x, len, in)) {
+            in++;
+            continue;
+        }
+        (void)link_tx_publish(&r.x.tx);
+        if (link_tx_want_room(&r.x.tx, len)) {
+            g_assert_true(put(&r.x, len, in));
+            in++;
+            continue;
+        }
+        bool woken = false;
+        sleeps++;
+        while (!woken) {
+            g_assert_cmpuint(out, <, in);
+            g_assert_true(get(&r.x, lens[out % KEPT], out));
+            out++;
+            woken = link_rx_release(&r.x.rx);
+        }
+        early += out < in;
+    }
+    g_assert_cmpuint(sleeps, >, 500);
+    g_assert_cmpuint(early, >, sleeps / 4); /* not only when nothing is left */
+    g_assert_false(r.x.tx.broken || r.x.rx.broken);
+    ring_close(&r);
 }
 
 static void test_meta(void)
@@ -312,7 +464,7 @@ static void test_hostile_tail(void)
         g_assert_true(x.tx.broken);
         x.tx.shared->tail = 0;
         g_assert_false(put(&x, 1500, n));
-        g_assert_false(link_tx_want_room(&x.tx));
+        g_assert_false(link_tx_want_room(&x.tx, 1500));
         fix_close(&x);
     }
 }
@@ -325,7 +477,10 @@ int main(int argc, char **argv)
     g_test_add_func("/link-ring/full", test_full);
     g_test_add_func("/link-ring/sleep", test_sleep);
     g_test_add_func("/link-ring/rewind", test_rewind);
+    g_test_add_func("/link-ring/crowded", test_crowded);
     g_test_add_func("/link-ring/trim", test_trim);
+    g_test_add_func("/link-ring/limit", test_limit);
+    g_test_add_func("/link-ring/limited-progress", test_limited_progress);
     g_test_add_func("/link-ring/meta", test_meta);
     g_test_add_func("/link-ring/hostile-record", test_hostile_record);
     g_test_add_func("/link-ring/hostile-end", test_hostile_end);

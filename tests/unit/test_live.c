@@ -684,7 +684,7 @@ static void test_existing_and_locks(void)
     g_autoptr(Disk) d = disk_open("raw", false);
     g_autoptr(GError) error = NULL;
     g_autofree char *base = block_fix_path(d->f, "base"), *other = block_fix_path(d->f, "other");
-    g_autofree char *copy = block_fix_path(d->f, "copy");
+    g_autofree char *copy = block_fix_path(d->f, "copy"), *longer = block_fix_path(d->f, "longer");
     BlkOptions o = {.file = base, .format = "raw"};
     BlkMake make = {.file = other, .format = "qcow2", .base = copy, .base_format = "raw"};
 
@@ -694,8 +694,14 @@ static void test_existing_and_locks(void)
     block_fix_refused(d->f, &o, LODGE_ERROR_BUSY, "in use by");
     blk_close(g_steal_pointer(&d->n));
     g_assert_true(blk_make(&make, d->f->io, &error));
+    make.file = longer;
+    make.size = 2 * SIZE;
+    g_assert_true(blk_make(&make, d->f->io, &error));
     d->n = blk_open("d0", &o, d->f->io, &error);
     g_assert_no_error(error);
+    BlkOverlayArgs odd = {.file = longer, .format = "qcow2", .existing = true};
+    GError *e = NULL;
+    refuse(blk_overlay(d->n, &odd, &e), &e, LODGE_ERROR_CONFIG, "make it of the same size");
     BlkOverlayArgs a = {.file = other, .format = "qcow2", .existing = true};
     blk_overlay(d->n, &a, &error);
     g_assert_no_error(error);

@@ -305,6 +305,42 @@ static void test_guard(void)
     g_assert_cmpint(blk_pwrite(n, b, 512, 512), ==, 0);
 }
 
+/* What formats do with their file, on one that keeps its size; the second time it takes blocks
+ * only. */
+static void test_file(void)
+{
+    g_autoptr(Far) r = far_new(SIZE);
+
+    if (!r)
+        return;
+    g_autofree uint8_t *want = g_malloc(SIZE), *got = g_malloc(SIZE);
+    g_autoptr(BlkNode) n = open_far(r, "raw");
+    BlkFile *file = blk_file_under(n);
+    g_assert_true(file->remote);
+    g_assert_cmpint(blk_pread(n, want, 0, SIZE), ==, 0);
+    for (unsigned i = 0; i < 2; i++) {
+        static const uint64_t zeros[][2] = {{1000, 3 * MIB}, {5 * MIB, 8192}, {6 * MIB + 5, 100}};
+        for (unsigned k = 0; k < G_N_ELEMENTS(zeros); k++) {
+            memset(want + zeros[k][0] + i * 16, 0, zeros[k][1]);
+            g_assert_cmpint(blk_file_zero_at(file, zeros[k][0] + i * 16, zeros[k][1]), ==, 0);
+        }
+        memset(want + 7 * MIB - 3, 0x40 + (int)i, 7000);
+        g_assert_cmpint(blk_file_write_at(file, want + 7 * MIB - 3, 7000, 7 * MIB - 3), ==, 0);
+        g_assert_cmpint(blk_file_read_at(file, got, SIZE, 0), ==, 0);
+        g_assert_true(memcmp(got, want, SIZE) == 0);
+        memset(got, 1, 200); /* behind its end */
+        g_assert_cmpint(blk_file_read_at(file, got, 200, SIZE - 100), ==, 0);
+        g_assert_cmpmem(got, 100, want + SIZE - 100, 100);
+        for (unsigned k = 100; k < 200; k++)
+            g_assert_cmpint(got[k], ==, 0);
+        g_assert_cmpint(blk_file_write_at(file, want, 200, SIZE - 100), ==, ENOSPC);
+        g_assert_cmpint(blk_file_zero_at(file, SIZE - 100, 200), ==, ENOSPC);
+        g_assert_cmpint(blk_file_truncate(file, SIZE), ==, 0);
+        g_assert_cmpint(blk_file_truncate(file, SIZE + 1), ==, ENOSPC);
+        file->unit = 4096;
+    }
+}
+
 /* Image formats in an export: its size stays, so room for new data is made before. */
 static void test_formats(void)
 {
@@ -511,6 +547,7 @@ int main(int argc, char **argv)
     g_test_add_func("/nbd/refused", test_refused);
     g_test_add_func("/nbd/requests", test_requests);
     g_test_add_func("/nbd/guard", test_guard);
+    g_test_add_func("/nbd/file", test_file);
     g_test_add_func("/nbd/formats", test_formats);
     g_test_add_func("/nbd/convert", test_convert);
     g_test_add_func("/nbd/reconnect", test_reconnect);

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "lodge/error.h"
@@ -673,15 +674,80 @@ static void test_listen(void)
     close(second);
     /* Nobody is there any more: the path may be taken again. */
     g_assert_true(nbd_listen_unix(at, "", &again, &error));
-    g_assert_false(nbd_listen_tcp("localhost:1", "", &tcp, &error));
-    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
-    g_clear_error(&error);
-    g_assert_false(nbd_listen_tcp("127.0.0.1:65536", "", &tcp, &error));
-    g_clear_error(&error);
-    g_assert_false(nbd_listen_tcp("[::1", "", &tcp, &error));
-    g_clear_error(&error);
+    static const char *const bad[] = {"localhost:1", "127.0.0.1:65536", "127.0.0.1:x", "[::1",
+                                      "[::1]x", "1:2:3"};
+    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_assert_false(nbd_listen_tcp(bad[i], "", &tcp, &error));
+        g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+        g_clear_error(&error);
+    }
     g_assert_true(nbd_listen_tcp("127.0.0.1:0", "", &tcp, &error));
     g_assert_true(g_str_has_prefix(tcp.uri, "nbd://127.0.0.1:"));
+}
+
+/* Addresses that cannot be had. */
+static void test_listen_refused(void)
+{
+    g_autoptr(BlockFix) f = block_fix_new();
+    g_auto(NbdListen) tcp = {.fd = -1}, six = {.fd = -1}, none = {.fd = -1};
+    g_autoptr(GError) error = NULL;
+    g_autofree char *nowhere = block_fix_path(f, "no/such"), *path = g_strnfill(200, 'a');
+
+    g_assert_true(nbd_listen_tcp("127.0.0.1:0", "", &tcp, &error));
+    g_autofree char *taken = g_strdup(tcp.uri + strlen("nbd://"));
+    *strchr(taken, '/') = 0;
+    g_assert_false(nbd_listen_tcp(taken, "", &none, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_BUSY);
+    g_clear_error(&error);
+    if (nbd_listen_tcp("[::1]:0", "", &six, &error)) /* else this host has no IPv6 */
+        g_assert_true(g_str_has_prefix(six.uri, "nbd://[::1]:"));
+    else
+        g_assert_error(error, LODGE_ERROR, LODGE_ERROR_HOST);
+    g_clear_error(&error);
+    g_assert_false(nbd_listen_unix(path, "", &none, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+    g_clear_error(&error);
+    g_assert_false(nbd_listen_unix(nowhere, "", &none, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_HOST);
+}
+
+/* A process with @fd as its descriptor 3. 0: it was passed nothing, 1: serves on it, 2: refuses. */
+static int passed(int fd, const char *count, long pid)
+{
+    pid_t child = fork();
+    int status;
+
+    g_assert_cmpint(child, >=, 0);
+    if (!child) {
+        NbdListen l = {.fd = -1};
+        GError *error = NULL;
+        g_setenv("LISTEN_PID", g_strdup_printf("%ld", pid ? pid : (long)getpid()), TRUE);
+        g_setenv("LISTEN_FDS", count, TRUE);
+        dup2(fd, 3);
+        bool is = nbd_listen_passed(&l, &error);
+        if (is)
+            _exit(l.fd == 3 && !error && !g_getenv("LISTEN_FDS") ? 1 : 3);
+        _exit(!error ? 0 : g_error_matches(error, LODGE_ERROR, LODGE_ERROR_CONFIG) ? 2 : 3);
+    }
+    g_assert_cmpint(waitpid(child, &status, 0), ==, child);
+    g_assert_true(WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+/* A socket that systemd, or another program, listens on for us. */
+static void test_listen_passed(void)
+{
+    g_auto(NbdListen) tcp = {.fd = -1};
+    int pair[2];
+
+    g_assert_true(nbd_listen_tcp("127.0.0.1:0", "", &tcp, NULL));
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), ==, 0);
+    g_assert_cmpint(passed(tcp.fd, "1", 0), ==, 1);
+    g_assert_cmpint(passed(tcp.fd, "1", 1), ==, 0);
+    g_assert_cmpint(passed(tcp.fd, "2", 0), ==, 2);
+    g_assert_cmpint(passed(pair[0], "1", 0), ==, 2);
+    close(pair[0]);
+    close(pair[1]);
 }
 
 /* Who does not get on with the handshake is dropped. */
@@ -726,6 +792,8 @@ int main(int argc, char **argv)
     g_test_add_func("/nbd/server/slow", test_slow);
     g_test_add_func("/nbd/server/gone", test_gone);
     g_test_add_func("/nbd/server/listen", test_listen);
+    g_test_add_func("/nbd/server/listen-refused", test_listen_refused);
+    g_test_add_func("/nbd/server/listen-passed", test_listen_passed);
     g_test_add_func("/nbd/server/handshake-time", test_handshake_time);
     return g_test_run();
 }

@@ -160,6 +160,8 @@ static void test_options(void)
         {"compression-type=lzo", "zlib, or zstd", MIB},
         {"preallocation=full", "off or metadata", MIB},
         {"cluster-size=512", "at most 137438953472 bytes", 200 * GIB},
+        {"preallocation=metadata,cluster-size=512,refcount-bits=64", "too large to be preallocated",
+         100 * GIB},
     };
     g_autoptr(BlockFix) f = block_fix_new();
     g_autofree char *path = block_fix_path(f, "o.qcow2");
@@ -173,6 +175,20 @@ static void test_options(void)
             g_error("'%s' is not in '%s'", bad[i].text, error->message);
         g_assert_cmpuint(block_fix_count(f), ==, 0);
     }
+}
+
+/* More than the table of tables may list, before anything is written. */
+static void test_too_large(void)
+{
+    g_autoptr(Twin) t = twin_new(MIB, "cluster-size=512", NULL, 0);
+    g_autoptr(GError) error = NULL;
+
+    g_assert_false(t->n->drv->resize(t->n, 200 * GIB, false, &error));
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_LIMIT);
+    g_assert_nonnull(strstr(error->message, "it can have at most 137438953472 bytes"));
+    twin_scribble(t, 20, 20000);
+    twin_reopen(t);
+    g_assert_cmpuint(t->n->limits.size, ==, MIB);
 }
 
 /* What a request may still use is not free, though no table has it any more. */
@@ -434,6 +450,25 @@ static void test_corrupt(gconstpointer data)
         twin_own_check(t, true, UINT64_MAX, UINT64_MAX);
         twin_own_check(t, false, 0, 0);
     }
+    /* Nothing is counted or let go of that only looks like a table, or like data. */
+    const uint64_t lies[][2] = {{at.l1, QCOW_COPIED | at.refs}, {at.l1, QCOW_COPIED | (at.l2 + 512)},
+                                {at.l2 + 8, QCOW_COPIED | at.refs}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(lies); i++) {
+        g_autoptr(GError) error = NULL;
+        g_assert_true(g_file_set_contents(t->path, good, (gssize)len, NULL));
+        poke(t, lies[i][0], lies[i][1], 8);
+        t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
+        g_assert_false(t->n->drv->snap->create(t->n, "s", NULL));
+        if (lies[i][0] == at.l1) {
+            g_assert_false(t->n->drv->make_empty(t->n, &error));
+            g_assert_error(error, LODGE_ERROR, LODGE_ERROR_HOST);
+            g_assert_nonnull(strstr(error->message, "cannot empty it"));
+        } else {
+            g_assert_true(t->n->drv->make_empty(t->n, NULL));
+        }
+        blk_close(g_steal_pointer(&t->n));
+        g_assert_cmpuint(peek(t, at.refs + (at.refs >> 16) * 2, 2), ==, 1);
+    }
     /* One that is read only is not touched. */
     g_assert_true(g_file_set_contents(t->path, good, (gssize)len, NULL));
     poke(t, at.l2 + 8, QCOW_COPIED | at.l2, 8);
@@ -466,6 +501,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2-image/epochs", test_epochs);
     g_test_add_func("/qcow2-image/long-tables", test_long_tables);
     g_test_add_func("/qcow2-image/options", test_options);
+    g_test_add_func("/qcow2-image/too-large", test_too_large);
     g_test_add_func("/qcow2-image/base", test_base);
     g_test_add_func("/qcow2-image/repair", test_repair);
     g_test_add_func("/qcow2-image/hostile", test_hostile);

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The user network, spoken to with hand-made frames: ARP, DHCP, TFTP, TCP out to the host's
- * loopback and in through a forwarded port, long segments and long datagrams; and the options that it
- * refuses. */
+ * loopback and in through a forwarded port, long datagrams; and the options that it refuses. */
 #include <arpa/inet.h>
 #include <poll.h>
 #include <stdio.h>
@@ -19,198 +18,7 @@
 #include "lodge/net.h"
 #include "lodge/num.h"
 #include "pkt.h"
-
-enum { DEADLINE_S = 15, GUEST_IP = 0x0a00020f, HOST_IP = 0x0a000202 };
-
-static const uint8_t guest_mac[6] = {0x52, 0x54, 0, 0x12, 0x34, 0x56};
-static const uint8_t broadcast[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-
-/* The guest's card: keeps what arrives. */
-typedef struct Guest {
-    LodgeClock *clock;
-    IoThread *io;
-    NetBackend *be;
-    NetPort port;
-    GAsyncQueue *frames; /* GBytes */
-    GAsyncQueue *room;   /* one entry for each writable */
-    guint gso; /* atomic: frames that came to be segmented */
-    guint bad; /* atomic: frames longer than the MTU that nobody is to segment, or wrongly so */
-    uint8_t gateway[6];
-    uint16_t ip_id;
-} Guest;
-
-static bool guest_deliver(NetPort *self, const NetFrame *f)
-{
-    Guest *g = self->opaque;
-    uint8_t *copy = g_malloc(f->len);
-
-    g_assert_true(pkt_gather(f, 0, copy, f->len));
-    if (f->gso != NET_GSO_NONE) {
-        g_atomic_int_inc(&g->gso);
-        if (f->gso != NET_GSO_TCPV4 || f->gso_size != 1460 || f->hdr_len != 54 ||
-            f->csum_start != 34 || f->flags != NET_FRAME_NEEDS_CSUM ||
-            !pkt_finish_csum(copy, f->len, f->csum_start, f->csum_off))
-            g_atomic_int_inc(&g->bad);
-    } else if (f->len > PKT_ETH_LEN + 1500) {
-        g_atomic_int_inc(&g->bad);
-    }
-    g_async_queue_push(g->frames, g_bytes_new_take(copy, f->len));
-    return true;
-}
-
-static void guest_writable(NetPort *self)
-{
-    Guest *g = self->opaque;
-
-    g_async_queue_push(g->room, g);
-}
-
-static const NetPortOps guest_ops = {.deliver = guest_deliver, .writable = guest_writable};
-
-static GHashTable *options(const char *first, ...) G_GNUC_NULL_TERMINATED;
-
-static GHashTable *options(const char *first, ...)
-{
-    GHashTable *t = g_hash_table_new_full(g_str_hash, g_str_equal, NULL,
-                                          (GDestroyNotify)g_ptr_array_unref);
-    va_list ap;
-
-    va_start(ap, first);
-    for (const char *name = first; name; name = va_arg(ap, const char *)) {
-        GPtrArray *values = g_hash_table_lookup(t, name);
-        if (!values) {
-            values = g_ptr_array_new();
-            g_hash_table_insert(t, (gpointer)name, values);
-        }
-        g_ptr_array_add(values, (gpointer)va_arg(ap, const char *));
-    }
-    va_end(ap);
-    return t;
-}
-
-/* @clock: transfer full. */
-static void guest_start_at(Guest *g, GHashTable *opts, LodgeClock *clock)
-{
-    g_autoptr(GError) error = NULL;
-
-    memset(g, 0, sizeof *g);
-    g->clock = clock;
-    g->io = io_thread_new("guest", g->clock, NULL);
-    g->frames = g_async_queue_new_full((GDestroyNotify)g_bytes_unref);
-    g->room = g_async_queue_new();
-    g->be = net_backend_open("user", "net0", opts, g->clock, &error);
-    g_assert_no_error(error);
-    g->port = (NetPort){.ops = &guest_ops, .name = "guest", .opaque = g, .io = g->io};
-    g_assert_true(net_join(&g->port, g->be->port, NULL));
-}
-
-static void guest_start(Guest *g, GHashTable *opts)
-{
-    guest_start_at(g, opts, lodge_clock_new());
-}
-
-static void guest_stop(Guest *g)
-{
-    net_backend_close(g->be);
-    g_assert_null(g->port.wire);
-    io_thread_free(g->io);
-    g_async_queue_unref(g->frames);
-    g_async_queue_unref(g->room);
-    lodge_clock_free(g->clock);
-}
-
-typedef struct SendCall {
-    Guest *g;
-    const uint8_t *data;
-    uint32_t len;
-    uint32_t gso_size; /* TCP of IPv4; 0: none */
-    unsigned taken;
-} SendCall;
-
-static void do_send(void *opaque)
-{
-    SendCall *s = opaque;
-    struct iovec iov = {(void *)s->data, s->len};
-    /* Checksums are left to the wire, as a guest's driver does. */
-    NetFrame f = {.iov = &iov, .niov = 1, .len = s->len};
-    PktInfo info;
-
-    if (pkt_parse(s->data, s->len, &info) && info.l4_off) {
-        f.flags = NET_FRAME_NEEDS_CSUM;
-        f.csum_start = info.l4_off;
-        f.csum_off = info.proto == PKT_PROTO_TCP ? 16 : 6;
-    }
-    if (s->gso_size) {
-        f.gso = NET_GSO_TCPV4;
-        f.gso_size = s->gso_size;
-    }
-    s->taken = net_send(&s->g->port, &f, 1);
-}
-
-static void guest_send_gso(Guest *g, const uint8_t *data, uint32_t len, uint32_t gso_size)
-{
-    SendCall s = {g, data, len, gso_size, 0};
-
-    io_thread_call(g->io, do_send, &s);
-    while (!s.taken) {
-        g_assert_nonnull(g_async_queue_timeout_pop(g->room, DEADLINE_S * G_TIME_SPAN_SECOND));
-        io_thread_call(g->io, do_send, &s);
-    }
-}
-
-static void guest_send(Guest *g, const uint8_t *data, uint32_t len)
-{
-    guest_send_gso(g, data, len, 0);
-}
-
-static uint32_t eth(uint8_t *p, const uint8_t *to, uint16_t type)
-{
-    memcpy(p, to, 6);
-    memcpy(p + 6, guest_mac, 6);
-    store_be16(p + 12, type);
-    return PKT_ETH_LEN;
-}
-
-/* IPv4 header at 14 for @len bytes behind it, and the pseudo header's sum into @field. */
-static void ip4(Guest *g, uint8_t *p, uint32_t from, uint32_t to, uint8_t proto, uint32_t len,
-                uint8_t *field)
-{
-    memset(p + 14, 0, 20);
-    p[14] = 0x45;
-    store_be16(p + 16, (uint16_t)(20 + len));
-    store_be16(p + 18, g->ip_id++);
-    p[22] = 64;
-    p[23] = proto;
-    store_be32(p + 26, from);
-    store_be32(p + 30, to);
-    store_be16(p + 24, pkt_fold(pkt_sum(p + 14, 20, 0)));
-    store_be16(field, (uint16_t)~pkt_fold(pkt_sum(p + 26, 8, proto + len)));
-}
-
-/* The next frame that @match accepts; others are dropped. */
-typedef bool (*Match)(const uint8_t *p, gsize len);
-
-static GBytes *guest_wait(Guest *g, Match match)
-{
-    gint64 end = g_get_monotonic_time() + DEADLINE_S * G_TIME_SPAN_SECOND;
-
-    while (g_get_monotonic_time() < end) {
-        GBytes *b = g_async_queue_timeout_pop(g->frames, G_TIME_SPAN_SECOND);
-        gsize len;
-        if (!b)
-            continue;
-        const uint8_t *p = g_bytes_get_data(b, &len);
-        if (match(p, len))
-            return b;
-        g_bytes_unref(b);
-    }
-    g_error("no answer in %d s", DEADLINE_S);
-}
-
-static bool is_arp_reply(const uint8_t *p, gsize len)
-{
-    return len >= 42 && load_be16(p + 12) == PKT_TYPE_ARP && load_be16(p + 20) == 2;
-}
+#include "user_guest.h"
 
 static bool is_dhcp(const uint8_t *p, gsize len)
 {
@@ -218,32 +26,10 @@ static bool is_dhcp(const uint8_t *p, gsize len)
            load_be16(p + 36) == 68;
 }
 
-static bool is_tcp(const uint8_t *p, gsize len)
-{
-    return len >= 54 && load_be16(p + 12) == PKT_TYPE_IP4 && p[23] == PKT_PROTO_TCP;
-}
-
 /* A destination-unreachable message. */
 static bool is_unreachable(const uint8_t *p, gsize len)
 {
     return len >= 42 && load_be16(p + 12) == PKT_TYPE_IP4 && p[23] == 1 && p[34] == 3;
-}
-
-static void arp(Guest *g)
-{
-    uint8_t p[60] = {0};
-    uint32_t at = eth(p, broadcast, PKT_TYPE_ARP);
-
-    memcpy(p + at, "\0\1\x08\0\6\4\0\1", 8);
-    memcpy(p + at + 8, guest_mac, 6);
-    store_be32(p + at + 14, GUEST_IP);
-    store_be32(p + at + 24, HOST_IP);
-    guest_send(g, p, sizeof p);
-    g_autoptr(GBytes) b = guest_wait(g, is_arp_reply);
-    const uint8_t *r = g_bytes_get_data(b, NULL);
-    g_assert_cmpuint(g_bytes_get_size(b), >=, 60);
-    g_assert_cmphex(load_be32(r + 28), ==, HOST_IP);
-    memcpy(g->gateway, r + 22, 6);
 }
 
 /* One DHCP exchange of message @type; the answer's type, and the address it gives. */
@@ -259,7 +45,7 @@ static uint8_t dhcp(Guest *g, uint8_t type, uint32_t *ret_ip)
     bootp[0] = bootp[1] = 1;
     bootp[2] = 6;
     store_be32(bootp + 4, 0x12345678);
-    memcpy(bootp + 28, guest_mac, 6);
+    memcpy(bootp + 28, user_guest_mac, 6);
     memcpy(opt, "\x63\x82\x53\x63\x35\x01", 6);
     opt[6] = type;
     memcpy(opt + 7, "\x32\x04\x0a\x00\x02\x0f\xff", 7); /* the address wanted */
@@ -400,89 +186,6 @@ static void test_tftp_repeats(void)
     g_rmdir(dir);
 }
 
-/* ---- a very small TCP of the guest's ---- */
-
-typedef struct Tcp {
-    Guest *g;
-    uint16_t here, there;
-    uint32_t seq, ack;
-    GString *got;
-    bool fin;
-} Tcp;
-
-static void tcp_send(Tcp *t, uint8_t flags, const char *data)
-{
-    uint32_t n = data ? (uint32_t)strlen(data) : 0;
-    uint8_t p[256] = {0}, *tcp = p + 34;
-
-    eth(p, t->g->gateway, PKT_TYPE_IP4);
-    store_be16(tcp, t->here);
-    store_be16(tcp + 2, t->there);
-    store_be32(tcp + 4, t->seq);
-    store_be32(tcp + 8, t->ack);
-    tcp[12] = 5 << 4;
-    tcp[13] = flags;
-    store_be16(tcp + 14, 8000);
-    if (flags & PKT_TCP_URG)
-        store_be16(tcp + 18, 0xfff0); /* far beyond the data */
-    if (n)
-        memcpy(tcp + 20, data, n);
-    ip4(t->g, p, GUEST_IP, HOST_IP, PKT_PROTO_TCP, 20 + n, tcp + 16);
-    guest_send(t->g, p, 54 + n);
-    t->seq += n + ((flags & (PKT_TCP_SYN | PKT_TCP_FIN)) ? 1 : 0);
-}
-
-/* Take one segment, acknowledge what it carries; its flags. */
-static uint8_t tcp_recv(Tcp *t)
-{
-    g_autoptr(GBytes) b = guest_wait(t->g, is_tcp);
-    const uint8_t *p = g_bytes_get_data(b, NULL);
-    uint32_t len = load_be16(p + 16) - 40u, seq = load_be32(p + 38);
-    uint8_t flags = p[47], off = (p[46] >> 4) * 4;
-
-    len -= off - 20u;
-    if (flags & PKT_TCP_SYN) {
-        t->there = load_be16(p + 34);
-        t->here = load_be16(p + 36);
-        t->ack = seq + 1;
-    } else if (seq == t->ack && !(flags & PKT_TCP_RST)) {
-        g_string_append_len(t->got, (const char *)p + 34 + off, len);
-        t->ack += len + (flags & PKT_TCP_FIN ? 1 : 0);
-        t->fin |= flags & PKT_TCP_FIN;
-        if (len || (flags & PKT_TCP_FIN))
-            tcp_send(t, PKT_TCP_ACK, NULL);
-    }
-    return flags;
-}
-
-static void read_text(int fd, const char *want)
-{
-    char buf[64];
-    size_t have = 0;
-
-    while (have < strlen(want)) {
-        struct pollfd p = {fd, POLLIN, 0};
-        g_assert_cmpint(poll(&p, 1, DEADLINE_S * 1000), ==, 1);
-        ssize_t n = read(fd, buf + have, sizeof buf - have);
-        g_assert_cmpint(n, >, 0);
-        have += (size_t)n;
-    }
-    g_assert_cmpmem(buf, have, want, strlen(want));
-}
-
-static int listen_loopback(uint16_t *ret_port)
-{
-    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof sa;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    g_assert_cmpint(bind(fd, (struct sockaddr *)&sa, sizeof sa), ==, 0);
-    g_assert_cmpint(listen(fd, 4), ==, 0);
-    g_assert_cmpint(getsockname(fd, (struct sockaddr *)&sa, &len), ==, 0);
-    *ret_port = ntohs(sa.sin_port);
-    return fd;
-}
-
 static void test_tcp_out(void)
 {
     Guest g;
@@ -520,159 +223,7 @@ static void test_tcp_out(void)
     g_string_free(t.got, TRUE);
 }
 
-/* ---- long frames ---- */
-
-enum { BULK = 150000, WINDOW = 60000, UP = 40000 };
-
-/* One segment with @n bytes of @data; a SYN has the MSS of an ordinary card. */
-static void bulk_send(Tcp *t, uint8_t flags, const uint8_t *data, uint32_t n)
-{
-    uint32_t options = flags & PKT_TCP_SYN ? 4 : 0, len = 20 + options + n;
-    g_autofree uint8_t *p = g_malloc0(34 + len);
-    uint8_t *tcp = p + 34;
-
-    eth(p, t->g->gateway, PKT_TYPE_IP4);
-    store_be16(tcp, t->here);
-    store_be16(tcp + 2, t->there);
-    store_be32(tcp + 4, t->seq);
-    store_be32(tcp + 8, t->ack);
-    tcp[12] = (uint8_t)((20 + options) / 4 << 4);
-    tcp[13] = flags;
-    store_be16(tcp + 14, WINDOW);
-    if (options)
-        memcpy(tcp + 20, "\2\4\x05\xb4", 4);
-    if (n)
-        memcpy(tcp + 20 + options, data, n);
-    ip4(t->g, p, GUEST_IP, HOST_IP, PKT_PROTO_TCP, len, tcp + 16);
-    guest_send_gso(t->g, p, 34 + len, n > 1460 ? 1460 : 0);
-    t->seq += n + (flags & PKT_TCP_SYN ? 1 : 0);
-}
-
-static gpointer write_bulk(gpointer opaque)
-{
-    int fd = GPOINTER_TO_INT(opaque);
-    g_autofree uint8_t *data = g_malloc(BULK);
-
-    for (uint32_t i = 0, n = 0; i < BULK; i += n) {
-        for (uint32_t j = i; j < BULK; j++)
-            data[j] = (uint8_t)(j * 11 >> 3);
-        ssize_t done = write(fd, data + i, BULK - i);
-        g_assert_cmpint(done, >, 0);
-        n = (uint32_t)done;
-    }
-    return NULL;
-}
-
-/* 0 where the TCP checksum of this frame of IPv4 is right. */
-static uint16_t residue(const uint8_t *p)
-{
-    uint32_t l4 = load_be16(p + 16) - 20u;
-
-    return pkt_fold(pkt_sum(p + 34, l4, pkt_sum(p + 26, 8, PKT_PROTO_TCP + l4)));
-}
-
-/* A connection from the guest to a listener; the host's end. */
-static int bulk_open(Tcp *t)
-{
-    int server = listen_loopback(&t->there);
-
-    bulk_send(t, PKT_TCP_SYN, NULL, 0);
-    g_autoptr(GBytes) answer = guest_wait(t->g, is_tcp);
-    const uint8_t *syn = g_bytes_get_data(answer, NULL);
-    g_assert_cmphex(syn[47], ==, PKT_TCP_SYN | PKT_TCP_ACK);
-    t->ack = load_be32(syn + 38) + 1;
-    bulk_send(t, PKT_TCP_ACK, NULL, 0);
-    int fd = accept(server, NULL, NULL);
-    close(server);
-    return fd;
-}
-
-/* One from the host through a forwarded port; the host's end. */
-static int bulk_open_forwarded(Tcp *t)
-{
-    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    g_autoptr(GError) error = NULL;
-    g_autofree char *made = t->g->be->hostfwd_add(t->g->be, "tcp::0-:22", &error);
-
-    g_assert_no_error(error);
-    sa.sin_port = htons((uint16_t)atoi(strchr(made, ':') ? strrchr(made, ':') + 1 : made));
-    g_assert_cmpint(connect(fd, (struct sockaddr *)&sa, sizeof sa), ==, 0);
-    g_autoptr(GBytes) b = guest_wait(t->g, is_tcp);
-    const uint8_t *syn = g_bytes_get_data(b, NULL);
-    g_assert_cmphex(syn[47], ==, PKT_TCP_SYN);
-    t->there = load_be16(syn + 34);
-    t->here = load_be16(syn + 36);
-    t->ack = load_be32(syn + 38) + 1;
-    bulk_send(t, PKT_TCP_SYN | PKT_TCP_ACK, NULL, 0);
-    return fd;
-}
-
-/* Both ways between the host and a guest whose card takes long segments, or does not. */
-static void bulk(bool takes, int (*open)(Tcp *t))
-{
-    Guest g;
-    Tcp t = {.g = &g, .here = 40000, .seq = 1000};
-    uint32_t got = 0, longest = 0;
-    g_autofree uint8_t *up = g_malloc(UP), *there = g_malloc(UP);
-
-    guest_start(&g, NULL);
-    g_atomic_int_set(&g.port.offloads, takes ? NET_OFF_ALL : 0);
-    arp(&g);
-    int fd = open(&t);
-    g_assert_cmpint(fd, >=, 0);
-
-    GThread *writer = g_thread_new("writer", write_bulk, GINT_TO_POINTER(fd));
-    while (got < BULK) {
-        g_autoptr(GBytes) b = guest_wait(&g, is_tcp);
-        const uint8_t *p = g_bytes_get_data(b, NULL);
-        uint32_t n = load_be16(p + 16) - 40u;
-        g_assert_cmphex(residue(p), ==, 0);
-        if (!n || load_be32(p + 38) != t.ack)
-            continue; /* an acknowledgement, or what was sent again */
-        for (uint32_t i = 0; i < n; i++)
-            g_assert_cmphex(p[54 + i], ==, (uint8_t)((got + i) * 11 >> 3));
-        got += n;
-        t.ack += n;
-        longest = MAX(longest, n);
-        bulk_send(&t, PKT_TCP_ACK, NULL, 0);
-    }
-    g_thread_join(writer);
-    g_assert_cmpuint(g_atomic_int_get(&g.bad), ==, 0);
-    if (takes) {
-        g_assert_cmpuint(longest, >=, 16000);
-        g_assert_cmpuint(g_atomic_int_get(&g.gso), >, 0);
-    } else {
-        g_assert_cmpuint(longest, <=, 1460);
-        g_assert_cmpuint(g_atomic_int_get(&g.gso), ==, 0);
-    }
-
-    for (uint32_t i = 0; i < UP; i++)
-        up[i] = (uint8_t)(i * 13 >> 2);
-    bulk_send(&t, PKT_TCP_ACK | PKT_TCP_PSH, up, UP);
-    for (uint32_t have = 0; have < UP;) {
-        struct pollfd ready = {fd, POLLIN, 0};
-        g_assert_cmpint(poll(&ready, 1, DEADLINE_S * 1000), ==, 1);
-        ssize_t n = read(fd, there + have, UP - have);
-        g_assert_cmpint(n, >, 0);
-        have += (uint32_t)n;
-    }
-    g_assert_cmpmem(there, UP, up, UP);
-    close(fd);
-    guest_stop(&g);
-}
-
-static void test_bulk_long(void)
-{
-    bulk(true, bulk_open);
-    bulk(true, bulk_open_forwarded);
-}
-
-static void test_bulk_short(void)
-{
-    bulk(false, bulk_open);
-    bulk(false, bulk_open_forwarded);
-}
+/* ---- long datagrams ---- */
 
 static bool is_echo_piece(const uint8_t *p, gsize len)
 {
@@ -907,8 +458,6 @@ int main(int argc, char **argv)
     g_test_add_func("/user-net/arp-and-dhcp", test_arp_and_dhcp);
     g_test_add_func("/user-net/tftp-repeats", test_tftp_repeats);
     g_test_add_func("/user-net/tcp-out", test_tcp_out);
-    g_test_add_func("/user-net/bulk-long", test_bulk_long);
-    g_test_add_func("/user-net/bulk-short", test_bulk_short);
     g_test_add_func("/user-net/fragments", test_fragments);
     g_test_add_func("/user-net/loopback-off", test_loopback_off);
     g_test_add_func("/user-net/hostfwd", test_hostfwd);

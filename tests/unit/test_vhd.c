@@ -263,31 +263,10 @@ static void test_wrong_parent(void)
 
 /* ---- changes at rest ---- */
 
-static void resize_all(const char *options)
-{
-    g_autoptr(BlockFix) f = block_fix_new();
-    g_autofree char *path = format_make(f, "a.vhd", &(BlkMake){.format = "vhd", .size = SIZE},
-                                        options);
-    static const uint64_t sizes[] = {SIZE + 512, 12 * MIB, 300 * MIB, 5 * MIB + 512, 290 * MIB};
-    g_autofree uint8_t *want = g_malloc0(300 * MIB);
-    uint64_t old = SIZE;
-    BlkOptions o = {.file = path};
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
-        format_scribble(f, &o, want, MIN(old, 20 * MIB), 40 + i, 100);
-        if (sizes[i] < old)
-            memset(want + sizes[i], 0, old - sizes[i]);
-        format_resize(f, path, sizes[i], sizes[i] < old);
-        old = sizes[i];
-        format_same(f, &o, want, old, old > 100 * MIB ? NULL : "vpc");
-        format_check(f, path, false, 0, 0);
-    }
-}
-
 static void test_resize(void)
 {
-    resize_all(NULL);
-    resize_all("subformat=fixed");
+    format_resizes("vhd", NULL, SIZE, 290 * MIB, "vpc", NULL);
+    format_resizes("vhd", "subformat=fixed", SIZE, 290 * MIB, "vpc", NULL);
 }
 
 static void test_rebase(void)
