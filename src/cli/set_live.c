@@ -7,8 +7,8 @@
  * Disks are the same where their file is, networks where all but the address that was chosen for
  * the card is: so a disk or card that only moved on the list stays with the guest, under the name
  * that it has. What is no longer wanted goes first, for what comes may be made of the same file or
- * tap. A disk with other options stays as it is until the next start: the guest may be running
- * from it.
+ * tap. A disk with other options stays as it is until the next start, as the guest may be running
+ * from it; only its limits change at once.
  */
 #include "set_live.h"
 
@@ -40,7 +40,10 @@ typedef struct Unit {
     char *rest;  /* owned; what else is known of it */
     char *what;  /* owned; for people */
     bool plugs, kept;
+    uint64_t rate[2]; /* of a disk: rates[]; 0: no limit */
 } Unit;
+
+static const char *const rates[] = {"iops", "bps"};
 
 static void say(Live *l, const char *option, bool now, const char *detail)
 {
@@ -140,7 +143,8 @@ static void append_node(GString *out, const Live *l, const Tree *t, const char *
 
 static Unit *unit_new(const Live *l, const Tree *t, const char *kind, const char *id)
 {
-    static const char *const disk_without[] = {"file", "snapshot", "drive", "bootindex", NULL};
+    static const char *const disk_without[] = {"file", "snapshot", "drive", "bootindex",
+                                              "iops", "bps",      NULL};
     static const char *const net_without[] = {"hostfwd", "netdev", "netboot", NULL};
     bool disk = !strcmp(kind, "block");
     g_autofree char *back = g_strdup_printf("/backends/%s/%s", kind, id);
@@ -162,6 +166,11 @@ static Unit *unit_new(const Live *l, const Tree *t, const char *kind, const char
         const char *file = tree_str(t, back, "file");
         u->key = full_path(l, file ? file : "");
         u->what = g_strdup_printf("%s (%s)", id, u->key);
+        for (unsigned i = 0; i < G_N_ELEMENTS(rates); i++) {
+            const char *text = tree_str(t, back, rates[i]);
+            if (!text || !parse_size(text, &u->rate[i]))
+                u->rate[i] = 0;
+        }
     } else {
         u->key = g_strdup(rest->str);
         u->what = g_strdup_printf("%s (%s)", id, tree_str(t, back, "driver"));
@@ -288,6 +297,28 @@ static Unit *find_same(const GPtrArray *units, const char *key)
     return NULL;
 }
 
+/* Give the disk @here the limits of @wanted. */
+static void change_rates(Live *l, const char *option, const Unit *here, const Unit *wanted)
+{
+    static const char *const parts[] = {"", "_rd", "_wr"};
+    g_autoptr(GError) error = NULL;
+    g_autofree char *detail = NULL;
+    JsonOut *call = client_begin("block_set_io_throttle");
+
+    json_string(call, "id", here->id);
+    for (unsigned i = 0; i < G_N_ELEMENTS(rates); i++) {
+        for (unsigned k = 0; k < G_N_ELEMENTS(parts); k++) {
+            g_autofree char *name = g_strconcat(rates[i], parts[k], NULL);
+            json_number(call, name, k ? 0 : (int64_t)MIN(wanted->rate[i], INT64_MAX));
+        }
+    }
+    if (ask(l, call, &error))
+        detail = g_strdup_printf("limits of %s", here->what);
+    else
+        detail = g_strdup_printf("limits of %s: %s", here->what, why(l, error));
+    say(l, option, !error, detail);
+}
+
 static void apply_units(Live *l, const char *option, const char *kind)
 {
     g_autoptr(GPtrArray) here = units_of(l, l->now, kind);
@@ -302,6 +333,8 @@ static void apply_units(Live *l, const char *option, const char *kind)
             g_autofree char *detail = g_strdup_printf("other options of %s", same->what);
             say(l, option, false, detail);
         }
+        if (memcmp(u->rate, same->rate, sizeof u->rate))
+            change_rates(l, option, same, u);
     }
     for (unsigned i = 0; i < here->len; i++) {
         const Unit *u = g_ptr_array_index(here, i);

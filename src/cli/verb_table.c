@@ -194,8 +194,8 @@ const Verb verb_table[] = {
      "The options are those of lodge define, and each takes the place of all of its name that the "
      "definition has: all --disk, for instance. If the machine runs, disks on virtio, networks, "
      "forwarded ports and media of drives come and go at once, where the guest lets go of what it "
-     "had, and its balloon makes its memory smaller, or larger up to what it was started with; the "
-     "rest has its effect at the next start. Each is said.",
+     "had, limits of disks (iops=, bps=) change, and its balloon makes its memory smaller, or larger "
+     "up to what it was started with; the rest has its effect at the next start. Each is said.",
      run_options_table, set_examples, NULL, verb_set},
     {"unset", "NAME OPTION...", "take options out of a machine's definition",
      "The options are named without dashes; what they said is as if they had never been given.",

@@ -3,7 +3,7 @@
  * A shell of the guest behind its console (POSIX.1-2017, "Shell & Utilities"; and base64, md5sum).
  *
  * We log in where a login prompt stands, by its words, and find the shell by a word that comes back
- * only where a shell has put its two halves together. There /bin/sh is given one line, a loop that
+ * only where a shell has taken the backslash out of it. There /bin/sh is given one line, a loop that
  * takes requests of one line each and answers in frames. It stands in the login shell's place, so
  * that its end is the logout; where somebody was logged in already it is a child of that shell.
  * Any line that is no request ends the loop, which puts the terminal back as it was: so where we die
@@ -208,11 +208,13 @@ static bool ask_for(ConsoleShell *s, const char *line, const char *word, int64_t
     return strstr(s->in->str, word);
 }
 
-/* Whether a shell listens. */
+/* Whether a shell listens. What is typed before a guest reads its terminal may lose its beginning
+ * when that is opened: so there are no quotes here, of which one alone would keep the shell waiting
+ * for the other, whatever came then. */
 static bool shell_answers(ConsoleShell *s, int64_t until, GError **error)
 {
     g_autofree char *half = g_strdup_printf("%08x", g_random_int());
-    g_autofree char *line = g_strdup_printf(" echo \"lod\"\"ge-%s\"\r", half);
+    g_autofree char *line = g_strdup_printf(" echo lod\\ge-%s\r", half);
     g_autofree char *word = g_strconcat("lodge-", half, NULL);
 
     return ask_for(s, line, word, MIN(until, g_get_monotonic_time() + KNOCK_US), error);

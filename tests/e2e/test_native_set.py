@@ -68,6 +68,23 @@ def test_disks(lodge, box, tmp_path):
     assert (folder(lodge, "web") / "definition").read_text().endswith(f"--disk=file={at}/a\n--memory=size=32M\n")
 
 
+def test_limits(lodge, box, tmp_path):
+    """Of a disk in use they change at once, whatever else of it waits for the next start."""
+    box("--net", "none", "--disk", "a", "--disk", "b,iops=9")
+
+    def limits():
+        return [(d["inserted"]["iops"], d["inserted"]["bps"]) for d in json.loads(works(lodge("qmp", "web", "query-block")))]
+    a, b = (f"limits of disk{i} ({tmp_path}/{f})" for i, f in enumerate("ab"))
+    assert limits() == [(0, 0), (9, 0)]
+    assert lines(lodge, "set", "web", "--disk", "a,bps=2M", "--disk", "b,iops=9", cwd=tmp_path) == [f"web: disk: now: {a}"] and limits() == [(0, 2 << 20), (9, 0)]
+    assert lines(lodge, "set", "web", "--disk", "b,iops=7,bps=1G,ro", "--disk", "a,iops=5", cwd=tmp_path) == [f"web: disk: at the next start: other options of disk1 ({tmp_path}/b)", f"web: disk: now: {b}",
+                                                                                                        f"web: disk: now: {a}"]
+    assert limits() == [(5, 0), (7, 1 << 30)]
+    assert lines(lodge, "set", "web", "--disk", "b,iops=7,bps=1G", "--disk", "a,iops=5", cwd=tmp_path) == ["web: disk: now"]
+    assert lines(lodge, "set", "web", "--disk", "a", "--disk", "b", cwd=tmp_path) == [f"web: disk: now: {a}", f"web: disk: now: {b}"] and limits() == [(0, 0)] * 2
+    works(lodge("kill", "web"))
+
+
 def test_ephemeral(lodge, box, tmp_path):
     box("--net", "none", "--disk", "a")
     works(lodge("kill", "web"))

@@ -30,6 +30,7 @@ typedef struct Setting {
     const char *shell;    /* NULL: the guest says nothing but what `says` is */
     const char *password; /* NULL: none is asked for */
     bool bare;            /* no login */
+    size_t lost;          /* of what is typed, so many bytes at the beginning */
     size_t noise;         /* the kernel says something after so many bytes; 0: never */
     const char *says;
 } Setting;
@@ -73,7 +74,7 @@ static void put_all(int fd, const char *data, size_t len)
 static gpointer carry(gpointer opaque)
 {
     Guest *g = opaque;
-    size_t noise = g->setting->noise, left = noise;
+    size_t noise = g->setting->noise, left = noise, lost = g->setting->lost;
     char data[512];
     for (;;) {
         struct pollfd p[3] = {{g->tty, POLLIN, 0}, {g->wire, POLLIN, 0}, {g->stop[0], POLLIN, 0}};
@@ -100,7 +101,9 @@ static gpointer carry(gpointer opaque)
             ssize_t n = read(g->wire, data, sizeof data);
             if (n <= 0)
                 return NULL;
-            put_all(g->tty, data, (size_t)n);
+            size_t skip = MIN(lost, (size_t)n);
+            put_all(g->tty, data + skip, (size_t)n - skip);
+            lost -= skip;
         }
     }
 }
@@ -379,6 +382,16 @@ static void test_left_behind(Guest *g, gconstpointer data)
     console_shell_free(s);
 }
 
+/* The beginning of what was typed was lost, up to the middle of a word. */
+static void test_cut(Guest *g, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    ConsoleLogin login = login_of(g);
+    ConsoleShell *s = console_shell_new("vm", &login, join, g);
+    g_assert_true(console_shell_reach(s, SECONDS(20), &error));
+    console_shell_free(s);
+}
+
 /* ---- the words ---- */
 
 static void test_look(void)
@@ -446,6 +459,7 @@ int main(int argc, char **argv)
     static const Setting dash = {.shell = "sh -i"},
                          secret = {.shell = "bash --norc --noprofile -i", .password = "secret"},
                          bare = {.shell = "while :; do bash --norc --noprofile -i; done", .bare = true},
+                         cut = {.shell = "bash --norc --noprofile -i", .bare = true, .lost = 9},
                          busybox = {.shell = "busybox sh -i", .noise = 1500},
                          lacks = {.shell = "env PATH=/no/such PS1=# /bin/sh -i"},
                          silent = {.says = "Booting...\r\n"};
@@ -470,6 +484,7 @@ int main(int argc, char **argv)
         {"/login/gone", &silent, test_gone},
         {"/login/lacks", &lacks, test_lacks},
         {"/login/left-behind", &dash, test_left_behind},
+        {"/login/cut", &cut, test_cut},
     };
     g_autofree char *busybox_path = g_find_program_in_path("busybox");
 
