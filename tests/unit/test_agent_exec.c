@@ -456,6 +456,80 @@ static void test_going(void)
     }
 }
 
+/* An end that is played: what was read before it, and the answer that tells it. */
+typedef struct End {
+    const char *files[2]; /* what output and error have, read once */
+    const char *said;     /* of the script */
+    unsigned sig;         /* that ended the script; 0: none */
+    unsigned looks, opened, removed;
+} End;
+
+static char *end_call(void *opaque, Jv request, GError **error)
+{
+    End *e = opaque;
+    const char *name = jv_text(jv_get(request, "execute"));
+    Jv args = jv_get(request, "arguments");
+    if (!strcmp(name, "guest-exec")) {
+        const char *script = jv_text(jv_at(jv_get(args, "arg"), 1));
+        e->removed += !strcmp(script, "rm -rf \"$1\"");
+        return g_strdup("{\"return\": {\"pid\": 1}}");
+    }
+    if (!strcmp(name, "guest-file-open"))
+        return g_strdup_printf("{\"return\": %u}", e->opened++);
+    if (!strcmp(name, "guest-file-read")) {
+        const char **file = &e->files[jv_int(jv_get(args, "handle")) & 1];
+        const char *text = *file ? *file : "";
+        g_autofree char *data = g_base64_encode((const guchar *)text, strlen(text));
+        *file = NULL;
+        return g_strdup_printf("{\"return\": {\"count\": %zu, \"buf-b64\": \"%s\"}}",
+                               strlen(text), data);
+    }
+    if (strcmp(name, "guest-exec-status"))
+        return g_strdup("{\"return\": {}}");
+    if (!e->removed && e->looks++ * 10 < 100) /* it is looked into its files meanwhile */
+        return g_strdup("{\"return\": {\"exited\": false}}");
+    g_autofree char *out = g_base64_encode((const guchar *)e->said, strlen(e->said));
+    if (e->sig)
+        return g_strdup_printf("{\"return\": {\"exited\": true, \"signal\": %u}}", e->sig);
+    return g_strdup_printf("{\"return\": {\"exited\": true, \"exitcode\": 0, "
+                           "\"out-data\": \"%s\"}}", out);
+}
+
+static const AgentOther end_agent = {going_reach, end_call, going_free};
+
+/* What was had already is not had again with the end; what is in files is fetched from both, and
+ * they are removed; a script that was killed is told of. */
+static void test_ends_played(void)
+{
+    static const struct {
+        End end;
+        const char *out, *err, *error;
+        unsigned removed;
+    } cases[] = {
+        {{.files = {"en"}, .said = "lodge 7 in\nend\n"}, "end\n", "", NULL, 0},
+        {{.files = {"o", "e"}, .said = "lodge 7 at\n", .looks = 100}, "o", "e", NULL, 1},
+        {{.said = "", .sig = SIGKILL}, "", "", "it was killed", 0},
+        {{.said = "what"}, "", "", "its shell failed", 0},
+    };
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autofree char *dir = g_dir_make_tmp("lodge-agent-XXXXXX", NULL);
+        g_autofree char *line = g_strdup_printf("rm -r '%s'", dir);
+        End e = cases[i].end;
+        g_autoptr(Agent) a = agent_new_other("vm", &end_agent, &e, &error);
+        g_assert_no_error(error);
+        g_auto(Ran) r = ran_line(a, dir, (AgentCommand){0}, 60, "x");
+        g_assert_cmpstr(r.out, ==, cases[i].out);
+        g_assert_cmpstr(r.err, ==, cases[i].err);
+        g_assert_cmpuint(e.removed, ==, cases[i].removed);
+        if (cases[i].error)
+            g_assert_nonnull(strstr(r.error->message, cases[i].error));
+        else
+            g_assert_cmpint(r.end.status, ==, 7);
+        g_assert_cmpint(system(line), ==, 0);
+    }
+}
+
 #define TEST(name, fn) \
     g_test_add("/agent-exec/" name, Fixture, NULL, set_up_qemu, fn, tear_down_qemu)
 
@@ -471,5 +545,6 @@ int main(int argc, char **argv)
     TEST("files", test_files);
     TEST("file-faults", test_file_faults);
     g_test_add_func("/agent-exec/going", test_going);
+    g_test_add_func("/agent-exec/ends-played", test_ends_played);
     return g_test_run();
 }
