@@ -149,6 +149,12 @@ CONVERSATION = [
 ]
 
 
+def listens(path):
+    """Its name is there before that."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as s:
+        return s.connect_ex(str(path)) == 0
+
+
 def converse(path):
     """Who hears what, with a marker behind each frame so that nothing has to be timed."""
     clients = [UmlClient(path) for _ in range(3)]
@@ -176,7 +182,7 @@ def test_same_as_uml_switch(hub, lodge, tmp_path, no_switch_left):
         pytest.skip("needs uml_switch (package uml-utilities)")
     real = lodge.home / "real"
     with program("uml_switch", *(["-hub"] if hub else []), "-unix", real):
-        wait_for("uml_switch does not listen", real.exists)
+        wait_for("uml_switch does not listen", lambda: listens(real))
         theirs = converse(real)
     real.unlink()
     with switch(lodge, "u", "--listen", f"uml:{lodge.home}/ours", *(["--hub"] if hub else [])):
@@ -208,7 +214,7 @@ def test_vde_programs(lodge, no_switch_left):
             vde_put(b, frame(mac(1), mac(2), b"%d" % n))
             assert vde_get(a) == frame(mac(1), mac(2), b"%d" % n)
         stack.enter_context(program("vde_switch", "-x", "-s", real))
-        wait_for("vde_switch does not listen", (real / "ctl").exists)
+        wait_for("vde_switch does not listen", lambda: listens(real / "ctl"))
         stack.enter_context(program("dpipe", "vde_plug", ours, "=", "vde_plug", real))
         c = stack.enter_context(program("vde_plug", real))
         wait_for("the cable is plugged in", lambda: len(report(lodge, "v", "ports")["ports"]) == 3)

@@ -76,7 +76,9 @@ static void fuzz_rings(const uint8_t *data, size_t len)
                 (void)link_tx_publish(&tx);
             break;
         case 6:
-            (void)link_tx_want_room(&tx);
+            (void)link_tx_want_room(&tx, data[1] * 300u);
+            link_tx_set_limit(&tx, data[2] * 8192u);
+            tx.shared->limit = load_le32(data + 8);
             break;
         default: { /* there and back */
             uint32_t mark = link_rx_mark(&rx);

@@ -82,7 +82,7 @@ void qmp_fix_setup(QmpFix *f, gconstpointer unused)
     f->keys = g_string_new(NULL);
     ControlConfig c = {.name = "vm", .registry = f->registry, .display = f->display,
                        .input = f->input, .add_viewer = add_viewer,
-                       .describe_screen = describe_screen};
+                       .describe_screen = describe_screen, .opaque = f};
     f->control = control_open(&c, &error);
     g_assert_no_error(error);
 }

@@ -177,7 +177,7 @@ static void test_limit_change(void)
         o = others[i];
         o.file = path;
         n = block_fix_open(f, &o);
-        g_autoptr(IoThread) io = io_thread_new("other", NULL, &error);
+        g_autoptr(IoThread) io = io_thread_new("other", f->clock, &error);
         g_assert_no_error(error);
         BlkNode *side = blk_side(n, io, &error);
         g_assert_no_error(error);
