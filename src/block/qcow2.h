@@ -248,8 +248,8 @@ bool qcow_may_change(const BlkQcow *q, GError **error);
 
 /* ---- qcow2_map.c ---- */
 
-/* Whether @at may be a cluster of data, or an L2 table, as far as active tables tell. Meta locked, or
- * the worker. */
+/* Whether @at may be a cluster of data, or an L2 table, as far as active tables tell. Meta locked,
+ * or the worker. */
 bool qcow_data_ok(const BlkQcow *q, uint64_t at);
 bool qcow_table_ok(const BlkQcow *q, uint64_t at);
 /* What is at @pos, for at most @len bytes; MISS where the table is not in memory. Any thread. */

@@ -16,7 +16,6 @@ typedef enum CliStatus {
     STATUS_FAILURE = 1,
     STATUS_USAGE = 2,
     STATUS_NOT_FOUND = 3,
-    STATUS_NO_NODE = 4,     /* no node of a lab matched */
     STATUS_EXISTS = 5,      /* exists or running already */
     STATUS_NO_KVM = 6,
     STATUS_NOT_RUNNING = 7,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * "lodge run ... -- COMMAND": a machine for one command. Another process runs the machine; this one
- * waits for the guest's agent or a login prompt, runs the command, has the guest power off, and ends
- * with the command's status. Where the machine ends by itself, its status is the answer.
+ * waits for the guest's agent or a login prompt, runs the command, has the guest power off, and
+ * ends with the command's status. Where the machine ends by itself, its status is the answer.
  */
 #include <errno.h>
 #include <signal.h>

@@ -250,8 +250,8 @@ static gboolean on_sighup(gpointer opaque)
     return G_SOURCE_CONTINUE;
 }
 
-/* A PC's kernel that halts does not switch the machine off; User-Mode Linux ends then. Its words are
- * known, but do not always come: its CPUs stand still in any case. */
+/* A PC's kernel that halts does not switch the machine off; User-Mode Linux ends then. Its words
+ * are known, but do not always come: its CPUs stand still in any case. */
 static gboolean look_for_halt(gpointer opaque)
 {
     Run *r = opaque;

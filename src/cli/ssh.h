@@ -9,8 +9,8 @@
 
 #include <glib.h>
 
-/* Of a forward as MachineStatus has it, "ADDR:PORT->22/tcp": the host's side. Return: false: it leads
- * elsewhere. @ret_host: transfer full; where it listens for all, the loopback address. */
+/* Of a forward as MachineStatus has it, "ADDR:PORT->22/tcp": the host's side. Return: false: it
+ * leads elsewhere. @ret_host: transfer full; where it listens for all, the loopback address. */
 bool ssh_parse_forward(const char *text, char **ret_host, unsigned *ret_port);
 /* The first of the running machine @name. Return: false with LODGE_ERROR_CONFIG: there is none; or
  * the errors of machines_running(). */

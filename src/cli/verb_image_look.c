@@ -165,7 +165,7 @@ int verb_image_info(const Verb *self, int argc, char **argv)
     return cli_finish(STATUS_OK);
 }
 
-/* ---- statuses that answer: of check and compare, 0 yes, 1 no, more: that was not found out ---- */
+/* ---- statuses of check and compare: 0 yes, 1 no, more: that was not found out ---- */
 
 static int answer_fail(const Verb *self, const GError *error)
 {
@@ -341,8 +341,8 @@ int verb_image_snapshot(const Verb *self, int argc, char **argv)
     for (unsigned i = 0; i < G_N_ELEMENTS(verbs); i++) {
         const char *name = options_text(o, verbs[i]);
         if (name && verb)
-            lodge_fail(error ? NULL : &error, LODGE_ERROR_CONFIG, "--%s: beside --%s; do one thing at a time",
-                       verbs[i], verb);
+            lodge_fail(error ? NULL : &error, LODGE_ERROR_CONFIG,
+                       "--%s: beside --%s; do one thing at a time", verbs[i], verb);
         if (name) {
             verb = verbs[i];
             which = name;

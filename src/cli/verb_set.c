@@ -224,7 +224,8 @@ static GPtrArray *differences(const Definition *a, const Definition *b)
     for (unsigned i = 0; i < a->words->len + b->words->len; i++) {
         const char *word = i < a->words->len ? g_ptr_array_index(a->words, i)
                                              : g_ptr_array_index(b->words, i - a->words->len);
-        g_autofree char *name = option_of(word), *in_a = words_of(a, name), *in_b = words_of(b, name);
+        g_autofree char *name = option_of(word);
+        g_autofree char *in_a = words_of(a, name), *in_b = words_of(b, name);
         if (strcmp(in_a, in_b))
             add_once(options, name);
     }

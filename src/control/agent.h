@@ -34,7 +34,8 @@ Agent *agent_new(const char *name, AgentJoinFn join, void *opaque, GError **erro
 /* Somebody else who does what an agent does, for agent_new_other(). */
 typedef struct AgentOther {
     bool (*reach)(void *opaque, int64_t deadline, GError **error);
-    /* The answer to a request as JSON text with "return" in it, transfer full; NULL with the error. */
+    /* The answer to a request as JSON text with "return" in it, transfer full; NULL with the
+     * error. */
     char *(*call)(void *opaque, Jv request, GError **error);
     void (*free)(void *opaque);
 } AgentOther;
@@ -52,7 +53,8 @@ const char *agent_name(const Agent *a);
  *         connection ended; or the error of joining.
  */
 bool agent_reach(Agent *a, int64_t deadline, GError **error);
-/* Whether the port was ours in the last agent_reach(), so that it was the agent that did not answer. */
+/* Whether the port was ours in the last agent_reach(), so that it was the agent that did not
+ * answer. */
 bool agent_had_turn(const Agent *a);
 /* Let others have the port until our next call. */
 void agent_rest(Agent *a);

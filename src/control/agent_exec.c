@@ -10,11 +10,11 @@
  * that one is whole; PIECES_AHEAD of them may wait. What is short comes back with the command's end
  * in one answer, and the folder is gone by then.
  *
- * The two files keep all output until the command ends, and have no ceiling: through a pipe a command
- * would be over only when the last of its children had closed it, and would stand still for ever
- * once its client were gone; and to cut off what has been read from the front of a file that is
- * being written to, not every guest has the means. What has no end is to be sent elsewhere by who
- * runs it.
+ * The two files keep all output until the command ends, and have no ceiling: through a pipe a
+ * command would be over only when the last of its children had closed it, and would stand still for
+ * ever once its client were gone; and to cut off what has been read from the front of a file that
+ * is being written to, not every guest has the means. What has no end is to be sent elsewhere by
+ * who runs it.
  *
  * The script's standard output begins with "lodge STATUS in" (the output follows, and what went to
  * standard error is the script's) or "lodge STATUS at" (it is in the files, which are removed by
@@ -238,7 +238,8 @@ static bool has_room(Exec *x)
 static bool tell_input(Exec *x, const char *word, GError **error)
 {
     g_autofree char *line = g_strdup_printf("%s\n", word);
-    return agent_file_write(x->a, x->kick, line, strlen(line), error) && file_flush(x, x->kick, error);
+    return agent_file_write(x->a, x->kick, line, strlen(line), error) &&
+           file_flush(x, x->kick, error);
 }
 
 static bool push_piece(Exec *x, const uint8_t *data, size_t len, GError **error)
@@ -442,7 +443,7 @@ static void send_signal(Exec *x, int sig)
     g_autofree char *number = g_strdup_printf("%d", sig);
     const char *args[] = {x->folder, number, NULL};
     g_auto(AgentOutput) out = {0};
-    (void)agent_shell(x->a, kill_script, args, agent_soon(), &out, NULL); /* it may have just ended */
+    (void)agent_shell(x->a, kill_script, args, agent_soon(), &out, NULL); /* may have ended */
 }
 
 /* End it, where it is to end. Return: false: it does not. */
@@ -499,7 +500,7 @@ static bool conclude(Exec *x, Jv answer, GError **error)
     x->begun = 0; /* the files are there now or never */
     bool ok = open_files(x, error) && pull(x, &x->out, true, error) &&
               pull(x, &x->err, true, error);
-    (void)agent_shell(x->a, "rm -rf \"$1\"", args, agent_soon(), &gone, NULL); /* we have what we want */
+    (void)agent_shell(x->a, "rm -rf \"$1\"", args, agent_soon(), &gone, NULL); /* we have all */
     return ok;
 }
 

@@ -25,8 +25,8 @@ typedef struct AgentEnd {
 } AgentEnd;
 
 bool agent_is_user(const char *name); /* the name of one, without meaning to a shell */
-/* Whether agent_exec() can take @c. Return: false with LODGE_ERROR_CONFIG: a word is no UTF-8, all of
- * them are too long, a variable or the user's name is none. */
+/* Whether agent_exec() can take @c. Return: false with LODGE_ERROR_CONFIG: a word is no UTF-8, all
+ * of them are too long, a variable or the user's name is none. */
 bool agent_command_check(const AgentCommand *c, GError **error);
 /**
  * agent_exec() - Run a command in the guest to its end

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Copying a file through the agent (QEMU 7.2, qga/qapi-schema.json: guest-file-*), in pieces that
- * fit its answers. What the agent cannot say or do, where a path leads, permissions, and a file that
- * gets its name when it is whole, a few lines of shell in the guest do. Pieces of zeros are not
- * sent or not written, so holes stay holes.
+ * fit its answers. What the agent cannot say or do, where a path leads, permissions, and a file
+ * that gets its name when it is whole, a few lines of shell in the guest do. Pieces of zeros are
+ * not sent or not written, so holes stay holes.
  */
 #include "agent_file.h"
 
@@ -17,8 +17,8 @@
 
 #include "agent_exec.h"
 
-/* $1 the path, $2 the name in a folder, $3 an ending. Prints "t" or "d", then the path that is meant;
- * "t": a file with the ending was made, to be filled. */
+/* $1 the path, $2 the name in a folder, $3 an ending. Prints "t" or "d", then the path that is
+ * meant; "t": a file with the ending was made, to be filled. */
 static const char begin_script[] =
     "to=$1\n"
     "[ ! -d \"$to\" ] || to=${to%/}/$2\n"
@@ -108,7 +108,8 @@ static bool send_pieces(Agent *a, int fd, int64_t handle, bool holes, const Agen
             return false;
         hole = holes && n > 1 && all_zero(data, (size_t)n);
         /* The last byte of a hole is written, so that one at the end has its length. */
-        if (hole ? !skip(a, handle, (size_t)n - 1, error) || !agent_file_write(a, handle, data, 1, error)
+        if (hole ? !skip(a, handle, (size_t)n - 1, error) ||
+                       !agent_file_write(a, handle, data, 1, error)
                  : !agent_file_write(a, handle, data, (size_t)n, error))
             return false;
         done += (uint64_t)n;

@@ -3,8 +3,8 @@
  * Back ends by themselves: networks and disk images for devices that device_add names them to.
  *
  * Names and errors are QEMU 7.2's (qapi/net.json, block-core.json). A netdev's options are those of
- * Lodge's own back ends. A blockdev is a format over a file, given in one piece: nodes that refer to
- * others by name are not known, and an overlay finds its base as always.
+ * Lodge's own back ends. A blockdev is a format over a file, given in one piece: nodes that refer
+ * to others by name are not known, and an overlay finds its base as always.
  */
 #include <string.h>
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Descriptors that a client passes (SCM_RIGHTS), and two uses that there are for them: a
- * connection to which the screen is served, and one that is joined to the guest agent's port. A name
- * belongs to the client that gave it and ends with it.
+ * connection to which the screen is served, and one that is joined to the guest agent's port. A
+ * name belongs to the client that gave it and ends with it.
  */
 #include <string.h>
 #include <sys/socket.h>

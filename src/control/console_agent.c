@@ -5,9 +5,9 @@
  * the guest's console. So commands and copies are the same code, whichever way they go.
  *
  * The shell has a folder $d of its own. A process N is its command line in the file x.N, its output
- * in o.N and e.N, and its status in r.N once it has ended. A file's handle is a path and a place in it,
- * kept here; each call opens it anew. Files that are neither plain nor disks, as a named pipe, are
- * written for as long as one call takes, and not read.
+ * in o.N and e.N, and its status in r.N once it has ended. A file's handle is a path and a place in
+ * it, kept here; each call opens it anew. Files that are neither plain nor disks, as a named pipe,
+ * are written for as long as one call takes, and not read.
  *
  * What the shell answers is the guest's: numbers are checked, and at most OUTPUT_MAX bytes of a
  * process's output are taken.
@@ -124,8 +124,8 @@ static char *file_close(Console *c, Jv args, GError **error)
     return g_strdup("{\"return\": {}}");
 }
 
-/* Bytes from @at on, CONSOLE_PIECE at most. A file that was removed since it was opened has no more,
- * and takes what is written to it. */
+/* Bytes from @at on, CONSOLE_PIECE at most. A file that was removed since it was opened has no
+ * more, and takes what is written to it. */
 static GByteArray *read_at(Console *c, const char *path, uint64_t at, GError **error)
 {
     g_autofree char *quoted = g_shell_quote(path);
@@ -168,7 +168,8 @@ static char *file_write(Console *c, Jv args, GError **error)
     /* A pipe is opened for both, so that it does not wait for a reader. */
     g_autofree char *script = g_strdup_printf(
         "f=%s; [ -e \"$f\" ] || exit 0; if [ -f \"$f\" ] || [ -b \"$f\" ]; then dd if=$d/w "
-        "of=\"$f\" bs=%u seek=%" PRIu64 " conv=notrunc 2> $d/z || { cat $d/z >&2; exit 1; }; else cat $d/w 1<> \"$f\"; fi",
+        "of=\"$f\" bs=%u seek=%" PRIu64 " conv=notrunc 2> $d/z || { cat $d/z >&2; exit 1; }; "
+        "else cat $d/w 1<> \"$f\"; fi",
         quoted, block, f->at / block);
     g_autoptr(GByteArray) out = len ? run(c, script, error) : g_byte_array_new();
     if (!out)

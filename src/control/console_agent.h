@@ -10,9 +10,9 @@
 /**
  * console_agent_new() - An Agent whose calls a shell answers
  * @s: taken over, also on failure
- * It knows what agent_exec.c and agent_file.c ask for. It keeps the console between two calls; who is
- * to log in cannot be changed, so an AgentCommand's user is NULL. agent_reach()'s errors are those of
- * console_shell_reach().
+ * It knows what agent_exec.c and agent_file.c ask for. It keeps the console between two calls; who
+ * is to log in cannot be changed, so an AgentCommand's user is NULL. agent_reach()'s errors are
+ * those of console_shell_reach().
  */
 Agent *console_agent_new(ConsoleShell *s, GError **error);
 

@@ -2,8 +2,8 @@
 /*
  * Sockets that a person names, for debuggers and control clients. Threads: main.
  *
- * A TCP port has no password: who can reach it has the machine. So it is at 127.0.0.1 unless another
- * address is written, and a Unix socket is for its owner alone.
+ * A TCP port has no password: who can reach it has the machine. So it is at 127.0.0.1 unless
+ * another address is written, and a Unix socket is for its owner alone.
  */
 #include "endpoint.h"
 

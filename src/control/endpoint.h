@@ -17,8 +17,8 @@ typedef struct Endpoint {
 /**
  * endpoint_listen() - Listen at @spec
  * @who: begins an error
- * @ret: written on success only. A Unix socket has mode 0600; one that nobody listens at any more is
- *       replaced.
+ * @ret: written on success only. A Unix socket has mode 0600; one that nobody listens at any more
+ *       is replaced.
  * Return: false with LODGE_ERROR_CONFIG, LODGE_ERROR_EXISTS or LODGE_ERROR_HOST.
  */
 bool endpoint_listen(const char *who, const char *spec, Endpoint *ret, GError **error);

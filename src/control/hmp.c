@@ -120,7 +120,8 @@ static bool hmp_info_version(Control *c, char **args, GString *out, GError **err
 static bool hmp_info_uuid(Control *c, char **args, GString *out, GError **error)
 {
     g_string_append_printf(out, "%s\r\n",
-                           c->config.uuid ? c->config.uuid : "00000000-0000-0000-0000-000000000000");
+                           c->config.uuid ? c->config.uuid
+                                          : "00000000-0000-0000-0000-000000000000");
     return true;
 }
 

@@ -11,8 +11,8 @@
  *
  * What differs, since the console is the host's and not a part of the guest: "version" tells what
  * the kernel's file says; "proc", "stack", "log" and "cad" are done in the guest where somebody is
- * there (mconsole_guest.c), else the first two answer as a kernel without them does, "log" writes to
- * the console's log, and "cad" presses keys where there is a keyboard, else the power button;
+ * there (mconsole_guest.c), else the first two answer as a kernel without them does, "log" writes
+ * to the console's log, and "cad" presses keys where there is a keyboard, else the power button;
  * "sysrq" is a break on the first serial port and what the console says in the next moments. After
  * a wrong version nothing is carried out.
  *

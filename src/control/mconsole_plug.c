@@ -3,11 +3,11 @@
  * The management console's "config" and "remove": User-Mode Linux's devices, told by its words.
  *
  * Spec: Linux 6.1, arch/um/drivers: ubd_kern.c, net_kern.c, line.c, mconsole_kern.c (syntax, texts
- * of errors). ubdN is the disk named diskN, a virtio disk with the serial number ubdN unless another
- * is given; ethN is the card netN. "config ubdN=COW,BASE" makes COW where it is not there, as the
- * command line does. conN and sslN are ports of the virtio console that a machine run as User-Mode
- * Linux has, and its channels' names; elsewhere con0 and con1 are the serial ports, and none can be
- * added.
+ * of errors). ubdN is the disk named diskN, a virtio disk with the serial number ubdN unless
+ * another is given; ethN is the card netN. "config ubdN=COW,BASE" makes COW where it is not there,
+ * as the command line does. conN and sslN are ports of the virtio console that a machine run as
+ * User-Mode Linux has, and its channels' names; elsewhere con0 and con1 are the serial ports, and
+ * none can be added.
  *
  * "remove" asks the guest to let go and answers when it did; where it does not within
  * REMOVE_SECONDS the device is said to be in use, which it is. What the guest lets go of later goes

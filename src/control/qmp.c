@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * QMP over sockets and standard streams. Spec: QEMU docs/interop/qmp-spec.rst as 7.2 speaks it: a greeting,
- * negotiation by qmp_capabilities, then commands; answers come in the order of the commands, each
- * on a line of its own that ends in CR LF. Left out: out-of-band execution (not among the
- * capabilities).
+ * QMP over sockets and standard streams. Spec: QEMU docs/interop/qmp-spec.rst as 7.2 speaks it: a
+ * greeting, negotiation by qmp_capabilities, then commands; answers come in the order of the
+ * commands, each on a line of its own that ends in CR LF. Left out: out-of-band execution (not
+ * among the capabilities).
  *
  * Everything runs on the main loop and nothing waits. A client is bounded in each direction: input
  * is read only while there is room for its answers and no command is under way; a value has a

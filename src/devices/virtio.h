@@ -211,7 +211,12 @@ void virtio_lane_put(VirtioLane *l);
 /* Change @len configuration bytes and tell the driver. Any thread, device lock not held. */
 void virtio_config_set(VirtioDev *vd, unsigned off, const void *from, unsigned len);
 
-/* ---- between virtio.c and virtio_pci.c ---- */
+/* ---- between virtio.c, virtio_state.c and virtio_pci.c ---- */
+
+/* Whether a driver may accept @features. */
+bool virtio_features_ok(VirtioDev *vd, uint64_t features);
+/* Bring up every enabled ring of the lane that is not up. Device lock held. NULL, or what is wrong. */
+const char *virtio_start_rings_locked(VirtioLane *l);
 
 void virtio_kick(VirtioDev *vd, unsigned q);          /* any thread, no lock */
 void virtio_write_status(VirtioDev *vd, uint8_t val); /* vCPU thread, no lock */

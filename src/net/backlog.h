@@ -2,8 +2,8 @@
 #ifndef LODGE_BACKLOG_H
 #define LODGE_BACKLOG_H
 
-/* Copies of frames that a wire did not take, in order and bounded, for a source that cannot be told to
- * keep them. One thread. */
+/* Copies of frames that a wire did not take, in order and bounded, for a source that cannot be told
+ * to keep them. One thread. */
 
 #include "lodge/net.h"
 

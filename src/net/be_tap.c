@@ -4,17 +4,18 @@
  * and linux/if_tun.h). Every frame has a virtio_net_hdr in front of it, so that checksums and TCP
  * segments that the guest leaves to its card are left to the host's, and the other way round; what
  * the card at our end cannot take at the moment the kernel is told not to give (TUNSETOFFLOAD).
- * One frame is one readv or writev, from and to the guest's own memory: where nothing stands between,
- * the card lends buffers for a frame as long as the one before, and what is longer is copied.
+ * One frame is one readv or writev, from and to the guest's own memory: where nothing stands
+ * between, the card lends buffers for a frame as long as the one before, and what is longer is
+ * copied.
  *
  * An interface that does not exist is made, for as long as we hold it; that and bridges need
  * CAP_NET_ADMIN, an interface that belongs to the user does not. One that is taken away takes the
  * link down, and is attached again when it comes back.
  *
- * With queues=N the interface is attached to N times (IFF_MULTI_QUEUE), each a stream of its own with its
- * own loop; the first one leads and does what is done once. The kernel spreads frames over the queues
- * by flow, and answers by the queue that a flow was last sent on. Queues that the card does not use
- * are detached (TUNSETQUEUE), so that it gives them none.
+ * With queues=N the interface is attached to N times (IFF_MULTI_QUEUE), each a stream of its own
+ * with its own loop; the first one leads and does what is done once. The kernel spreads frames over
+ * the queues by flow, and answers by the queue that a flow was last sent on. Queues that the card
+ * does not use are detached (TUNSETQUEUE), so that it gives them none.
  *
  * Left out: IFF_TUN, vhost, steering programs. Threads and invariants: host_end.c.
  */

@@ -16,16 +16,17 @@
  * stack makes them. Protocol emulation (tcp_emu) stays off. What a guest repeats to the TFTP server
  * is answered here, see tftp.c.
  * Host to guest: send_packet copies into the wire's ring. When that is full the frame waits in a
- * backlog, as libslirp cannot be refused, and until that has gone libslirp is not told of anything that
- * its sockets have to read: a guest that does not read holds the host's senders up. So the backlog has
- * what libslirp had taken in already; only what is more than BACKLOG_BYTES_MAX is dropped and counted.
+ * backlog, as libslirp cannot be refused, and until that has gone libslirp is not told of anything
+ * that its sockets have to read: a guest that does not read holds the host's senders up. So the
+ * backlog has what libslirp had taken in already; only what is more than BACKLOG_BYTES_MAX is
+ * dropped and counted.
  *
  * Long frames: libslirp spends as much on a short segment as on a long one, so TCP between it and
- * the guest is in segments far longer than the MTU where the guest's card takes such. What the guest
- * leaves to be segmented goes on in one piece. libslirp is told the greatest MTU, and the guest's SYN
- * is given an MSS to match, if it allowed what our own MTU has room for; what comes then is marked to
- * be segmented at that MTU, which guest or wire do. Long datagrams libslirp leaves whole for the same
- * reason, and they are fragmented here.
+ * the guest is in segments far longer than the MTU where the guest's card takes such. What the
+ * guest leaves to be segmented goes on in one piece. libslirp is told the greatest MTU, and the
+ * guest's SYN is given an MSS to match, if it allowed what our own MTU has room for; what comes
+ * then is marked to be segmented at that MTU, which guest or wire do. Long datagrams libslirp
+ * leaves whole for the same reason, and they are fragmented here.
  *
  * Left out: IPv6 forwards. A reset of the guest changes nothing here.
  */

@@ -8,9 +8,9 @@
  * Frames that the receiver has no room for come again and are judged again; only what was taken
  * counts. A frame that is refused is gone for its sender.
  *
- * Threads: a direction's sender alone uses its Side, of which each stream of a back end has a pair; a
- * program is put in place by the main thread, which frees the old one when all senders have been at
- * rest since (net_settle()).
+ * Threads: a direction's sender alone uses its Side, of which each stream of a back end has a pair;
+ * a program is put in place by the main thread, which frees the old one when all senders have been
+ * at rest since (net_settle()).
  */
 #include "filter.h"
 
@@ -39,7 +39,7 @@ struct NetGate {
     FilterProgram *program; /* atomic; owned; NULL: everything passes */
     uint64_t refused;       /* atomic, relaxed */
     unsigned streams;       /* constant */
-    Side *side[NET_STREAMS_MAX][2]; /* owned; constant from the first program on, before it is seen */
+    Side *side[NET_STREAMS_MAX][2]; /* owned; constant from before the first program is seen */
 };
 
 NetGate *net_gate_new(unsigned streams)

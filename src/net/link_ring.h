@@ -42,7 +42,7 @@ typedef struct LinkTx {
     uint32_t top;               /* records went so far since the memory behind was given back */
     uint32_t pad_end, pad_skip; /* the latest pad: where the counter was after it, and its length */
     uint32_t back_from;         /* from where on one that is empty goes back to its start */
-    uint32_t full_at;           /* where the counter was when there was no room, or that was halved */
+    uint32_t full_at;           /* the counter when there was no room, or that was halved */
     bool shrunk; /* the limit went down, and memory behind it is still there */
     bool broken; /* the other side's counters made no sense: nothing is sent any more */
 } LinkTx;
@@ -68,8 +68,8 @@ bool link_tx_put(LinkTx *t, const NetFrame *f);
 bool link_tx_publish(LinkTx *t);
 /* Give the memory of an empty ring back to the host, but for its start; now and then. */
 void link_tx_trim(LinkTx *t);
-/* Ask to be woken when half of what may be used is free, and a frame of @len bytes has room. Return:
- * true: that is so by now. */
+/* Ask to be woken when half of what may be used is free, and a frame of @len bytes has room.
+ * Return: true: that is so by now. */
 bool link_tx_want_room(LinkTx *t, uint32_t len);
 /* Use no more than @bytes of the ring (LINK_LIMIT_MIN to LINK_RING_BYTES), but for a frame that is
  * alone; what was used beyond goes back to the host as soon as it is read. */
@@ -111,8 +111,8 @@ static inline bool link_rx_wide(const LinkRx *r)
 {
     return (r->tail & (LINK_RING_BYTES - 1)) > LINK_NARROW;
 }
-/* Unmap for now what is not at the start of an empty ring, whose memory is the producer's to give back.
- * The ring lies in shared memory. */
+/* Unmap for now what is not at the start of an empty ring, whose memory is the producer's to give
+ * back. The ring lies in shared memory. */
 void link_rx_trim(LinkRx *r);
 
 #endif

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Packet headers: bounds-checked look at Ethernet (with up to two VLAN tags), IPv4, IPv6, TCP and
- * UDP; the Internet checksum; the cutting of a long TCP frame into segments, or of a frame of several
- * datagrams of UDP into these, for a peer that cannot do it; and of an IPv4 datagram into fragments.
+ * UDP; the Internet checksum; the cutting of a long TCP frame into segments, or of a frame of
+ * several datagrams of UDP into these, for a peer that cannot do it; and of an IPv4 datagram into
+ * fragments.
+ *
  * Specs: IEEE 802.3 and 802.1Q, RFC 791, RFC 8200, RFC 9293, RFC 768, RFC 1071, virtio 1.2 section
  * 5.1.6 (what a frame with GSO holds).
  *
@@ -407,7 +409,8 @@ void pkt_seg_write(const PktSegmenter *s, uint32_t i, uint8_t *to)
 /**
  * pkt_seg_whole() - Write a frame with GSO as one segment, however long, for who takes such
  * @f: as for pkt_seg_begin(); @to: f->len bytes
- * Context: any thread. Return: its length; 0: it is not what its gso says, or IP cannot say so much.
+ * Context: any thread. Return: its length; 0: it is not what its gso says, or IP cannot say so
+ * much.
  */
 uint32_t pkt_seg_whole(const NetFrame *f, uint8_t *to)
 {

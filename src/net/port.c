@@ -2,8 +2,9 @@
 /*
  * Host ends by name: finds the row of net_driver_table[], checks that every option is one of the
  * row's or of those that all have, and comes as often as it may, and opens it. What an option's
- * text means is the driver's business, but for the common ones: a capture (watch.c), rules (filter.h) and
- * a cable of lesser quality (shape.c) in front of the driver's port. Threads: main, unless net.h says any.
+ * text means is the driver's business, but for the common ones: a capture (watch.c), rules
+ * (filter.h) and a cable of lesser quality (shape.c) in front of the driver's port. Threads: main,
+ * unless net.h says any.
  */
 #include "lodge/net.h"
 

@@ -180,8 +180,8 @@ void sw_name_release(SwName *n)
     g_free(n);
 }
 
-/* A loop has all signals blocked, and the switch that it makes again is to hear SIGTERM. Runs between
- * fork and exec. */
+/* A loop has all signals blocked, and the switch that it makes again is to hear SIGTERM. Runs
+ * between fork and exec. */
 static void hear_signals(void *unused)
 {
     sigset_t none;

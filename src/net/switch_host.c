@@ -258,8 +258,8 @@ void sw_host_stuck(SwHostPort *h)
 /*
  * Readers whose queues are full are tried once more before the kernel is asked for events: each of
  * these wakes us as soon as one frame has gone, only to send one frame, and so on. Where many are
- * full CPUs are short, so ours is left to them for a turn; where few are it is not, since the kernel
- * lets a reader interrupt who has just given up a turn, for each frame anew.
+ * full CPUs are short, so ours is left to them for a turn; where few are it is not, since the
+ * kernel lets a reader interrupt who has just given up a turn, for each frame anew.
  */
 static void retry_stuck(SwHost *host)
 {

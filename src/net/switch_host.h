@@ -37,7 +37,7 @@ struct SwHostPort {
      * event sent when there is room, if there still is none. */
     void (*retry)(SwHostPort *h);
     void (*arm)(SwHostPort *h);
-    void (*trim)(SwHostPort *h);  /* now and then: give back memory that is not needed; NULL: none */
+    void (*trim)(SwHostPort *h);  /* now and then: give back memory that is not needed; or NULL */
     void (*free)(SwHostPort *h);  /* give back what it has; it is not plugged in any more */
     IoWatch *watch;               /* of what frames come in by; owned */
     IoWatch *ctl_watch;           /* the connection that lives as long as the port; owned */

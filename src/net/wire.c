@@ -19,8 +19,8 @@
  * (3) A sender that was refused is told by writable once the ring is half empty.
  * (4) No callback of a port runs inside a net_send() of that port: an answer that arrives
  *     meanwhile waits in the ring.
- * (5) After net_part() no callback starts: it visits both IoThreads before it frees. The last one is
- *     changed(), where the port has no peer any more.
+ * (5) After net_part() no callback starts: it visits both IoThreads before it frees. The last one
+ *     is changed(), where the port has no peer any more.
  */
 #include "wire.h"
 

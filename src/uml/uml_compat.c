@@ -50,7 +50,8 @@ static bool config_line(const char *file, unsigned n, const char *line, char **k
                           file, n, line);
     if (!g_path_is_absolute(value))
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "%s: line %u: kernel=%s: write the whole path, from / on", file, n, value);
+                          "%s: line %u: kernel=%s: write the whole path, from / on", file, n,
+                           value);
     g_free(*kernel);
     *kernel = g_strdup(value);
     return true;
@@ -74,7 +75,8 @@ static char *config_kernel(GError **error)
         return NULL;
     }
     if (len > CONFIG_MAX || memchr(text, '\0', (size_t)len)) {
-        lodge_fail(error, LODGE_ERROR_CONFIG, "%s: is no short text; write lines kernel=FILE", file);
+        lodge_fail(error, LODGE_ERROR_CONFIG, "%s: is no short text; write lines kernel=FILE",
+                   file);
         return NULL;
     }
     text[len] = '\0';

@@ -12,8 +12,9 @@
 #include "uml_args.h"
 
 /* The guest's kernel: @given, $LODGE_UML_KERNEL, that of the user's configuration (the last line
- * kernel=FILE of lodge/uml.conf in $XDG_CONFIG_HOME), the one that the host runs, the newest in /boot.
- * Transfer full; NULL with LODGE_ERROR_NOT_FOUND, or LODGE_ERROR_CONFIG: that file is wrong. */
+ * kernel=FILE of lodge/uml.conf in $XDG_CONFIG_HOME), the one that the host runs, the newest in
+ * /boot. Transfer full; NULL with LODGE_ERROR_NOT_FOUND, or LODGE_ERROR_CONFIG: that file is
+ * wrong. */
 char *uml_find_kernel(const char *given, GError **error);
 /* Whether the file is a bzImage. */
 bool uml_kernel_is_linux(const char *path);

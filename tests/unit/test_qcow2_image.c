@@ -403,7 +403,8 @@ static void expect_marked(Twin *t, uint64_t wrong, uint64_t table, bool v3)
         block_fix_refused(t->f, &(BlkOptions){.file = t->path}, LODGE_ERROR_IMAGE, "corrupt");
     twin_own_check(t, true, UINT64_MAX, UINT64_MAX);
     twin_own_check(t, false, 0, 0);
-    if (g_find_program_in_path("qemu-img"))
+    g_autofree char *qemu_img = g_find_program_in_path("qemu-img");
+    if (qemu_img)
         g_assert_cmpint(twin_run(t->f, "qemu-img check -q d.qcow2"), ==, 0);
     t->n = block_fix_open(t->f, &(BlkOptions){.file = t->path});
     g_assert_cmpint(blk_pwrite(t->n, buf, wrong, 512), ==, 0);
