@@ -219,6 +219,14 @@ static void seal_vhd(uint8_t *p, size_t len)
 
 /* ---- steps ---- */
 
+/* Of UML's, what has a base is a COW file, and what has none is raw. */
+static const char *format_of(const BlkNode *n, bool overlay)
+{
+    if (n->drv == &blk_driver_umlcow || n->drv == &blk_driver_raw)
+        return overlay ? blk_driver_umlcow.name : blk_driver_raw.name;
+    return n->drv->name;
+}
+
 /* Another image of the same format and size; its path, or NULL: the format has none like that. */
 static char *another(BlkNode *n, const char *name, const char *base, uint8_t how)
 {
@@ -229,7 +237,7 @@ static char *another(BlkNode *n, const char *name, const char *base, uint8_t how
     unsigned which = how % 8;
     g_autoptr(GHashTable) options = g_hash_table_new(g_str_hash, g_str_equal);
     g_autofree char *path = g_build_filename(folder, name, NULL);
-    BlkMake m = {.file = path, .format = n->drv->name, .base = base,
+    BlkMake m = {.file = path, .format = format_of(n, base), .base = base,
                  .base_format = base ? n->drv->name : NULL, .size = base ? 0 : n->limits.size,
                  .options = options, .overwrite = true};
     g_autoptr(GError) error = NULL;
@@ -293,7 +301,7 @@ static void change_base(BlkNode *n, uint8_t how)
 static void use_fresh(BlkNode *n, const uint8_t *p)
 {
     g_autofree char *path = another(n, "fresh", NULL, p[1]);
-    BlkOptions o = {.file = path, .format = n->drv->name, .aio = BLK_AIO_THREADS,
+    BlkOptions o = {.file = path, .format = format_of(n, false), .aio = BLK_AIO_THREADS,
                     .cache = p[1] & 32 ? BLK_CACHE_NONE : BLK_CACHE_WRITEBACK};
     g_autofree uint8_t *buf = g_malloc0(70 * KIB);
     bool done = false;
