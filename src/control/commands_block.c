@@ -396,7 +396,7 @@ COMMAND_FN(cmd_block_commit)
     return true;
 }
 
-static void print_block_job(JsonOut *out, const BlkJobInfo *info)
+static void print_block_job(void *out, const BlkJobInfo *info)
 {
     json_object(out, NULL);
     print_progress(out, info);
@@ -410,7 +410,7 @@ static void print_block_job(JsonOut *out, const BlkJobInfo *info)
     json_end(out);
 }
 
-static void print_job(JsonOut *out, const BlkJobInfo *info)
+static void print_job(void *out, const BlkJobInfo *info)
 {
     json_object(out, NULL);
     json_string(out, "id", info->id);
@@ -421,23 +421,30 @@ static void print_job(JsonOut *out, const BlkJobInfo *info)
     json_end(out);
 }
 
-static bool print_jobs(Control *c, ControlReply *r,
-                       void (*print)(JsonOut *out, const BlkJobInfo *info), GError **error)
+bool control_each_job(Control *c, ControlJobFn *fn, void *out, GError **error)
 {
     Machine *m = control_machine(c, error);
     if (!m)
         return false;
     g_autoptr(GPtrArray) disks = machine_disks(m);
-    JsonOut *out = control_return(r);
-    json_array(out, "return");
     for (unsigned i = 0; i < disks->len; i++) {
         BlkJob *j = blk_job(g_ptr_array_index(disks, i));
         BlkJobInfo info;
         if (!j)
             continue;
         blk_job_info(j, &info);
-        print(out, &info);
+        fn(out, &info);
     }
+    return true;
+}
+
+static bool print_jobs(Control *c, ControlReply *r, ControlJobFn *print, GError **error)
+{
+    if (!control_machine(c, error))
+        return false;
+    JsonOut *out = control_return(r);
+    json_array(out, "return");
+    (void)control_each_job(c, print, out, NULL); /* there is a machine */
     json_end(out);
     return true;
 }

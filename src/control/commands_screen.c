@@ -82,7 +82,7 @@ COMMAND_FN(cmd_screen_text)
 /* ---- who is shown it ---- */
 
 typedef struct Place {
-    char host[NI_MAXHOST], service[NI_MAXSERV];
+    char host[NI_MAXHOST], service[NI_MAXHOST]; /* a service may be a socket's path */
     const char *family; /* NetworkAddressFamily of QEMU's */
 } Place;
 
@@ -99,26 +99,26 @@ static void place_of(const struct sockaddr_storage *a, Place *ret)
 }
 
 /* Where it listens; see ControlScreen. */
-static void place_listening(const char *address, char **ret_host, char **ret_service,
-                            const char **ret_family)
+static void place_listening(const char *address, Place *ret)
 {
     const char *colon = strrchr(address, ':');
     bool local = g_str_has_prefix(address, "unix:"), bracket = address[0] == '[';
+    g_autofree char *host =
+        local || !colon ? g_strdup("")
+                        : g_strndup(address + bracket, (gsize)(colon - address) - 2 * bracket);
 
-    *ret_family = local ? "unix" : bracket ? "ipv6" : "ipv4";
-    *ret_service = g_strdup(local ? address + strlen("unix:") : colon ? colon + 1 : "");
-    *ret_host = local || !colon
-                    ? g_strdup("")
-                    : g_strndup(address + bracket, (gsize)(colon - address) - 2 * bracket);
+    *ret = (Place){.family = local ? "unix" : bracket ? "ipv6" : "ipv4"};
+    g_strlcpy(ret->host, host, sizeof ret->host);
+    g_strlcpy(ret->service, local ? address + strlen("unix:") : colon ? colon + 1 : "",
+              sizeof ret->service);
 }
 
 /* @websocket: QEMU has the field in lists of servers alone. */
-static void print_place(JsonOut *out, const char *host, const char *service, const char *family,
-                        bool websocket)
+static void print_place(JsonOut *out, const Place *p, bool websocket)
 {
-    json_string(out, "host", host);
-    json_string(out, "family", family);
-    json_string(out, "service", service);
+    json_string(out, "host", p->host);
+    json_string(out, "family", p->family);
+    json_string(out, "service", p->service);
     if (websocket)
         json_bool(out, "websocket", false);
 }
@@ -130,7 +130,7 @@ static void print_viewers(JsonOut *out, const ControlScreen *s)
         Place p;
         place_of(&s->viewer[i], &p);
         json_object(out, NULL);
-        print_place(out, p.host, p.service, p.family, true);
+        print_place(out, &p, true);
         json_end(out);
     }
     json_end(out);
@@ -158,11 +158,10 @@ COMMAND_FN(cmd_query_vnc)
     json_object(out, "return");
     json_bool(out, "enabled", on);
     if (on) {
-        g_autofree char *host = NULL, *service = NULL;
-        const char *family;
-        place_listening(s.address, &host, &service, &family);
+        Place p;
+        place_listening(s.address, &p);
         json_string(out, "auth", auth_of(&s));
-        print_place(out, host, service, family, false);
+        print_place(out, &p, false);
     }
     if (on || s.viewers)
         print_viewers(out, &s);
@@ -178,16 +177,15 @@ COMMAND_FN(cmd_query_vnc_servers)
 
     json_array(out, "return");
     if (on) {
-        g_autofree char *host = NULL, *service = NULL;
-        const char *family;
-        place_listening(s.address, &host, &service, &family);
+        Place p;
+        place_listening(s.address, &p);
         json_object(out, NULL);
         json_string(out, "auth", auth_of(&s));
         print_viewers(out, &s);
         json_array(out, "server");
         json_object(out, NULL);
         json_string(out, "auth", auth_of(&s));
-        print_place(out, host, service, family, true);
+        print_place(out, &p, true);
         json_end(out);
         json_end(out);
         json_string(out, "id", "default");
@@ -208,11 +206,10 @@ void control_print_screen(Control *c, GString *out)
     }
     g_string_append(out, "default:\r\n");
     if (on) {
-        g_autofree char *host = NULL, *service = NULL;
-        const char *family;
-        place_listening(s.address, &host, &service, &family);
-        g_string_append_printf(out, "  Server: %s:%s (%s)\r\n    Auth: %s (Sub: none)\r\n", host,
-                               service, family, auth_of(&s));
+        Place p;
+        place_listening(s.address, &p);
+        g_string_append_printf(out, "  Server: %s:%s (%s)\r\n    Auth: %s (Sub: none)\r\n", p.host,
+                               p.service, p.family, auth_of(&s));
     }
     for (unsigned i = 0; i < s.viewers; i++) {
         Place p;

@@ -144,6 +144,10 @@ bool hmp_print_registers(Control *c, unsigned cpu, GString *out, GError **error)
 
 /* ---- commands_block.c ---- */
 
+/* Call @fn for each job on a disk, by the disks' names. False with LODGE_ERROR_STATE: there is no
+ * machine. */
+typedef void ControlJobFn(void *out, const BlkJobInfo *info);
+bool control_each_job(Control *c, ControlJobFn *fn, void *out, GError **error);
 /* Events of jobs on disks, and of requests that the host failed. */
 void control_job_event(Control *c, const BlkJobInfo *info);
 void control_disk_error(Control *c, const MachineDiskError *e);

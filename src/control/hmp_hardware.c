@@ -211,24 +211,18 @@ bool hmp_info_memory(Control *c, char **args, GString *out, GError **error)
     return true;
 }
 
+static void print_job(void *out, const BlkJobInfo *info)
+{
+    g_string_append_printf(out,
+                           "Type commit, device %s: Completed %" PRIu64 " of %" PRIu64
+                           " bytes, speed limit %" PRIu64 " bytes/s\r\n",
+                           info->id, info->offset, info->len, info->speed);
+}
+
 bool hmp_info_block_jobs(Control *c, char **args, GString *out, GError **error)
 {
-    Machine *m = control_machine(c, error);
-
-    if (!m)
+    if (!control_each_job(c, print_job, out, error))
         return false;
-    g_autoptr(GPtrArray) disks = machine_disks(m);
-    for (unsigned i = 0; i < disks->len; i++) {
-        BlkJob *j = blk_job(g_ptr_array_index(disks, i));
-        BlkJobInfo info;
-        if (!j)
-            continue;
-        blk_job_info(j, &info);
-        g_string_append_printf(out,
-                               "Type commit, device %s: Completed %" PRIu64 " of %" PRIu64
-                               " bytes, speed limit %" PRIu64 " bytes/s\r\n",
-                               info.id, info.offset, info.len, info.speed);
-    }
     if (!out->len)
         g_string_append(out, "No active jobs\r\n");
     return true;

@@ -4,10 +4,9 @@
  *
  * Models: Virtual I/O Device (VIRTIO) 1.2, section 5.1 "Network Device", queue pairs and a
  * control queue: mergeable receive buffers, offloads of checksums and segmentation (TCP; UDP, as
- * virtio
- * 1.3 has it) both ways as far as the wire's other end has them, MAC, link status, MTU, receive
- * filter by MAC, several pairs where the back end has as many streams. Left out: steering by hash
- * (RSS) and hash reports, VLAN filter, guest announcements, UFO, offloads changed at run time.
+ * virtio 1.3 has it) both ways as far as the wire's other end has them, MAC, link status, MTU,
+ * receive filter by MAC, several pairs where the back end has as many streams. Left out: steering by
+ * hash (RSS) and hash reports, VLAN filter, guest announcements, UFO, offloads changed at run time.
  *
  * Which pair a flow is received on is the host's choice (for a tap: the one that it was last sent
  * on).

@@ -15,7 +15,7 @@
  * (2) A received frame is pushed whole or not at all: its chains are given back to the ring when
  *     there are too few.
  * (3) Buffers that are lent to the wire are the last ones popped, and none are outside of a
- * callback.
+ *     callback.
  * (4) rx_blocked says that the wire holds a frame for us; the next receive kick asks for it.
  * (5) A pair that is not in use receives nothing: its receive queue may be another's.
  */
