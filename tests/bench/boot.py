@@ -48,7 +48,7 @@ def make_initrd(path):
 def sides(args, initrd, cache):
     """Name -> (argv, environment, what to do before each run)."""
     memory, cpus = str(args.memory), str(args.cpus)
-    qemu = [args.qemu, "-accel", "kvm", "-cpu", "host", "-m", memory, "-smp", cpus, "-nodefaults",
+    qemu = [args.qemu, "-accel", "kvm", "-cpu", "host,arch-capabilities=off", "-m", memory, "-smp", cpus, "-nodefaults",
             "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
             "-kernel", args.kernel, "-initrd", initrd, "-append", APPEND]
     lodge = [args.lodge, "run", "--kernel", args.kernel, "--initrd", initrd, "--append", APPEND,

@@ -96,7 +96,7 @@ def sides(args, archive, disk):
     return {
         "lodge": [args.lodge, "run", "--quiet", "--memory", "256M", "--kernel", boot[1], "--initrd", archive, "--append", append,
                   "--disk", f"{disk},format=raw,bus=ide", "--net", "user,model=pcnet", "--net", "user,model=ne2k_pci"],
-        "qemu": [args.qemu, "-machine", "pc", "-accel", "kvm", "-cpu", "host", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none",
+        "qemu": [args.qemu, "-machine", "pc", "-accel", "kvm", "-cpu", "host,arch-capabilities=off", "-m", "256", "-nodefaults", "-no-user-config", "-display", "none",
                  "-serial", "stdio", "-no-reboot", *boot, "-append", append, "-drive", f"file={disk},format=raw,if=ide,file.locking=off",
                  "-netdev", "user,id=a", "-device", "pcnet,netdev=a,romfile=", "-netdev", "user,id=b", "-device", "ne2k_pci,netdev=b,romfile="],
     }

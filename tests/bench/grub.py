@@ -35,7 +35,7 @@ def sides(args, image):
     memory = str(args.memory)
     return {
         "lodge": [args.lodge, "run", "--firmware", "--cdrom", image, "--memory", memory + "M", "--net", "none", "--quiet", "--console", "stdio"],
-        "qemu-pc": [args.qemu, "-machine", "pc", "-accel", "kvm", "-cpu", "host", "-m", memory, "-nodefaults", "-no-user-config", "-vga", "std",
+        "qemu-pc": [args.qemu, "-machine", "pc", "-accel", "kvm", "-cpu", "host,arch-capabilities=off", "-m", memory, "-nodefaults", "-no-user-config", "-vga", "std",
                     "-display", "none", "-serial", "stdio", "-drive", f"file={image},media=cdrom,if=ide,format=raw"],
     }
 

@@ -59,7 +59,7 @@ def lodge_argv(args, archive, *more, memory=160):
 
 
 def qemu_argv(args, archive, *more, memory=160):
-    return [args.qemu, "-machine", "pc", "-accel", "kvm", "-cpu", "host", "-m", str(memory), "-nodefaults", "-no-user-config", "-display", "none",
+    return [args.qemu, "-machine", "pc", "-accel", "kvm", "-cpu", "host,arch-capabilities=off", "-m", str(memory), "-nodefaults", "-no-user-config", "-display", "none",
             "-serial", "stdio", "-no-reboot", "-kernel", str(kernel("cloud").path), "-initrd", archive, "-append", APPEND, *more]
 
 
