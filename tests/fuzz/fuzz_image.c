@@ -6,13 +6,15 @@
  * where two pieces of a disk share a place in the file nothing can be promised.
  *
  * The first byte says what is done, the rest is the file. With its highest bit set, the last byte
- * counts steps of 4 bytes before it, which are taken one after the other: requests, snapshots,
- * changes of size and base, overlays of the image. An image that was sound and whose last flush
- * went well must be sound after that.
+ * counts steps of 4 bytes before it, which are taken one after the other: requests, alone and
+ * several at once, snapshots, changes of size and base, overlays of the image. Two bits of that
+ * count say that few tables are kept in memory, and that operations on the file can be made to
+ * fail. An image that was sound and whose last flush went well must be sound after all of that.
  *
  * A recorded base is not opened: it would be a file of the host. The checksums of a VHD image are
  * made right, unless the first byte says to leave them: little would be reached behind them.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stddef.h>
@@ -21,6 +23,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "lodge/clock.h"
@@ -28,12 +31,14 @@
 #include "lodge/iothread.h"
 #include "lodge/num.h"
 
+#include "cow_header.h"
 #include "image_ops.h"
 #include "vhd.h"
 #include "replay.h"
 
 #define FILE_MAX (1 * MIB)   /* of the input */
 #define GROWN_MAX (64 * MIB) /* of the file: what is over fails with EFBIG */
+#define GROWN_COW (600 * MIB) /* of UML's, which are holes: three pieces of a bitmap */
 #define STRETCHES 200u       /* of the map */
 #define FLAGS (BLK_OPEN_QUIET | BLK_OPEN_NO_BASE | BLK_OPEN_UNLOCKED)
 
@@ -41,13 +46,17 @@ enum { DO_CHECK = 1, DO_REPAIR = 2, DO_WRITE = 4, DO_RESIZE = 8, DO_EMPTY = 16, 
        KEEP_SUMS = 64, STEPS = 128 };
 #define STEP_BYTES 4u
 #define STEPS_MAX 24u
+enum { COUNT_BITS = 0x1f, FEW_TABLES = 0x40, CAN_FAIL = 0x80 }; /* of the last byte */
+#define TABLES_LEAST 8192u
+#define AT_ONCE 8u
 #define STEP_LEN_MAX (128 * KIB)
 #define OVERLAY_MAX (8 * MIB) /* disk of an image that others are made from */
 
 typedef enum StepKind {
     STEP_WRITE, STEP_READ, STEP_ZERO, STEP_DISCARD, STEP_FLUSH, STEP_SNAPSHOT, STEP_APPLY,
     STEP_DELETE, STEP_RESIZE, STEP_PACK, STEP_CHECK, STEP_REPAIR, STEP_EMPTY, STEP_NO_BASE,
-    STEP_BASE, STEP_REOPEN, STEP_OVERLAY, STEP_MAP, STEP_KINDS
+    STEP_BASE, STEP_REOPEN, STEP_OVERLAY, STEP_MAP, STEP_KINDS,
+    STEP_MANY = 254, STEP_FAIL = 255 /* the byte itself */
 } StepKind;
 
 static IoThread *io;
@@ -62,10 +71,8 @@ static void clean_up(void)
 static void set_up(void)
 {
     GError *error = NULL;
-    struct rlimit limit = {GROWN_MAX, RLIM_INFINITY};
 
     (void)signal(SIGXFSZ, SIG_IGN);
-    (void)setrlimit(RLIMIT_FSIZE, &limit);
     io = io_thread_new("fuzz", lodge_clock_new(), &error);
     g_assert_no_error(error);
     if (access("/dev/shm", W_OK) == 0)
@@ -75,10 +82,51 @@ static void set_up(void)
     (void)atexit(clean_up);
 }
 
+/* ---- what fails ---- */
+
+/* Operations on the image's file: the one after @after more fails, and so on until @count have. */
+static struct {
+    bool can; /* the steps' opens put it under the image */
+    unsigned after, count;
+    int err;
+} fault;
+
+static int fault_before(void *opaque, BlkTapOp op, uint64_t offset, uint64_t len,
+                        uint64_t *ret_mark)
+{
+    (void)opaque, (void)op, (void)offset, (void)len, (void)ret_mark;
+    if (fault.after) {
+        fault.after--;
+        return 0;
+    }
+    if (!fault.count)
+        return 0;
+    fault.count--;
+    return fault.err;
+}
+
+static void fault_after(void *opaque, BlkTapOp op, uint64_t offset, uint64_t len,
+                        const struct iovec *iov, unsigned niov, uint64_t mark)
+{
+    (void)opaque, (void)op, (void)offset, (void)len, (void)iov, (void)niov, (void)mark;
+}
+
+static const BlkTap fault_tap = {.before = fault_before, .after = fault_after};
+
+static void fault_arm(const uint8_t *p)
+{
+    fault.after = p[1] % 32;
+    fault.count = p[2] % 4;
+    fault.err = p[3] & 1 ? ENOSPC : EIO;
+}
+
+static uint64_t tables; /* bytes kept in memory by the steps' opens; 0: as usual */
+
 static BlkNode *open_image(const char *path, bool read_only, unsigned flags)
 {
     g_autoptr(GError) error = NULL;
-    BlkOptions o = {.file = path, .read_only = read_only, .aio = BLK_AIO_THREADS};
+    BlkOptions o = {.file = path, .read_only = read_only, .aio = BLK_AIO_THREADS,
+                    .metadata_cache = tables, .tap = fault.can ? &fault_tap : NULL};
     BlkNode *n = blk_open_flags(NULL, &o, FLAGS | flags, io, &error);
 
     g_assert(!n == !!error);
@@ -238,14 +286,16 @@ static char *another(BlkNode *n, const char *name, const char *base, uint8_t how
     g_autoptr(GHashTable) options = g_hash_table_new(g_str_hash, g_str_equal);
     g_autofree char *path = g_build_filename(folder, name, NULL);
     BlkMake m = {.file = path, .format = format_of(n, base), .base = base,
-                 .base_format = base ? n->drv->name : NULL, .size = base ? 0 : n->limits.size,
+                 .base_format = base ? n->drv->name : NULL,
+                 .size = base && !(how & 32) ? 0 : n->limits.size + (how & 64 ? BLK_SECTOR : 0),
                  .options = options, .overwrite = true};
     g_autoptr(GError) error = NULL;
 
     if (n->limits.size > OVERLAY_MAX)
         return NULL;
     if (which < G_N_ELEMENTS(keys))
-        g_hash_table_insert(options, (void *)keys[which], (void *)values[which]);
+        g_hash_table_insert(options, (void *)keys[which],
+                            (void *)((how & 0xe0) == 0xe0 ? "1000" : values[which]));
     if (how & 8 && n->drv == &blk_driver_qcow2) { /* refused beside compat=0.10 */
         g_hash_table_insert(options, (void *)"compression-type", (void *)"zstd");
         g_hash_table_insert(options, (void *)"lazy-refcounts", (void *)"on");
@@ -256,22 +306,36 @@ static char *another(BlkNode *n, const char *name, const char *base, uint8_t how
     return NULL;
 }
 
-/* An overlay on what is open for reading as @n: written, committed. */
+static BlkNode *open_overlay(const char *path)
+{
+    BlkOptions o = {.file = path, .aio = BLK_AIO_THREADS};
+
+    return blk_open_flags(NULL, &o, BLK_OPEN_QUIET | BLK_OPEN_UNLOCKED | BLK_OPEN_BASE_RW, io,
+                          NULL);
+}
+
+/* An overlay on what is open for reading as @n: written, found with a base of another time,
+ * committed. */
 static void use_overlay(BlkNode *n, const char *path, uint8_t how)
 {
+    const struct timespec then[2] = {{.tv_sec = 1000000000}, {.tv_sec = 1000000000}};
     g_autofree char *over = another(n, "overlay", path, how);
-    BlkOptions o = {.file = over, .aio = BLK_AIO_THREADS};
     CopyResult result;
     uint8_t buf[1024];
 
     if (!over)
         return;
     memset(buf, how, sizeof buf);
-    g_autoptr(BlkNode) top = blk_open_flags(NULL, &o, BLK_OPEN_QUIET | BLK_OPEN_UNLOCKED |
-                                            BLK_OPEN_BASE_RW, io, NULL);
+    g_autoptr(BlkNode) top = open_overlay(over);
     if (top && how & 16 && top->drv->base_changes)
         (void)top->drv->base_changes(top, INT64_MAX, NULL);
-    if (top && blk_pwrite(top, buf, 0, MIN(sizeof buf, top->limits.size)) == 0)
+    bool wrote = top && blk_pwrite(top, buf, 0, MIN(sizeof buf, top->limits.size)) == 0;
+    if (how & 128) {
+        blk_close(g_steal_pointer(&top));
+        (void)utimensat(AT_FDCWD, path, then, 0);
+        top = open_overlay(over);
+    }
+    if (top && wrote)
         (void)image_commit(top, how & 1, NULL, &result, NULL);
     if (top)
         look(top);
@@ -334,26 +398,67 @@ static void use_fresh(BlkNode *n, const uint8_t *p)
     (void)unlink(flat);
 }
 
-static void request(BlkNode *n, StepKind kind, const uint8_t *p)
+/* The request that step @p of @kind asks for; @iov and @buf, STEP_LEN_MAX bytes, are its own. */
+static BlkReq request_of(BlkNode *n, StepKind kind, const uint8_t *p, struct iovec *iov,
+                         uint8_t *buf)
 {
     static const BlkOp ops[] = {[STEP_WRITE] = BLK_WRITE, [STEP_READ] = BLK_READ,
-                                [STEP_ZERO] = BLK_ZERO, [STEP_DISCARD] = BLK_DISCARD};
+                                [STEP_ZERO] = BLK_ZERO, [STEP_DISCARD] = BLK_DISCARD,
+                                [STEP_FLUSH] = BLK_FLUSH};
     uint64_t sectors = n->limits.size / BLK_SECTOR, first = sectors * p[1] / 256;
     uint64_t len = MIN((1 + (uint64_t)p[2]) * BLK_SECTOR, STEP_LEN_MAX);
-    g_autofree uint8_t *buf = g_malloc(STEP_LEN_MAX);
-    struct iovec iov = {buf, MIN(len, (sectors - first) * BLK_SECTOR)};
-    BlkReq req = {.op = kind == STEP_PACK ? BLK_WRITE : ops[kind], .offset = first * BLK_SECTOR,
-                  .len = iov.iov_len, .may_unmap = p[3] & 1, .fua = p[3] & 2,
-                  .compress = kind == STEP_PACK};
+    BlkReq req = {.op = kind == STEP_PACK ? BLK_WRITE : ops[kind], .may_unmap = p[3] & 1,
+                  .fua = p[3] & 2, .compress = kind == STEP_PACK};
 
+    if (kind == STEP_FLUSH)
+        return req;
+    req.offset = first * BLK_SECTOR;
+    req.len = MIN(len, (sectors - first) * BLK_SECTOR);
     memset(buf, p[3], STEP_LEN_MAX);
     for (unsigned i = 0; i < STEP_LEN_MAX && p[3] & 4; i++)
         buf[i] = (uint8_t)(i * 167 >> 3); /* nothing that packs well */
     if (kind == STEP_WRITE || kind == STEP_READ || kind == STEP_PACK) {
-        req.iov = &iov;
+        *iov = (struct iovec){buf, req.len};
+        req.iov = iov;
         req.niov = 1;
     }
+    return req;
+}
+
+static void request(BlkNode *n, StepKind kind, const uint8_t *p)
+{
+    g_autofree uint8_t *buf = g_malloc(STEP_LEN_MAX);
+    struct iovec iov;
+    BlkReq req = request_of(n, kind, p, &iov, buf);
+
     (void)blk_wait(n, &req);
+}
+
+static void one_done(BlkReq *req, int err)
+{
+    (void)err;
+    (void)g_atomic_int_dec_and_test((gint *)req->opaque);
+}
+
+/* Several under way at once, near each other. */
+static void many(BlkNode *n, const uint8_t *p)
+{
+    g_autofree uint8_t *bufs = g_malloc((size_t)AT_ONCE * STEP_LEN_MAX);
+    BlkReq reqs[AT_ONCE];
+    struct iovec iovs[AT_ONCE];
+    gint left = AT_ONCE;
+
+    for (unsigned i = 0; i < AT_ONCE; i++) {
+        const uint8_t mine[STEP_BYTES] = {0, (uint8_t)(p[1] + i * (p[2] & 3)), p[2] >> 2,
+                                          (uint8_t)(p[3] + i)};
+        StepKind kind = (p[3] >> 3) * (i + 1) % (STEP_FLUSH + 1);
+        reqs[i] = request_of(n, kind, mine, &iovs[i], bufs + (size_t)i * STEP_LEN_MAX);
+        reqs[i].done = one_done;
+        reqs[i].opaque = &left;
+        blk_submit(n, &reqs[i]);
+    }
+    while (g_atomic_int_get(&left))
+        g_usleep(20);
 }
 
 /* One step; *@n may be another node after it, or NULL. False: nothing more can be done. */
@@ -361,7 +466,7 @@ static bool step(BlkNode **at_n, const char *path, const uint8_t *p, bool *flush
 {
     static const char *const verbs[] = {[STEP_SNAPSHOT] = "create", [STEP_APPLY] = "apply",
                                         [STEP_DELETE] = "delete"};
-    StepKind kind = p[0] % STEP_KINDS;
+    StepKind kind = p[0] >= STEP_MANY ? p[0] : p[0] % STEP_KINDS;
     g_autofree char *name = g_strdup_printf("%u", p[1] % 4);
     BlkNode *n = *at_n;
     bool done;
@@ -412,39 +517,56 @@ static bool step(BlkNode **at_n, const char *path, const uint8_t *p, bool *flush
             use_fresh(n, p);
         look(n);
         break;
+    case STEP_MANY:
+        many(n, p);
+        break;
+    case STEP_FAIL:
+        fault_arm(p);
+        break;
     default:
         request(n, kind, p);
     }
     return *at_n;
 }
 
-static void take_steps(const char *path, const uint8_t *program, unsigned count)
+static void take_steps(const char *path, const uint8_t *program, unsigned count, unsigned how)
 {
     bool sound = is_sound(path), flushed = true;
+
+    fault.can = how & CAN_FAIL;
+    tables = how & FEW_TABLES ? TABLES_LEAST : 0;
     BlkNode *n = open_image(path, false, 0);
     bool ok = n;
-
     for (unsigned i = 0; ok && i < count; i++)
         ok = step(&n, path, program + (size_t)i * STEP_BYTES, &flushed);
     if (n)
         flushed = blk_flush(n) == 0;
     blk_close(n);
+    fault.can = false;
+    fault.after = fault.count = 0;
+    tables = 0;
     if (sound && ok && flushed)
         g_assert(is_sound(path));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 {
+    struct rlimit limit = {GROWN_MAX, RLIM_INFINITY};
+
     if (!io)
         set_up();
     if (len < 2 || len > FILE_MAX)
         return 0;
-    unsigned steps = data[0] & STEPS ? MIN(data[len - 1], STEPS_MAX) : 0;
+    unsigned steps = data[0] & STEPS ? MIN(data[len - 1] & COUNT_BITS, STEPS_MAX) : 0;
+    unsigned how = data[len - 1];
     size_t tail = steps ? 1 + steps * STEP_BYTES : 0;
     if (tail + 2 > len)
         return 0;
     const uint8_t *program = data + len - tail;
     len -= tail;
+    if (len > 4 && cow_is_magic(data + 1))
+        limit.rlim_cur = GROWN_COW;
+    (void)setrlimit(RLIMIT_FSIZE, &limit);
     int fd = memfd_create("fuzz", MFD_CLOEXEC);
     g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
     g_autofree uint8_t *file = g_memdup2(data + 1, len - 1);
@@ -460,7 +582,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     if (data[0] & (DO_WRITE | DO_ZERO | DO_RESIZE | DO_EMPTY))
         change(path, data[0]);
     if (steps)
-        take_steps(path, program, steps);
+        take_steps(path, program, steps, how);
     close(fd);
     return 0;
 }
