@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <glib/gstdio.h>
@@ -220,6 +221,47 @@ static void test_tcp_out(void)
     }
     guest_stop(&g);
     close(server);
+    g_string_free(t.got, TRUE);
+}
+
+/* A restricted guest reaches the service that was put into its network, and nothing of the host. */
+static void test_guestfwd(void)
+{
+    enum { SERVICE = 0x0a000264 };
+    Guest g;
+    Tcp t = {.g = &g, .here = 40000, .seq = 1000, .got = g_string_new(NULL)};
+    int loopback = listen_loopback(&t.there), server = socket(AF_UNIX, SOCK_STREAM, 0);
+    g_autofree char *dir = g_dir_make_tmp("lodge-user.XXXXXX", NULL);
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+
+    g_snprintf(at.sun_path, sizeof at.sun_path, "%s/service", dir);
+    g_assert_cmpint(bind(server, (struct sockaddr *)&at, sizeof at), ==, 0);
+    g_assert_cmpint(listen(server, 1), ==, 0);
+    g_autofree char *forward = g_strdup_printf("tcp:10.0.2.100:80-unix:%s", at.sun_path);
+    g_autoptr(GHashTable) opts = options("restrict", "on", "guestfwd", forward, NULL);
+    guest_start(&g, opts);
+    arp(&g);
+    tcp_send(&t, PKT_TCP_SYN, NULL); /* refused, or not even answered */
+    t = (Tcp){.g = &g, .here = 40001, .there = 80, .to = SERVICE, .seq = 1000, .got = t.got};
+    tcp_send(&t, PKT_TCP_SYN, NULL);
+    while (!(tcp_recv(&t) & PKT_TCP_SYN))
+        ; /* that is of the first one */
+    tcp_send(&t, PKT_TCP_ACK, NULL);
+    tcp_send(&t, PKT_TCP_ACK | PKT_TCP_PSH, "who is there");
+    int fd = accept(server, NULL, NULL);
+    read_text(fd, "who is there");
+    g_assert_cmpint(write(fd, "a service", 9), ==, 9);
+    while (t.got->len < 9)
+        (void)tcp_recv(&t); /* what it carries is in t.got */
+    g_assert_cmpstr(t.got->str, ==, "a service");
+    struct pollfd none = {.fd = loopback, .events = POLLIN};
+    g_assert_cmpint(poll(&none, 1, 0), ==, 0);
+    guest_stop(&g);
+    close(fd);
+    close(server);
+    close(loopback);
+    (void)unlink(at.sun_path);
+    g_assert_cmpint(rmdir(dir), ==, 0);
     g_string_free(t.got, TRUE);
 }
 
@@ -458,6 +500,7 @@ int main(int argc, char **argv)
     g_test_add_func("/user-net/arp-and-dhcp", test_arp_and_dhcp);
     g_test_add_func("/user-net/tftp-repeats", test_tftp_repeats);
     g_test_add_func("/user-net/tcp-out", test_tcp_out);
+    g_test_add_func("/user-net/guestfwd", test_guestfwd);
     g_test_add_func("/user-net/fragments", test_fragments);
     g_test_add_func("/user-net/loopback-off", test_loopback_off);
     g_test_add_func("/user-net/hostfwd", test_hostfwd);
