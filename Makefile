@@ -16,7 +16,8 @@ demo: deps-demo build  ## boot a stock Linux from a copy-on-write disk; a shell 
 check: deps-test build  ## all tests; the last line counts them
 	@tests/run
 
-check-long: deps-test build  ## the tests, with ten times the data through the drives and network cards of an old PC
+check-long: deps-test build  ## the tests, with ten times the data through the drives and network cards of an old PC, and 1 GiB through each network
+	@LODGE_TEST_LONG=1 PYTEST_ARGS="-k test_native_bulk" tests/run native
 	@LODGE_TEST_LONG=1 tests/run full
 
 check-sanitize: deps-test  ## unit tests and bare-metal guests under the address, leak and undefined-behaviour sanitizers; CC=clang likewise

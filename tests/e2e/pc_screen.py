@@ -22,9 +22,9 @@ def guest(name):
 class Machine:
     """`lodge run` in the background, and what can be seen and done from outside."""
 
-    def __init__(self, lodge, *args, name="pc", memory="64M"):
+    def __init__(self, lodge, *args, name="pc", memory="64M", **kw):
         self.lodge, self.name = lodge, name
-        self.process = lodge.popen("run", name, "--memory", memory, *(() if "--net" in args else ("--net", "none")), *args)
+        self.process = lodge.popen("run", name, "--memory", memory, *(() if "--net" in args else ("--net", "none")), *args, **kw)
 
     def screen(self):
         """The text screen; empty before there is one, and in graphics modes."""

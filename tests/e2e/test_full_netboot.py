@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Starting from the network as a person sees it: SeaBIOS and its boot menu, the card's iPXE ROM, DHCP and TFTP
-of the user network, and what was loaded answers the keyboard."""
+of the user network or of dnsmasq on a bridge, and what was loaded answers the keyboard."""
 import pathlib
 import re
 import struct
@@ -9,6 +9,7 @@ import time
 
 import pytest
 from pc_screen import Machine, guest
+from test_native_nets import host, need  # noqa: F401 (a fixture)
 
 GUESTS = ("netboot",)
 FLOPPY_BYTES = 1440 * 1024
@@ -97,4 +98,41 @@ def test_pxelinux_over_pcnet(lodge, installer):
     m.wait(r"^boot:")
     m.type("help", enter=True)
     m.wait(r"Welcome to Debian GNU/Linux")
+    m.end()
+
+
+BOOTED = """#!ipxe
+echo Loaded by ${net0/chip} at ${net0/ip} from ${next-server}
+imgfetch --name data data && echo Fetched data
+imgstat
+read name
+"""
+DATA_BYTES = 1234567
+
+
+@pytest.mark.parametrize("card,chip", [("pcnet", "pcnet32"), ("virtio", "virtio-net")])
+def test_dnsmasq_on_a_bridge(card, chip, host, lodge, tmp_path):
+    """Its leases and its TFTP reach a machine by a tap in a bridge; what it gave is what the machine says, and what
+    Lodge saw pass."""
+    need("dnsmasq")
+    folder, leases, mac = tmp_path / "tftp", tmp_path / "leases", "52:54:00:12:34:56"
+    folder.mkdir()
+    (folder / "boot.ipxe").write_text(BOOTED)
+    (folder / "data").write_bytes(bytes(DATA_BYTES))
+    host("ip", "link", "add", "br0", "type", "bridge", "forward_delay", "0")
+    host("ip", "addr", "add", "10.9.0.1/24", "dev", "br0")
+    host("ip", "tuntap", "add", "lt0", "mode", "tap")
+    host("ip", "link", "set", "lt0", "master", "br0")
+    for link in ("lt0", "br0"):
+        host("ip", "link", "set", link, "up")
+    host.popen("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--interface=br0", "--bind-interfaces", "--user=root", "--no-ping",
+               "--pid-file=", f"--dhcp-leasefile={leases}", "--dhcp-range=10.9.0.77,10.9.0.77,1h", "--dhcp-vendorclass=set:pxe,PXEClient", "--dhcp-boot=tag:pxe,boot.ipxe",
+               "--enable-tftp", f"--tftp-root={folder}")
+    m = Machine(lodge, "--net", f"tap=lt0,model={card},mac={mac}", "--boot", "order=n", "--console", "none", preexec_fn=host.enter)
+    m.wait(rf"Loaded by {chip} at 10\.9\.0\.77 from 10\.9\.0\.1", LOAD_SECONDS)
+    m.wait(r"Fetched data", LOAD_SECONDS)
+    m.wait(rf"data : {DATA_BYTES} bytes")
+    assert leases.read_text().split()[1:3] == [mac, "10.9.0.77"]
+    r = lodge("net", "pc")
+    assert re.search(rf"address 10\.9\.0\.77, {mac} \((dhcp|arp)\)", r.out), r
     m.end()

@@ -14,7 +14,7 @@ import time
 
 import pytest
 from test_native_nets import CLONE_NEWNET, host, listening, malformed, need, wait_for  # noqa: F401 (a fixture)
-from test_native_switch import UmlClient, switch, vde_get, vde_put
+from test_native_switch import UmlClient, switch, vde_put
 
 GUEST, PEER, ALL = bytes.fromhex("525400123456"), bytes.fromhex("020000000001"), b"\xff" * 6
 NEEDS_CSUM, TCP4, UDP, TCP6, UDP_L4, ECN = 1, 1, 3, 4, 5, 0x80
@@ -149,11 +149,26 @@ class Stream(Packets):
 
 
 class Plug(Packets):
+    """vde_plug's input and output: a length and a frame, as a pipe cuts them."""
+
+    def __init__(self, end, to):
+        super().__init__(end, to)
+        self.rest = bytearray()
+
     def put(self, frame):
         vde_put(self.to, frame)
 
-    def take(self):
-        return vde_get(self.to)
+    def get(self, seconds):
+        while len(self.rest) < 2 or len(self.rest) < (whole := 2 + int.from_bytes(self.rest[:2], "big")):
+            if not select.select([self.end], [], [], seconds)[0]:
+                return None
+            if not (more := os.read(self.end.fileno(), 1 << 16)):
+                time.sleep(0.1)  # the end
+                return None
+            self.rest += more
+        frame = bytes(self.rest[2:whole])
+        del self.rest[:whole]
+        return frame
 
 
 @contextlib.contextmanager

@@ -130,12 +130,18 @@ def test_tap(host, vm, lodge, tmp_path):
     host("ip", "link", "add", "br0", "type", "bridge")
     host("ip", "addr", "add", "10.9.0.1/24", "dev", "br0")
     host("ip", "link", "set", "br0", "up")
-    v = vm(f"tap=lt0,bridge=br0,pcap={pcap}")
+    script = tmp_path / "up"
+    script.write_text(f"#!/bin/sh\necho up $1 >> {tmp_path}/said\n")
+    script.chmod(0o755)
+    v = vm(f"tap=lt0,bridge=br0,up={script},pcap={pcap}")
     v.says("ready")
+    assert (tmp_path / "said").read_text() == "up lt0\n"
     capture = lodge.popen("capture", "echo", "-c", "2", "-w", tmp_path / "some.pcap")
     ping = host("ping", "-c", "3", "-i", "0.2", "-W", "10", "-s", "1472", ECHO)
     assert "3 received" in ping.stdout, ping.stdout
     assert capture.wait(20) == 0
+    flood = host("ping", "-f", "-c", "500", "-W", "10", ECHO)
+    assert "500 received" in flood.stdout, flood.stdout
     assert len(host("tcpdump", "-nr", tmp_path / "some.pcap").stdout.splitlines()) == 2
     n = v.net()
     assert n["link"] and n["tx-frames"] >= 4 and {"address": ECHO, "mac": n["mac"], "how": "arp"} in n["addresses"]

@@ -16,6 +16,7 @@ enum { KNOBS = 8 };
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static const uint8_t gso[] = {NET_GSO_TCPV6, NET_GSO_TCPV4, NET_GSO_UDP};
     PktInfo info;
     PktSegmenter seg;
     PktFragmenter frag;
@@ -26,7 +27,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *frame = g_memdup2(data + KNOBS, len);
     struct iovec iov[2] = {{frame, cut}, {frame ? frame + cut : NULL, len - cut}};
     NetFrame f = {.iov = iov, .niov = 2, .len = len,
-                  .gso = data[1] & 1 ? NET_GSO_TCPV4 : NET_GSO_TCPV6,
+                  .gso = gso[data[1] % G_N_ELEMENTS(gso)],
                   .gso_size = load_le16(data + 2)};
 
     if (pkt_seg_begin(&seg, &f)) {

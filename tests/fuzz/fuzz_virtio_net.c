@@ -21,6 +21,7 @@ enum {
     SLOT = 3,
     CFG_BAR0 = 0x10,
     LENT_MAX = 64,
+    MAC_LEN = 6,
     FRAME_UNIT = 1057, /* times an event's lower bits: up to the longest frame */
 };
 
@@ -77,6 +78,21 @@ static void lend(NetPort *from, uint32_t len)
     (void)net_rx_commit(from, &f);
 }
 
+/* What comes with a frame: nothing, a checksum to make or one that was seen, a size to cut by. */
+static void offloads(NetFrame *f, unsigned kind)
+{
+    static const uint8_t gso[] = {NET_GSO_NONE, NET_GSO_NONE, NET_GSO_NONE, NET_GSO_NONE,
+                                  NET_GSO_TCPV4, NET_GSO_TCPV6, NET_GSO_UDP};
+
+    kind %= G_N_ELEMENTS(gso);
+    f->flags = kind == 1 ? NET_FRAME_CSUM_VALID : kind ? NET_FRAME_NEEDS_CSUM : 0;
+    f->csum_start = kind > 1 ? 34 : 0;
+    f->csum_off = kind > 1 ? 16 : 0;
+    f->gso = gso[kind];
+    f->gso_size = gso[kind] ? 536 : 0;
+    f->hdr_len = gso[kind] ? 54 : 0;
+}
+
 static void event(TestBoard *tb, uint8_t what)
 {
     FuzzPeer *p = &peer[what & 1];
@@ -86,11 +102,8 @@ static void event(TestBoard *tb, uint8_t what)
 
     switch (what >> 6) {
     case 0:
-        if (what & 2) {
-            f.flags = NET_FRAME_NEEDS_CSUM;
-            f.csum_start = 34;
-            f.csum_off = 16;
-        }
+        offloads(&f, what >> 1 & 0xf);
+        memset(frame, what & 0x20 ? 0x33 : 0x52, MAC_LEN);
         (void)net_send(&p->port, &f, 1);
         break;
     case 1:
@@ -99,6 +112,8 @@ static void event(TestBoard *tb, uint8_t what)
     case 2:
         p->room = what & 8 ? UINT32_MAX : (what >> 1) & 3;
         net_rx_ready(&p->port);
+        if (what & 0x20)
+            net_set_link(&p->port, what & 0x10);
         break;
     default:
         fuzz_virtio_bring_up(tb, BARS_GPA, QUEUES,

@@ -8,7 +8,7 @@
  *                   answer to it; LEN: 64, 1514, or tso: TCP of 65,160 bytes in segments of 1,448
  *   ms=N            how long each takes (1000), from the first frame on
  *   echo            sends back each frame of at most 4,084 bytes that comes instead, as it came but for
- *                   swapped addresses, until one with "bye" comes
+ *                   swapped addresses, those of IPv4 and the ports of UDP too, until one with "bye" comes
  *   frames          sends what the initrd holds (records.h), as it stands there, and then is as
  *                   with "echo"
  *   noevent         without event indices
@@ -279,6 +279,22 @@ static void send_all_records(void)
     say("sent %u\n", sent);
 }
 
+static void swap(u8 *a, u8 *b, u32 len)
+{
+    for (u8 was; len--; *a++ = *b, *b++ = was)
+        was = *a;
+}
+
+/* UDP over IPv4 without options; its checksums stay what they are. Return: where the data begins. */
+static u32 turn_datagram(u8 *f, u32 len)
+{
+    if (len < ETH + 28 || f[12] != 8 || f[13] || f[14] != 0x45 || f[23] != 17)
+        return ETH;
+    swap(f + 26, f + 30, 4);
+    swap(f + 34, f + 36, 2);
+    return ETH + 28;
+}
+
 /* What comes goes back, each from the buffer in which it came. */
 static void echo(void)
 {
@@ -294,7 +310,7 @@ static void echo(void)
                 offer(RX, rx->used.ring[rx->seen % QSIZE].id);
                 continue;
             }
-            if (!memcmp(f + ETH, "bye", 3))
+            if (!memcmp(f + turn_datagram(f, len - HDR), "bye", 3))
                 return;
             memcpy(was, f, 6);
             memcpy(f, f + 6, 6);

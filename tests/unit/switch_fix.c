@@ -3,6 +3,10 @@
 
 #include <glib/gstdio.h>
 
+#include "lodge/iothread.h"
+
+enum { PORTS_DEADLINE_S = 20 };
+
 void host_start(Fix *x)
 {
     SwConfig config = {.age_s = SW_AGE_DEFAULT};
@@ -55,4 +59,46 @@ void fix_close(Fix *x)
     g_free(x->uml);
     g_free(x->data);
     g_free(x->vde);
+}
+
+typedef struct Look {
+    SwHost *host;
+    unsigned port, ports;
+    uint64_t value;
+    int drop; /* -1: rx frames */
+} Look;
+
+static void look(void *opaque)
+{
+    Look *l = opaque;
+    SwPort *p = switch_port(l->host->sw, l->port);
+
+    l->ports = switch_ports(l->host->sw);
+    l->value = !p ? 0 : l->drop < 0 ? p->rx_frames : p->drops[l->drop];
+}
+
+unsigned ports_of(Fix *x)
+{
+    Look l = {.host = x->host};
+
+    io_thread_call(x->host->io, look, &l);
+    return l.ports;
+}
+
+uint64_t count_of(Fix *x, unsigned port, int drop)
+{
+    Look l = {.host = x->host, .port = port, .drop = drop};
+
+    io_thread_call(x->host->io, look, &l);
+    return l.value;
+}
+
+void wait_ports(Fix *x, unsigned n)
+{
+    gint64 end = g_get_monotonic_time() + PORTS_DEADLINE_S * G_TIME_SPAN_SECOND;
+
+    while (ports_of(x) != n) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_usleep(1000);
+    }
 }

@@ -21,5 +21,9 @@ void fix_close(Fix *x); /* the switch must have left nothing behind */
 /* The switch dies, and there is another; the second one has no doors but its own. */
 void host_stop(Fix *x);
 void host_start(Fix *x);
+unsigned ports_of(Fix *x); /* how many are plugged in */
+/* What port number @port counted: frames that came, or (@drop at least 0) a SwDrop. 0: not there. */
+uint64_t count_of(Fix *x, unsigned port, int drop);
+void wait_ports(Fix *x, unsigned n); /* until so many are plugged in */
 
 #endif

@@ -415,6 +415,69 @@ static void test_to_plain_card(void)
     stop(&x);
 }
 
+static uint64_t refused_by_host(Fix *x)
+{
+    NetInfo info = {.link = false};
+
+    net_backend_info(x->be, &info);
+    for (unsigned i = 0; i < NET_DROPS_MAX && info.drop[i].reason; i++) {
+        if (!strcmp(info.drop[i].reason, "refused by the host"))
+            return info.drop[i].frames;
+    }
+    return 0;
+}
+
+static uint64_t refused_by_wire(Fix *x)
+{
+    uint64_t lost[NET_LOSSES];
+
+    net_losses(&x->port, lost);
+    return lost[NET_LOSS_HEADER];
+}
+
+/* What is no frame is counted, by who refuses it, and holds nothing up. */
+static void test_malformed(void)
+{
+    static const struct {
+        NetFrame f;
+        bool by_wire;
+    } cases[] = {
+        {{.len = 0}, true},
+        {{.len = NET_FRAME_MAX + 1}, true},
+        {{.len = 1}, false},
+        {{.len = ETH - 1}, false},
+        {{.len = 500, .flags = NET_FRAME_NEEDS_CSUM, .csum_start = 600, .csum_off = 16}, false},
+        {{.len = 500, .flags = NET_FRAME_NEEDS_CSUM, .csum_start = 499}, false},
+        {{.len = LONG, .gso = NET_GSO_TCPV4}, false},
+        {{.len = LONG, .gso = 77, .gso_size = MSS}, false},
+    };
+    g_autofree uint8_t *data = g_malloc0(NET_FRAME_MAX + 1), *got = g_malloc(NET_FRAME_MAX);
+    uint64_t wire = 0, host = 0;
+    struct virtio_net_hdr h;
+    Fix x;
+
+    if (!start(&x, 0))
+        return;
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        SendCall s = {&x, cases[i].f};
+        struct iovec iov = {data, s.f.len};
+
+        make_tcp(data, LONG);
+        s.f.iov = &iov;
+        s.f.niov = 1;
+        io_thread_call(x.port.io, send_on_loop, &s);
+        wire += cases[i].by_wire;
+        host += !cases[i].by_wire;
+        g_assert_cmpuint(refused_by_wire(&x), ==, wire);
+        g_assert_cmpuint(refused_by_host(&x), ==, host);
+    }
+    make_tcp(data, HEADERS + 100);
+    card_send(&x, data, HEADERS + 100, false);
+    g_assert_cmpuint(host_receive(&x, &h, got, NET_FRAME_MAX), ==, HEADERS + 100);
+    g_assert_cmpuint(refused_by_host(&x), ==, host);
+    stop(&x);
+}
+
 /* The host's own address on it, and one that is none. */
 static void test_address(void)
 {
@@ -460,6 +523,7 @@ int main(int argc, char **argv)
     g_test_add_func("/tap/datagrams", test_datagrams);
     g_test_add_func("/tap/lent", test_lent);
     g_test_add_func("/tap/to-plain-card", test_to_plain_card);
+    g_test_add_func("/tap/malformed", test_malformed);
     g_test_add_func("/tap/address", test_address);
     return g_test_run();
 }

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <glib/gstdio.h>
@@ -220,6 +221,101 @@ static void test_tcp_out(void)
     }
     guest_stop(&g);
     close(server);
+    g_string_free(t.got, TRUE);
+}
+
+enum { ICMP6_AT = 54, ROUTER_SOLICIT = 133, ROUTER_ADVERT = 134, ECHO_ASK6 = 128, ECHO_ANSWER6 };
+
+/* An ICMPv6 message of @len bytes at ICMP6_AT, its header's two first bytes given, to all routers or
+ * (@to) one address, from fe80::1. */
+static void icmp6(Guest *g, uint8_t *p, uint8_t type, const uint8_t *to, uint32_t len)
+{
+    static const uint8_t routers[16] = {0xff, 2, [15] = 2}, from[16] = {0xfe, 0x80, [15] = 1};
+    uint8_t *ip = p + 14, *m = p + ICMP6_AT;
+
+    eth(p, to ? g->gateway : (const uint8_t[]){0x33, 0x33, 0, 0, 0, 2}, PKT_TYPE_IP6);
+    ip[0] = 0x60;
+    store_be16(ip + 4, (uint16_t)len);
+    ip[6] = 58;
+    ip[7] = 255;
+    memcpy(ip + 8, from, sizeof from);
+    memcpy(ip + 24, to ? to : routers, sizeof routers);
+    m[0] = type;
+    store_be16(m + 2, pkt_fold(pkt_sum(m, len, pkt_sum(ip + 8, 32, 58 + len))));
+    guest_send(g, p, ICMP6_AT + len);
+}
+
+static bool is_advert6(const uint8_t *p, gsize len)
+{
+    return len > ICMP6_AT + 16 && load_be16(p + 12) == PKT_TYPE_IP6 && p[20] == 58 &&
+           p[ICMP6_AT] == ROUTER_ADVERT;
+}
+
+static bool is_echo6(const uint8_t *p, gsize len)
+{
+    return len > ICMP6_AT + 8 && load_be16(p + 12) == PKT_TYPE_IP6 && p[20] == 58 &&
+           p[ICMP6_AT] == ECHO_ANSWER6;
+}
+
+/* The prefix that was asked for is the one that the network's router announces, and it answers. */
+static void test_ipv6(void)
+{
+    static const uint8_t prefix[8] = {0xfd, 0, 0, 1}, host[16] = {0xfd, 0, 0, 1, [15] = 2};
+    g_autoptr(GHashTable) opts = options("ipv6-net", "fd00:1::/64", NULL);
+    uint8_t solicit[ICMP6_AT + 8] = {0}, ask[ICMP6_AT + 24] = {0};
+    Guest g;
+    gsize len;
+
+    guest_start(&g, opts);
+    arp(&g);
+    icmp6(&g, solicit, ROUTER_SOLICIT, NULL, 8);
+    g_autoptr(GBytes) advert = guest_wait(&g, is_advert6);
+    const uint8_t *p = g_bytes_get_data(advert, &len);
+    g_assert_nonnull(memmem(p + ICMP6_AT, len - ICMP6_AT, prefix, sizeof prefix));
+    icmp6(&g, ask, ECHO_ASK6, host, 24);
+    g_autoptr(GBytes) answer = guest_wait(&g, is_echo6);
+    g_assert_cmpmem((const uint8_t *)g_bytes_get_data(answer, NULL) + 22, 16, host, 16);
+    guest_stop(&g);
+}
+
+/* A restricted guest reaches the service that was put into its network, and nothing of the host. */
+static void test_guestfwd(void)
+{
+    enum { SERVICE = 0x0a000264 };
+    Guest g;
+    Tcp t = {.g = &g, .here = 40000, .seq = 1000, .got = g_string_new(NULL)};
+    int loopback = listen_loopback(&t.there), server = socket(AF_UNIX, SOCK_STREAM, 0);
+    g_autofree char *dir = g_dir_make_tmp("lodge-user.XXXXXX", NULL);
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+
+    g_snprintf(at.sun_path, sizeof at.sun_path, "%s/service", dir);
+    g_assert_cmpint(bind(server, (struct sockaddr *)&at, sizeof at), ==, 0);
+    g_assert_cmpint(listen(server, 1), ==, 0);
+    g_autofree char *forward = g_strdup_printf("tcp:10.0.2.100:80-unix:%s", at.sun_path);
+    g_autoptr(GHashTable) opts = options("restrict", "on", "guestfwd", forward, NULL);
+    guest_start(&g, opts);
+    arp(&g);
+    tcp_send(&t, PKT_TCP_SYN, NULL); /* refused, or not even answered */
+    t = (Tcp){.g = &g, .here = 40001, .there = 80, .to = SERVICE, .seq = 1000, .got = t.got};
+    tcp_send(&t, PKT_TCP_SYN, NULL);
+    while (!(tcp_recv(&t) & PKT_TCP_SYN))
+        ; /* that is of the first one */
+    tcp_send(&t, PKT_TCP_ACK, NULL);
+    tcp_send(&t, PKT_TCP_ACK | PKT_TCP_PSH, "who is there");
+    int fd = accept(server, NULL, NULL);
+    read_text(fd, "who is there");
+    g_assert_cmpint(write(fd, "a service", 9), ==, 9);
+    while (t.got->len < 9)
+        (void)tcp_recv(&t); /* what it carries is in t.got */
+    g_assert_cmpstr(t.got->str, ==, "a service");
+    struct pollfd none = {.fd = loopback, .events = POLLIN};
+    g_assert_cmpint(poll(&none, 1, 0), ==, 0);
+    guest_stop(&g);
+    close(fd);
+    close(server);
+    close(loopback);
+    (void)unlink(at.sun_path);
+    g_assert_cmpint(rmdir(dir), ==, 0);
     g_string_free(t.got, TRUE);
 }
 
@@ -458,6 +554,8 @@ int main(int argc, char **argv)
     g_test_add_func("/user-net/arp-and-dhcp", test_arp_and_dhcp);
     g_test_add_func("/user-net/tftp-repeats", test_tftp_repeats);
     g_test_add_func("/user-net/tcp-out", test_tcp_out);
+    g_test_add_func("/user-net/ipv6", test_ipv6);
+    g_test_add_func("/user-net/guestfwd", test_guestfwd);
     g_test_add_func("/user-net/fragments", test_fragments);
     g_test_add_func("/user-net/loopback-off", test_loopback_off);
     g_test_add_func("/user-net/hostfwd", test_hostfwd);

@@ -7,7 +7,7 @@
 
 #include "lodge/net.h"
 #include "lodge/num.h"
-#include "virtio_driver.h"
+#include "virtio_net_driver.h"
 #include "virtio_net_filter.h"
 
 #define BIT(b) (UINT64_C(1) << (b))
@@ -58,12 +58,7 @@ static void start(Fix *f, uint64_t features)
     f->tb = drv_board();
     test_board_backend(f->tb, "wire", &f->peer);
     f->d = drv_open(f->tb, "virtio-net-pci", "netdev=wire,mac=52:54:00:00:00:01,mtu=1400");
-    g_assert_true(drv_accept(f->d, features));
-    drv_msix(f->d, 3);
-    for (unsigned q = 0; q < 3; q++)
-        drv_queue(f->d, q, 16);
-    drv_ready(f->d);
-    f->buf = drv_alloc(f->d, 65536);
+    f->buf = net_drv_start(f->d, features, CTRL + 1);
 }
 
 static void fix_up(Fix *f, gconstpointer unused)
@@ -90,16 +85,6 @@ static void offer_tx(Fix *f, const struct virtio_net_hdr_v1 *h, uint32_t len)
     drv_add(f->d, TX, (DrvSeg[]){{f->buf, 20, false}, {f->buf + 20, HDR + len - 20, false}}, 2);
 }
 
-static unsigned used_count(Fix *f, unsigned q)
-{
-    uint32_t head, len;
-    unsigned n = 0;
-
-    while (drv_used(f->d, q, &head, &len))
-        n++;
-    return n;
-}
-
 static void test_send(Fix *f, gconstpointer unused)
 {
     struct virtio_net_hdr_v1 h = {.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 34,
@@ -117,7 +102,7 @@ static void test_send(Fix *f, gconstpointer unused)
     g_assert_cmpuint(f->last.gso, ==, NET_GSO_TCPV4);
     g_assert_cmpuint(f->last.gso_size, ==, 40);
     g_assert_cmpuint(f->last.csum_start, ==, 34);
-    g_assert_cmpuint(used_count(f, TX), ==, 1);
+    g_assert_cmpuint(net_drv_used(f->d, TX), ==, 1);
     g_assert_cmpuint(drv_msis(f->d, TX), ==, 1);
 }
 
@@ -142,7 +127,7 @@ static void test_datagrams(Fix *f, gconstpointer unused)
     drv_get(f->d, f->buf + 4096, &h, HDR);
     g_assert_cmpuint(h.gso_type, ==, 5);
     g_assert_cmpuint(h.gso_size, ==, 40);
-    g_assert_cmpuint(used_count(f, RX), ==, 1);
+    g_assert_cmpuint(net_drv_used(f->d, RX), ==, 1);
 }
 
 /* Send numbered frames until the wire takes no more: the last one stays with us. */
@@ -155,7 +140,7 @@ static uint32_t fill_wire(Fix *f)
         drv_put(f->d, f->buf + HDR, &i, sizeof i);
         drv_add(f->d, TX, &(DrvSeg){f->buf, HDR + 1400, false}, 1);
         drv_kick(f->d, TX);
-        if (!used_count(f, TX))
+        if (!net_drv_used(f->d, TX))
             return i + 1;
     }
     g_assert_not_reached();
@@ -166,7 +151,7 @@ static void check_order(Fix *f, uint32_t n)
     g_assert_cmpuint(f->got->len, ==, n);
     for (uint32_t i = 0; i < n; i++)
         g_assert_cmpuint(load_le32(g_bytes_get_data(g_ptr_array_index(f->got, i), NULL)), ==, i);
-    g_assert_cmpuint(used_count(f, TX), ==, 1);
+    g_assert_cmpuint(net_drv_used(f->d, TX), ==, 1);
 }
 
 /* A full wire stops us, in order, and nothing is lost or doubled. */
@@ -177,7 +162,7 @@ static void test_backpressure(Fix *f, gconstpointer unused)
     f->room = 2;
     n = fill_wire(f);
     drv_kick(f->d, TX);
-    g_assert_cmpuint(used_count(f, TX), ==, 0);
+    g_assert_cmpuint(net_drv_used(f->d, TX), ==, 0);
     f->room = UINT32_MAX;
     net_rx_ready(&f->peer);
     check_order(f, n);
@@ -225,7 +210,7 @@ static void test_bad_frames(Fix *f, gconstpointer unused)
     net_losses(&f->peer, lost);
     g_assert_cmpuint(lost[NET_LOSS_HEADER], ==, G_N_ELEMENTS(bad) + 2);
     g_assert_cmpuint(lost[NET_LOSS_DOWN] + lost[NET_LOSS_FULL], ==, 0);
-    g_assert_cmpuint(used_count(f, TX), ==, G_N_ELEMENTS(bad) + 2);
+    g_assert_cmpuint(net_drv_used(f->d, TX), ==, G_N_ELEMENTS(bad) + 2);
     g_assert_cmpuint(f->d->dev->faults, ==, G_N_ELEMENTS(bad) + 2);
     g_assert_false(drv_needs_reset(f->d));
 }
@@ -293,9 +278,9 @@ static void test_merge(Fix *f, gconstpointer unused)
     for (unsigned i = 0; i < 16; i++)
         drv_add(f->d, RX, &(DrvSeg){b, 100, true}, 1);
     g_assert_cmpuint(receive(f, own, 1600, 0), ==, 1);
-    g_assert_cmpuint(used_count(f, RX), ==, 0);
+    g_assert_cmpuint(net_drv_used(f->d, RX), ==, 0);
     g_assert_cmpuint(receive(f, own, 1500, 0), ==, 1);
-    g_assert_cmpuint(used_count(f, RX), ==, 16);
+    g_assert_cmpuint(net_drv_used(f->d, RX), ==, 16);
 }
 
 static void test_receive_hostile(Fix *f, gconstpointer unused)
@@ -307,18 +292,7 @@ static void test_receive_hostile(Fix *f, gconstpointer unused)
 
 static uint8_t command(Fix *f, uint8_t class, uint8_t cmd, const void *data, uint32_t len)
 {
-    uint8_t hdr[2] = {class, cmd}, ack = 0xff;
-    uint32_t head, used;
-
-    drv_put(f->d, f->buf, hdr, 2);
-    drv_put(f->d, f->buf + 2, data, len);
-    drv_put(f->d, f->buf + 4000, &ack, 1);
-    drv_add(f->d, CTRL,
-            (DrvSeg[]){{f->buf, 2, false}, {f->buf + 2, len, false}, {f->buf + 4000, 1, true}}, 3);
-    drv_kick(f->d, CTRL);
-    g_assert_true(drv_used(f->d, CTRL, &head, &used));
-    drv_get(f->d, f->buf + 4000, &ack, 1);
-    return ack;
+    return net_drv_command(f->d, f->buf, CTRL, class, cmd, data, len);
 }
 
 /* ---- lent buffers ---- */
@@ -401,7 +375,7 @@ static void test_lent(Fix *f, gconstpointer unused)
     offer_rx(f, f->buf, 2048, 1); /* the command used the first page */
     g_assert_cmpuint(borrow(f, other, 1400, 0, &done), ==, 1);
     g_assert_true(done);
-    g_assert_cmpuint(used_count(f, RX), ==, 0);
+    g_assert_cmpuint(net_drv_used(f->d, RX), ==, 0);
     g_assert_cmpuint(borrow(f, own, 1400, 0, &done), ==, 1);
     check_rx(f, f->buf, 2048, 1400);
 }
@@ -414,7 +388,7 @@ static void test_lent_merged(Fix *f, gconstpointer unused)
     offer_rx(f, f->buf, 1024, 16);
     g_assert_cmpuint(borrow(f, own, 9000, 0, &done), ==, 2);
     g_assert_false(done);
-    g_assert_cmpuint(used_count(f, RX), ==, 0);
+    g_assert_cmpuint(net_drv_used(f->d, RX), ==, 0);
     g_assert_cmpuint(borrow(f, own, 9000, 0, &done), ==, 9);
     g_assert_true(done);
     check_rx(f, f->buf, 1024, 9000);
@@ -455,7 +429,7 @@ static bool arrives(Fix *f, const uint8_t dest[6])
 
     drv_add(f->d, RX, &(DrvSeg){b, 2048, true}, 1);
     g_assert_cmpuint(receive(f, dest, FRAME, 0), ==, 1);
-    return used_count(f, RX) > 0;
+    return net_drv_used(f->d, RX) > 0;
 }
 
 static void test_filter(Fix *f, gconstpointer unused)
@@ -553,7 +527,7 @@ static void test_plain(void)
     b = drv_alloc(f.d, 2048);
     drv_add(f.d, RX, &(DrvSeg){b, 2048, true}, 1);
     g_assert_cmpuint(receive(&f, own, FRAME, NET_FRAME_NEEDS_CSUM), ==, 1);
-    g_assert_cmpuint(used_count(&f, RX), ==, 1);
+    g_assert_cmpuint(net_drv_used(f.d, RX), ==, 1);
     drv_get(f.d, b, &got, HDR);
     g_assert_cmpuint(got.flags, ==, 0);
     /* Lent buffers are for frames that nothing has to be done to. */
@@ -563,7 +537,7 @@ static void test_plain(void)
     g_assert_false(done);
     g_assert_cmpuint(borrow(&f, own, FRAME, 0, &done), ==, 1);
     g_assert_true(done);
-    g_assert_cmpuint(used_count(&f, RX), ==, 1);
+    g_assert_cmpuint(net_drv_used(f.d, RX), ==, 1);
     offer_tx(&f, &h, FRAME);
     drv_kick(f.d, TX);
     g_assert_cmpuint(f.got->len, ==, 0);

@@ -9,7 +9,7 @@
 #include "lodge/iothread.h"
 #include "lodge/net.h"
 #include "lodge/num.h"
-#include "virtio_driver.h"
+#include "virtio_net_driver.h"
 
 enum { PAIRS = 3, CTRL = 2 * PAIRS, ALONE = 2, FRAME = 100, DEADLINE_S = 20 };
 
@@ -67,12 +67,7 @@ static void open_card(Fix *f, bool threads)
 
 static void start_driver(Fix *f, uint64_t without)
 {
-    g_assert_true(drv_accept(f->d, UINT64_MAX & ~without));
-    drv_msix(f->d, CTRL + 1);
-    for (unsigned q = 0; q <= CTRL; q++)
-        drv_queue(f->d, q, 16);
-    drv_ready(f->d);
-    f->buf = drv_alloc(f->d, 65536);
+    f->buf = net_drv_start(f->d, UINT64_MAX & ~without, CTRL + 1);
 }
 
 static void fix_up(Fix *f, gconstpointer unused)
@@ -99,38 +94,10 @@ static void fix_down(Fix *f, gconstpointer unused)
         }                                                                                          \
     } while (0)
 
-static unsigned used_count(Fix *f, unsigned q)
-{
-    uint32_t head, len;
-    unsigned n = 0;
-
-    while (drv_used(f->d, q, &head, &len))
-        n++;
-    return n;
-}
-
-/* The answer to a command of @len bytes of data. */
 static uint8_t command_on(Fix *f, unsigned q, uint8_t class, uint8_t cmd, const void *data,
                           uint32_t len)
 {
-    uint8_t hdr[2] = {class, cmd}, ack = 0xff;
-    DrvSeg segs[3] = {{f->buf, 2, false}};
-    unsigned n = 1;
-    unsigned used = 0;
-
-    drv_put(f->d, f->buf, hdr, 2);
-    drv_put(f->d, f->buf + 4000, &ack, 1);
-    if (len) {
-        drv_put(f->d, f->buf + 2, data, len);
-        segs[n++] = (DrvSeg){f->buf + 2, len, false};
-    }
-    segs[n++] = (DrvSeg){f->buf + 4000, 1, true};
-    drv_add(f->d, q, segs, n);
-    drv_kick(f->d, q);
-    UNTIL((used = used_count(f, q)));
-    g_assert_cmpuint(used, ==, 1);
-    drv_get(f->d, f->buf + 4000, &ack, 1);
-    return ack;
+    return net_drv_command(f->d, f->buf, q, class, cmd, data, len);
 }
 
 static uint8_t set_pairs(Fix *f, uint16_t pairs)
@@ -178,7 +145,7 @@ static bool arrives(Fix *f, unsigned i)
     else
         do_send(&s);
     g_assert_cmpuint(s.taken, ==, 1);
-    return used_count(f, 2 * i) == 1;
+    return net_drv_used(f->d, 2 * i) == 1;
 }
 
 static void check_in_use(Fix *f, unsigned pairs)
@@ -203,7 +170,7 @@ static void test_pairs(Fix *f, gconstpointer unused)
     for (unsigned i = 0; i < PAIRS; i++) {
         send_from(f, i);
         g_assert_cmpint(f->got[i], ==, 1);
-        g_assert_cmpuint(used_count(f, 2 * i + 1), ==, 1);
+        g_assert_cmpuint(net_drv_used(f->d, 2 * i + 1), ==, 1);
         g_assert_cmpuint(drv_msis(f->d, 2 * (int)i + 1), ==, 1);
     }
     g_assert_cmpuint(set_pairs(f, 1), ==, VIRTIO_NET_OK);
@@ -270,15 +237,15 @@ static void test_not_accepted(void)
     drv_add(f.d, ALONE, (DrvSeg[]){{f.buf, 2, false}, {f.buf + 2048, 2048, true}}, 2);
     SendCall s = {&f.stream[1], 0};
     do_send(&s);
-    g_assert_cmpuint(used_count(&f, ALONE), ==, 0);
+    g_assert_cmpuint(net_drv_used(f.d, ALONE), ==, 0);
     drv_kick(f.d, ALONE);
-    g_assert_cmpuint(used_count(&f, ALONE), ==, 1);
+    g_assert_cmpuint(net_drv_used(f.d, ALONE), ==, 1);
     g_assert_cmpuint(command_on(&f, ALONE, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &off, 1),
                      ==, VIRTIO_NET_OK);
     for (unsigned q = 3; q <= CTRL; q++) {
         drv_add(f.d, q, &(DrvSeg){f.buf, 1000, false}, 1);
         drv_kick(f.d, q);
-        g_assert_cmpuint(used_count(&f, q), ==, 0);
+        g_assert_cmpuint(net_drv_used(f.d, q), ==, 0);
     }
     for (unsigned i = 1; i < PAIRS; i++)
         g_assert_cmpint(f.got[i], ==, 0);
@@ -385,7 +352,7 @@ static void test_threads(void)
             unsigned used = 0;
 
             UNTIL(g_atomic_int_get(&f.got[i]) == (int)round);
-            UNTIL((used += used_count(&f, 2 * i + 1)) == 1);
+            UNTIL((used += net_drv_used(f.d, 2 * i + 1)) == 1);
             g_assert_true(arrives(&f, i));
         }
         g_assert_cmpuint(set_pairs(&f, (uint16_t)(1 + round % PAIRS)), ==, VIRTIO_NET_OK);

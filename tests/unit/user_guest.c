@@ -238,7 +238,7 @@ void tcp_send(Tcp *t, uint8_t flags, const char *data)
         store_be16(tcp + 18, 0xfff0); /* far beyond the data */
     if (n)
         memcpy(tcp + 20, data, n);
-    ip4(t->g, p, GUEST_IP, HOST_IP, PKT_PROTO_TCP, 20 + n, tcp + 16);
+    ip4(t->g, p, GUEST_IP, t->to ? t->to : HOST_IP, PKT_PROTO_TCP, 20 + n, tcp + 16);
     guest_send(t->g, p, 54 + n);
     t->seq += n + ((flags & (PKT_TCP_SYN | PKT_TCP_FIN)) ? 1 : 0);
 }
@@ -311,7 +311,7 @@ void bulk_send(Tcp *t, uint8_t flags, const uint8_t *data, uint32_t n)
         memcpy(tcp + 20, "\2\4\x05\xb4", 4);
     if (n)
         memcpy(tcp + 20 + options, data, n);
-    ip4(t->g, p, GUEST_IP, HOST_IP, PKT_PROTO_TCP, len, tcp + 16);
+    ip4(t->g, p, GUEST_IP, t->to ? t->to : HOST_IP, PKT_PROTO_TCP, len, tcp + 16);
     guest_send_gso(t->g, p, 34 + len, n > 1460 ? 1460 : 0);
     t->seq += n + (flags & PKT_TCP_SYN ? 1 : 0);
 }

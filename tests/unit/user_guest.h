@@ -56,7 +56,8 @@ void arp(Guest *g);
 /* A very small TCP of the guest's. */
 typedef struct Tcp {
     Guest *g;
-    uint16_t here, there;
+    uint16_t here, there; /* ports */
+    uint32_t to;          /* the other end's address; 0: HOST_IP */
     uint32_t seq, ack;
     GString *got;
     bool fin;
