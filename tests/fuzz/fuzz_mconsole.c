@@ -16,6 +16,7 @@
 #include "replay.h"
 
 #define DATAGRAM_MAX 600u
+#define WAITS_MAX 12u /* ms */
 
 enum { NO_MACHINE = 64, SOCKET = 128 }; /* SOCKET: datagrams go through one, as a client's */
 enum { STEP_RAW, STEP_FRAMED, STEP_DEAF, STEP_GUEST, STEP_GONE, STEP_STAYS, STEP_NEWS, STEPS };
@@ -26,7 +27,8 @@ typedef struct Fuzz {
     char *dir;  /* NULL: there is no socket */
     int client; /* -1: none */
     int notices; /* a socket that hears them; -1: none */
-    bool deaf;  /* it does not read */
+    bool deaf;  /* the client does not read */
+    unsigned waits;
 } Fuzz;
 
 static void serve(Fuzz *f)
@@ -41,14 +43,39 @@ static void serve(Fuzz *f)
     }
 }
 
+static struct sockaddr_un address(const Fuzz *f)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+
+    g_strlcpy(at.sun_path, mconsole_path(f->m), sizeof at.sun_path);
+    return at;
+}
+
+/* A client reads again, or not; a connected one has a longer queue. */
+static void listen_or_not(Fuzz *f, bool deaf, bool connected)
+{
+    f->deaf = deaf;
+    if (f->client < 0)
+        return;
+    struct sockaddr_un at = address(f);
+    if (connected)
+        g_assert_cmpint(connect(f->client, (struct sockaddr *)&at, sizeof at), ==, 0);
+    for (; !deaf && f->waits < WAITS_MAX; f->waits++) { /* the console looks for room by a clock */
+        serve(f);
+        g_usleep(1000);
+    }
+}
+
 static void datagram(Fuzz *f, const uint8_t *data, size_t len)
 {
     static const struct sockaddr_un from = {.sun_family = AF_UNIX};
 
-    if (f->client >= 0)
-        (void)send(f->client, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
-    else
+    if (f->client >= 0) {
+        struct sockaddr_un at = address(f);
+        (void)sendto(f->client, data, len, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&at, sizeof at);
+    } else {
         mconsole_datagram(f->m, data, len, &from, sizeof from);
+    }
 }
 
 static void framed(Fuzz *f, const uint8_t *data, size_t len)
@@ -82,7 +109,7 @@ static void step(Fuzz *f, unsigned kind, const uint8_t *data, size_t len)
         framed(f, data, len);
         break;
     case STEP_DEAF:
-        f->deaf = len > 0;
+        listen_or_not(f, len > 0, len > 1);
         break;
     case STEP_GUEST:
         if (f->m->guest)
@@ -116,8 +143,6 @@ static void open_socket(Fuzz *f)
     MconsoleConfig config = {.uml_dir = f->dir, .umid = "vm", .notify = at.sun_path};
     f->m = mconsole_open(&f->control, &config, &error);
     g_assert_no_error(error);
-    g_strlcpy(at.sun_path, mconsole_path(f->m), sizeof at.sun_path);
-    g_assert_cmpint(connect(f->client, (struct sockaddr *)&at, sizeof at), ==, 0);
 }
 
 static void close_socket(Fuzz *f)

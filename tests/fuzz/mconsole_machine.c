@@ -206,7 +206,7 @@ bool control_send_keys(Control *c, const unsigned *codes, unsigned n, int64_t ho
 {
     for (unsigned i = 0; i < n; i++)
         g_assert_cmpuint(codes[i], !=, 0);
-    return c->config.machine->features & FAKE_KEYS;
+    return c->config.input != NULL;
 }
 
 bool control_plug(Machine *m, const Tree *t, const char *id, GError **error)
