@@ -185,6 +185,12 @@ Jv client_call_fd(Client *c, JsonOut *request, int fd, int64_t deadline, GError 
 {
     g_autoptr(JsonOut) out = request;
     Jv none = {NULL, NULL};
+    if (json_is_lossy(out)) {
+        lodge_fail(error, LODGE_ERROR_CONFIG,
+                   "%s: a word is no UTF-8, which is all that the control socket takes; give a "
+                   "file a link with such a name", c->name);
+        return none;
+    }
     if (!send_all(c, json_text(out), fd, deadline, error))
         return none;
     for (;;) {
