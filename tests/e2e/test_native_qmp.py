@@ -107,7 +107,7 @@ def test_detached_and_waited_for(lodge, echo, guests):
     assert "READY" in works(lodge("log", "box"))
     works(lodge("kill", "box"))
     r = lodge("run", "box", "-d", "--wait=log:never", "--kernel", guests / "hello", "--memory", "16M", "--net", "none", "--debug-exit")
-    fails(r, 7, "run: box: (ended, and no line matched|is not running)")
+    fails(r, 7, "run: box: (ended, and no line matched|is not running; .*)")
     waiter = lodge.popen("run", "box", "-d", "--wait", *echo)  # for a login, which that guest has not
     until(lambda: state(lodge, "box") == "running")
     assert waiter.poll() is None
