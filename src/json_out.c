@@ -15,6 +15,7 @@ struct JsonOut {
     GString *open; /* closing brackets of what is open, innermost last */
     bool first;    /* nothing stands in the innermost yet */
     bool line;     /* all on one line, in ASCII */
+    bool lossy;    /* see json_is_lossy() */
 };
 
 static JsonOut *out_new(bool line)
@@ -68,6 +69,7 @@ static void quoted(JsonOut *j, const char *value)
 {
     g_autofree char *utf8 = g_utf8_make_valid(value, -1);
 
+    j->lossy |= !g_utf8_validate(value, -1, NULL);
     g_string_append_c(j->text, '"');
     for (const char *s = utf8; *s; s = g_utf8_next_char(s)) {
         gunichar c = g_utf8_get_char(s);
@@ -175,4 +177,9 @@ const char *json_text(JsonOut *j)
     if (!j->text->len || j->text->str[j->text->len - 1] != '\n')
         g_string_append(j->text, j->line ? "\r\n" : "\n");
     return j->text->str;
+}
+
+bool json_is_lossy(const JsonOut *j)
+{
+    return j->lossy;
 }

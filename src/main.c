@@ -49,7 +49,7 @@ int main(int argc, char **argv)
         v = verb_find(NULL, "uml");
         return v->run(v, argc - 1, argv + 1);
     }
-    if (!name) {
+    if (!name || !name[0]) {
         lodge_warn("no verb; lodge --help lists them");
         return STATUS_USAGE;
     }

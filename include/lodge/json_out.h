@@ -31,5 +31,7 @@ void json_bool(JsonOut *j, const char *key, bool value);
 /* Text with a newline (on one line: CR LF) at its end, all nesting closed; transfer none, until @j
  * is freed. */
 const char *json_text(JsonOut *j);
+/* Whether a string was no UTF-8, so that a reader would get another one. */
+bool json_is_lossy(const JsonOut *j);
 
 #endif

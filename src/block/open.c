@@ -388,7 +388,7 @@ static bool check_options(const BlkOptions *o, GError **error)
     const char *formats[] = {o->format, o->base_format};
 
     if (!o->file || !*o->file)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "no file named; give file=PATH");
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "no file named; give the path of one");
     for (unsigned i = 0; i < G_N_ELEMENTS(formats); i++)
         if (formats[i] && !blk_driver_find(formats[i])) {
             g_autofree char *names = blk_driver_names();

@@ -224,6 +224,9 @@ static bool subs_parse(OptValue *v, GError **error)
         g_autofree char *piece = piece_take(&text);
         char *eq = strchr(piece, '=');
 
+        if (!v->text[0])
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: is empty; write --%s %s",
+                              v->spec->name, v->spec->name, v->spec->value);
         if (!piece[0])
             return lodge_fail(error, LODGE_ERROR_CONFIG,
                               "--%s: \"%s\": an empty part; a literal comma is doubled",
@@ -249,7 +252,7 @@ static bool option_add(Options *o, const OptSpec *spec, const char *text, GError
     OptValue *v;
 
     if (spec->flags & OPT_REFUSED)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: not supported by this version",
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: not supported by this version; leave it away",
                           spec->name);
     if (!(spec->flags & OPT_REPEAT) && options_has(o, spec->name))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: given twice; give it once", spec->name);

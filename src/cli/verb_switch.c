@@ -424,7 +424,8 @@ int verb_switch(const Verb *self, int argc, char **argv)
         (void)0;
     else if (word && !a)
         lodge_fail(&error, LODGE_ERROR_CONFIG,
-                   "%s: one of ports, macs, stats, plug, unplug is wanted", word);
+                   "\"%s\": not done with a switch; write ports, macs, stats, plug or unplug",
+                   word);
     else
         (void)only_for(o, !a, a, &error); /* the error says it */
     if (error)

@@ -257,8 +257,11 @@ const Verb verb_table[] = {
      "guest needs base64 and md5sum (coreutils, busybox), it is slower, and what goes over the console "
      "is in its log, passwords excepted. Somebody who is logged in there, or types there, is left "
      "alone; with --via console, a shell that stands there is used, and stays. There is no terminal: "
-     "see lodge ssh and lodge console. Output and input lie in a folder of the guest's /tmp until they "
-     "are taken, output until the command ends: send what has no end elsewhere.",
+     "see lodge ssh and lodge console.\n\n"
+     "What comes and goes lies in a folder of the guest's /tmp, some MiB of it at most: beyond that "
+     "the command waits until its output is taken, as it would for a slow terminal. (A guest without "
+     "mkfifo or dd keeps all output there until the command ends.) A child that outlives the command "
+     "does not hold it up; what that one says later goes nowhere.",
      exec_options_table, exec_examples, NULL, verb_exec},
     {"events", "[--json] NAME", "print what happens to a running machine",
      "One line for each event of its control socket, until it has ended.", events_options_table,

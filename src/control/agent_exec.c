@@ -4,17 +4,19 @@
  * guest-exec-status, guest-file-*).
  *
  * guest-exec alone takes its input whole and gives its output at the end, up to a limit. So the
- * agent is given a small script for /bin/sh instead, which runs the command with its output in two
- * files of a folder of its own, from which it is read while the command runs (guest-file-read).
- * Input goes there in files, piece by piece, and a line in a named pipe tells a loop of the script
- * that one is whole; PIECES_AHEAD of them may wait. What is short comes back with the command's end
- * in one answer, and the folder is gone by then.
+ * agent is given a small script for /bin/sh instead, which runs the command with a folder of its own,
+ * from which the output is read while the command runs (guest-file-read), and into which the input
+ * goes in files, piece by piece; a line in a named pipe tells a loop of the script that one is whole,
+ * and PIECES_AHEAD of them may wait. What is short comes back with the command's end in one answer,
+ * and the folder is gone by then.
  *
- * The two files keep all output until the command ends, and have no ceiling: through a pipe a
- * command would be over only when the last of its children had closed it, and would stand still for
- * ever once its client were gone; and to cut off what has been read from the front of a file that
- * is being written to, not every guest has the means. What has no end is to be sent elsewhere by
- * who runs it.
+ * Output goes through named pipes to pumps of the script, one a stream, which cut it into files of
+ * 4 MiB at most, out.0, out.1 and so on. Two of them may wait to be read: then a pump waits for our
+ * word that the older one was, and the command for its pump, as it would for a slow terminal. So what
+ * a guest keeps for us is bounded; a client that is killed by force leaves the command standing there.
+ * A command is over when it has ended itself: where a child of it keeps the pipe open, the pumps are
+ * ended once nothing has come for a second, and what that child says later goes nowhere. A guest that
+ * has no mkfifo or dd writes all of it into out.0.
  *
  * The script's standard output begins with "lodge STATUS in" (the output follows, and what went to
  * standard error is the script's) or "lodge STATUS at" (it is in the files, which are removed by
@@ -56,7 +58,6 @@ static const char script[] =
     "shift 4\n"
     "umask 077\n"
     "mkdir \"$d\" || exit\n"
-    ": > \"$d/out\" && : > \"$d/err\" || exit\n"
     "umask 022\n"
     ": \"${PATH:=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}\"\n"
     ": \"${HOME:=/root}\"\n"
@@ -77,6 +78,34 @@ static const char script[] =
     "  fi\n"
     "fi\n"
     "! command -v setsid > /dev/null || set -- setsid \"$@\"\n"
+    "pump() {\n" /* $1: what comes out of its pipe, in pieces */
+    "  exec 8< \"$d/$1\" 9<> \"$d/$1.k\"\n"
+    "  n=0\n"
+    "  trap 'cat <&8 & kill $k; exit' TERM\n"
+    "  while dd bs=65536 count=64 of=\"$d/$1.$n\" <&8 & k=$!; wait $k; [ -s \"$d/$1.$n\" ]; do\n"
+    "    n=$((n+1))\n"
+    "    [ $n -lt 2 ] || {\n"
+    "      : > \"$d/$1.w\"\n"
+    "      read -r k <&9\n"
+    "      rm -f \"$d/$1.w\" \"$d/$1.$k\"\n"
+    "    }\n"
+    "  done\n"
+    "}\n"
+    "settle() {\n" /* ends the pumps where no more comes */
+    "  now=$(ls -l \"$d\")\n"
+    "  while sleep 1; do\n"
+    "    was=$now now=$(ls -l \"$d\")\n"
+    "    [ \"$now\" != \"$was\" ] || [ -e \"$d/out.w\" ] || [ -e \"$d/err.w\" ] || kill $o $e\n"
+    "  done\n"
+    "}\n"
+    "o= e=\n"
+    "if command -v mkfifo > /dev/null && command -v dd > /dev/null; then\n"
+    "  mkfifo -m 600 \"$d/out\" \"$d/err\" \"$d/out.k\" \"$d/err.k\" || no 'cannot make a pipe'\n"
+    "  pump out > /dev/null 2>&1 & o=$!\n"
+    "  pump err > /dev/null 2>&1 & e=$!\n"
+    "else\n"
+    "  ln -s out.0 \"$d/out\" && ln -s err.0 \"$d/err\" || no 'cannot make a file'\n"
+    "fi\n"
     "if [ \"$i\" = 1 ]; then\n"
     "  mkfifo -m 600 \"$d/in\" \"$d/kick\" || no 'cannot make a pipe'\n"
     "  (\n"
@@ -95,10 +124,17 @@ static const char script[] =
     "echo $p > \"$d/pid\"\n"
     "{ wait $p; } 2> /dev/null; r=$?\n" /* a shell may have its say about signals */
     "[ -z \"$f\" ] || kill $f 2> /dev/null\n"
-    "o=$(wc -c < \"$d/out\") e=$(wc -c < \"$d/err\")\n"
-    "if [ $((o)) -le 98304 ] && [ $((e)) -le 98304 ]; then\n"
+    "if [ -n \"$o\" ]; then\n"
+    "  settle > /dev/null 2>&1 & s=$!\n"
+    "  wait $o $e\n"
+    "  kill $s\n"
+    "fi\n"
+    "short() {\n" /* $1: whether all of it is in one small piece */
+    "  [ -e \"$d/$1.0\" ] && [ ! -s \"$d/$1.1\" ] && [ $(($(wc -c < \"$d/$1.0\"))) -le 98304 ]\n"
+    "}\n"
+    "if short out && short err; then\n"
     "  echo \"lodge $r in\"\n"
-    "  cat \"$d/out\"; cat \"$d/err\" >&2\n"
+    "  cat \"$d/out.0\"; cat \"$d/err.0\" >&2\n"
     "  rm -rf \"$d\"\n"
     "else\n"
     "  echo \"lodge $r at\"\n"
@@ -110,9 +146,13 @@ static const char kill_script[] =
     "p=$(cat \"$1/pid\") && { kill -$2 -$p 2> /dev/null || kill -$2 $p; }\n";
 
 typedef struct Stream {
-    const char *file; /* in the folder */
+    const char *file; /* in the folder, without its number */
     int to;
-    int64_t handle;   /* of the agent; -1: not open */
+    int64_t handle;   /* of the agent: the piece that is read; -1: not open */
+    int64_t next;     /* the piece behind it; -1: not there yet */
+    int64_t ack;      /* the pipe that tells what was read; -1: not open */
+    unsigned piece;
+    bool empty;       /* nothing of the piece came yet */
     uint64_t passed;  /* bytes that went to @to */
 } Stream;
 
@@ -147,11 +187,24 @@ static void file_close(Exec *x, int64_t *handle)
     *handle = -1;
 }
 
+static int64_t piece_open(Exec *x, const Stream *s, unsigned n, GError **error)
+{
+    g_autofree char *file = g_strdup_printf("%s.%u", s->file, n);
+    return file_open(x, file, "r", error);
+}
+
 static bool file_flush(Exec *x, int64_t handle, GError **error)
 {
     JsonOut *call = agent_begin("guest-file-flush");
     json_number(call, "handle", handle);
     return agent_call(x->a, call, agent_soon(), error).node;
+}
+
+/* A line into a named pipe. */
+static bool tell_guest(Exec *x, int64_t pipe, const char *word, GError **error)
+{
+    g_autofree char *line = g_strdup_printf("%s\n", word);
+    return agent_file_write(x->a, pipe, line, strlen(line), error) && file_flush(x, pipe, error);
 }
 
 /* ---- output ---- */
@@ -194,17 +247,48 @@ static bool gives_up(Exec *x)
     return x->end->stopped || x->end->timed_out;
 }
 
-/* Take what is there, ROUND_PIECES at most unless @all. */
-static bool pull(Exec *x, Stream *s, bool all, GError **error)
+/* The piece was read to its end, and another has begun: let the guest remove it. */
+static bool piece_done(Exec *x, Stream *s, bool over, GError **error)
 {
-    for (unsigned i = 0; s->handle >= 0 && (all ? !gives_up(x) : i < ROUND_PIECES); i++) {
+    g_autofree char *pipe = g_strdup_printf("%s.k", s->file);
+    g_autofree char *number = g_strdup_printf("%u", s->piece);
+
+    file_close(x, &s->handle);
+    s->handle = s->next;
+    s->next = -1;
+    s->piece++;
+    s->empty = true;
+    if (over)
+        return true;
+    /* Open for both, so that it never waits for the other end. */
+    if (s->ack < 0)
+        s->ack = file_open(x, pipe, "r+", error);
+    return s->ack >= 0 && tell_guest(x, s->ack, number, error);
+}
+
+/* Take what is there, ROUND_PIECES at most; where the script is @over, all. */
+static bool pull(Exec *x, Stream *s, bool over, GError **error)
+{
+    for (unsigned i = 0; s->handle >= 0 && (over ? !gives_up(x) : i < ROUND_PIECES); i++) {
         g_autofree uint8_t *data = NULL;
         size_t len;
         if (!agent_file_read(x->a, s->handle, &data, &len, error))
             return false;
-        if (!len)
-            return true;
+        if (!len && s->next >= 0) {
+            if (over && s->empty)
+                return true; /* none is behind an empty one */
+            if (!piece_done(x, s, over, error))
+                return false;
+            continue;
+        }
+        if (!len) {
+            s->next = piece_open(x, s, s->piece + 1, NULL);
+            if (s->next < 0)
+                return true;
+            continue; /* more may have come to this one meanwhile */
+        }
         s->passed += len;
+        s->empty = false;
         x->active = true;
         if (!put(x, s->to, data, len)) {
             nobody_reads(x);
@@ -235,13 +319,6 @@ static bool has_room(Exec *x)
     return !there;
 }
 
-static bool tell_input(Exec *x, const char *word, GError **error)
-{
-    g_autofree char *line = g_strdup_printf("%s\n", word);
-    return agent_file_write(x->a, x->kick, line, strlen(line), error) &&
-           file_flush(x, x->kick, error);
-}
-
 static bool push_piece(Exec *x, const uint8_t *data, size_t len, GError **error)
 {
     g_autofree char *number = g_strdup_printf("%u", x->pieces);
@@ -250,7 +327,7 @@ static bool push_piece(Exec *x, const uint8_t *data, size_t len, GError **error)
     bool ok = handle >= 0 && agent_file_write(x->a, handle, data, len, error);
     file_close(x, &handle);
     x->pieces++;
-    return ok && tell_input(x, number, error);
+    return ok && tell_guest(x, x->kick, number, error);
 }
 
 static bool push(Exec *x, GError **error)
@@ -265,7 +342,7 @@ static bool push(Exec *x, GError **error)
                lodge_fail_errno(error, errno, "standard input");
     x->active = true;
     x->input = n > 0;
-    return n > 0 ? push_piece(x, data, (size_t)n, error) : tell_input(x, "end", error);
+    return n > 0 ? push_piece(x, data, (size_t)n, error) : tell_guest(x, x->kick, "end", error);
 }
 
 /* ---- the command ---- */
@@ -426,9 +503,9 @@ static bool open_files(Exec *x, GError **error)
 {
     g_autoptr(GError) why = NULL;
     if (x->out.handle < 0)
-        x->out.handle = file_open(x, x->out.file, "r", &why);
+        x->out.handle = piece_open(x, &x->out, 0, &why);
     if (x->out.handle >= 0 && x->err.handle < 0)
-        x->err.handle = file_open(x, x->err.file, "r", &why);
+        x->err.handle = piece_open(x, &x->err, 0, &why);
     /* Open for both, so that it does not wait for the script to open its end. */
     if (x->err.handle >= 0 && x->input && x->kick < 0)
         x->kick = file_open(x, "kick", "r+", &why);
@@ -541,6 +618,13 @@ static bool follow(Exec *x, GError **error)
     }
 }
 
+static void close_stream(Exec *x, Stream *s)
+{
+    file_close(x, &s->handle);
+    file_close(x, &s->next);
+    file_close(x, &s->ack);
+}
+
 bool agent_exec(Agent *a, const AgentCommand *c, AgentEnd *ret, GError **error)
 {
     *ret = (AgentEnd){0};
@@ -550,16 +634,16 @@ bool agent_exec(Agent *a, const AgentCommand *c, AgentEnd *ret, GError **error)
         .folder = g_strdup_printf("/tmp/.lodge-%08x%08x%08x", g_random_int(), g_random_int(),
                                   g_random_int()),
         .pause_us = PAUSE_MIN_US,
-        .out = {"out", c->out_fd, -1, 0},
-        .err = {"err", c->err_fd, -1, 0},
+        .out = {"out", c->out_fd, -1, -1, -1, 0, true, 0},
+        .err = {"err", c->err_fd, -1, -1, -1, 0, true, 0},
         .kick = -1,
         .input = c->in_fd >= 0,
         .end = ret,
     };
     bool ok = agent_command_check(c, error) && begin(&x, error) && follow(&x, error);
     if (ok) {
-        file_close(&x, &x.out.handle);
-        file_close(&x, &x.err.handle);
+        close_stream(&x, &x.out);
+        close_stream(&x, &x.err);
         file_close(&x, &x.kick);
     }
     agent_rest(a);

@@ -185,6 +185,12 @@ Jv client_call_fd(Client *c, JsonOut *request, int fd, int64_t deadline, GError 
 {
     g_autoptr(JsonOut) out = request;
     Jv none = {NULL, NULL};
+    if (json_is_lossy(out)) {
+        lodge_fail(error, LODGE_ERROR_CONFIG,
+                   "%s: a word is no UTF-8, which is all that the control socket takes; give a "
+                   "file a link with such a name", c->name);
+        return none;
+    }
     if (!send_all(c, json_text(out), fd, deadline, error))
         return none;
     for (;;) {
@@ -235,7 +241,8 @@ static int reach(const char *name, const char *dir, GError **error)
     if (fd >= 0)
         close(fd);
     if (err == ENOENT || err == ECONNREFUSED)
-        lodge_fail(error, LODGE_ERROR_STATE, "%s: is not running", name);
+        lodge_fail(error, LODGE_ERROR_STATE, "%s: is not running; lodge run %s starts it",
+                   name, name);
     else
         lodge_fail_errno(error, err, "%s: cannot reach the machine", name);
     return -1;

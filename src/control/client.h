@@ -37,7 +37,7 @@ JsonOut *client_begin(const char *command);
  * @deadline: as of client_connect()
  * Return: what stands under "return", valid until the next call; node NULL with the machine's error
  *         (LODGE_ERROR_HOST; LODGE_ERROR_NOT_FOUND: no such device), or LODGE_ERROR_HOST: no
- *         answer.
+ *         answer; LODGE_ERROR_CONFIG: a string of the request is no UTF-8.
  */
 Jv client_call(Client *c, JsonOut *request, int64_t deadline, GError **error);
 /* Likewise, and pass a descriptor along. @fd: borrowed. */

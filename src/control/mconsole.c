@@ -16,9 +16,10 @@
  * "sysrq" is a break on the first serial port and what the console says in the next moments. After
  * a wrong version nothing is carried out.
  *
- * A client's address is answered as it came. Nothing waits: what a client has no room for is sent
- * when it has, for SEND_SECONDS at most; no more than REPLIES_MAX answers are under way, beyond
- * which requests stay in the socket.
+ * A client's address is answered as it came. Nothing waits, and nobody for another: what a client has
+ * no room for is sent when it has, for SEND_SECONDS at most, and in its order. An answer more than
+ * WAITING_OF_ONE for the same client is dropped, and of more than WAITING_MAX in all the one that got
+ * nowhere for the longest time; so one who asks and never reads costs others nothing.
  */
 #include <errno.h>
 #include <linux/input-event-codes.h>
@@ -43,7 +44,9 @@
 #define HEAD 12u       /* bytes before the text, in both directions */
 #define DATA_MAX 512u  /* with its NUL */
 #define NOTICE_HEAD 16u
-#define REPLIES_MAX 32u
+#define WAITING_MAX 32u    /* answers without room */
+#define WAITING_OF_ONE 4u
+#define LISTENING_MAX 32u  /* requests that listen to the console */
 #define BATCH 16u      /* requests taken at once */
 #define PUMP_MS 5u
 #define SEND_SECONDS 5
@@ -62,14 +65,13 @@ struct MconsoleReply {
     uint32_t err;
     GString *text;
     size_t at;       /* what of it was sent */
+    int64_t moved;   /* monotonic: when it was answered, or the last part went */
     int64_t give_up; /* monotonic */
     /* sysrq: */
     guint timer;     /* 0: not listening */
     uint64_t from, seen;
     unsigned silent, rounds;
 };
-
-static gboolean on_request(int fd, GIOCondition condition, gpointer opaque);
 
 /* ---- answers ---- */
 
@@ -80,6 +82,35 @@ static void reply_free(gpointer opaque)
     g_clear_handle_id(&r->timer, g_source_remove);
     g_string_free(r->text, TRUE);
     g_free(r);
+}
+
+static ssize_t send_from(int fd, const MconsoleReply *r, const void *data, size_t len)
+{
+    ssize_t n;
+
+    do {
+        n = sendto(fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)&r->to,
+                   r->to_len);
+    } while (n < 0 && errno == EINTR);
+    return n;
+}
+
+/* What clients have not read counts against the sender's socket: where others have filled that, the
+ * datagram comes from one of its own, without a name. A client that is connected takes nothing from
+ * that one, and waits. */
+static ssize_t send_datagram(const MconsoleReply *r, const void *data, size_t len)
+{
+    ssize_t n = send_from(r->m->fd, r, data, len);
+    int fd = n < 0 && errno == EAGAIN
+                 ? socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
+
+    if (fd < 0)
+        return n;
+    n = send_from(fd, r, data, len);
+    int err = errno == EPERM ? EAGAIN : errno;
+    close(fd);
+    errno = err;
+    return n;
 }
 
 /* Send the next datagram of @r. Return: 1: the last one is out, 0: go on, -1: no room. */
@@ -95,43 +126,87 @@ static int send_part(MconsoleReply *r)
     store_le32(buf + 8, (uint32_t)n + 1);
     memcpy(buf + HEAD, r->text->str + r->at, n);
     buf[HEAD + n] = '\0';
-    do {
-        sent = sendto(r->m->fd, buf, HEAD + n + 1, MSG_DONTWAIT | MSG_NOSIGNAL,
-                      (const struct sockaddr *)&r->to, r->to_len);
-    } while (sent < 0 && errno == EINTR);
+    sent = send_datagram(r, buf, HEAD + n + 1);
     if (sent < 0 && (errno == EAGAIN || errno == ENOBUFS) &&
         g_get_monotonic_time() < r->give_up)
         return -1;
     r->begun = true;
     r->at += n;
+    r->moved = g_get_monotonic_time();
     return sent < 0 || !more; /* who is gone needs no answer */
 }
 
-static void listen_again(Mconsole *m)
+static MconsoleReply *reply_at(const Mconsole *m, unsigned i)
 {
-    if (m->fd >= 0 && !m->source && m->replies->len < REPLIES_MAX)
-        m->source = g_unix_fd_add(m->fd, G_IO_IN, on_request, m);
+    return g_ptr_array_index(m->replies, i);
 }
 
-/* Send what there is room for. Return: whether something waits for more. */
-static bool send_all(Mconsole *m)
+/* How many answers to the same client wait before the one at @i. */
+static unsigned waiting_before(const Mconsole *m, unsigned i)
 {
-    bool waits = false;
+    const MconsoleReply *r = reply_at(m, i);
+    unsigned n = 0;
+
+    for (unsigned k = 0; k < i; k++) {
+        const MconsoleReply *other = reply_at(m, k);
+        n += other->answered && other->to_len == r->to_len && !memcmp(&other->to, &r->to, r->to_len);
+    }
+    return n;
+}
+
+/* Send what there is room for. Return: how many answers wait for more. */
+static unsigned send_all(Mconsole *m)
+{
+    unsigned waiting = 0;
 
     for (unsigned i = 0; i < m->replies->len;) {
-        MconsoleReply *r = g_ptr_array_index(m->replies, i);
-        int end = r->answered ? 0 : -1;
+        MconsoleReply *r = reply_at(m, i);
+        int end = r->answered && !waiting_before(m, i) ? 0 : -1;
 
         while (end == 0)
             end = send_part(r);
-        waits |= r->answered && end < 0;
+        waiting += r->answered && end < 0;
         if (end > 0)
             g_ptr_array_remove_index(m->replies, i); /* frees it */
         else
             i++;
     }
-    listen_again(m);
-    return waits;
+    return waiting;
+}
+
+static void drop(Mconsole *m, unsigned i)
+{
+    if (!m->dropped++)
+        lodge_warn("mconsole: a client does not read its answers; some are dropped");
+    g_ptr_array_remove_index(m->replies, i); /* frees it */
+}
+
+/* The answer that got nowhere for the longest time; those of which nothing has gone come first. */
+static unsigned most_stale(const Mconsole *m)
+{
+    unsigned found = m->replies->len;
+
+    for (unsigned i = 0; i < m->replies->len; i++) {
+        const MconsoleReply *r = reply_at(m, i), *f = found < i ? reply_at(m, found) : NULL;
+
+        if (r->answered &&
+            (!f || (r->begun == f->begun ? r->moved < f->moved : !r->begun)))
+            found = i;
+    }
+    return found;
+}
+
+/* Of @waiting answers keep what may wait: one came since it last held. */
+static void drop_excess(Mconsole *m, unsigned waiting)
+{
+    for (unsigned i = 0; i < m->replies->len; i++) {
+        if (reply_at(m, i)->answered && waiting_before(m, i) >= WAITING_OF_ONE) {
+            drop(m, i);
+            return;
+        }
+    }
+    if (waiting > WAITING_MAX)
+        drop(m, most_stale(m));
 }
 
 static gboolean pump(gpointer opaque)
@@ -151,14 +226,18 @@ static void finish(MconsoleReply *r, int err, bool stream, const char *data, siz
     r->answered = true;
     r->stream = stream;
     r->err = (uint32_t)err;
-    r->give_up = g_get_monotonic_time() + SEND_SECONDS * G_TIME_SPAN_SECOND;
+    r->moved = g_get_monotonic_time();
+    r->give_up = r->moved + SEND_SECONDS * G_TIME_SPAN_SECOND;
     g_string_truncate(r->text, 0);
     g_string_append_len(r->text, data, (gssize)len);
     if (m->fd < 0 || r->to_len <= offsetof(struct sockaddr_un, sun_path)) {
         (void)g_ptr_array_remove(m->replies, r);
         return;
     }
-    if (send_all(m) && !m->pump)
+    unsigned waiting = send_all(m);
+    if (waiting)
+        drop_excess(m, waiting);
+    if (waiting && !m->pump)
         m->pump = g_timeout_add(PUMP_MS, pump, m);
 }
 
@@ -401,6 +480,15 @@ static gboolean listen_to_console(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
+static unsigned count_listening(const Mconsole *m)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < m->replies->len; i++)
+        n += reply_at(m, i)->timer != 0;
+    return n;
+}
+
 static void do_sysrq(Mconsole *m, const char *args, MconsoleReply *r)
 {
     ConsoleLog *log = m->control->config.console_log;
@@ -408,7 +496,9 @@ static void do_sysrq(Mconsole *m, const char *args, MconsoleReply *r)
 
     if (log)
         r->from = r->seen = console_log_position(log);
-    if (!press_sysrq(m, letter)) {
+    if (count_listening(m) >= LISTENING_MAX) {
+        mconsole_answer(r, 1, "Too many requests listen to the console; try again later");
+    } else if (!press_sysrq(m, letter)) {
         mconsole_answer(r, 1, "Sysrq not compiled in");
     } else if (letter == 'b' || letter == 'o' || !log) { /* nothing may come after it */
         mconsole_answer(r, 0, "");
@@ -481,7 +571,7 @@ static gboolean on_request(int fd, GIOCondition condition, gpointer opaque)
     Mconsole *m = opaque;
     uint8_t data[HEAD + DATA_MAX];
 
-    for (unsigned i = 0; i < BATCH && m->replies->len < REPLIES_MAX; i++) {
+    for (unsigned i = 0; i < BATCH; i++) {
         struct sockaddr_un from;
         socklen_t from_len = sizeof from;
         ssize_t n = recvfrom(fd, data, sizeof data, MSG_DONTWAIT, (struct sockaddr *)&from,
@@ -491,10 +581,7 @@ static gboolean on_request(int fd, GIOCondition condition, gpointer opaque)
             break;
         mconsole_datagram(m, data, (size_t)n, &from, from_len);
     }
-    if (m->replies->len < REPLIES_MAX)
-        return G_SOURCE_CONTINUE;
-    m->source = 0; /* send_all() listens again */
-    return G_SOURCE_REMOVE;
+    return G_SOURCE_CONTINUE;
 }
 
 /* ---- life ---- */
@@ -566,7 +653,7 @@ Mconsole *mconsole_open(Control *c, const MconsoleConfig *config, GError **error
     }
     if (!bind_socket(m, config->path ? config->path : umid_mconsole(m->umid), error))
         return NULL;
-    listen_again(m);
+    m->source = g_unix_fd_add(m->fd, G_IO_IN, on_request, m);
     notify(m, NOTICE_SOCKET, m->path);
     return g_steal_pointer(&m);
 }
@@ -585,7 +672,6 @@ void mconsole_close(Mconsole *m)
     for (unsigned i = 0; i < m->replies->len; i++)
         control_unplug_forget(m->control, g_ptr_array_index(m->replies, i));
     g_ptr_array_free(m->replies, TRUE);
-    g_clear_handle_id(&m->source, g_source_remove);
     if (m->fd >= 0)
         close(m->fd);
     if (m->path)

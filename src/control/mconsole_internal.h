@@ -21,9 +21,10 @@ struct Mconsole {
     char *path;       /* owned; NULL: no socket (fuzzers) */
     char *notify;     /* owned, or NULL */
     int fd;           /* -1: none */
-    guint source;     /* 0: not read now */
+    guint source;     /* 0: there is no socket */
     guint pump;       /* 0: nothing waits for room */
     GPtrArray *replies; /* owned: MconsoleReply, until they are sent */
+    unsigned dropped; /* answers, because their clients did not read */
     MconsoleGuest *guest; /* owned; NULL: the machine has no port for it */
 };
 

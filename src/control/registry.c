@@ -281,9 +281,11 @@ char *registry_locate(const char *name, GError **error)
     if (lstat(dir, &st) == 0)
         return g_steal_pointer(&dir);
     if (g_file_test(lasting, G_FILE_TEST_IS_DIR))
-        lodge_fail(error, LODGE_ERROR_STATE, "%s: is not running", name);
+        lodge_fail(error, LODGE_ERROR_STATE, "%s: is not running; lodge run %s starts it",
+                   name, name);
     else
-        lodge_fail(error, LODGE_ERROR_NOT_FOUND, "%s: no machine of that name", name);
+        lodge_fail(error, LODGE_ERROR_NOT_FOUND,
+                   "%s: no machine of that name; lodge list shows them", name);
     return NULL;
 }
 
@@ -371,7 +373,8 @@ MachineLook *registry_look(const char *name, GError **error)
         l->name = g_strdup(name);
     }
     if (!l)
-        lodge_fail(error, LODGE_ERROR_NOT_FOUND, "%s: no machine of that name", name);
+        lodge_fail(error, LODGE_ERROR_NOT_FOUND,
+                   "%s: no machine of that name; lodge list shows them", name);
     return l;
 }
 

@@ -242,14 +242,37 @@ static bool tree_put(Tree *t, const char *path, const char *prop, TreeKind kind,
     return true;
 }
 
+/* Whether a property of the flat form, which does not say what it holds, is text: it ends in NUL, and
+ * no string of it is empty unless it is the only one. Four or eight bytes may be a number: they are
+ * text where all of it can be shown. */
+static bool is_text(const char *data, size_t len)
+{
+    bool number = len == sizeof(uint32_t) || len == sizeof(uint64_t);
+    bool text = len && data[len - 1] == '\0';
+
+    for (size_t at = 0; text && at < len;) {
+        size_t n = strlen(data + at);
+
+        text = (n || len == 1) && (!number || g_utf8_validate(data + at, (gssize)n, NULL));
+        for (size_t i = 0; text && number && i < n; i++)
+            text = !g_ascii_iscntrl(data[at + i]);
+        at += n + 1;
+    }
+    return text;
+}
+
 bool tree_set_str(Tree *t, const char *path, const char *prop, const char *value)
 {
-    return tree_put(t, path, prop, TREE_TEXT, value, strlen(value) + 1, false);
+    size_t len = strlen(value) + 1;
+
+    return is_text(value, len) && tree_put(t, path, prop, TREE_TEXT, value, len, false);
 }
 
 bool tree_add_str(Tree *t, const char *path, const char *prop, const char *value)
 {
-    return tree_put(t, path, prop, TREE_TEXT, value, strlen(value) + 1, true);
+    size_t len = strlen(value) + 1;
+
+    return is_text(value, len) && tree_put(t, path, prop, TREE_TEXT, value, len, true);
 }
 
 bool tree_set_u32(Tree *t, const char *path, const char *prop, uint32_t value)
@@ -532,27 +555,12 @@ const void *tree_blob(Tree *t, size_t *ret_len)
     return t->blob;
 }
 
-/* Text: ends in NUL, no string of it is empty unless it is the only one, all of it can be shown.
- * Four or eight bytes that could be either are text, which the flat form cannot tell apart. */
 static TreeKind kind_guess(const char *data, size_t len)
 {
-    if (!len)
-        return TREE_EMPTY;
-    if (data[len - 1] == '\0') {
-        bool text = true;
-
-        for (size_t at = 0; text && at < len;) {
-            size_t n = strlen(data + at);
-
-            text = (n || len == 1) && g_utf8_validate(data + at, (gssize)n, NULL);
-            for (size_t i = 0; text && i < n; i++)
-                text = !g_ascii_iscntrl(data[at + i]);
-            at += n + 1;
-        }
-        if (text)
-            return TREE_TEXT;
-    }
-    return len % sizeof(uint32_t) ? TREE_BYTES : TREE_CELLS;
+    return !len                        ? TREE_EMPTY
+           : is_text(data, len)         ? TREE_TEXT
+           : len % sizeof(uint32_t) ? TREE_BYTES
+                                        : TREE_CELLS;
 }
 
 static bool read_props(TreeNode *n, const void *fdt, int node, GError **error)

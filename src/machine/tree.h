@@ -44,7 +44,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Tree, tree_free)
  * tree_set_str() - Give property @prop of node @path the text @value, copied
  * @path: absolute; nodes that are not there are made, after their siblings
  * Context: the tree's thread, as for all of these; a tree has no lock.
- * Return: false, and nothing is changed, when @path or @prop is not a legal name, or the tree is
+ * @value: any bytes; but of three or seven bytes only what can be shown, since with its NUL it would
+ *         be read back as a number from the flat form
+ * Return: false, and nothing is changed, when @path, @prop or @value is not legal, or the tree is
  *         at its ceiling (4096 nodes, 16 deep, 256 properties a node, 1 MiB a property).
  */
 bool tree_set_str(Tree *t, const char *path, const char *prop, const char *value);

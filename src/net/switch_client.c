@@ -81,7 +81,8 @@ int sw_dial(const char *name, GError **error)
     err = errno;
     close(fd);
     if (err == ENOENT || err == ECONNREFUSED)
-        lodge_fail(error, LODGE_ERROR_NOT_FOUND, "%s: no switch of that name runs", name);
+        lodge_fail(error, LODGE_ERROR_NOT_FOUND,
+                   "%s: no switch of that name runs; lodge switch %s runs one", name, name);
     else
         lodge_fail_errno(error, err, "switch %s", name);
     return -1;

@@ -93,7 +93,7 @@ static bool parse_tcp(const char *where, VncAddr *a, GError **error)
     if (!colon || !parse_u64(number, &n) || (direct && !n) ||
         n > (direct ? UINT16_MAX : VNC_DISPLAY_MAX))
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "\"%s\": not :DISPLAY, HOST:DISPLAY, HOST::PORT, auto or unix:PATH",
+                          "vnc: \"%s\": write :DISPLAY, HOST:DISPLAY, HOST::PORT, auto or unix:PATH",
                           where);
     a->port = a->last_port = (unsigned)n + (direct ? 0 : VNC_PORT);
     return true;

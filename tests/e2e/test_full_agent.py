@@ -52,6 +52,8 @@ def test_commands_and_files(lodge, tmp_path, nothing_left):
     assert r.status == 125 and r.err.startswith("lodge: exec: vm: cannot run a command in the guest: ") and "/no/such" in r.err
     r = run("vm", "--", "dd", "if=/dev/zero", "bs=4k", "count=300")
     assert r.status == 0 and len(r.out) == 300 * 4096
+    r = run("vm", "--", "dd", "if=/dev/zero", "bs=64k", "count=200")  # more than the guest keeps at a time
+    assert r.status == 0 and len(r.out) == 200 * 65536
 
     seen = []
     threads = [threading.Thread(target=lambda i=i: seen.append(run("vm", "--", "sh", "-c", f"sleep 0.5; exit {i}").status)) for i in range(1, 4)]

@@ -402,7 +402,7 @@ def test_verbs(lodge, guests, tmp_path):
 
 @pytest.mark.parametrize("args, status, says", [
     (["screen"], 2, "no machine; give its NAME"),
-    (["screen", "nobody"], 3, "nobody: no machine of that name"),
+    (["screen", "nobody"], 3, "nobody: no machine of that name; lodge list shows them"),
     (["screen", "../box"], 2, "not a name for a machine"),
     (["screen", "box", "--png"], 2, "--png"),
     (["screen", "box", "--png", ""], 2, "--png: no file"),
@@ -412,7 +412,7 @@ def test_verbs(lodge, guests, tmp_path):
     (["screen", "box", "--png", "x.png"], 1, "no console"),
     (["type"], 2, "no machine; give its NAME"),
     (["type", "box"], 2, "nothing to type"),
-    (["type", "nobody", "x"], 3, "nobody: no machine of that name"),
+    (["type", "nobody", "x"], 3, "nobody: no machine of that name; lodge list shows them"),
     (["type", "box", "a\u20ac"], 2, "character '\u20ac' (U+20AC) is not on the keyboard; nothing was typed"),
     (["type", "box", "a\\x"], 2, "a backslash stands before n, t or another one"),
     (["type", "box", "a\\"], 2, "a backslash stands before n, t or another one"),
@@ -447,7 +447,7 @@ def test_not_running(lodge, guests):
     box.end()
     for args in (["screen", "box"], ["type", "box", "x"], ["devices", "box"]):
         r = lodge(*args)
-        assert (r.status, r.out, r.err) == (7, "", f"lodge: {args[0]}: box: is not running\n")
+        assert (r.status, r.out, r.err) == (7, "", f"lodge: {args[0]}: box: is not running; lodge run box starts it\n")
     box = Box(lodge, guests)
     box.process.kill()
     box.process.wait()

@@ -263,13 +263,38 @@ def test_options(words, says, lodge, guests):
     one_line(lodge("run", "--kernel", guests / "hello", *net, *words), 2, says)
 
 
+@pytest.mark.parametrize("words, status, says", [
+    ([""], 2, "no verb; lodge --help lists them"),
+    (["lst"], 2, "lst: unknown verb; did you mean list\\?"),
+    *(([verb, "nobody", *more], 3, f"{verb}: nobody: no machine of that name; lodge list shows them") for verb, *more in (
+        ["stop"], ["kill"], ["pause"], ["resume"], ["reset"], ["log"], ["console"], ["wait", "--exit"], ["rm"], ["rename", "x"],
+        ["events"], ["stats"], ["ssh"], ["ssh-config"], ["screen"], ["type", "x"], ["view"], ["gdb"], ["net"], ["disk"], ["capture"], ["qmp", "stop"])),
+    (["set", "nobody", "--memory", "1G"], 3, "set: nobody: no machine of that name is defined; lodge list shows those that are"),
+    (["exec", "nobody", "--", "ls"], 125, "exec: nobody: no machine of that name; lodge list shows them"),
+    (["stop", "a/b"], 2, "stop: 'a/b': not a name for a machine; use up to 63 letters, .*"),
+    (["stop", ""], 2, "stop: '': not a name for a machine; use up to 63 letters, .*"),
+    (["stop", "--timeout", "1", "--timeout", "2", "x"], 2, "stop: --timeout: given twice; give it once"),
+    (["list", "--jsn"], 2, "list: --jsn: unknown option; did you mean --json\\?"),
+    (["run", "--kernel", ""], 2, "run: --kernel: is empty; write --kernel FILE.*"),
+    (["run", "--display", "vnc=x", "--dry-run"], 0, ""),
+    (["run", "--display", "vnc=x", "--timeout", "5"], 2, 'run: vnc: "x": write :DISPLAY, HOST:DISPLAY, HOST::PORT, auto or unix:PATH'),
+    (["image", "info", ""], 2, "image info: no file named; give the path of one"),
+    (["switch", "nobody", "ports"], 3, "switch: nobody: no switch of that name runs; lodge switch nobody runs one"),
+    (["switch", "nobody", "walk"], 2, 'switch: "walk": not done with a switch; write ports, macs, stats, plug or unplug'),
+])
+def test_newcomer(words, status, says, lodge):
+    """Each message says what, which, why, and what to do."""
+    r = lodge(*words)
+    assert r.status == status and re.fullmatch(f"lodge: {says}\n" if says else "", r.err), r
+
+
 REFUSED = ["--share", "--host"]
 
 
 @pytest.mark.parametrize("option", REFUSED)
 def test_refused(option, lodge, hello):
-    one_line(lodge("run", *hello, option), 2, f"{option}: not supported by this version")
-    one_line(lodge("run", *hello, "--debug-exit", option), 125, f"{option}: not supported by this version")
+    one_line(lodge("run", *hello, option), 2, f"{option}: not supported by this version; leave it away")
+    one_line(lodge("run", *hello, "--debug-exit", option), 125, f"{option}: not supported by this version; leave it away")
 
 
 def test_refused_not_in_help(lodge):

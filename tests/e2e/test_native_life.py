@@ -97,7 +97,7 @@ def test_list(lodge, echo, port):
     assert db == {"name": "db", "state": "stopped", "defined": True, "cpus": 3, "memory": 1 << 30}
     assert web["pid"] == int((lodge.home / "run/lodge/web/pid").read_text()) and web["memory"] == 16 << 20 and 0 < web["resident"] < 64 << 20
     assert works(lodge("list", "-q")) == "db\nweb\n" and works(lodge("list", "-q", "web")) == "web\n"
-    fails(lodge("list", "nobody"), 3, "list: nobody: no machine of that name")
+    fails(lodge("list", "nobody"), 3, "list: nobody: no machine of that name; lodge list shows them")
     fails(lodge("list", "../x"), 2, r"list: '\.\./x': not a name for a machine; .*")
     fails(lodge("list", "-q", "--json"), 2, "list: --json: stands beside --quiet; choose one")
     works(lodge("kill", "web"))
@@ -229,9 +229,9 @@ def test_completion(lodge):
                                    ["qmp", "NAME", "query-status"]], ids="-".join)
 def test_not_there(words, lodge):
     line = [w if w != "NAME" else "web" for w in words] + ([] if "NAME" in words else ["web"])
-    fails(lodge(*line), 3, f"{words[0]}: web: no machine of that name")
+    fails(lodge(*line), 3, f"{words[0]}: web: no machine of that name; lodge list shows them")
     works(lodge("define", "web"))
-    fails(lodge(*line), 7, f"{words[0]}: web: is not running")
+    fails(lodge(*line), 7, f"{words[0]}: web: is not running; lodge run web starts it")
     fails(lodge(words[0]), 2, f"{words[0]}: no machine; .*")
     fails(lodge(*[w if w != "web" else "we/b" for w in line]), 2, f"{words[0]}: 'we/b': not a name .*")
 
@@ -250,7 +250,7 @@ def test_stop(lodge, polite, echo):
     fails(lodge("stop", "--all", "a"), 2, "stop: --all: stands beside a name; choose one")
     fails(lodge("stop", "--timeout", "soon", "a"), 2, 'stop: --timeout: "soon": not a number .*')
     r = lodge("stop", "nobody", "a")  # one that fails keeps the others from nothing, and its status is ours
-    assert r.status == 3 and r.err.splitlines()[1] == "lodge: stop: a: is not running"
+    assert r.status == 3 and r.err.splitlines()[1] == "lodge: stop: a: is not running; lodge run a starts it"
 
 
 def test_life(lodge, echo):
@@ -323,7 +323,7 @@ def test_log(lodge, echo, guests):
     assert "not done within its time limit" in out and "the last lines of the console:\nREADY\n" in out
     assert works(lodge("log", "--previous", "web")) == "READY\r\n"
     fails(lodge("log", "--previous", "-f", "web"), 2, "log: choose one of .*")
-    fails(lodge("log", "nobody"), 3, "log: nobody: no machine of that name")
+    fails(lodge("log", "nobody"), 3, "log: nobody: no machine of that name; lodge list shows them")
     works(lodge("define", "never"))
     fails(lodge("log", "never"), 3, "log: never: has no console log")
     fails(lodge("log", "--machine", "never"), 3, "log: never: has no such log")
@@ -371,7 +371,7 @@ def test_rename_rm(lodge, echo):
     works(lodge("kill", "web"))
     works(lodge("define", "db"))
     fails(lodge("rename", "web", "db"), 5, "rename: db: a machine of that name is there; .*")
-    fails(lodge("rename", "nobody", "old"), 3, "rename: nobody: no machine of that name")
+    fails(lodge("rename", "nobody", "old"), 3, "rename: nobody: no machine of that name; lodge list shows them")
     fails(lodge("rename", "web", "web"), 2, "rename: web: has that name already")
     fails(lodge("rename", "web"), 2, "rename: two names are needed; .*")
     fails(lodge("rename", "web", "a/b"), 2, "rename: 'a/b': not a name .*")

@@ -107,7 +107,7 @@ def test_detached_and_waited_for(lodge, echo, guests):
     assert "READY" in works(lodge("log", "box"))
     works(lodge("kill", "box"))
     r = lodge("run", "box", "-d", "--wait=log:never", "--kernel", guests / "hello", "--memory", "16M", "--net", "none", "--debug-exit")
-    fails(r, 7, "run: box: (ended, and no line matched|is not running)")
+    fails(r, 7, "run: box: (ended, and no line matched|is not running; .*)")
     waiter = lodge.popen("run", "box", "-d", "--wait", *echo)  # for a login, which that guest has not
     until(lambda: state(lodge, "box") == "running")
     assert waiter.poll() is None
@@ -152,6 +152,12 @@ def within(ours, theirs, where=""):
         assert ours == theirs, where
 
 
+def listens(at):
+    """A socket is there before it listens."""
+    with socket.socket(socket.AF_UNIX) as s:
+        return s.connect_ex(str(at)) == 0
+
+
 @pytest.fixture
 def peers(lodge, guests, tmp_path):
     """QEMU and Lodge with the same hardware, as far as clients can tell."""
@@ -165,7 +171,7 @@ def peers(lodge, guests, tmp_path):
                              "virtio-blk-pci,drive=disk0,id=disk0", "-netdev", "user,id=net0", "-device", "virtio-net-pci,netdev=net0,id=net0,mac=52:54:00:4b:5e:57"])
     try:
         works(lodge("run", "box", "-d", "--kernel", guests / "plug", "--memory", "64M", "--cpus", "2", "--rng", "off", "--net", "user,mac=52:54:00:4b:5e:57", "--disk", tmp_path / "a"))
-        until(at.exists)
+        until(lambda: listens(at))
         yield Qmp(lodge.home / "run" / "lodge" / "box" / "qmp.sock"), Qmp(at), tmp_path
     finally:
         qemu.kill()
@@ -248,6 +254,46 @@ def test_schema_as_qemu(peers):
             else:
                 assert {m["name"] for m in kind["members"]} <= {m["name"] for m in their_kind["members"]}, (name, arg)
             assert optional or not their_optional or (name, arg) in ((("blockdev-add"), "file"),), (name, arg)
+
+
+def test_results_as_qemu(peers):
+    """What we say of results and of events' data: QEMU says so too, has no member that it always sends and we lack, and what we answer is so."""
+    schemas = [{e["name"]: e for e in q.ask("query-qmp-schema")[1]["return"]} for q in peers[:2]]
+    ours, theirs = schemas
+
+    def plain(schema, name):
+        """The object type @name, or that of the elements of an array of it."""
+        t = schema[name]
+        return (plain(schema, t["element-type"])[0], True) if t["meta-type"] == "array" else (t, False)
+
+    def same(what, our_type, their_type):
+        (a, a_list), (b, b_list) = plain(ours, our_type), plain(theirs, their_type)
+        assert a_list == b_list and a["meta-type"] == b["meta-type"] == "object", what
+        mine, qemus = ({m["name"]: m for m in t["members"]} for t in (a, b))
+        assert set(mine) <= set(qemus) and {n for n, m in qemus.items() if "default" not in m} <= set(mine), what
+        for name, m in mine.items():
+            kind, their_kind = ours[m["type"]], theirs[qemus[name]["type"]]
+            if kind["meta-type"] == "enum":
+                assert set(kind["values"]) <= set(their_kind["values"]), (what, name)
+            else:
+                assert their_kind["meta-type"] == "enum" and kind["json-type"] == "string" or kind["json-type"] == their_kind["json-type"], (what, name)
+        return mine
+    events = [n for n, e in ours.items() if e["meta-type"] == "event"]
+    for name in events:
+        same(name, ours[name]["arg-type"], theirs[name]["arg-type"])
+    told = {n: e["ret-type"] for n, e in ours.items() if e["meta-type"] == "command" and e["ret-type"] != "any"}
+    assert len(told) > 40 and len([n for n in events if ours[ours[n]["arg-type"]]["members"]]) == 13
+    types = {"str": str, "bool": bool, "int": int}
+    for name, kind in told.items():
+        mine = same(name, kind, theirs[name]["ret-type"])
+        if not name.startswith("query-") or not mine:
+            continue
+        answer = peers[0].ask(name)[1].get("return")
+        for one in answer if isinstance(answer, list) else [answer] if answer else []:
+            assert set(one) <= set(mine) and {n for n, m in mine.items() if "default" not in m} <= set(one), (name, one)
+            for key, value in one.items():
+                t = ours[mine[key]["type"]]
+                assert value in t["values"] if t["meta-type"] == "enum" else isinstance(value, types[t["name"]]), (name, key)
 
 
 def test_errors_as_qemu(peers):

@@ -132,6 +132,23 @@ def test_networks_and_ports(lodge, box, ports):
     works(lodge("kill", "web"))
 
 
+def test_names_in_bytes(lodge, box, tmp_path):
+    """Names of files are bytes: what is no UTF-8 goes from a definition to a running machine and back; a client of the
+    control socket, which has no such words, says so."""
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/d\xff\xfe.img")
+    (tmp_path / "a").rename(name)
+    box("--disk", name)
+    assert lines(lodge, "set", "web", "--disk", name, "--disk", tmp_path / "b") == [f"web: disk: now: disk1 ({tmp_path}/b) is in"]
+    assert len(lines(lodge, "set", "web", "--disk", tmp_path / "b")) == 1 and files(lodge) == {"disk1": "b"}
+    assert len(lines(lodge, "set", "web", "--disk", tmp_path / "b", "--disk", name)) == 1
+    assert sorted(files(lodge).values()) == ["b", "d\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}.img"]
+    fails(lodge("qmp", "web", "blockdev-change-medium", "id=disk0", f"filename={name}"), 2,
+          "qmp: web: a word is no UTF-8, which is all that the control socket takes; give a file a link with such a name")
+    fails(lodge("set", "web", "--disk", os.fsdecode(b"/t\xff.img")), 2, "set: .*: cannot be a value of file in /backends/block/disk0: .*")
+    works(lodge("kill", "web"))
+    assert os.fsencode(name) in (folder(lodge, "web") / "definition").read_bytes()
+
+
 def test_full_disk(lodge, guests):
     """Where the host's disk is full, the definition stays as it was."""
     works(lodge("define", "web", "--kernel", guests / "plug", "--memory", "16M"))

@@ -375,7 +375,7 @@ def test_two_servers(lodge, blank):
 
 @pytest.mark.parametrize("args, status, says", [
     (["view"], 2, "no machine; give its NAME"),
-    (["view", "nobody"], 3, "nobody: no machine of that name"),
+    (["view", "nobody"], 3, "nobody: no machine of that name; lodge list shows them"),
     (["view", "box", "other"], 2, "other"),
     (["view", "box", "--port", "0"], 2, "--port 0: must be 1 to 65535"),
     (["view", "box", "--port", "65536"], 2, "--port 65536: must be 1 to 65535"),
@@ -394,7 +394,7 @@ def test_wrong_words(lodge, guests, args, status, says):
         assert (r.status, r.out) == (status, ""), r
         assert r.err.startswith("lodge: view: ") and says in r.err and r.err.count("\n") == 1
     if name in ("box", "blind"):
-        assert lodge("view", name).err == f"lodge: view: {name}: is not running\n"
+        assert lodge("view", name).err == f"lodge: view: {name}: is not running; lodge run {name} starts it\n"
 
 
 # ---- VNC clients that others wrote ----

@@ -2,7 +2,8 @@
 /*
  * What a debugger may send, against arrays: the first byte says the mode; after that, bytes as they
  * come. 0x80 makes a vCPU stop (the next bytes say how), 0x81 is somebody else's pause, 0x82 begins
- * a packet whose frame and sum are put round the text up to the next byte above 0x7f.
+ * a packet whose frame and sum are put round the text up to the next byte above 0x7f, 0x83 is the
+ * machine's end.
  */
 #include "gdbfix.h"
 #include "replay.h"
@@ -40,6 +41,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             gdb_stub_paused(f->stub);
         } else if (data[i] == 0x82) {
             i += framed(f, data + i + 1, size - i - 1);
+        } else if (data[i] == 0x83) {
+            f->running = false;
+            gdb_stub_ended(f->stub);
         } else {
             gdb_stub_input(f->stub, data + i, 1);
         }

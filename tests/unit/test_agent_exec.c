@@ -195,6 +195,83 @@ static void test_exec_streams(Fixture *f, gconstpointer data)
     g_assert_cmpstr(g_strstrip(unread.out), ==, "00");
 }
 
+#define NUMBERS 3000000u
+
+/* Who reads a command's output only once its pump waits for that. */
+typedef struct Late {
+    int fd;
+    const char *told; /* a file that tells of the pipe in the command's folder */
+    size_t held;      /* bytes of the backlog */
+    GChecksum *heard;
+} Late;
+
+static gpointer read_late(gpointer opaque)
+{
+    Late *l = opaque;
+    g_autofree char *pipe = NULL, *dir = NULL, *waits = NULL;
+    uint8_t data[65536];
+    ssize_t n;
+
+    for (gint64 end = SECONDS(30); !waits || !g_file_test(waits, G_FILE_TEST_EXISTS); g_usleep(10000)) {
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        if (waits || !g_file_get_contents(l->told, &pipe, &l->held, NULL) || !l->held)
+            continue;
+        dir = g_path_get_dirname(pipe);
+        waits = g_build_filename(dir, "out.w", NULL);
+    }
+    l->held = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        g_autofree char *piece = g_strdup_printf("%s/out.%u", dir, i);
+        struct stat st;
+        l->held += stat(piece, &st) == 0 ? (size_t)st.st_size : 0;
+    }
+    while ((n = read(l->fd, data, sizeof data)) > 0)
+        g_checksum_update(l->heard, data, n);
+    return NULL;
+}
+
+/* A command waits for its reader, and the guest keeps two pieces for that one, not all. */
+static void test_exec_backlog(Fixture *f, gconstpointer data)
+{
+    int pipe_fds[2];
+    if (no_qemu(f))
+        return;
+    g_autofree char *told = g_build_filename(f->dir, "told", NULL);
+    g_autofree char *line = g_strdup_printf("exec 5>&1; readlink /proc/self/fd/5 > '%s'; seq %u", told, NUMBERS);
+    g_autoptr(GChecksum) heard = g_checksum_new(G_CHECKSUM_MD5), said = g_checksum_new(G_CHECKSUM_MD5);
+    g_assert_cmpint(pipe2(pipe_fds, O_CLOEXEC), ==, 0);
+    Late late = {pipe_fds[0], told, 0, heard};
+    GThread *t = g_thread_new("late", read_late, &late);
+    g_auto(Ran) r = run(f, (AgentCommand){.out_fd = pipe_fds[1]}, line);
+    g_thread_join(t);
+    close(pipe_fds[0]);
+    g_assert_no_error(r.error);
+    g_assert_cmpint(r.end.status, ==, 0);
+    g_assert_cmpuint(late.held, >, 0);
+    g_assert_cmpuint(late.held, <=, 8 * MEGABYTE);
+    for (unsigned i = 1; i <= NUMBERS; i++) {
+        char number[16];
+        g_checksum_update(said, (guchar *)number, g_snprintf(number, sizeof number, "%u\n", i));
+    }
+    g_assert_cmpstr(g_checksum_get_string(heard), ==, g_checksum_get_string(said));
+}
+
+/* A child that outlives its command does not hold it up, and may go on speaking. */
+static void test_exec_leaves(Fixture *f, gconstpointer data)
+{
+    if (no_qemu(f))
+        return;
+    g_autofree char *file = g_build_filename(f->dir, "alive", NULL);
+    g_autofree char *line = g_strdup_printf("d=$(dirname $(readlink /proc/self/fd/2)); "
+                                            "(while [ -d $d ]; do sleep 0.1; done; echo x; echo y; "
+                                            ": > '%s') & echo gone", file);
+    g_auto(Ran) r = run(f, (AgentCommand){0}, line);
+    g_assert_no_error(r.error);
+    g_assert_cmpstr(r.out, ==, "gone\n");
+    for (gint64 end = SECONDS(20); !g_file_test(file, G_FILE_TEST_EXISTS); g_usleep(10000))
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+}
+
 static int stop_soon(void *opaque)
 {
     int64_t *at = opaque;
@@ -399,6 +476,12 @@ static bool going_reach(void *opaque, int64_t deadline, GError **error)
     return true;
 }
 
+/* A piece of output behind the first. */
+static bool is_later_piece(const char *path)
+{
+    return g_regex_match_simple("/(out|err)\\.[1-9]", path, 0, 0);
+}
+
 static char *going_call(void *opaque, Jv request, GError **error)
 {
     Going *g = opaque;
@@ -406,7 +489,8 @@ static char *going_call(void *opaque, Jv request, GError **error)
     Jv path = jv_get(jv_get(request, "arguments"), "path");
     if (!strcmp(name, "guest-exec"))
         return g_strdup("{\"return\": {\"pid\": 1}}");
-    if (!strcmp(name, "guest-file-open") && strstr(jv_text(path), "/i.")) {
+    if (!strcmp(name, "guest-file-open") &&
+        (strstr(jv_text(path), "/i.") || is_later_piece(jv_text(path)))) {
         lodge_fail(error, LODGE_ERROR_HOST, "it is gone");
         return NULL;
     }
@@ -462,6 +546,7 @@ typedef struct End {
     const char *said;     /* of the script */
     unsigned sig;         /* that ended the script; 0: none */
     unsigned looks, opened, removed;
+    bool endless; /* there is always another piece, of nothing */
 } End;
 
 static char *end_call(void *opaque, Jv request, GError **error)
@@ -473,6 +558,11 @@ static char *end_call(void *opaque, Jv request, GError **error)
         const char *script = jv_text(jv_at(jv_get(args, "arg"), 1));
         e->removed += !strcmp(script, "rm -rf \"$1\"");
         return g_strdup("{\"return\": {\"pid\": 1}}");
+    }
+    if (!strcmp(name, "guest-file-open") && !e->endless &&
+        is_later_piece(jv_text(jv_get(args, "path")))) {
+        lodge_fail(error, LODGE_ERROR_HOST, "there is none");
+        return NULL;
     }
     if (!strcmp(name, "guest-file-open"))
         return g_strdup_printf("{\"return\": %u}", e->opened++);
@@ -508,6 +598,7 @@ static void test_ends_played(void)
     } cases[] = {
         {{.files = {"en"}, .said = "lodge 7 in\nend\n"}, "end\n", "", NULL, 0},
         {{.files = {"o", "e"}, .said = "lodge 7 at\n", .looks = 100}, "o", "e", NULL, 1},
+        {{.files = {"o", "e"}, .said = "lodge 7 at\n", .looks = 100, .endless = true}, "o", "e", NULL, 1},
         {{.said = "", .sig = SIGKILL}, "", "", "it was killed", 0},
         {{.said = "what"}, "", "", "its shell failed", 0},
     };
@@ -540,6 +631,8 @@ int main(int argc, char **argv)
     TEST("exec", test_exec);
     TEST("words", test_exec_words);
     TEST("streams", test_exec_streams);
+    TEST("backlog", test_exec_backlog);
+    TEST("leaves", test_exec_leaves);
     TEST("ends", test_exec_ends);
     TEST("many", test_exec_many);
     TEST("files", test_files);

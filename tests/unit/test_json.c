@@ -136,6 +136,7 @@ static void test_print(void)
     g_autoptr(JsonOut) j = json_out_new_line();
     g_assert_no_error(error);
     jv_print(v, j, NULL);
+    g_assert_false(json_is_lossy(j));
     g_assert_cmpstr(json_text(j), ==, out);
     g_assert_cmpint(jv_kind(jv_get(v, "b")), ==, JV_ABSENT);
     g_assert_cmpint(jv_int(jv_at(jv_get(v, "a"), 1)), ==, -2);

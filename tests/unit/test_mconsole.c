@@ -195,32 +195,125 @@ static void test_answers(Fixture *f, gconstpointer unused)
     g_assert_false(g_file_test(path, G_FILE_TEST_EXISTS));
 }
 
-/* One that reads late gets all of it; those beyond the ceiling wait in the socket. */
+static void settle(void)
+{
+    while (g_main_context_iteration(NULL, FALSE))
+        ;
+}
+
+/* Ask for help @n times, which are two datagrams each, and read nothing. */
+static void pester(int fd, const char *path, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        g_assert_true(say(fd, path, "help"));
+        settle();
+    }
+}
+
+static void expect_version(int fd, const char *path)
+{
+    uint32_t err, more;
+
+    say(fd, path, "version");
+    g_autofree char *answer = hear(fd, &err, &more);
+    g_assert_true(g_str_has_prefix(answer, "Lodge vm "));
+}
+
+/* Whole answers to "help" that @fd gets, until @n of them are there. */
+static void expect_helps(int fd, unsigned n)
+{
+    uint32_t err, more;
+
+    for (unsigned i = 0; i < n; i++) {
+        g_autofree char *first = hear(fd, &err, &more);
+        g_assert_true(more && g_str_has_prefix(first, "Commands: \n"));
+        g_autofree char *second = hear(fd, &err, &more);
+        g_assert_true(!more && !g_str_has_prefix(second, "Commands: \n"));
+    }
+}
+
+/* One that reads late gets whole answers in order, those beyond its share dropped; nobody waits for
+ * it, nor for many of its kind. */
 static void test_slow_client(Fixture *f, gconstpointer unused)
 {
     g_autofree char *path = in_dir(f, "m");
     MconsoleConfig config = {.path = path};
     Mconsole *m = mconsole_open(f->control, &config, NULL);
-    unsigned asked = 0, heard = 0, most = 0;
-    uint32_t err, more;
-    int fd = client("slow"), other = client("other");
-    gint64 until = g_get_monotonic_time() + G_TIME_SPAN_SECOND;
-    while (g_get_monotonic_time() < until && asked < 2000) {
-        asked += say(fd, path, "help");
-        g_main_context_iteration(NULL, FALSE);
-        most = MAX(most, m->replies->len);
-    }
-    g_assert_cmpuint(asked, >, 40);
-    g_assert_true(most > 1 && most <= 40);
-    for (; heard < 2 * asked; heard++)
-        g_free(hear(fd, &err, &more));
+    int slow = client("slow"), other = client("other"), many[60];
+    const unsigned asked = 100;
+
+    pester(slow, path, asked);
+    g_assert_cmpuint(m->replies->len, ==, 4);
+    g_assert_cmpuint(m->dropped, >, 0);
+    expect_version(other, path);
+    g_assert_cmpuint(m->replies->len, ==, 4); /* none of its answers went meanwhile */
+    expect_helps(slow, asked - m->dropped);
     g_assert_cmpuint(m->replies->len, ==, 0);
-    say(other, path, "version");
-    g_autofree char *answer = hear(other, &err, &more);
-    g_assert_true(g_str_has_prefix(answer, "Lodge vm "));
-    close(fd);
+    g_assert_cmpint(recv(slow, many, sizeof many, 0), ==, -1);
+    /* A connected one has a queue as long as the sender's socket has room. */
+    struct sockaddr_un at = {.sun_family = AF_UNIX};
+    int joined = client("joined");
+    g_strlcpy(at.sun_path, path, sizeof at.sun_path);
+    g_assert_cmpint(connect(joined, (struct sockaddr *)&at, sizeof at), ==, 0);
+    pester(joined, path, 400);
+    expect_version(other, path);
+    g_assert_cmpuint(m->replies->len, ==, 4);
+    close(joined);
+    /* More of them than that. */
+    for (unsigned i = 0; i < G_N_ELEMENTS(many); i++) {
+        g_autofree char *name = g_strdup_printf("many%u", i);
+        many[i] = client(name);
+        pester(many[i], path, 9);
+        g_assert_cmpuint(m->replies->len, <=, 32);
+        g_assert_cmpuint(m->replies->len, >=, MIN(i + 1, 32));
+        expect_version(other, path);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(many); i++)
+        close(many[i]);
+    close(slow);
     close(other);
     mconsole_close(m);
+}
+
+static void press(void *opaque, unsigned code, bool down)
+{
+    *(unsigned *)opaque += down;
+}
+
+/* Requests that listen to the console are bounded, and the console's words are their answer. */
+static void test_sysrq(Fixture *f, gconstpointer unused)
+{
+    static const InputOps keyboard = {.key = press};
+    g_autofree char *path = in_dir(f, "m");
+    g_autoptr(Input) in = input_new();
+    MconsoleConfig config = {.path = path};
+    ControlConfig with_keys = {.name = "vm", .console_log = f->log, .input = in};
+    Control *c = control_open(&with_keys, NULL);
+    unsigned pressed = 0;
+    uint32_t err, more;
+
+    input_attach(in, &keyboard, &pressed);
+    Mconsole *m = mconsole_open(c, &config, NULL);
+    int fd = client("sysrq"), other = client("other");
+    for (unsigned i = 0; i < 32; i++) {
+        g_assert_true(say(fd, path, "sysrq h"));
+        settle();
+    }
+    g_assert_cmpuint(m->replies->len, ==, 32);
+    say(other, path, "sysrq h");
+    g_autofree char *refused = hear(other, &err, &more);
+    g_assert_cmpstr(refused, ==, "Too many requests listen to the console; try again later");
+    g_assert_cmpuint(err, ==, 1);
+    expect_version(other, path);
+    console_log_append(f->log, (const uint8_t *)"help\n", 5);
+    g_autofree char *said = hear(fd, &err, &more);
+    g_assert_cmpstr(said, ==, "help\n");
+    g_assert_cmpuint(pressed, >=, 3);
+    mconsole_close(m);
+    control_close(c);
+    input_detach(in, &keyboard, &pressed);
+    close(fd);
+    close(other);
 }
 
 /* ---- somebody in the guest ---- */
@@ -422,6 +515,7 @@ int main(int argc, char **argv)
     g_test_add("/mconsole/answers", Fixture, NULL, setup, test_answers, teardown);
     g_test_add("/mconsole/guest", Fixture, NULL, setup, test_guest, teardown);
     g_test_add("/mconsole/slow client", Fixture, NULL, setup, test_slow_client, teardown);
+    g_test_add("/mconsole/sysrq", Fixture, NULL, setup, test_sysrq, teardown);
     g_test_add("/mconsole/socket", Fixture, NULL, setup, test_socket, teardown);
     return g_test_run();
 }

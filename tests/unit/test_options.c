@@ -91,6 +91,7 @@ static const struct {
     {"--disk a,cache", "write cache=none|unsafe"},
     {"--disk a,ro=perhaps", "neither on nor off"},
     {"--disk a,ro,ro", "given twice"},
+    {"--disk=", "--disk: is empty; write --disk FILE"},
     {"--disk a,", "empty part"},
     {"--disk ,", "empty part"},
     {"one two", "one word too many"},

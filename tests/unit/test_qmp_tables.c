@@ -94,6 +94,11 @@ static void test_schema(QmpFix *f, gconstpointer unused)
     g_assert_cmpuint(events, ==, CONTROL_EVENTS_COUNT);
     for (unsigned i = 0; i < CONTROL_EVENTS_COUNT; i++)
         g_assert_true(entry(schema, control_event_names[i]).node);
+    g_assert_cmpstr(jv_text(jv_get(entry(schema, "stop"), "ret-type")), ==, "0");
+    Jv status = entry(schema, jv_text(jv_get(entry(schema, "query-status"), "ret-type")));
+    g_assert_cmpuint(jv_length(jv_get(status, "members")), ==, 3);
+    Jv failed = entry(schema, jv_text(jv_get(entry(schema, "BLOCK_IO_ERROR"), "arg-type")));
+    g_assert_cmpuint(jv_length(jv_get(failed, "members")), ==, 6);
     close(fd);
 }
 

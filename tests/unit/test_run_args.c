@@ -173,7 +173,7 @@ static const struct {
     {"--vga none --display vnc=:1", "needs a screen"},
     {"--display password-file=x", "nobody can look"},
     {"--net user,model=rtl8139", "not one of"},
-    {"--kernel ''", "empty part"},
+    {"--kernel ''", "--kernel: is empty; write --kernel FILE"},
     {"--kernel k,protocol=efi", "not one of auto|linux|bzimage"},
     {"--kernel k --memory 0", "less than the least"},
     {"--kernel k --memory 256", "write M behind it"},

@@ -130,6 +130,35 @@ static void test_blob(void)
     g_assert_cmpstr(a, ==, b);
 }
 
+/* Text may be any bytes, as files' names are; but not what would come back as a number. */
+static void test_bytes(void)
+{
+    static const char *const whole[] = {"\xff", "\xff\xfe", "abc", "/\xff/x", "/a\nb\xff", "/dev/x1", "/a/bb\xff/c", ""};
+    static const char *const numbers[] = {"a\xff" "1", "\n\n\n", "/tmp/\xff" "1"};
+    g_autoptr(Tree) t = tree_new();
+    g_autoptr(GError) error = NULL;
+    size_t len;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(whole); i++) {
+        g_autofree char *prop = g_strdup_printf("p%u", i);
+        g_assert_true(tree_set_str(t, "/x", prop, whole[i]));
+        g_assert_true(!whole[i][0] || tree_add_str(t, "/x", "all", whole[i]));
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(numbers); i++)
+        g_assert_false(tree_set_str(t, "/x", "number", numbers[i]));
+    g_assert_false(tree_has(t, "/x", "number"));
+    const void *blob = tree_blob(t, &len);
+    g_autoptr(Tree) back = tree_from_blob(blob, len, &error);
+    g_assert_no_error(error);
+    for (unsigned i = 0; i < G_N_ELEMENTS(whole); i++) {
+        g_autofree char *prop = g_strdup_printf("p%u", i);
+        g_assert_cmpstr(tree_str(back, "/x", prop), ==, whole[i]);
+    }
+    g_auto(GStrv) all = NULL;
+    g_assert_cmpuint(tree_strv(back, "/x", "all", &all), ==, G_N_ELEMENTS(whole) - 1);
+    g_assert_cmpstr(all[1], ==, "\xff\xfe");
+}
+
 /* Each cut and each changed byte is either refused or gives a tree that can be walked. */
 static void test_hostile(void)
 {
@@ -235,6 +264,7 @@ int main(int argc, char **argv)
     g_test_add_func("/tree/graft", test_graft);
     g_test_add_func("/tree/ceilings", test_ceilings);
     g_test_add_func("/tree/blob", test_blob);
+    g_test_add_func("/tree/bytes", test_bytes);
     g_test_add_func("/tree/hostile", test_hostile);
     g_test_add_func("/tree/refused", test_refused);
     g_test_add_func("/tree/dtc", test_dtc);
