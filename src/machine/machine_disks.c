@@ -203,7 +203,7 @@ void machine_watch_disk(Machine *m, BlkNode *n)
     g_mutex_init(&w->mutex);
     if (!m->disk_watches)
         m->disk_watches = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, watch_free);
-    g_hash_table_insert(m->disk_watches, w->name, w);
+    (void)g_hash_table_replace(m->disk_watches, w->name, w); /* one of a disk that is gone: its key goes too */
     blk_on_error(n, disk_failed, w);
 }
 
