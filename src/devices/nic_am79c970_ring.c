@@ -292,7 +292,8 @@ static size_t frame_head(const NetFrame *f, uint8_t *to, size_t max)
     for (unsigned i = 0; i < f->niov && done < max; i++) {
         size_t len = MIN(f->iov[i].iov_len, max - done);
 
-        memcpy(to + done, f->iov[i].iov_base, len);
+        if (len) /* an empty piece may have no address */
+            memcpy(to + done, f->iov[i].iov_base, len);
         done += len;
     }
     return done;
@@ -341,7 +342,8 @@ static void source_take(Source *s, uint8_t *to, size_t len)
             return;
         }
         chunk = MIN(MIN(len, s->left), s->iov->iov_len - s->off);
-        memmove(to, (const uint8_t *)s->iov->iov_base + s->off, chunk);
+        if (chunk) /* an empty piece may have no address */
+            memmove(to, (const uint8_t *)s->iov->iov_base + s->off, chunk);
         to += chunk;
         len -= chunk;
         s->left -= chunk;
