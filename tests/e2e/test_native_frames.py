@@ -275,7 +275,7 @@ class Guest:
     def said(self, what):
         """The line that begins so, if it was said by now."""
         text = self.log.read_bytes()
-        assert self.p.poll() is None and b"FAIL" not in text, (text, self.p.poll())
+        assert self.p.poll() is None and b"FAIL" not in text, (text, self.p.poll() is not None and (self.p.poll(), self.p.communicate()))
         return next((line for line in text.splitlines(True) if line.startswith(what) and line.endswith(b"\n")), None)
 
     def net(self):

@@ -13,15 +13,14 @@
 
 void frame_make(uint8_t f[FRAME], unsigned dst, unsigned src, unsigned seq)
 {
+    const uint8_t none[6] = {2}, all[6] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+
     memset(f, 0x5a, FRAME);
-    memset(f, dst ? 0 : 0xff, 6);
-    memset(f + 6, 0, 6);
-    f[6] = 2;
-    f[11] = (uint8_t)src;
-    if (dst) {
-        f[0] = 2;
+    memcpy(f, dst ? none : all, 6);
+    if (dst)
         f[5] = (uint8_t)dst;
-    }
+    memcpy(f + 6, none, 6);
+    f[11] = (uint8_t)src;
     store_be16(f + 12, 0x88b5);
     store_be32(f + 14, seq);
 }
