@@ -19,6 +19,7 @@
 #include "lodge/net.h"
 #include "plug.h"
 #include "pkt.h"
+#include "fuzz_input.h"
 #include "replay.h"
 #include "watch.h"
 
@@ -28,20 +29,6 @@ enum {
     CAPTURES = 10,     /* more than there may be */
     PIECES_MAX = 1100, /* more than a message may have */
 };
-
-/* What is left of an input; bytes that it does not have are 0. */
-typedef struct Input {
-    const uint8_t *data;
-    size_t len;
-} Input;
-
-static unsigned take(Input *in)
-{
-    if (!in->len)
-        return 0;
-    in->len--;
-    return *in->data++;
-}
 
 /* ---- what is looked at ---- */
 

@@ -12,6 +12,7 @@
 #include "lodge/num.h"
 #include "link_ring.h"
 #include "pkt.h"
+#include "fuzz_input.h"
 #include "replay.h"
 #include "switch.h"
 #include "switch_proto.h"
@@ -131,20 +132,6 @@ static void fuzz_rings(const uint8_t *data, size_t len)
             break;
         }
     }
-}
-
-/* What is left of an input; bytes that it does not have are 0. */
-typedef struct Input {
-    const uint8_t *data;
-    size_t len;
-} Input;
-
-static unsigned take(Input *in)
-{
-    if (!in->len)
-        return 0;
-    in->len--;
-    return *in->data++;
 }
 
 static unsigned take2(Input *in)
