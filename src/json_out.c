@@ -67,11 +67,12 @@ static void append_escape(JsonOut *j, gunichar c)
 
 static void quoted(JsonOut *j, const char *value)
 {
-    g_autofree char *utf8 = g_utf8_make_valid(value, -1);
+    bool valid = g_utf8_validate(value, -1, NULL);
+    g_autofree char *mended = valid ? NULL : g_utf8_make_valid(value, -1);
 
-    j->lossy |= !g_utf8_validate(value, -1, NULL);
+    j->lossy |= !valid;
     g_string_append_c(j->text, '"');
-    for (const char *s = utf8; *s; s = g_utf8_next_char(s)) {
+    for (const char *s = valid ? value : mended; *s; s = g_utf8_next_char(s)) {
         gunichar c = g_utf8_get_char(s);
 
         if (c == '"' || c == '\\')

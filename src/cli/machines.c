@@ -94,8 +94,7 @@ MachineLook *machines_running(const char *name, GError **error)
 {
     g_autoptr(MachineLook) l = registry_look(name, error);
     if (l && !l->running) {
-        lodge_fail(error, LODGE_ERROR_STATE, "%s: is not running; lodge run %s starts it",
-                   name, name);
+        (void)registry_not_running(name, error);
         return NULL;
     }
     return g_steal_pointer(&l);

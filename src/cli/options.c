@@ -252,8 +252,8 @@ static bool option_add(Options *o, const OptSpec *spec, const char *text, GError
     OptValue *v;
 
     if (spec->flags & OPT_REFUSED)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: not supported by this version; leave it away",
-                          spec->name);
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--%s: not supported by this version; leave it away", spec->name);
     if (!(spec->flags & OPT_REPEAT) && options_has(o, spec->name))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: given twice; give it once", spec->name);
     v = g_new0(OptValue, 1);

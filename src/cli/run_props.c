@@ -93,8 +93,9 @@ bool put(Tree *t, const char *path, const char *prop, const char *value, GError 
 {
     if (tree_set_str(t, path, prop, value))
         return true;
-    return lodge_fail(error, LODGE_ERROR_CONFIG, "\"%s\": cannot be a value of %s in %s: too long, or a few bytes that are no text",
-                      value, prop, path);
+    return lodge_fail(error, LODGE_ERROR_CONFIG,
+                      "\"%s\": cannot be a value of %s in %s: too long, or a few bytes that are no "
+                      "text", value, prop, path);
 }
 
 char *device_add(Tree *t, const char *id, const DeviceClass *cls)

@@ -59,8 +59,7 @@ static bool remove_folder(const char *name, GError **error)
     g_autofree char *path = registry_state_dir(name);
     int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (dir < 0 && errno == ENOENT)
-        return lodge_fail(error, LODGE_ERROR_NOT_FOUND,
-                   "%s: no machine of that name; lodge list shows them", name);
+        return registry_not_found(name, error);
     bool ok = dir >= 0;
     for (unsigned i = 0; ok && i < G_N_ELEMENTS(files); i++)
         ok = unlinkat(dir, files[i], 0) == 0 || errno == ENOENT;
@@ -107,8 +106,7 @@ static bool move_folder(const char *from, const char *to, GError **error)
     if (renameat2(AT_FDCWD, old, AT_FDCWD, new, RENAME_NOREPLACE) == 0)
         return true;
     if (errno == ENOENT)
-        return lodge_fail(error, LODGE_ERROR_NOT_FOUND,
-                   "%s: no machine of that name; lodge list shows them", from);
+        return registry_not_found(from, error);
     if (errno == EEXIST)
         return lodge_fail(error, LODGE_ERROR_EXISTS,
                           "%s: a machine of that name is there; choose another name", to);

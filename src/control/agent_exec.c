@@ -618,7 +618,12 @@ static bool follow(Exec *x, GError **error)
     }
 }
 
-static void close_stream(Exec *x, Stream *s)
+static Stream stream_to(const char *file, int to)
+{
+    return (Stream){.file = file, .to = to, .handle = -1, .next = -1, .ack = -1, .empty = true};
+}
+
+static void stream_close(Exec *x, Stream *s)
 {
     file_close(x, &s->handle);
     file_close(x, &s->next);
@@ -634,16 +639,16 @@ bool agent_exec(Agent *a, const AgentCommand *c, AgentEnd *ret, GError **error)
         .folder = g_strdup_printf("/tmp/.lodge-%08x%08x%08x", g_random_int(), g_random_int(),
                                   g_random_int()),
         .pause_us = PAUSE_MIN_US,
-        .out = {"out", c->out_fd, -1, -1, -1, 0, true, 0},
-        .err = {"err", c->err_fd, -1, -1, -1, 0, true, 0},
+        .out = stream_to("out", c->out_fd),
+        .err = stream_to("err", c->err_fd),
         .kick = -1,
         .input = c->in_fd >= 0,
         .end = ret,
     };
     bool ok = agent_command_check(c, error) && begin(&x, error) && follow(&x, error);
     if (ok) {
-        close_stream(&x, &x.out);
-        close_stream(&x, &x.err);
+        stream_close(&x, &x.out);
+        stream_close(&x, &x.err);
         file_close(&x, &x.kick);
     }
     agent_rest(a);

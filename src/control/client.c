@@ -241,8 +241,7 @@ static int reach(const char *name, const char *dir, GError **error)
     if (fd >= 0)
         close(fd);
     if (err == ENOENT || err == ECONNREFUSED)
-        lodge_fail(error, LODGE_ERROR_STATE, "%s: is not running; lodge run %s starts it",
-                   name, name);
+        (void)registry_not_running(name, error);
     else
         lodge_fail_errno(error, err, "%s: cannot reach the machine", name);
     return -1;

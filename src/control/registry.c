@@ -269,6 +269,18 @@ void registry_release(Registry *r)
     g_free(r);
 }
 
+bool registry_not_found(const char *name, GError **error)
+{
+    return lodge_fail(error, LODGE_ERROR_NOT_FOUND,
+                      "%s: no machine of that name; lodge list shows them", name);
+}
+
+bool registry_not_running(const char *name, GError **error)
+{
+    return lodge_fail(error, LODGE_ERROR_STATE, "%s: is not running; lodge run %s starts it", name,
+                      name);
+}
+
 char *registry_locate(const char *name, GError **error)
 {
     if (!registry_check_name(name, error))
@@ -281,11 +293,9 @@ char *registry_locate(const char *name, GError **error)
     if (lstat(dir, &st) == 0)
         return g_steal_pointer(&dir);
     if (g_file_test(lasting, G_FILE_TEST_IS_DIR))
-        lodge_fail(error, LODGE_ERROR_STATE, "%s: is not running; lodge run %s starts it",
-                   name, name);
+        (void)registry_not_running(name, error);
     else
-        lodge_fail(error, LODGE_ERROR_NOT_FOUND,
-                   "%s: no machine of that name; lodge list shows them", name);
+        (void)registry_not_found(name, error);
     return NULL;
 }
 
@@ -373,8 +383,7 @@ MachineLook *registry_look(const char *name, GError **error)
         l->name = g_strdup(name);
     }
     if (!l)
-        lodge_fail(error, LODGE_ERROR_NOT_FOUND,
-                   "%s: no machine of that name; lodge list shows them", name);
+        (void)registry_not_found(name, error);
     return l;
 }
 

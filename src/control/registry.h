@@ -67,6 +67,11 @@ typedef struct MachineLook {
 void machine_look_free(MachineLook *l); /* NULL is fine */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(MachineLook, machine_look_free)
 
+/* Say that there is no machine @name (LODGE_ERROR_NOT_FOUND), or that it is not running
+ * (LODGE_ERROR_STATE), and what to do. Return: false. */
+bool registry_not_found(const char *name, GError **error);
+bool registry_not_running(const char *name, GError **error);
+
 /* What is known of @name, from files alone; transfer full, NULL with LODGE_ERROR_NOT_FOUND,
  * LODGE_ERROR_CONFIG, LODGE_ERROR_HOST (the folders are not this user's). */
 MachineLook *registry_look(const char *name, GError **error);

@@ -203,7 +203,7 @@ void machine_watch_disk(Machine *m, BlkNode *n)
     g_mutex_init(&w->mutex);
     if (!m->disk_watches)
         m->disk_watches = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, watch_free);
-    (void)g_hash_table_replace(m->disk_watches, w->name, w); /* one of a disk that is gone: its key goes too */
+    g_hash_table_replace(m->disk_watches, w->name, w);
     blk_on_error(n, disk_failed, w);
 }
 
@@ -221,6 +221,14 @@ bool machine_open_disk(Machine *m, const Tree *t, const char *id, GError **error
     machine_watch_disk(m, n);
     g_hash_table_insert(m->blks, g_strdup(id), n);
     return true;
+}
+
+void machine_close_disk(Machine *m, const BlkNode *n)
+{
+    g_autofree char *gone = g_strdup(blk_name(n));
+
+    g_hash_table_remove(m->blks, gone); /* closes it */
+    g_hash_table_remove(m->disk_watches, gone);
 }
 
 static void each_disk(Machine *m, void (*fn)(BlkNode *n, bool on), bool on)

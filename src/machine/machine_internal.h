@@ -85,6 +85,8 @@ void machine_request(Machine *m, unsigned bits);
 /* machine_disks.c: open /backends/block/@id; see blk_hurry() and blk_retry() for the others. */
 IoThread *machine_disk_loop(Board *b, unsigned i, GError **error);
 bool machine_open_disk(Machine *m, const Tree *t, const char *id, GError **error);
+/* Close @n, one of m->blks, and hear of its errors no more. Main thread, nothing uses it. */
+void machine_close_disk(Machine *m, const BlkNode *n);
 /* Hear of @n's errors. */
 void machine_watch_disk(Machine *m, BlkNode *n);
 void machine_disks_hurry(Machine *m, bool on);

@@ -76,11 +76,8 @@ bool machine_change_medium(Machine *m, Device *d, const BlkOptions *o, bool forc
         blk_drain_begin(node); /* like all others at rest */
         g_hash_table_insert(m->blks, g_steal_pointer(&name), g_steal_pointer(&node));
     }
-    if (old) {
-        g_autofree char *gone = g_strdup(blk_name(old));
-        g_hash_table_remove(m->blks, gone); /* closes it */
-        g_hash_table_remove(m->disk_watches, gone);
-    }
+    if (old)
+        machine_close_disk(m, old);
     machine_let_go(m);
     return true;
 }

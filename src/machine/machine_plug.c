@@ -222,9 +222,7 @@ bool machine_drop_disk(Machine *m, const char *id, GError **error)
     if (!is_free(m, PROP_BLK, n, id, error))
         return false;
     forget(m, "/backends/block", id);
-    g_autofree char *gone = g_strdup(blk_name(n));
-    g_hash_table_remove(m->blks, id); /* closes it */
-    g_hash_table_remove(m->disk_watches, gone);
+    machine_close_disk(m, n);
     return true;
 }
 

@@ -557,10 +557,11 @@ const void *tree_blob(Tree *t, size_t *ret_len)
 
 static TreeKind kind_guess(const char *data, size_t len)
 {
-    return !len                        ? TREE_EMPTY
-           : is_text(data, len)         ? TREE_TEXT
-           : len % sizeof(uint32_t) ? TREE_BYTES
-                                        : TREE_CELLS;
+    if (!len)
+        return TREE_EMPTY;
+    if (is_text(data, len))
+        return TREE_TEXT;
+    return len % sizeof(uint32_t) ? TREE_BYTES : TREE_CELLS;
 }
 
 static bool read_props(TreeNode *n, const void *fdt, int node, GError **error)

@@ -43,6 +43,17 @@ static void test_link(void)
     fix_close(&x);
 }
 
+/* Without its checksum; @len: bytes behind it. */
+static void ipv4_head(uint8_t ip[20], uint8_t protocol, uint16_t len)
+{
+    ip[0] = 0x45;
+    store_be16(ip + 2, 20 + len);
+    ip[8] = 64;
+    ip[9] = protocol;
+    store_be32(ip + 12, 0x0a000001);
+    store_be32(ip + 16, 0x0a000002);
+}
+
 /* A TCP frame of 4000 bytes of payload that is to be cut, to a client that knows no such thing. */
 static void test_segments(void)
 {
@@ -63,12 +74,7 @@ static void test_segments(void)
     client_begin(&c, x.uml, NULL, 1);
     g_assert_true(client_ask(&c, 3, 0, 0));
     wait_ports(&x, 2);
-    ip[0] = 0x45;
-    store_be16(ip + 2, 20 + 20 + PAYLOAD);
-    ip[8] = 64;
-    ip[9] = 6;
-    store_be32(ip + 12, 0x0a000001);
-    store_be32(ip + 16, 0x0a000002);
+    ipv4_head(ip, 6, 20 + PAYLOAD);
     tcp[12] = 5 << 4;
     tcp[13] = PKT_TCP_ACK;
     g_assert_true(link_tx_put(&a.tx, &f));
@@ -140,12 +146,7 @@ static void test_datagrams(void)
     close(ctl);
     close(tap[0]);
     wait_ports(&x, 2);
-    ip[0] = 0x45;
-    store_be16(ip + 2, 20 + 8 + PAYLOAD);
-    ip[8] = 64;
-    ip[9] = 17;
-    store_be32(ip + 12, 0x0a000001);
-    store_be32(ip + 16, 0x0a000002);
+    ipv4_head(ip, 17, 8 + PAYLOAD);
     store_be16(udp + 2, 53);
     store_be16(udp + 4, 8 + PAYLOAD);
     for (unsigned i = 0; i < PAYLOAD; i++)
