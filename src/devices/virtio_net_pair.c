@@ -308,8 +308,10 @@ static bool net_deliver(NetPort *port, const NetFrame *f)
         return true;
     virtqueue_notify_off(vq);
     for (unsigned i = 0; i < RX_TRIES; i++) {
-        if (rx_put(p, f, &had) != RX_FULL)
+        if (rx_put(p, f, &had) != RX_FULL) {
+            p->rx_latest = f->len;
             return true;
+        }
         if (!virtqueue_notify_after(vq, had)) {
             p->rx_blocked = true;
             return false;
@@ -342,12 +344,13 @@ static void loans_back(NetPair *p)
     p->loans = 0;
 }
 
-/* Lend buffers for a frame like the latest; the header's place stays ours. */
+/* Lend buffers for a frame like the latest; the header's place stays ours. Nothing where the driver
+ * has too few: deliver() waits for more, and puts in what is shorter. */
 static unsigned net_rx_lend(NetPort *port, struct iovec *ret_iov, unsigned max)
 {
     NetPair *p = port->opaque;
     size_t want = HDR_LEN + MAX(p->rx_latest, (uint32_t)LOAN_MIN), have = 0;
-    bool mergeable = virtio_has(&p->n->v, VIRTIO_NET_F_MRG_RXBUF);
+    bool mergeable = virtio_has(&p->n->v, VIRTIO_NET_F_MRG_RXBUF), dry = false;
     unsigned pieces = 0, at = 0;
 
     if (!in_use(p) || !virtio_queue_may_run(&p->n->v, p->rxq))
@@ -357,8 +360,10 @@ static unsigned net_rx_lend(NetPort *port, struct iovec *ret_iov, unsigned max)
            (mergeable || !p->loans)) {
         VirtChain *c = &p->loan[p->loans];
         *c = (VirtChain){.iov = p->rx_iov + at, .pins = p->rx_pins + at, .max = NET_RX_ROOM};
-        if (!virtio_pop(&p->n->v, p->rxq, c))
+        if (!virtio_pop(&p->n->v, p->rxq, c)) {
+            dry = true;
             break;
+        }
         if (c->writable_len <= HDR_LEN || c->writable > max - pieces) {
             virtqueue_rewind(&p->n->v.q[p->rxq].vq, 1);
             break; /* deliver() has the words for the first, and room for the second */
@@ -368,7 +373,7 @@ static unsigned net_rx_lend(NetPort *port, struct iovec *ret_iov, unsigned max)
         pieces += room_of(c, p->loans > 1 ? 0 : HDR_LEN, ret_iov + pieces, max - pieces);
         have += c->writable_len;
     }
-    if (!p->n->v.broken && have >= MIN(want, HDR_LEN + LOAN_MIN))
+    if (!p->n->v.broken && have >= (dry ? want : MIN(want, HDR_LEN + LOAN_MIN)))
         return pieces;
     loans_back(p);
     return 0;

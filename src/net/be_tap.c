@@ -47,6 +47,7 @@ enum {
     HDR_LEN = sizeof(struct virtio_net_hdr),
     IOV_MAX_FRAME = 1024, /* of one writev: UIO_MAXIOV */
     LENT_MAX = 128,       /* pieces that a card lends */
+    FILL_BYTES = 32 << 10, /* of copied frames that wait at once: they stay in the cache */
 };
 
 typedef struct Tap {
@@ -202,7 +203,7 @@ static int tap_fill(HostEnd *h)
             return HOST_FILL_LOST;
         }
     }
-    while (h->rx_count < HOST_RX_BATCH) {
+    for (size_t bytes = h->rx_count ? h->frame[0].len : 0; h->rx_count < HOST_RX_BATCH && bytes < FILL_BYTES;) {
         uint8_t *slot = h->rx + (size_t)h->rx_count * HOST_RX_STRIDE;
         size_t skip = t->vnet ? HDR_LEN : 0;
         ssize_t n = read(h->fd, slot, HOST_RX_STRIDE);
@@ -215,6 +216,7 @@ static int tap_fill(HostEnd *h)
             return HOST_FILL_LOST;
         }
         got++;
+        bytes += (size_t)n;
         NetFrame *f = (size_t)n >= skip ? host_end_rx(h, slot + skip, (size_t)n - skip) : NULL;
         struct virtio_net_hdr hdr;
         if (f && t->vnet) {

@@ -3,8 +3,9 @@
  * The wire between two ports. Each direction has one bounded ring of bytes that holds whole frames
  * in line, so that a frame costs one copy and no allocation. Where both ports live on one
  * IoThread a frame that needs no change goes straight into the peer and the ring serves only
- * frames that have to be rewritten, and what did not fit. A port takes frames through its send
- * slot (arrays) if it has one, else through deliver (one at a time).
+ * frames that have to be rewritten, answers from inside a callback, and short ones that did not
+ * fit: long ones their sender keeps. A port takes frames through its send slot (arrays) if it has
+ * one, else through deliver (one at a time).
  *
  * Frames that the peer cannot take as they are (checksum to be completed, TCP segments to be
  * cut) are finished while they are copied into the ring. So a port may always send both.
@@ -38,6 +39,7 @@ enum {
     RING_BYTES = 1 << 20, /* 16 of the longest frames, or 680 of 1500 bytes */
     RECORD_ALIGN = 16,
     BATCH = 64,         /* frames that one call of a port gets */
+    COPY_MAX = 4096,    /* to copy a frame no longer costs less than to wake its sender */
     DRAIN_BATCHES = 16, /* then the loop serves others */
     DEFAULT_MTU = 1500,
 };
@@ -399,11 +401,17 @@ static void wire_drain(void *opaque)
     }
 }
 
+/* Whether @d's consumer may be called by its producer: one loop, and no callback of theirs runs. */
+static bool may_call(WireDir *d)
+{
+    return d->direct && !d->draining && !dir_back(d)->sending && !dir_back(d)->draining;
+}
+
 /* Have @d's frames carried on: at once where that keeps (4), else by its loop. Ports without a
  * loop of their own (driven by hand) are served by run_waiting(). */
 static void wake_consumer(WireDir *d)
 {
-    if (d->direct && !d->draining && !dir_back(d)->sending && !dir_back(d)->draining)
+    if (may_call(d))
         wire_drain(d);
     else if (d->to->io)
         io_thread_post(d->to->io, wire_drain, d);
@@ -426,12 +434,25 @@ static void run_waiting(struct NetWire *w)
 /* Whether a frame may go from @d's producer straight into its consumer. */
 static bool may_go_direct(WireDir *d)
 {
-    if (!d->direct || d->draining || dir_back(d)->sending || dir_back(d)->draining)
+    if (!may_call(d))
         return false;
     lodge_lock(&d->lock);
     bool idle = !d->used && !d->stalled;
     lodge_unlock(&d->lock);
     return idle;
+}
+
+/* A long frame for a full consumer on the producer's own loop: the producer keeps it, as it would
+ * only be copied once more. Return: true if the sender now waits. */
+static bool refuse_direct(WireDir *d, const NetFrame *f)
+{
+    if (f->len <= COPY_MAX || !may_call(d))
+        return false;
+    lodge_lock(&d->lock);
+    bool full = d->stalled;
+    d->refused |= full;
+    lodge_unlock(&d->lock);
+    return full;
 }
 
 /* Same IoThread, nothing queued, nothing to change: straight into the peer. */
@@ -474,7 +495,7 @@ static unsigned send_allowed(void *opaque, const NetFrame *v, unsigned n)
     done = send_direct(d, v, n);
     for (unsigned i = 0; i < done; i++)
         bytes += v[i].len;
-    while (done < n) {
+    while (done < n && !refuse_direct(d, &v[done])) {
         RingWriter w;
         PutResult got = PUT_OK;
         ring_begin(d, &w);

@@ -247,6 +247,34 @@ static void test_pressure(Fixture *f, gconstpointer two)
     g_assert_false(f->b.out_of_order);
 }
 
+/* A sender on the full peer's own loop keeps long frames; the ring holds its short ones, and all in
+ * order. Elsewhere the ring holds both. */
+static void test_long(Fixture *f, gconstpointer two)
+{
+    Send s = {.from = &f->a, .n = 4, .batch = 4, .len = 60000};
+
+    set_room(&f->b, 1);
+    io_thread_call(f->io[0], do_send, &s);
+    g_assert_cmpuint(s.taken, ==, two ? 4 : 1);
+    settle(&f->b);
+    set_room(&f->b, 1);
+    io_thread_call(f->b.port.io, do_ready, &f->b);
+    settle(&f->a);
+    g_assert_cmpuint(f->a.writable, ==, two ? 0 : 1);
+    s = (Send){.from = &f->a, .n = 4, .batch = 4, .len = 60, .seq = s.taken};
+    io_thread_call(f->io[0], do_send, &s);
+    g_assert_cmpuint(s.taken, ==, 4);
+    s = (Send){.from = &f->a, .n = 1, .batch = 1, .len = 60000, .seq = s.seq + 4};
+    io_thread_call(f->io[0], do_send, &s);
+    g_assert_cmpuint(s.taken, ==, two ? 1 : 0);
+    set_room(&f->b, UINT32_MAX);
+    io_thread_call(f->b.port.io, do_ready, &f->b);
+    wait_for(&f->b, &f->b.got, s.seq + s.taken);
+    settle(&f->a);
+    g_assert_cmpuint(f->a.writable, ==, two ? 0 : 2);
+    g_assert_false(f->b.out_of_order);
+}
+
 static void test_answer(Fixture *f, gconstpointer two)
 {
     Send s = {.from = &f->a, .n = 10, .batch = 1, .len = 80};
@@ -431,6 +459,7 @@ int main(int argc, char **argv)
         Test fn;
     } tests[] = {
         {"order", test_order},         {"pressure", test_pressure}, {"answer", test_answer},
+        {"long", test_long},
         {"link-down", test_link_down}, {"cut", test_cut}, {"told", test_told}, {"offloads", test_offloads}, {"join-twice", test_join_twice},
     };
 
