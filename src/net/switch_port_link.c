@@ -29,7 +29,7 @@
 #include "link_ring.h"
 #include "switch_client.h"
 
-enum { RINGS_BYTES = 3 << 20 };
+enum { RINGS_BYTES = 2 << 20 };
 
 typedef struct LinkPort {
     SwHostPort h;

@@ -9,7 +9,7 @@
 #include "switch_fix.h"
 
 enum { PORTS = 64, FRAME = 1514, EACH = 3000, BURST = 40, DEADLINE_S = 60,
-       RINGS_BYTES = 3 << 20, /* as in switch_port_link.c */
+       RINGS_BYTES = 2 << 20, /* as in switch_port_link.c */
        BESIDE = 2 * LINK_PAGE, /* the counters, and a page for what goes beyond */
 };
 
@@ -91,8 +91,11 @@ static void flood(bool both)
         g_assert_cmpint(g_get_monotonic_time(), <, end);
         g_thread_yield();
     }
+    /* What goes to a port that never sent goes to all: one way fills the rings of 32 ports to the
+     * switch and those of 64 from it. */
+    unsigned busy = both ? 2 * PORTS : PORTS / 2 + PORTS;
     g_assert_cmpuint(memory_of(port, PORTS), <=,
-                     (both ? 2 * PORTS * LINK_LIMIT_MIN : RINGS_BYTES) + PORTS * 2 * BESIDE);
+                     MAX((unsigned)RINGS_BYTES, busy * LINK_LIMIT_MIN) + PORTS * 2 * BESIDE);
     for (unsigned i = 0; i < PORTS; i++)
         link_client_close(&port[i].link);
     fix_close(&x);
