@@ -4,10 +4,12 @@ import ctypes
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
 
@@ -435,6 +437,32 @@ def test_malformed_both_ways(net, host, lodge, guests):
     send(frames[0][:14] + b"bye".ljust(50))
     assert p.wait(20) == 33
     end.close()
+
+
+def pings(pcap):
+    """Whose echo replies a capture has, by hardware address."""
+    data, at, seen = pcap.read_bytes(), 24, []
+    while at < len(data):
+        n, = struct.unpack_from("<I", data, at + 8)
+        f = data[at + 16:at + 16 + n]
+        at += 16 + n
+        if f[12:14] == b"\x08\x00" and f[23] == 1 and f[34] == 0:
+            seen.append(f[:6].hex(":"))
+    return seen
+
+
+def test_sixteen(lodge, guests):
+    """In the order of the slots each card has its own address, and its own host answers it."""
+    macs = [f"52:54:00:12:34:{n:02x}" for n in random.sample(range(0x10, 0x100), 16)]
+    nets = [w for n, mac in enumerate(macs) for w in ("--net", f"user,mac={mac},pcap={lodge.home}/{n}.pcap")]
+    words = ["--kernel", guests / "netecho", "--memory", "16M", "--debug-exit", "--console", "stdio", "--append", "ip=10.0.2.15 ping=10.0.2.2 n=3 cards=16"]
+    r = lodge("run", "many", *words, *nets, timeout=120)
+    assert r.status == 33, (r.out, r.err)
+    found = [":".join(f"{int(b, 16):02x}" for b in m.split(":")) for m in re.findall(r"^ready (\S+)", r.out, re.M)]
+    assert found == macs
+    assert [pings(lodge.home / f"{n}.pcap") for n in range(16)] == [[mac] * 3 for mac in macs]
+    r = lodge("run", "more", *words, *nets, "--net", "user")
+    assert (r.status, r.err) == (125, "lodge: run: --net: a machine has at most 16\n")
 
 
 def test_shape(host, vm, lodge):
