@@ -327,7 +327,9 @@ def test_words(lodge, guests, no_switch_left):
             (["w", "ports", "--hub"], 2, "--hub: only where a switch is started"),
             (["w", "ports", "--port", "1"], 2, "--port: only with plug"),
             (["none", "ports"], 3, "none: no switch of that name runs; lodge switch none runs one"),
-            ([], 2, "no switch; give its NAME"),
+            (["--hub"], 2, "--hub: needs the NAME of a switch"),
+            (["ports", "w"], 2, "'ports': not a name for a switch; lodge switch NAME ports lists .*"),
+            *[([word], 2, f"'{word}': not a name for a switch; lodge .*") for word in ("ports", "macs", "stats", "plug", "unplug", "show", "list", "ls", "help")],
             (["-x"], 2, ".*"),
             (["a/b"], 2, "'a/b': not a name for a switch; .*"),
             (["y", "--vlan", "3"], 2, "--vlan 3: write PORT=VLAN, like 3=10 or 4=trunk"),
@@ -336,7 +338,7 @@ def test_words(lodge, guests, no_switch_left):
             (["y", "--listen", "tcp:1"], 2, "'tcp:1': write uml:PATH or vde:DIR"),
             (["y", "--listen", f"uml:{lodge.home}/no/such"], 1, ".*/no/such: cannot listen: No such file or directory"),
             (["y", "--internal", "--listen", "uml:/x"], 2, "switch y: is internal and listens nowhere"),
-            (["y", "--json"], 2, "--json: only with ports, macs and stats"),
+            (["y", "--json"], 2, "--json: only with ports, macs and stats, and without NAME"),
         ]:
             r = lodge("switch", *args)
             assert r.status == status, (args, r)
@@ -344,6 +346,36 @@ def test_words(lodge, guests, no_switch_left):
             assert r.out == ""
     r = lodge("run", "--kernel", guests / "hello", "--net", "switch=a/b")
     assert r.status == 2 and "'a/b': not a name for a switch" in r.err
+    r = lodge("run", "--kernel", guests / "hello", "--net", "switch=list")
+    assert r.status == 2 and "'list': not a name for a switch; lodge switch lists those that run\n" in r.err
+
+
+def test_list(lodge, no_switch_left):
+    """Those that run; of one that does not answer what is known without it, and nothing of one that was killed."""
+    def listed():
+        r = lodge("switch", "--json")
+        assert (r.status, r.err) == (0, "")
+        said = json.loads(r.out)
+        assert said["schema"] == 1
+        return [(s["name"], s["pid"], s["ports"]) for s in said["switches"]]
+
+    assert listed() == []
+    r = lodge("switch")
+    assert (r.status, r.out, r.err) == (0, "", "")
+    with switch(lodge, "lab-2", "--listen", f"uml:{lodge.home}/u") as two, switch(lodge, "a") as one:
+        clients = [UmlClient(lodge.home / "u") for _ in range(3)]
+        assert listed() == [("a", one, 0), ("lab-2", two, 3)]
+        assert lodge("switch").out == f"NAME       PID  PORTS\na      {one:7}      0\nlab-2  {two:7}      3\n"
+        os.kill(one, signal.SIGSTOP)
+        assert listed() == [("a", one, None), ("lab-2", two, 3)]
+        assert lodge("switch").out.splitlines()[1] == f"a      {one:7}      -"
+        os.kill(one, signal.SIGKILL)
+        wait_for("it does not end", lambda: has_ended(one))
+        assert listed() == [("lab-2", two, 3)]
+        for c in clients:
+            c.close()
+        with switch(lodge, "a"):  # takes what the killed one left, and tidies up
+            pass
 
 
 def netecho(guests, net, number, *words):
