@@ -13,7 +13,7 @@ import subprocess
 import time
 
 import pytest
-from test_native_nets import CLONE_NEWNET, host, listening, malformed, need, wait_for  # noqa: F401 (a fixture)
+from test_native_nets import host, inside, listening, malformed, need, wait_for  # noqa: F401 (a fixture)
 from test_native_switch import UmlClient, switch, vde_put
 
 GUEST, PEER, ALL = bytes.fromhex("525400123456"), bytes.fromhex("020000000001"), b"\xff" * 6
@@ -169,17 +169,6 @@ class Plug(Packets):
         frame = bytes(self.rest[2:whole])
         del self.rest[:whole]
         return frame
-
-
-@contextlib.contextmanager
-def inside(host):
-    back = os.open("/proc/self/ns/net", os.O_RDONLY)
-    host.enter()
-    try:
-        yield
-    finally:
-        assert not ctypes.CDLL(None).setns(back, CLONE_NEWNET)
-        os.close(back)
 
 
 @contextlib.contextmanager
