@@ -5,8 +5,8 @@
  * Models: Virtual I/O Device (VIRTIO) 1.2, section 5.1 "Network Device", queue pairs and a
  * control queue: mergeable receive buffers, offloads of checksums and segmentation (TCP; UDP, as
  * virtio 1.3 has it) both ways as far as the wire's other end has them, MAC, link status, MTU,
- * receive filter by MAC, several pairs where the back end has as many streams. Left out: steering by
- * hash (RSS) and hash reports, VLAN filter, guest announcements, UFO, offloads changed at run time.
+ * receive filter by MAC and VLAN, several pairs where the back end has as many streams. Left out:
+ * steering by hash (RSS) and hash reports, guest announcements, UFO, offloads changed at run time.
  *
  * Which pair a flow is received on is the host's choice (for a tap: the one that it was last sent
  * on).
@@ -62,6 +62,7 @@ static const VirtioFeature net_features[] = {
     {VIRTIO_NET_F_STATUS, "status", 0},
     {VIRTIO_NET_F_CTRL_VQ, "ctrl_vq", 0},
     {VIRTIO_NET_F_CTRL_RX, "ctrl_rx", VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ)},
+    {VIRTIO_NET_F_CTRL_VLAN, "ctrl_vlan", VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ)},
     {VIRTIO_NET_F_MQ, "mq", VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ)},
     {VIRTIO_NET_F_CTRL_MAC_ADDR, "ctrl_mac_addr", VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ)},
     {0, NULL, 0},
@@ -143,6 +144,9 @@ static bool filter_command(VirtioNet *n, uint8_t class, uint8_t cmd, const uint8
             return false;
         return true;
     }
+    if (class == VIRTIO_NET_CTRL_VLAN && virtio_has(&n->v, VIRTIO_NET_F_CTRL_VLAN) &&
+        (cmd == VIRTIO_NET_CTRL_VLAN_ADD || cmd == VIRTIO_NET_CTRL_VLAN_DEL))
+        return net_filter_set_vlan(filter, data, len, cmd == VIRTIO_NET_CTRL_VLAN_ADD);
     if (class != VIRTIO_NET_CTRL_MAC)
         return false;
     if (cmd == VIRTIO_NET_CTRL_MAC_TABLE_SET && virtio_has(&n->v, VIRTIO_NET_F_CTRL_RX))
@@ -306,7 +310,8 @@ static uint64_t net_configure(VirtioNet *n)
                                   .mtu = net_card_mtu(n->netdev, n->mtu)};
     uint64_t f = VIRTIO_BIT(VIRTIO_NET_F_MAC) | VIRTIO_BIT(VIRTIO_NET_F_STATUS) |
                  VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ) |
-                 VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) |
+                 VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_VLAN) |
+                 VIRTIO_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) |
                  VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO4) |
                  VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO6) | VIRTIO_BIT(F_GUEST_USO4) |
                  VIRTIO_BIT(F_GUEST_USO6);
