@@ -425,28 +425,28 @@ void net_pair_rx(NetPair *p)
 
 /* ---- the link ---- */
 
+/* Whether the driver can be asked to make itself known: what is at the other end may have forgotten
+ * where it is, or be another one. */
+static bool may_ask(const VirtioNet *n)
+{
+    return __atomic_load_n(&n->v.live, __ATOMIC_RELAXED) &&
+           virtio_has(&n->v, VIRTIO_NET_F_GUEST_ANNOUNCE);
+}
+
 /* The card has one link: up where those of all its streams are. */
 static void net_link(NetPort *port, bool up)
 {
     NetPair *p = port->opaque;
     VirtioNet *n = p->n;
-    uint32_t bit = 1u << p->index, down;
+    uint32_t bit = 1u << p->index;
 
     if (!p->ready)
         return;
-    if (up)
-        __atomic_fetch_and(&n->links_down, ~bit, __ATOMIC_ACQ_REL);
-    else
+    if (!up)
         __atomic_fetch_or(&n->links_down, bit, __ATOMIC_ACQ_REL);
-    /* Other pairs do so at the same time: the last one to write has seen what all say. */
-    do {
-        uint8_t status[sizeof(uint16_t)];
-
-        down = __atomic_load_n(&n->links_down, __ATOMIC_ACQUIRE);
-        store_le16(status, down ? 0 : VIRTIO_NET_S_LINK_UP);
-        virtio_config_set(&n->v, offsetof(struct virtio_net_config, status), status,
-                          sizeof status);
-    } while (down != __atomic_load_n(&n->links_down, __ATOMIC_ACQUIRE));
+    else if (__atomic_fetch_and(&n->links_down, ~bit, __ATOMIC_ACQ_REL) == bit && may_ask(n))
+        __atomic_store_n(&n->announce, true, __ATOMIC_RELEASE);
+    virtio_net_status(n);
 }
 
 void net_pair_link_now(void *opaque)

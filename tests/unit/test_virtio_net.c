@@ -7,6 +7,7 @@
 
 #include "lodge/net.h"
 #include "lodge/num.h"
+#include "virtio.h"
 #include "virtio_net_driver.h"
 #include "virtio_net_filter.h"
 
@@ -559,6 +560,51 @@ static void test_link(Fix *f, gconstpointer unused)
     g_assert_cmpuint(drv_msis(f->d, -1), ==, 1);
 }
 
+static unsigned status(Fix *f)
+{
+    return test_peek(f->tb, f->d->config + 6, 2);
+}
+
+/* A link that is back is an occasion to make oneself known, until the driver has. */
+static void test_announce(Fix *f, gconstpointer unused)
+{
+    const unsigned asked = VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE;
+
+    g_assert_cmpuint(status(f), ==, VIRTIO_NET_S_LINK_UP);
+    net_set_link(&f->peer, false);
+    g_assert_cmpuint(status(f), ==, 0);
+    net_set_link(&f->peer, true);
+    g_assert_cmpuint(status(f), ==, asked);
+    g_assert_cmpuint(drv_msis(f->d, -1), ==, 2);
+    g_assert_cmpuint(command(f, VIRTIO_NET_CTRL_ANNOUNCE, 1, "", 0), ==, VIRTIO_NET_ERR);
+    g_assert_cmpuint(command(f, VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, "", 1), ==,
+                     VIRTIO_NET_ERR);
+    g_assert_cmpuint(status(f), ==, asked);
+    g_assert_cmpuint(command(f, VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, "", 0), ==,
+                     VIRTIO_NET_OK);
+    g_assert_cmpuint(status(f), ==, VIRTIO_NET_S_LINK_UP);
+    net_set_link(&f->peer, false);
+    net_set_link(&f->peer, true);
+    g_assert_cmpuint(status(f), ==, asked);
+    device_reset(f->d->dev, RESET_COLD);
+    device_resume(f->d->dev);
+    g_assert_cmpuint(((VirtioDev *)f->d->dev)->config[6], ==, VIRTIO_NET_S_LINK_UP);
+}
+
+/* Nor is a driver asked that cannot answer. */
+static void test_announce_not_accepted(void)
+{
+    Fix f = {0};
+
+    start(&f, ~(UINT64_C(1) << VIRTIO_NET_F_GUEST_ANNOUNCE));
+    net_set_link(&f.peer, false);
+    net_set_link(&f.peer, true);
+    g_assert_cmpuint(status(&f), ==, VIRTIO_NET_S_LINK_UP);
+    g_assert_cmpuint(command(&f, VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, "", 0), ==,
+                     VIRTIO_NET_ERR);
+    fix_down(&f, NULL);
+}
+
 /* A network with an MTU of its own tells the card, unless one was chosen for that. */
 static void test_mtu_of_network(void)
 {
@@ -663,8 +709,10 @@ int main(int argc, char **argv)
     ADD("filter", test_filter);
     ADD("vlans", test_vlans);
     ADD("link", test_link);
+    ADD("announce", test_announce);
     ADD("state", test_state);
     g_test_add_func("/virtio-net/vlans-not-accepted", test_vlans_not_accepted);
+    g_test_add_func("/virtio-net/announce-not-accepted", test_announce_not_accepted);
     g_test_add_func("/virtio-net/tables", test_tables);
     g_test_add_func("/virtio-net/mtu-of-network", test_mtu_of_network);
     g_test_add_func("/virtio-net/plain", test_plain);
