@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * "lodge switch": a switch as a process of its own, and questions to one that runs. The main thread
+ * "lodge switch": a switch as a process of its own, and questions to those that run. The main thread
  * sets it up and waits for the end; all else is on the switch's loop (switch_host.c).
  *
  * With --detach the process that was called waits until the switch can be reached, so that whoever
@@ -28,6 +28,7 @@
 #include "cli.h"
 #include "switch_client.h"
 #include "switch_host.h"
+#include "switch_list.h"
 
 enum {
     ANSWER_MS = 5000,
@@ -200,10 +201,21 @@ static bool only_for(const Options *o, bool serving, const Action *a, GError **e
     if (options_has(o, "port") && (serving || a->op != SW_OP_PLUG))
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--port: only with plug");
     if (options_has(o, "json") && (serving || a->takes_arg))
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "--json: only with ports, macs and stats");
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "--json: only with ports, macs and stats, and without NAME");
     if (options_has(o, "vlan") && !serving && a->op != SW_OP_PLUG)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "--vlan: only with plug, or where a switch is "
                           "started");
+    return true;
+}
+
+static bool only_json(const Options *o, GError **error)
+{
+    for (const OptSpec *s = switch_options_table; s->name; s++) {
+        if (options_has(o, s->name) && strcmp(s->name, "json"))
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "--%s: needs the NAME of a switch",
+                              s->name);
+    }
     return true;
 }
 
@@ -419,7 +431,7 @@ int verb_switch(const Verb *self, int argc, char **argv)
             a = &actions[i];
     }
     if (!name)
-        lodge_fail(&error, LODGE_ERROR_CONFIG, "no switch; give its NAME");
+        (void)only_json(o, &error);
     else if (!sw_name_check(name, &error))
         (void)0;
     else if (word && !a)
@@ -430,6 +442,10 @@ int verb_switch(const Verb *self, int argc, char **argv)
         (void)only_for(o, !a, a, &error); /* the error says it */
     if (error)
         return cli_fail(self->name, error, false);
+    if (!name) {
+        switch_list(options_has(o, "json"));
+        return cli_finish(STATUS_OK);
+    }
     if (a)
         return act(name, o, a, &error) ? cli_finish(STATUS_OK) : cli_fail(self->name, error, false);
     return options_has(o, "detach") ? serve_detached(self, name, o) : serve(self, name, o, -1);

@@ -154,6 +154,7 @@ static const VerbExample capture_examples[] = {
 static const VerbExample switch_examples[] = {
     {"lodge run a --net switch=lab --kernel vmlinuz --disk a.img",
      "A machine on switch lab, which is made if it does not run."},
+    {"lodge switch", "Which switches run."},
     {"lodge switch lab ports", "What is plugged in, with counters."},
     {"lodge switch lab --listen vde:/tmp/lab --vlan 1=10 --vlan 2=trunk --detach",
      "A switch in the background that vde_plug, slirpvde and QEMU's vde back end can join."},
@@ -316,8 +317,9 @@ const Verb verb_table[] = {
      "Prints the text that is on the screen of machine NAME, without the blanks at the ends of "
      "lines. In a graphics mode there is no text: take a picture with --png.",
      screen_options_table, screen_examples, NULL, verb_screen},
-    {"switch", "[OPTION]... NAME [ports|macs|stats|plug WHAT|unplug PORT]",
-     "run a network switch, or look at one",
+    {"switch", "[OPTION]... [NAME [ports|macs|stats|plug WHAT|unplug PORT]]",
+     "run a network switch, look at one, or list them",
+     "Without NAME, lists the switches that run, with their processes and how many ports are in use. "
      "With NAME alone, is switch NAME until Ctrl-C or SIGTERM: machines plug in with --net "
      "switch=NAME, other programs where --listen says. A machine makes a switch that does not run "
      "(as --detach --until-unused does); this verb is for one that has options, or stays.\n\n"

@@ -5,8 +5,9 @@
  * Models: Virtual I/O Device (VIRTIO) 1.2, section 5.1 "Network Device", queue pairs and a
  * control queue: mergeable receive buffers, offloads of checksums and segmentation (TCP; UDP, as
  * virtio 1.3 has it) both ways as far as the wire's other end has them, MAC, link status, MTU,
- * receive filter by MAC, several pairs where the back end has as many streams. Left out: steering by
- * hash (RSS) and hash reports, VLAN filter, guest announcements, UFO, offloads changed at run time.
+ * receive filter by MAC and VLAN, announcements when the link is back, several pairs where the back
+ * end has as many streams. Left out: steering by hash (RSS) and hash reports, UFO, offloads changed
+ * at run time.
  *
  * Which pair a flow is received on is the host's choice (for a tap: the one that it was last sent
  * on).
@@ -62,6 +63,8 @@ static const VirtioFeature net_features[] = {
     {VIRTIO_NET_F_STATUS, "status", 0},
     {VIRTIO_NET_F_CTRL_VQ, "ctrl_vq", 0},
     {VIRTIO_NET_F_CTRL_RX, "ctrl_rx", VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ)},
+    {VIRTIO_NET_F_CTRL_VLAN, "ctrl_vlan", VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ)},
+    {VIRTIO_NET_F_GUEST_ANNOUNCE, "guest_announce", VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ)},
     {VIRTIO_NET_F_MQ, "mq", VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ)},
     {VIRTIO_NET_F_CTRL_MAC_ADDR, "ctrl_mac_addr", VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ)},
     {0, NULL, 0},
@@ -110,7 +113,51 @@ static void filter_changed(VirtioNet *n)
     __atomic_fetch_add(&n->filter_changes, 1, __ATOMIC_RELEASE);
 }
 
+/* ---- the link, 5.1.4 ---- */
+
+static uint16_t status_of(const VirtioNet *n)
+{
+    if (__atomic_load_n(&n->links_down, __ATOMIC_ACQUIRE))
+        return 0;
+    return __atomic_load_n(&n->announce, __ATOMIC_ACQUIRE)
+               ? VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE : VIRTIO_NET_S_LINK_UP;
+}
+
+/* @tell: the driver, which takes the device's lock. */
+static void put_status(VirtioNet *n, bool tell)
+{
+    const unsigned at = offsetof(struct virtio_net_config, status);
+    uint16_t status;
+
+    /* Others do so at the same time: the last one to write has seen what all say. */
+    do {
+        uint8_t bytes[sizeof status];
+
+        status = status_of(n);
+        store_le16(bytes, status);
+        if (tell)
+            virtio_config_set(&n->v, at, bytes, sizeof bytes);
+        else
+            memcpy(n->v.config + at, bytes, sizeof bytes);
+    } while (status != status_of(n));
+}
+
+void virtio_net_status(VirtioNet *n)
+{
+    put_status(n, true);
+}
+
 /* ---- control queue, 5.1.6.5 ---- */
+
+static bool ctrl_announce(VirtioNet *n, uint8_t cmd, size_t len)
+{
+    if (cmd != VIRTIO_NET_CTRL_ANNOUNCE_ACK || len ||
+        !virtio_has(&n->v, VIRTIO_NET_F_GUEST_ANNOUNCE))
+        return false;
+    __atomic_store_n(&n->announce, false, __ATOMIC_RELEASE);
+    virtio_net_status(n);
+    return true;
+}
 
 static bool ctrl_pairs(VirtioNet *n, const uint8_t *data, size_t len)
 {
@@ -143,6 +190,9 @@ static bool filter_command(VirtioNet *n, uint8_t class, uint8_t cmd, const uint8
             return false;
         return true;
     }
+    if (class == VIRTIO_NET_CTRL_VLAN && virtio_has(&n->v, VIRTIO_NET_F_CTRL_VLAN) &&
+        (cmd == VIRTIO_NET_CTRL_VLAN_ADD || cmd == VIRTIO_NET_CTRL_VLAN_DEL))
+        return net_filter_set_vlan(filter, data, len, cmd == VIRTIO_NET_CTRL_VLAN_ADD);
     if (class != VIRTIO_NET_CTRL_MAC)
         return false;
     if (cmd == VIRTIO_NET_CTRL_MAC_TABLE_SET && virtio_has(&n->v, VIRTIO_NET_F_CTRL_RX))
@@ -161,6 +211,8 @@ static bool ctrl_command(VirtioNet *n, uint8_t class, uint8_t cmd, const uint8_t
 
     if (class == VIRTIO_NET_CTRL_MQ)
         return cmd == VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET && ctrl_pairs(n, data, len);
+    if (class == VIRTIO_NET_CTRL_ANNOUNCE)
+        return ctrl_announce(n, cmd, len);
     lodge_lock(&n->lock);
     done = filter_command(n, class, cmd, data, len);
     lodge_unlock(&n->lock);
@@ -269,6 +321,8 @@ static void net_stopped(VirtioDev *vd)
     n->regs.pairs = 1;
     lodge_unlock(&n->lock);
     filter_changed(n);
+    __atomic_store_n(&n->announce, false, __ATOMIC_RELEASE);
+    put_status(n, false);
     apply(n, 1, 0);
     memcpy(vd->config + offsetof(struct virtio_net_config, mac), n->mac, NET_MAC_LEN);
 }
@@ -306,7 +360,8 @@ static uint64_t net_configure(VirtioNet *n)
                                   .mtu = net_card_mtu(n->netdev, n->mtu)};
     uint64_t f = VIRTIO_BIT(VIRTIO_NET_F_MAC) | VIRTIO_BIT(VIRTIO_NET_F_STATUS) |
                  VIRTIO_BIT(VIRTIO_NET_F_MRG_RXBUF) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_VQ) |
-                 VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) |
+                 VIRTIO_BIT(VIRTIO_NET_F_CTRL_RX) | VIRTIO_BIT(VIRTIO_NET_F_CTRL_VLAN) |
+                 VIRTIO_BIT(VIRTIO_NET_F_CTRL_MAC_ADDR) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_ANNOUNCE) |
                  VIRTIO_BIT(VIRTIO_NET_F_GUEST_CSUM) | VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO4) |
                  VIRTIO_BIT(VIRTIO_NET_F_GUEST_TSO6) | VIRTIO_BIT(F_GUEST_USO4) |
                  VIRTIO_BIT(F_GUEST_USO6);

@@ -85,6 +85,7 @@ struct VirtioNet {
     /* Atomic: */
     uint32_t filter_changes; /* of regs.filter; 0: never */
     uint32_t links_down;     /* a bit for each pair whose stream's link is down */
+    bool announce;           /* the driver has been asked to make itself known */
     /* Main thread, quiesced: */
     NetSaved saved;
 };
@@ -100,6 +101,8 @@ void net_pair_tx(NetPair *p);
  * likewise. */
 void net_pair_stopped(NetPair *p);
 void net_pair_quieted(NetPair *p);
+/* Tell the driver of links_down and announce. Any loop. */
+void virtio_net_status(VirtioNet *n);
 /* The stream's link may have changed since it was joined; from here on it is told. @opaque is the
  * pair. Context: the loop. */
 void net_pair_link_now(void *opaque);

@@ -2,8 +2,8 @@
 /*
  * Receive filter of the virtio network card.
  *
- * Models: Virtual I/O Device (VIRTIO) 1.2, 5.1.6.5.1 "Packet Receive Filtering" and 5.1.6.5.2
- * "Setting MAC Address Filtering". The filter may let more through than asked for: where a table is
+ * Models: Virtual I/O Device (VIRTIO) 1.2, 5.1.6.5.1 "Packet Receive Filtering", 5.1.6.5.2
+ * "Setting MAC Address Filtering" and 5.1.6.5.3 "VLAN Filtering". The filter may let more through than asked for: where a table is
  * longer than NET_FILTER_MACS, all addresses of its kind pass.
  *
  * Threads: the device's loop thread.
@@ -16,6 +16,10 @@
 
 enum {
     COUNT_LEN = 4,
+    TYPE_AT = 12,
+    TAG_AT = 14,
+    TYPE_VLAN = 0x8100,
+    VLAN_MASK = NET_FILTER_VLANS - 1,
     GROUP_BIT = 1, /* of an address's first byte: broadcast and multicast */
 };
 
@@ -35,15 +39,41 @@ static bool in_table(const uint8_t (*table)[NET_MAC_LEN], unsigned n, const uint
     return false;
 }
 
-bool net_filter_wants(const NetFilter *f, const uint8_t dest[NET_MAC_LEN])
+static bool wants_address(const NetFilter *f, const uint8_t *dest)
 {
     static const uint8_t broadcast[NET_MAC_LEN] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
 
-    if (f->promisc || !memcmp(dest, f->mac, NET_MAC_LEN) || !memcmp(dest, broadcast, NET_MAC_LEN))
+    if (!memcmp(dest, f->mac, NET_MAC_LEN) || !memcmp(dest, broadcast, NET_MAC_LEN))
         return true;
     if (dest[0] & GROUP_BIT)
         return f->allmulti || f->multi_overflow || in_table(f->multi, f->nmulti, dest);
     return f->uni_overflow || in_table(f->uni, f->nuni, dest);
+}
+
+static bool wants_vlan(const NetFilter *f, const uint8_t *head)
+{
+    unsigned vlan = load_be16(head + TAG_AT) & VLAN_MASK;
+
+    return load_be16(head + TYPE_AT) != TYPE_VLAN || !vlan || f->vlans[vlan / 8] >> vlan % 8 & 1;
+}
+
+bool net_filter_wants(const NetFilter *f, const uint8_t head[NET_FILTER_HEAD], bool by_vlan)
+{
+    return f->promisc || (wants_address(f, head) && (!by_vlan || wants_vlan(f, head)));
+}
+
+bool net_filter_set_vlan(NetFilter *f, const uint8_t *data, size_t len, bool comes_in)
+{
+    unsigned vlan = len == sizeof(uint16_t) ? load_le16(data) : NET_FILTER_VLANS;
+    uint8_t bit = (uint8_t)(1u << vlan % 8);
+
+    if (vlan >= NET_FILTER_VLANS)
+        return false;
+    if (comes_in)
+        f->vlans[vlan / 8] |= bit;
+    else
+        f->vlans[vlan / 8] &= (uint8_t)~bit;
+    return true;
 }
 
 /* One table at @*off. @ret_cut: it ends beyond what we look at. */
@@ -102,6 +132,7 @@ static const StateField filter_fields[] = {
     ST_U(NetFilter, nmulti, NET_FILTER_MACS),
     ST_RAW(NetFilter, uni),
     ST_RAW(NetFilter, multi),
+    ST_RAW(NetFilter, vlans),
     ST_END,
 };
 const StateDesc net_filter_state = {.name = "filter", .version = 1, .oldest = 1,

@@ -274,27 +274,29 @@ static bool in_use(const NetPair *p)
            virtqueue_running(&p->n->v.q[p->rxq].vq);
 }
 
-/* Whether the driver wants frames to @dest. */
-static bool wants(NetPair *p, const uint8_t dest[NET_MAC_LEN])
+/* Whether the driver wants @f, by its first bytes. */
+static bool wants(NetPair *p, const NetFrame *f)
 {
     VirtioNet *n = p->n;
+    uint8_t head[NET_FILTER_HEAD] = {0};
+
+    if (virtq_from_iov(f->iov, f->niov, 0, head, sizeof head) < NET_MAC_LEN)
+        return false;
     /* Pairs with the store in filter_changed(). */
     uint32_t changes = __atomic_load_n(&n->filter_changes, __ATOMIC_ACQUIRE);
-
     if (changes != p->filter_seen) {
         lodge_lock(&n->lock);
         p->filter = n->regs.filter;
         lodge_unlock(&n->lock);
         p->filter_seen = changes;
     }
-    return net_filter_wants(&p->filter, dest);
+    return net_filter_wants(&p->filter, head, virtio_has(&n->v, VIRTIO_NET_F_CTRL_VLAN));
 }
 
 static bool net_deliver(NetPort *port, const NetFrame *f)
 {
     NetPair *p = port->opaque;
     VirtQueue *vq = &p->n->v.q[p->rxq].vq;
-    uint8_t dest[NET_MAC_LEN];
     uint16_t had;
 
     if (!in_use(p))
@@ -303,8 +305,7 @@ static bool net_deliver(NetPort *port, const NetFrame *f)
         p->rx_blocked = true;
         return false;
     }
-    if (virtq_from_iov(f->iov, f->niov, 0, dest, sizeof dest) != sizeof dest ||
-        !wants(p, dest))
+    if (!wants(p, f))
         return true;
     virtqueue_notify_off(vq);
     for (unsigned i = 0; i < RX_TRIES; i++) {
@@ -386,11 +387,9 @@ static bool net_rx_take(NetPort *port, const NetFrame *f)
     VirtQueue *vq = &p->n->v.q[p->rxq].vq;
     struct virtio_net_hdr_v1 h = header_of(p->n, f);
     size_t left = HDR_LEN + f->len;
-    uint8_t dest[NET_MAC_LEN];
     unsigned used = 0;
 
-    if (!f->len || virtq_from_iov(f->iov, f->niov, 0, dest, sizeof dest) != sizeof dest ||
-        !wants(p, dest)) {
+    if (!f->len || !wants(p, f)) {
         loans_back(p);
         return true;
     }
@@ -431,28 +430,28 @@ void net_pair_rx(NetPair *p)
 
 /* ---- the link ---- */
 
+/* Whether the driver can be asked to make itself known: what is at the other end may have forgotten
+ * where it is, or be another one. */
+static bool may_ask(const VirtioNet *n)
+{
+    return __atomic_load_n(&n->v.live, __ATOMIC_RELAXED) &&
+           virtio_has(&n->v, VIRTIO_NET_F_GUEST_ANNOUNCE);
+}
+
 /* The card has one link: up where those of all its streams are. */
 static void net_link(NetPort *port, bool up)
 {
     NetPair *p = port->opaque;
     VirtioNet *n = p->n;
-    uint32_t bit = 1u << p->index, down;
+    uint32_t bit = 1u << p->index;
 
     if (!p->ready)
         return;
-    if (up)
-        __atomic_fetch_and(&n->links_down, ~bit, __ATOMIC_ACQ_REL);
-    else
+    if (!up)
         __atomic_fetch_or(&n->links_down, bit, __ATOMIC_ACQ_REL);
-    /* Other pairs do so at the same time: the last one to write has seen what all say. */
-    do {
-        uint8_t status[sizeof(uint16_t)];
-
-        down = __atomic_load_n(&n->links_down, __ATOMIC_ACQUIRE);
-        store_le16(status, down ? 0 : VIRTIO_NET_S_LINK_UP);
-        virtio_config_set(&n->v, offsetof(struct virtio_net_config, status), status,
-                          sizeof status);
-    } while (down != __atomic_load_n(&n->links_down, __ATOMIC_ACQUIRE));
+    else if (__atomic_fetch_and(&n->links_down, ~bit, __ATOMIC_ACQ_REL) == bit && may_ask(n))
+        __atomic_store_n(&n->announce, true, __ATOMIC_RELEASE);
+    virtio_net_status(n);
 }
 
 void net_pair_link_now(void *opaque)

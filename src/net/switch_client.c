@@ -25,16 +25,42 @@
 
 enum { CLAIM_TRIES = 16, BACKLOG = 64 };
 
-bool sw_name_check(const char *name, GError **error)
+/* Words that one may take for what "lodge switch" does, and what to write instead. */
+static const struct {
+    const char *word, *hint;
+} words[] = {
+    {"ports", "lodge switch NAME ports lists what is plugged in"},
+    {"macs", "lodge switch NAME macs lists the addresses that it knows"},
+    {"stats", "lodge switch NAME stats has its counters"},
+    {"plug", "lodge switch NAME plug tap:NAME plugs in"},
+    {"unplug", "lodge switch NAME unplug PORT unplugs"},
+    {"show", "lodge switch NAME stats shows one, lodge switch lists all"},
+    {"list", "lodge switch lists those that run"},
+    {"ls", "lodge switch lists those that run"},
+    {"help", "lodge help switch tells more"},
+};
+
+static bool name_is_formed(const char *name)
 {
     size_t len = strlen(name);
     bool ok = len && len <= SW_NAME_MAX && g_ascii_isalnum(name[0]);
 
     for (size_t i = 0; i < len && ok; i++)
         ok = g_ascii_isalnum(name[i]) || strchr("._-", name[i]);
-    return ok || lodge_fail(error, LODGE_ERROR_CONFIG,
-                            "'%s': not a name for a switch; use up to %d letters, digits, '.', '_' "
-                            "and '-', a letter or digit first", name, SW_NAME_MAX);
+    return ok;
+}
+
+bool sw_name_check(const char *name, GError **error)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(words); i++) {
+        if (!strcmp(name, words[i].word))
+            return lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': not a name for a switch; %s", name,
+                              words[i].hint);
+    }
+    return name_is_formed(name) ||
+           lodge_fail(error, LODGE_ERROR_CONFIG,
+                      "'%s': not a name for a switch; use up to %d letters, digits, '.', '_' and "
+                      "'-', a letter or digit first", name, SW_NAME_MAX);
 }
 
 char *sw_folder(void)
@@ -56,6 +82,26 @@ char *sw_lock_path(const char *name)
     g_autofree char *folder = sw_folder(), *file = g_strdup_printf(".%s.lock", name);
 
     return g_build_filename(folder, file, NULL);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+GPtrArray *sw_names(void)
+{
+    GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
+    g_autofree char *folder = sw_folder();
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL); /* none: no switch has run */
+    const char *name;
+
+    while (dir && (name = g_dir_read_name(dir))) {
+        if (sw_name_check(name, NULL))
+            g_ptr_array_add(names, g_strdup(name));
+    }
+    g_ptr_array_sort(names, by_name);
+    return names;
 }
 
 int sw_dial(const char *name, GError **error)

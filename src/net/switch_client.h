@@ -10,7 +10,8 @@
 
 enum { SW_NAME_MAX = 40 }; /* a socket's path has 107 characters */
 
-/* 1 to SW_NAME_MAX letters, digits, '.', '_', '-', a letter or digit first; LODGE_ERROR_CONFIG. */
+/* 1 to SW_NAME_MAX letters, digits, '.', '_', '-', a letter or digit first, and no word of "lodge
+ * switch"; LODGE_ERROR_CONFIG. */
 bool sw_name_check(const char *name, GError **error);
 /* The folder of switches, and what is in it; transfer full. */
 char *sw_folder(void);
@@ -27,6 +28,9 @@ SwName *sw_name_claim(const char *name, GError **error);
 bool sw_name_set_pid(SwName *n, GError **error); /* again after a fork */
 /* Nobody finds it any more, and the name is free. NULL is fine. */
 void sw_name_release(SwName *n);
+
+/* Names under which switches listen, in their order, with those that were killed; transfer full. */
+GPtrArray *sw_names(void);
 
 /* A connection to switch @name, -1: LODGE_ERROR_NOT_FOUND: there is none; LODGE_ERROR_HOST. */
 int sw_dial(const char *name, GError **error);

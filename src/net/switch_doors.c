@@ -312,6 +312,7 @@ static void begin_report(Guest *g, const SwHello *h)
     SwHost *host = g->door->host;
     SwWelcome w = welcome_of(host, NULL);
 
+    w.port = switch_ports(host->sw);
     send_welcome(g->fd, &w, NULL, 0);
     io_watch_free(g->watch);
     g->text = sw_host_report(host, (SwOp)h->op, h->flags & SW_HELLO_JSON);

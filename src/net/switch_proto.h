@@ -70,7 +70,8 @@ typedef struct SwWelcome {
     uint32_t magic;
     uint16_t version;
     uint16_t status; /* 0: well; else 1 + LodgeError, and text says why */
-    uint32_t port, flags;
+    uint32_t port;  /* that was given; before a report: how many are plugged in */
+    uint32_t flags;
     uint32_t bytes; /* of the memory */
     char text[492];
 } SwWelcome;

@@ -13,7 +13,7 @@ import subprocess
 import time
 
 import pytest
-from test_native_nets import CLONE_NEWNET, host, listening, malformed, need, wait_for  # noqa: F401 (a fixture)
+from test_native_nets import host, inside, listening, malformed, need, wait_for  # noqa: F401 (a fixture)
 from test_native_switch import UmlClient, switch, vde_put
 
 GUEST, PEER, ALL = bytes.fromhex("525400123456"), bytes.fromhex("020000000001"), b"\xff" * 6
@@ -169,17 +169,6 @@ class Plug(Packets):
         frame = bytes(self.rest[2:whole])
         del self.rest[:whole]
         return frame
-
-
-@contextlib.contextmanager
-def inside(host):
-    back = os.open("/proc/self/ns/net", os.O_RDONLY)
-    host.enter()
-    try:
-        yield
-    finally:
-        assert not ctypes.CDLL(None).setns(back, CLONE_NEWNET)
-        os.close(back)
 
 
 @contextlib.contextmanager
@@ -384,3 +373,60 @@ def test_into_user(card, host, lodge, guests, draw):
     time.sleep(0.2)
     g.p.terminate()
     g.ends(0, 143)
+
+
+CLONE_NEWNS, MS_BIND, MS_REC, MS_PRIVATE = 0x20000, 0x1000, 0x4000, 0x40000
+
+
+class Resolving:
+    """A host with name servers of its own."""
+
+    def __init__(self, host, conf):
+        self.host, self.conf = host, conf
+
+    def enter(self):
+        self.host.enter()
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(CLONE_NEWNS) or libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) or \
+           libc.mount(bytes(self.conf), b"/etc/resolv.conf", None, MS_BIND, None):
+            raise OSError(ctypes.get_errno(), "/etc/resolv.conf")
+
+
+def dns_queries(scapy):
+    """By IPv4 and by IPv6, to the name servers of its network; before, it makes itself known there."""
+    ether = scapy.Ether(src=GUEST, dst=ALL)
+    query = lambda port, name, kind: scapy.UDP(sport=port, dport=53) / scapy.DNS(rd=1, qd=scapy.DNSQR(qname=name, qtype=kind))
+    return [bytes(ether / f) for f in (
+        scapy.ARP(hwsrc=GUEST, psrc="10.0.2.15", pdst="10.0.2.3"),
+        scapy.IPv6(src="fec0::15", dst="fec0::3") / scapy.ICMPv6ND_NS(tgt="fec0::3") / scapy.ICMPv6NDOptSrcLLAddr(lladdr=GUEST),
+        scapy.IP(src="10.0.2.15", dst="10.0.2.3") / query(4004, "four.lodge.test", "A"),
+        scapy.IPv6(src="fec0::15", dst="fec0::3") / query(4006, "six.lodge.test", "AAAA"))]
+
+
+def answers(family, address):
+    """Whether a name server takes connections there."""
+    with socket.socket(family) as s:
+        return s.connect_ex((address, 53)) == 0
+
+
+@pytest.mark.parametrize("loopback", ["on", "off"])
+def test_dns(loopback, host, lodge, guests, draw):
+    """What the host's resolv.conf names answers the guest, on the host's loopback too: it is not the guest that goes there."""
+    scapy = pytest.importorskip("scapy.all", reason="no scapy here; scripts/deps test installs it")
+    need("dnsmasq")
+    if not os.path.exists("/etc/resolv.conf"):
+        pytest.skip("no /etc/resolv.conf here, in whose place another one could be put")
+    conf, pcap = lodge.home / "resolv.conf", lodge.home / "pcap"
+    conf.write_text("# comment\nsearch lodge.test\nnameserver 127.0.0.1\nnameserver ::1\n")
+    host.popen("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file", "--user=root", "--no-resolv", "--no-hosts", "--interface=lo", "--bind-interfaces",
+               "--address=/four.lodge.test/192.0.2.7", "--address=/six.lodge.test/2001:db8::7")
+    frames = archive(lodge.home / "frames", [header() + f for f in dns_queries(scapy)], draw)
+    with inside(host):
+        wait_for("a name server", lambda: all(answers(family, at) for family, at in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))))
+    g = Guest(lodge, Resolving(host, conf), guests, frames, f"user,mac=52:54:00:12:34:56,host-loopback={loopback},pcap={pcap}")
+    wait_for("both are asked", lambda: g.said(b"sent"), SECONDS)
+
+    def heard():
+        said = [f for f in scapy.rdpcap(str(pcap)) if f.haslayer(scapy.UDP) and f.haslayer(scapy.DNSRR)]
+        return {(f[scapy.UDP].dport, f[scapy.DNSRR].rdata) for f in said if f.dst == GUEST.hex(":")}  # it sends back what comes
+    wait_for("both are answered", lambda: heard() == {(4004, "192.0.2.7"), (4006, "2001:db8::7")})

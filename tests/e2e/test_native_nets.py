@@ -1,19 +1,24 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Networks with programs that others wrote at the other end. Namespaces that the tests make stand for hosts."""
+import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import pathlib
+import random
 import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import time
 
 import pytest
 
 CLONE_NEWNET = 0x40000000
+TUNSETIFF, IFF_TAP, IFF_MULTI_QUEUE, IFF_NO_PI, IFF_VNET_HDR = 0x400454CA, 2, 0x100, 0x1000, 0x4000
 ECHO, ASK = "10.9.0.2", "10.9.0.3"
 
 
@@ -67,6 +72,17 @@ def host():
         h.close()
 
 
+@contextlib.contextmanager
+def inside(host):
+    back = os.open("/proc/self/ns/net", os.O_RDONLY)
+    host.enter()
+    try:
+        yield
+    finally:
+        assert not ctypes.CDLL(None).setns(back, CLONE_NEWNET)
+        os.close(back)
+
+
 def wait_for(what, fn, seconds=30):
     end = time.monotonic() + seconds
     while not (value := fn()):
@@ -85,11 +101,11 @@ def listening(path):
 class Vm:
     """The guest netecho on a network of the namespace."""
 
-    def __init__(self, lodge, host, guests, net, name, words, tmp_path):
+    def __init__(self, lodge, host, guests, net, name, words, tmp_path, **kw):
         self.lodge, self.name = lodge, name
         self.log = tmp_path / f"{name}.log"
         self.p = lodge.popen("run", name, "--kernel", guests / "netecho", "--append", words, "--memory", "16M", "--net", net, "--debug-exit", "--console", "stdio",
-                             stdout=open(self.log, "wb"), stderr=subprocess.STDOUT, preexec_fn=host.enter)
+                             stdout=open(self.log, "wb"), stderr=subprocess.STDOUT, preexec_fn=host.enter, **kw)
 
     def text(self):
         return self.log.read_text(errors="replace")
@@ -114,13 +130,13 @@ class Vm:
 
 @pytest.fixture
 def vm(lodge, host, guests, tmp_path):
-    def make(net, name="echo", words=f"ip={ECHO}"):
-        return Vm(lodge, host, guests, net, name, words, tmp_path)
+    def make(net, name="echo", words=f"ip={ECHO}", **kw):
+        return Vm(lodge, host, guests, net, name, words, tmp_path, **kw)
     return make
 
 
-def asker(vm, net, n=3, name="ask"):
-    return vm(f"{net},mac=52:54:00:00:00:02", name, f"ip={ASK} ping={ECHO} n={n}")
+def asker(vm, net, n=3, name="ask", **kw):
+    return vm(f"{net},mac=52:54:00:00:00:02", name, f"ip={ASK} ping={ECHO} n={n}", **kw)
 
 
 def test_tap(host, vm, lodge, tmp_path):
@@ -137,12 +153,14 @@ def test_tap(host, vm, lodge, tmp_path):
     v.says("ready")
     assert (tmp_path / "said").read_text() == "up lt0\n"
     capture = lodge.popen("capture", "echo", "-c", "2", "-w", tmp_path / "some.pcap")
+    piped = lodge.popen("capture", "echo:0", "-c", "2")
     ping = host("ping", "-c", "3", "-i", "0.2", "-W", "10", "-s", "1472", ECHO)
     assert "3 received" in ping.stdout, ping.stdout
     assert capture.wait(20) == 0
     flood = host("ping", "-f", "-c", "500", "-W", "10", ECHO)
     assert "500 received" in flood.stdout, flood.stdout
-    assert len(host("tcpdump", "-nr", tmp_path / "some.pcap").stdout.splitlines()) == 2
+    (tmp_path / "piped.pcap").write_bytes(piped.communicate(timeout=20)[0])
+    assert [len(host("tcpdump", "-nr", tmp_path / f"{name}.pcap").stdout.splitlines()) for name in ("some", "piped")] == [2, 2]
     n = v.net()
     assert n["link"] and n["tx-frames"] >= 4 and {"address": ECHO, "mac": n["mac"], "how": "arp"} in n["addresses"]
     # The interface goes, and comes back.
@@ -278,6 +296,48 @@ def test_stream(host, vm, lodge):
     asker(vm, f"stream=unix:{path}", name="ask2").passes()
 
 
+@pytest.mark.parametrize("kind", ["stream", "dgram"])
+def test_given_sockets(kind, host, vm):
+    """A pair that was made elsewhere is a cable; whose end goes is not sought."""
+    a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM if kind == "stream" else socket.SOCK_DGRAM)
+    with a, b:
+        fd = a.fileno()
+        v = vm(f"{kind},fd={fd}", pass_fds=[fd])
+        v.says("ready")
+        w = asker(vm, f"{kind},fd={b.fileno()}", pass_fds=[b.fileno()])
+    w.passes()
+    if kind == "stream":
+        v.says(f"net0: stream fd={fd}: the other end has closed the connection; the link is down")
+        assert not v.net()["link"]
+
+
+def tap_fd(host, name):
+    """A queue of a tap of that host's."""
+    with inside(host):
+        fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE))
+    return fd
+
+
+def test_given_taps(host, vm):
+    """Descriptors of a tap that somebody else opened, as many as it has queues."""
+    need("ping")
+    host("ip", "tuntap", "add", "lt5", "mode", "tap", "multi_queue")
+    fds = [tap_fd(host, "lt5") for _ in range(2)]
+    v = vm("tap," + ",".join(f"fd={fd}" for fd in fds), pass_fds=fds)
+    for fd in fds:
+        os.close(fd)
+    v.says("ready")
+    host("ip", "addr", "add", "10.9.0.1/24", "dev", "lt5")
+    host("ip", "link", "set", "lt5", "up")
+    ping = host("ping", "-c", "3", "-i", "0.2", "-W", "10", ECHO)
+    assert "3 received" in ping.stdout, ping.stdout
+    assert [q["used"] for q in v.net()["queues"]] == [True, False]
+    host("ip", "link", "del", "lt5")
+    v.says("the interface is gone; the link is down")
+    assert not v.net()["link"]
+
+
 def test_mcast(host, vm):
     v = vm("mcast=239.192.168.1:1102,interface=lo")
     v.says("ready")
@@ -396,14 +456,9 @@ def test_malformed_both_ways(net, host, lodge, guests):
     while b"ready" not in (line := p.stdout.readline()):
         assert line, p.stderr.read()
     if net == "tap":
-        back = os.open("/proc/self/ns/net", os.O_RDONLY)
-        host.enter()
-        try:
+        with inside(host):
             end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
             end.bind(("lt0", 3))
-        finally:
-            assert not ctypes.CDLL(None).setns(back, CLONE_NEWNET)
-            os.close(back)
     else:
         end = server.accept()[0] if net == "stream" else server
     end.settimeout(20)
@@ -435,6 +490,32 @@ def test_malformed_both_ways(net, host, lodge, guests):
     send(frames[0][:14] + b"bye".ljust(50))
     assert p.wait(20) == 33
     end.close()
+
+
+def pings(pcap):
+    """Whose echo replies a capture has, by hardware address."""
+    data, at, seen = pcap.read_bytes(), 24, []
+    while at < len(data):
+        n, = struct.unpack_from("<I", data, at + 8)
+        f = data[at + 16:at + 16 + n]
+        at += 16 + n
+        if f[12:14] == b"\x08\x00" and f[23] == 1 and f[34] == 0:
+            seen.append(f[:6].hex(":"))
+    return seen
+
+
+def test_sixteen(lodge, guests):
+    """In the order of the slots each card has its own address, and its own host answers it."""
+    macs = [f"52:54:00:12:34:{n:02x}" for n in random.sample(range(0x10, 0x100), 16)]
+    nets = [w for n, mac in enumerate(macs) for w in ("--net", f"user,mac={mac},pcap={lodge.home}/{n}.pcap")]
+    words = ["--kernel", guests / "netecho", "--memory", "16M", "--debug-exit", "--console", "stdio", "--append", "ip=10.0.2.15 ping=10.0.2.2 n=3 cards=16"]
+    r = lodge("run", "many", *words, *nets, timeout=120)
+    assert r.status == 33, (r.out, r.err)
+    found = [":".join(f"{int(b, 16):02x}" for b in m.split(":")) for m in re.findall(r"^ready (\S+)", r.out, re.M)]
+    assert found == macs
+    assert [pings(lodge.home / f"{n}.pcap") for n in range(16)] == [[mac] * 3 for mac in macs]
+    r = lodge("run", "more", *words, *nets, "--net", "user")
+    assert (r.status, r.err) == (125, "lodge: run: --net: a machine has at most 16\n")
 
 
 def test_shape(host, vm, lodge):

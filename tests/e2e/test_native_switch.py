@@ -17,6 +17,8 @@ import time
 
 import pytest
 from conftest import has_ended
+from linux_guest import Cpio
+from test_native_nets import host  # noqa: F401 (a fixture)
 
 DEADLINE = 30
 ALL = b"\xff" * 6
@@ -89,8 +91,8 @@ def wait_for(what, test):
 
 
 @contextlib.contextmanager
-def switch(lodge, name, *options):
-    r = lodge("switch", name, *options, "--detach")
+def switch(lodge, name, *options, **kw):
+    r = lodge("switch", name, *options, "--detach", **kw)
     assert (r.status, r.out, r.err) == (0, "", "")
     pid = report(lodge, name)["pid"]
     try:
@@ -327,7 +329,9 @@ def test_words(lodge, guests, no_switch_left):
             (["w", "ports", "--hub"], 2, "--hub: only where a switch is started"),
             (["w", "ports", "--port", "1"], 2, "--port: only with plug"),
             (["none", "ports"], 3, "none: no switch of that name runs; lodge switch none runs one"),
-            ([], 2, "no switch; give its NAME"),
+            (["--hub"], 2, "--hub: needs the NAME of a switch"),
+            (["ports", "w"], 2, "'ports': not a name for a switch; lodge switch NAME ports lists .*"),
+            *[([word], 2, f"'{word}': not a name for a switch; lodge .*") for word in ("ports", "macs", "stats", "plug", "unplug", "show", "list", "ls", "help")],
             (["-x"], 2, ".*"),
             (["a/b"], 2, "'a/b': not a name for a switch; .*"),
             (["y", "--vlan", "3"], 2, "--vlan 3: write PORT=VLAN, like 3=10 or 4=trunk"),
@@ -336,7 +340,7 @@ def test_words(lodge, guests, no_switch_left):
             (["y", "--listen", "tcp:1"], 2, "'tcp:1': write uml:PATH or vde:DIR"),
             (["y", "--listen", f"uml:{lodge.home}/no/such"], 1, ".*/no/such: cannot listen: No such file or directory"),
             (["y", "--internal", "--listen", "uml:/x"], 2, "switch y: is internal and listens nowhere"),
-            (["y", "--json"], 2, "--json: only with ports, macs and stats"),
+            (["y", "--json"], 2, "--json: only with ports, macs and stats, and without NAME"),
         ]:
             r = lodge("switch", *args)
             assert r.status == status, (args, r)
@@ -344,6 +348,36 @@ def test_words(lodge, guests, no_switch_left):
             assert r.out == ""
     r = lodge("run", "--kernel", guests / "hello", "--net", "switch=a/b")
     assert r.status == 2 and "'a/b': not a name for a switch" in r.err
+    r = lodge("run", "--kernel", guests / "hello", "--net", "switch=list")
+    assert r.status == 2 and "'list': not a name for a switch; lodge switch lists those that run\n" in r.err
+
+
+def test_list(lodge, no_switch_left):
+    """Those that run; of one that does not answer what is known without it, and nothing of one that was killed."""
+    def listed():
+        r = lodge("switch", "--json")
+        assert (r.status, r.err) == (0, "")
+        said = json.loads(r.out)
+        assert said["schema"] == 1
+        return [(s["name"], s["pid"], s["ports"]) for s in said["switches"]]
+
+    assert listed() == []
+    r = lodge("switch")
+    assert (r.status, r.out, r.err) == (0, "", "")
+    with switch(lodge, "lab-2", "--listen", f"uml:{lodge.home}/u") as two, switch(lodge, "a") as one:
+        clients = [UmlClient(lodge.home / "u") for _ in range(3)]
+        assert listed() == [("a", one, 0), ("lab-2", two, 3)]
+        assert lodge("switch").out == f"NAME       PID  PORTS\na      {one:7}      0\nlab-2  {two:7}      3\n"
+        os.kill(one, signal.SIGSTOP)
+        assert listed() == [("a", one, None), ("lab-2", two, 3)]
+        assert lodge("switch").out.splitlines()[1] == f"a      {one:7}      -"
+        os.kill(one, signal.SIGKILL)
+        wait_for("it does not end", lambda: has_ended(one))
+        assert listed() == [("lab-2", two, 3)]
+        for c in clients:
+            c.close()
+        with switch(lodge, "a"):  # takes what the killed one left, and tidies up
+            pass
 
 
 def netecho(guests, net, number, *words):
@@ -371,6 +405,64 @@ def test_two_guests(lodge, guests, no_switch_left):
     answerer.wait(DEADLINE)
     os.kill(pid, signal.SIGTERM)
     wait_for("the switch does not end", lambda: has_ended(pid))
+
+
+UML_INIT = """#!/bin/busybox sh
+export PATH=/bin
+ip link set eth0 up
+ip addr add 10.0.0.1/24 dev eth0
+ping -c 3 -W 20 10.0.0.2
+poweroff -f
+"""
+
+
+@pytest.mark.skipif(not shutil.which("linux.uml"), reason="no User-Mode Linux; install user-mode-linux")
+def test_user_mode_linux(lodge, guests, tmp_path, no_switch_left):
+    """Its kernel at one port pings a machine at another."""
+    a = Cpio()
+    for folder in ("bin", "dev"):
+        a.add(folder, 0o040755)
+    a.add("dev/console", 0o020600, rdev=(5, 1))
+    a.add("bin/busybox", 0o100755, pathlib.Path(shutil.which("busybox")).read_bytes())
+    for name in ("ip", "ping", "poweroff"):
+        a.add(f"bin/{name}", 0o120777, b"busybox")
+    a.add("init", 0o100755, UML_INIT.encode())
+    initrd, at = tmp_path / "initrd", lodge.home / "uml"
+    initrd.write_bytes(a.finish())
+    with switch(lodge, "um", "--listen", f"uml:{at}"):
+        p = lodge.popen(*netecho(guests, "switch=um", 2, "ip=10.0.0.2", "n=3"))
+        wait_for("the machine is not plugged in", lambda: report(lodge, "um", "ports")["ports"])
+        out = subprocess.run(["linux.uml", "mem=64M", f"initrd={initrd}", f"eth0=daemon,52:54:00:00:00:01,unix,{at}", "con=null", "con0=null,fd:1", "quiet"],
+                             env=lodge.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=120, check=False).stdout.decode(errors="replace")
+        assert "3 packets received" in out, out
+        assert p.wait(DEADLINE) == 33
+
+
+def test_qemu_vde(lodge, guests, no_switch_left):
+    """QEMU's back end for vde_switch at our switch; a machine behind it pings one of the switch's."""
+    if not shutil.which("qemu-system-x86_64"):
+        pytest.skip("needs qemu-system-x86_64")
+    vde, cable = lodge.home / "vde", lodge.home / "cable"
+    with switch(lodge, "qv", "--listen", f"vde:{vde}"):
+        p = lodge.popen(*netecho(guests, "switch=qv", 2, "ip=10.0.0.2", "n=3"))
+        wait_for("the machine is not plugged in", lambda: report(lodge, "qv", "ports")["ports"])
+        with program("qemu-system-x86_64", "-M", "none", "-nodefaults", "-display", "none", "-netdev", f"vde,id=v,sock={vde}", "-netdev", "hubport,id=hv,hubid=0,netdev=v",
+                     "-netdev", f"stream,id=s,server=on,addr.type=unix,addr.path={cable}", "-netdev", "hubport,id=hs,hubid=0,netdev=s"):
+            wait_for("QEMU is not plugged in", lambda: cable.exists() and {p["kind"] for p in report(lodge, "qv", "ports")["ports"]} == {"lodge", "vde"})
+            r = lodge(*netecho(guests, f"stream=unix:{cable}", 1, "ip=10.0.0.1", "ping=10.0.0.2", "n=3"))
+            assert r.status == 33, r.out + r.err
+        assert p.wait(DEADLINE) == 33
+    cable.unlink()
+
+
+def test_tap_goes(host, lodge, no_switch_left):
+    """A tap that is deleted is unplugged, and said; the switch stays."""
+    host("ip", "tuntap", "add", "lt6", "mode", "tap")
+    with switch(lodge, "tg", "--tap", "lt6", preexec_fn=host.enter):
+        assert [p["kind"] for p in report(lodge, "tg", "ports")["ports"]] == ["tap"]
+        host("ip", "link", "del", "lt6")
+        wait_for("it is not unplugged", lambda: not report(lodge, "tg", "ports")["ports"])
+        assert any(e.endswith("port 1 (lt6): the tap is gone; unplugged") for e in report(lodge, "tg")["events"])
 
 
 def test_host_only(lodge, guests, no_switch_left):

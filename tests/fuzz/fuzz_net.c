@@ -17,6 +17,7 @@
 #include "lodge/diag.h"
 #include "lodge/iothread.h"
 #include "lodge/net.h"
+#include "lodge/num.h"
 #include "plug.h"
 #include "pkt.h"
 #include "fuzz_input.h"
@@ -28,6 +29,10 @@ enum {
     STEPS = 64,
     CAPTURES = 10,     /* more than there may be */
     PIECES_MAX = 1100, /* more than a message may have */
+    STREAM_LENGTH = 4, /* bytes before each frame of a stream */
+    FRAME_MIN = 14,
+    FRAME_PAD = 60,    /* to which shorter ones are filled up */
+    LOST_MS = 10000,   /* after which a connection that should have ended has not */
 };
 
 /* ---- what is looked at ---- */
@@ -58,11 +63,86 @@ static void fuzz_watch(Input *in, unsigned knobs)
     net_watch_free(w);
 }
 
+/* ---- what a stream should bring ---- */
+
+/* The frames that the peer has sent, as the format has them: what the card is given is of these, in
+ * this order, though some are lost with their connection. */
+typedef struct Sent {
+    GMutex lock;
+    GByteArray *rest;  /* owned; of this connection, sent and not yet a whole frame */
+    GPtrArray *frames; /* owned; of GBytes, as the card should see them */
+    unsigned given;    /* those before it were given or lost */
+    bool out_of_step;  /* this connection has had a length that no frame has */
+} Sent;
+
+static void sent_init(Sent *s)
+{
+    *s = (Sent){.rest = g_byte_array_new(),
+                .frames = g_ptr_array_new_with_free_func((GDestroyNotify)g_bytes_unref)};
+    g_mutex_init(&s->lock);
+}
+
+static void sent_free(Sent *s)
+{
+    g_byte_array_unref(s->rest);
+    g_ptr_array_unref(s->frames);
+    g_mutex_clear(&s->lock);
+}
+
+static void sent_new_connection(Sent *s)
+{
+    g_byte_array_set_size(s->rest, 0);
+    s->out_of_step = false;
+}
+
+static void sent_add_frame(Sent *s, const uint8_t *data, uint32_t len)
+{
+    uint32_t padded = MAX(len, FRAME_PAD);
+    uint8_t *copy = g_malloc0(padded);
+
+    memcpy(copy, data, len);
+    g_ptr_array_add(s->frames, g_bytes_new_take(copy, padded));
+}
+
+/* Context: s->lock held. */
+static void sent_add(Sent *s, const uint8_t *data, size_t n)
+{
+    g_byte_array_append(s->rest, data, (guint)n);
+    while (!s->out_of_step && s->rest->len >= STREAM_LENGTH) {
+        uint32_t len = load_be32(s->rest->data);
+        s->out_of_step = len > NET_FRAME_MAX;
+        if (s->out_of_step || s->rest->len - STREAM_LENGTH < len)
+            break;
+        if (len >= FRAME_MIN)
+            sent_add_frame(s, s->rest->data + STREAM_LENGTH, len);
+        g_byte_array_remove_range(s->rest, 0, STREAM_LENGTH + len);
+    }
+}
+
+/* Find what the card is offered; @take_it: it has it now, else it will be offered again. */
+static void sent_check(Sent *s, const uint8_t *data, size_t len, bool take_it)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&s->lock);
+    unsigned i = s->given;
+
+    for (; i < s->frames->len; i++) {
+        gsize size;
+        const void *f = g_bytes_get_data(s->frames->pdata[i], &size);
+        if (size == len && !memcmp(f, data, len))
+            break;
+    }
+    if (i == s->frames->len)
+        abort(); /* nobody has sent it */
+    if (take_it)
+        s->given = i + 1;
+}
+
 /* ---- a stream ---- */
 
 typedef struct Cable {
     NetBackend *be;
     NetPort card;
+    Sent sent;
     int peer; /* -1: has gone */
     int room; /* whether the card takes frames; atomic */
     unsigned frames, len, pieces; /* that it sends next */
@@ -72,10 +152,12 @@ static bool cable_deliver(NetPort *self, const NetFrame *f)
 {
     Cable *c = self->opaque;
     g_autofree uint8_t *copy = g_malloc(f->len);
+    bool room = g_atomic_int_get(&c->room);
 
-    if (f->len < 60 || f->len > NET_FRAME_MAX || !pkt_gather(f, 0, copy, f->len))
+    if (f->len < FRAME_PAD || f->len > NET_FRAME_MAX || !pkt_gather(f, 0, copy, f->len))
         abort();
-    return g_atomic_int_get(&c->room);
+    sent_check(&c->sent, copy, f->len, room);
+    return room;
 }
 
 static void cable_link(NetPort *self, bool up)
@@ -116,9 +198,19 @@ static void cable_plug(Cable *c, const struct sockaddr_un *at)
 {
     if (!at || c->peer >= 0)
         return;
+    sent_new_connection(&c->sent);
     c->peer = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (connect(c->peer, (const struct sockaddr *)at, sizeof *at) < 0)
         cable_unplug(c);
+}
+
+static void cable_peer_sends(Cable *c, const uint8_t *data, size_t len)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->sent.lock);
+    ssize_t n = send(c->peer, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+
+    if (n > 0) /* it may have been cut off */
+        sent_add(&c->sent, data, (size_t)n);
 }
 
 static void cable_step(Cable *c, Input *in, const struct sockaddr_un *at)
@@ -132,8 +224,8 @@ static void cable_step(Cable *c, Input *in, const struct sockaddr_un *at)
     case 1:
         n = take(in);
         n = MIN(n, in->len);
-        if (c->peer >= 0) /* it may have been cut off */
-            (void)!send(c->peer, in->data, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (c->peer >= 0)
+            cable_peer_sends(c, in->data, n);
         in->data += n;
         in->len -= n;
         break;
@@ -220,6 +312,21 @@ static NetBackend *cable_open(Cable *c, unsigned way, LodgeClock *clock)
     return be;
 }
 
+/* A stream that is out of step is ended by the back end; any other by the peer, and then all of it
+ * was read. */
+static void cable_end(Cable *c)
+{
+    struct pollfd p = {.fd = c->peer, .events = POLLRDHUP};
+
+    if (c->sent.out_of_step) {
+        if (poll(&p, 1, LOST_MS) == 0)
+            abort();
+        return;
+    }
+    shutdown(c->peer, SHUT_WR);
+    poll(&p, 1, 1000);
+}
+
 static void fuzz_stream(Input *in, unsigned way)
 {
     static const NetPortOps ops = {.deliver = cable_deliver, .link = cable_link};
@@ -236,6 +343,7 @@ static void fuzz_stream(Input *in, unsigned way)
         lodge_clock_free(clock);
         return;
     }
+    sent_init(&c.sent);
     c.card = (NetPort){.ops = &ops, .name = "card", .opaque = &c, .io = c.be->port->io};
     if (!net_join(&c.card, c.be->port, NULL))
         abort();
@@ -243,15 +351,12 @@ static void fuzz_stream(Input *in, unsigned way)
     for (unsigned n = 0; in->len && n < STEPS; n++)
         cable_step(&c, in, at);
     io_thread_call(c.card.io, cable_room, &c);
-    if (c.peer >= 0) {
-        struct pollfd p = {.fd = c.peer, .events = POLLRDHUP};
-
-        shutdown(c.peer, SHUT_WR);
-        poll(&p, 1, 1000); /* until all was read, and the end seen */
-    }
+    if (c.peer >= 0)
+        cable_end(&c);
     net_backend_info(c.be, &info);
     net_backend_close(c.be);
     cable_unplug(&c);
+    sent_free(&c.sent);
     lodge_clock_free(clock);
 }
 

@@ -2,12 +2,14 @@
 /*
  * A virtio network card (1AF4:1041), driven by polling: answers ARP and ICMP echo requests for
  * ip=ADDR until n=COUNT were answered or a datagram to port 9 says "bye"; with ping=ADDR it asks
- * that address n times instead. No offloads, one frame in one buffer. Spec: Virtual I/O Device 1.2,
- * sections 2.7, 4.1 and 5.1.
+ * that address n times instead. With cards=COUNT so many do this, one after the other in the order
+ * of their PCI slots, and there is no further one. No offloads, one frame in one buffer. Spec:
+ * Virtual I/O Device 1.2, sections 2.7, 4.1 and 5.1.
  */
 #include "lib.h"
 
 enum {
+    SLOTS = 32,
     QUEUE = 16,
     BUF = 2048,
     HDR = 12,
@@ -62,13 +64,17 @@ static ulong bar_of(unsigned dev, u8 bar)
     return pci_read(dev, 0, 0x10 + 4u * bar) & ~15ul; /* memory below 4 GiB */
 }
 
-static void find_card(void)
+/* The first card in slot @dev or a later one; SLOTS: none. */
+static unsigned find_card(unsigned dev)
 {
-    unsigned dev = 0;
-
-    while (dev < 32 && pci_read(dev, 0, 0) != 0x10411af4)
+    while (dev < SLOTS && pci_read(dev, 0, 0) != 0x10411af4)
         dev++;
-    CHECK(dev < 32, "no card");
+    return dev;
+}
+
+static void open_card(unsigned dev)
+{
+    common = notify = config = 0;
     pci_write(dev, 0, 4, pci_read(dev, 0, 4) | 6);
     for (u8 at = (u8)pci_read(dev, 0, 0x34); at; at = (u8)(pci_read(dev, 0, at) >> 8)) {
         u32 head = pci_read(dev, 0, at), type = head >> 24;
@@ -106,11 +112,17 @@ static void offer(unsigned q, u16 i, u32 len)
     __asm__ volatile("mfence" : : : "memory");
 }
 
-static void start_card(void)
+static void stop_card(void)
 {
     mmio_write8(common + STATUS, 0);
     while (mmio_read8(common + STATUS))
         cpu_relax();
+}
+
+static void start_card(void)
+{
+    stop_card();
+    memset(rings, 0, sizeof rings);
     mmio_write8(common + STATUS, 3);
     mmio_write32(common + FEATURE_SEL, 0);
     mmio_write32(common + FEATURE, F_MAC | F_STATUS);
@@ -294,18 +306,15 @@ static void handle(u8 *f, u32 len)
     }
 }
 
-void guest_main(void)
+static void talk(u32 n, bool ask)
 {
     static const u8 all[6] = {255, 255, 255, 255, 255, 255};
     static u8 f[BUF];
-    u32 n = arg_num("n", 0), sent = 0;
-    bool ask = parse_ip("ping", peer_ip);
+    u32 sent = 0;
     u64 begun = rdtsc();
 
-    CHECK(parse_ip("ip", ip), "no ip=");
-    find_card();
-    start_card();
-    say("ready %x:%x:%x:%x:%x:%x\n", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+    echoes = replies = 0;
+    bye = know_peer = false;
     while (ask ? replies < n : !bye && (!n || echoes < n)) {
         if (ask && !know_peer)
             send_arp(1, all, peer_ip);
@@ -319,4 +328,23 @@ void guest_main(void)
         CHECK(rdtsc() - begun < 120 * TSC_SECOND, "%u echoes, %u replies", echoes, replies);
     }
     say("%u echoes, %u replies\n", echoes, replies);
+}
+
+void guest_main(void)
+{
+    u32 n = arg_num("n", 0), cards = arg_num("cards", 1);
+    bool ask = parse_ip("ping", peer_ip);
+    unsigned dev = 0;
+
+    CHECK(parse_ip("ip", ip), "no ip=");
+    for (u32 i = 0; i < cards; i++, dev++) {
+        dev = find_card(dev);
+        CHECK(dev < SLOTS, "%u cards", i);
+        open_card(dev);
+        start_card();
+        say("ready %x:%x:%x:%x:%x:%x\n", mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+        talk(n, ask);
+        stop_card();
+    }
+    CHECK(find_card(dev) == SLOTS, "a card too many in slot %u", find_card(dev));
 }

@@ -7,6 +7,7 @@
 
 #include "lodge/net.h"
 #include "lodge/num.h"
+#include "virtio.h"
 #include "virtio_net_driver.h"
 #include "virtio_net_filter.h"
 
@@ -459,6 +460,76 @@ static void test_filter(Fix *f, gconstpointer unused)
     g_assert_cmpuint(command(f, 77, 0, &off, 1), ==, VIRTIO_NET_ERR);
 }
 
+/* @type and @tag: what comes behind the addresses. */
+static bool tagged_arrives(Fix *f, const uint8_t dest[6], uint16_t type, uint16_t tag)
+{
+    uint8_t frame[FRAME] = {0};
+    struct iovec iov = {frame, sizeof frame};
+    NetFrame nf = {.iov = &iov, .niov = 1, .len = sizeof frame};
+
+    memcpy(frame, dest, 6);
+    store_be16(frame + 12, type);
+    store_be16(frame + 14, tag);
+    drv_add(f->d, RX, &(DrvSeg){f->buf + 8192, 2048, true}, 1);
+    g_assert_cmpuint(net_send(&f->peer, &nf, 1), ==, 1);
+    return net_drv_used(f->d, RX) > 0;
+}
+
+static uint8_t vlan_command(Fix *f, uint8_t cmd, uint16_t vlan, uint32_t len)
+{
+    uint8_t data[4] = {0};
+
+    store_le16(data, vlan);
+    return command(f, VIRTIO_NET_CTRL_VLAN, cmd, data, len);
+}
+
+static void test_vlans(Fix *f, gconstpointer unused)
+{
+    uint8_t off = 0;
+
+    g_assert_true(tagged_arrives(f, own, 0x8100, 7)); /* all, until the driver says otherwise */
+    g_assert_cmpuint(command(f, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &off, 1), ==, 0);
+    g_assert_false(tagged_arrives(f, own, 0x8100, 7));
+    g_assert_true(tagged_arrives(f, own, 0x8100, 0xe000)); /* only a priority */
+    g_assert_true(tagged_arrives(f, own, 0x0800, 7));
+    g_assert_cmpuint(vlan_command(f, VIRTIO_NET_CTRL_VLAN_ADD, 7, 2), ==, VIRTIO_NET_OK);
+    g_assert_cmpuint(vlan_command(f, VIRTIO_NET_CTRL_VLAN_ADD, 4095, 2), ==, VIRTIO_NET_OK);
+    g_assert_true(tagged_arrives(f, own, 0x8100, 0xe007));
+    g_assert_true(tagged_arrives(f, own, 0x8100, 4095));
+    g_assert_false(tagged_arrives(f, own, 0x8100, 8));
+    g_assert_false(tagged_arrives(f, own, 0x8100, 15));
+    g_assert_false(tagged_arrives(f, other, 0x8100, 7));
+    g_assert_cmpuint(vlan_command(f, VIRTIO_NET_CTRL_VLAN_DEL, 4096, 2), ==, VIRTIO_NET_ERR);
+    g_assert_cmpuint(vlan_command(f, VIRTIO_NET_CTRL_VLAN_DEL, 7, 1), ==, VIRTIO_NET_ERR);
+    g_assert_cmpuint(vlan_command(f, VIRTIO_NET_CTRL_VLAN_DEL, 7, 3), ==, VIRTIO_NET_ERR);
+    g_assert_cmpuint(vlan_command(f, 2, 7, 2), ==, VIRTIO_NET_ERR);
+    g_assert_true(tagged_arrives(f, own, 0x8100, 7));
+    g_assert_cmpuint(vlan_command(f, VIRTIO_NET_CTRL_VLAN_DEL, 7, 2), ==, VIRTIO_NET_OK);
+    g_assert_false(tagged_arrives(f, own, 0x8100, 7));
+    g_assert_true(tagged_arrives(f, own, 0x8100, 4095));
+}
+
+/* A driver that does not know of the filter gets all. */
+static void test_vlans_not_accepted(void)
+{
+    Fix f = {0};
+    uint8_t off = 0;
+
+    start(&f, ~(UINT64_C(1) << VIRTIO_NET_F_CTRL_VLAN));
+    g_assert_cmpuint(command(&f, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &off, 1), ==, 0);
+    g_assert_cmpuint(vlan_command(&f, VIRTIO_NET_CTRL_VLAN_ADD, 7, 2), ==, VIRTIO_NET_ERR);
+    g_assert_true(tagged_arrives(&f, own, 0x8100, 8));
+    fix_down(&f, NULL);
+}
+
+static bool wants(const NetFilter *f, const uint8_t dest[6])
+{
+    uint8_t head[NET_FILTER_HEAD] = {0};
+
+    memcpy(head, dest, 6);
+    return net_filter_wants(f, head, false);
+}
+
 static void test_tables(void)
 {
     NetFilter f;
@@ -469,11 +540,11 @@ static void test_tables(void)
     store_le32(data, 0);
     store_le32(data + 4, 33); /* more than we keep: all multicast comes in */
     g_assert_true(net_filter_set_tables(&f, data, sizeof data));
-    g_assert_true(net_filter_wants(&f, group));
-    g_assert_false(net_filter_wants(&f, other));
+    g_assert_true(wants(&f, group));
+    g_assert_false(wants(&f, other));
     store_le32(data, UINT32_MAX);
     g_assert_true(net_filter_set_tables(&f, data, sizeof data));
-    g_assert_true(net_filter_wants(&f, other));
+    g_assert_true(wants(&f, other));
     store_le32(data, 2);
     g_assert_false(net_filter_set_tables(&f, data, 10));
     g_assert_true(net_filter_valid(&f));
@@ -488,6 +559,51 @@ static void test_link(Fix *f, gconstpointer unused)
     net_set_link(&f->peer, false);
     g_assert_cmpuint(test_peek(f->tb, f->d->config + 6, 2), ==, 0);
     g_assert_cmpuint(drv_msis(f->d, -1), ==, 1);
+}
+
+static unsigned status(Fix *f)
+{
+    return test_peek(f->tb, f->d->config + 6, 2);
+}
+
+/* A link that is back is an occasion to make oneself known, until the driver has. */
+static void test_announce(Fix *f, gconstpointer unused)
+{
+    const unsigned asked = VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE;
+
+    g_assert_cmpuint(status(f), ==, VIRTIO_NET_S_LINK_UP);
+    net_set_link(&f->peer, false);
+    g_assert_cmpuint(status(f), ==, 0);
+    net_set_link(&f->peer, true);
+    g_assert_cmpuint(status(f), ==, asked);
+    g_assert_cmpuint(drv_msis(f->d, -1), ==, 2);
+    g_assert_cmpuint(command(f, VIRTIO_NET_CTRL_ANNOUNCE, 1, "", 0), ==, VIRTIO_NET_ERR);
+    g_assert_cmpuint(command(f, VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, "", 1), ==,
+                     VIRTIO_NET_ERR);
+    g_assert_cmpuint(status(f), ==, asked);
+    g_assert_cmpuint(command(f, VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, "", 0), ==,
+                     VIRTIO_NET_OK);
+    g_assert_cmpuint(status(f), ==, VIRTIO_NET_S_LINK_UP);
+    net_set_link(&f->peer, false);
+    net_set_link(&f->peer, true);
+    g_assert_cmpuint(status(f), ==, asked);
+    device_reset(f->d->dev, RESET_COLD);
+    device_resume(f->d->dev);
+    g_assert_cmpuint(((VirtioDev *)f->d->dev)->config[6], ==, VIRTIO_NET_S_LINK_UP);
+}
+
+/* Nor is a driver asked that cannot answer. */
+static void test_announce_not_accepted(void)
+{
+    Fix f = {0};
+
+    start(&f, ~(UINT64_C(1) << VIRTIO_NET_F_GUEST_ANNOUNCE));
+    net_set_link(&f.peer, false);
+    net_set_link(&f.peer, true);
+    g_assert_cmpuint(status(&f), ==, VIRTIO_NET_S_LINK_UP);
+    g_assert_cmpuint(command(&f, VIRTIO_NET_CTRL_ANNOUNCE, VIRTIO_NET_CTRL_ANNOUNCE_ACK, "", 0), ==,
+                     VIRTIO_NET_ERR);
+    fix_down(&f, NULL);
 }
 
 /* A network with an MTU of its own tells the card, unless one was chosen for that. */
@@ -562,6 +678,7 @@ static void test_state(Fix *f, gconstpointer unused)
     g_assert_true(state_check(f->d->dev->cls->state, &error));
     g_assert_no_error(error);
     command(f, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &off, 1);
+    vlan_command(f, VIRTIO_NET_CTRL_VLAN_ADD, 7, 2);
     state_save(f->d->dev->cls->state, f->d->dev, saved);
     device_reset(f->d->dev, RESET_COLD);
     g_assert_true(
@@ -570,6 +687,8 @@ static void test_state(Fix *f, gconstpointer unused)
     device_resume(f->d->dev);
     g_assert_false(arrives(f, other));
     g_assert_true(arrives(f, own));
+    g_assert_true(tagged_arrives(f, own, 0x8100, 7));
+    g_assert_false(tagged_arrives(f, own, 0x8100, 8));
 }
 
 #define ADD(name, fn) g_test_add("/virtio-net/" name, Fix, NULL, fix_up, fn, fix_down)
@@ -589,8 +708,12 @@ int main(int argc, char **argv)
     ADD("lent-merged", test_lent_merged);
     ADD("lent-hostile", test_lent_hostile);
     ADD("filter", test_filter);
+    ADD("vlans", test_vlans);
     ADD("link", test_link);
+    ADD("announce", test_announce);
     ADD("state", test_state);
+    g_test_add_func("/virtio-net/vlans-not-accepted", test_vlans_not_accepted);
+    g_test_add_func("/virtio-net/announce-not-accepted", test_announce_not_accepted);
     g_test_add_func("/virtio-net/tables", test_tables);
     g_test_add_func("/virtio-net/mtu-of-network", test_mtu_of_network);
     g_test_add_func("/virtio-net/plain", test_plain);

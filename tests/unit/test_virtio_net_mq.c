@@ -281,7 +281,8 @@ static void test_link(Fix *f, gconstpointer unused)
     net_set_link(&f->stream[1], true);
     g_assert_cmpuint(test_peek(f->tb, f->d->config + 6, 2), ==, 0);
     net_set_link(&f->stream[2], true);
-    g_assert_cmpuint(test_peek(f->tb, f->d->config + 6, 2), ==, VIRTIO_NET_S_LINK_UP);
+    g_assert_cmpuint(test_peek(f->tb, f->d->config + 6, 2), ==,
+                     VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE);
 }
 
 static bool load(Fix *f, GByteArray *saved, GError **error)
