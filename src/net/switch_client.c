@@ -28,7 +28,7 @@ enum { CLAIM_TRIES = 16, BACKLOG = 64 };
 /* Words that one may take for what "lodge switch" does, and what to write instead. */
 static const struct {
     const char *word, *hint;
-} words[] = {
+} no_names[] = {
     {"ports", "lodge switch NAME ports lists what is plugged in"},
     {"macs", "lodge switch NAME macs lists the addresses that it knows"},
     {"stats", "lodge switch NAME stats has its counters"},
@@ -52,10 +52,10 @@ static bool name_is_formed(const char *name)
 
 bool sw_name_check(const char *name, GError **error)
 {
-    for (unsigned i = 0; i < G_N_ELEMENTS(words); i++) {
-        if (!strcmp(name, words[i].word))
+    for (unsigned i = 0; i < G_N_ELEMENTS(no_names); i++) {
+        if (!strcmp(name, no_names[i].word))
             return lodge_fail(error, LODGE_ERROR_CONFIG, "'%s': not a name for a switch; %s", name,
-                              words[i].hint);
+                              no_names[i].hint);
     }
     return name_is_formed(name) ||
            lodge_fail(error, LODGE_ERROR_CONFIG,
