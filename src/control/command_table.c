@@ -62,6 +62,11 @@ static const CommandArg fd_args[] = {
     {"fdname", ARG_STRING, .help = "the descriptor's name, of this client"},
     {NULL},
 };
+static const CommandArg will_args[] = {
+    {"fdname", ARG_STRING, .help = "the connection, named by getfd; a byte on it: forget it"},
+    {"request", ARG_STRING, .help = "a line for the agent, whose answer nobody hears"},
+    {NULL},
+};
 static const CommandArg add_client_args[] = {
     {"protocol", ARG_STRING, .help = "what it speaks: vnc"},
     {"fdname", ARG_STRING, .help = "its connection, named by getfd"},
@@ -307,6 +312,8 @@ const Command command_table[] = {
     {"watchdog-set-action", watchdog_args, "what a watchdog's bite does", cmd_watchdog_action},
     {"x-lodge-agent", fd_args, "have a turn at the guest agent's port, from a newline on",
      cmd_agent},
+    {"x-lodge-agent-will", will_args, "send the guest agent a request when a connection has ended "
+     "without a word", cmd_agent_will},
     {"x-lodge-capture", capture_args, "write a network's frames as pcap until nobody reads",
      cmd_capture},
     {"x-lodge-console", console_args, "serve the first serial port to a connection that was passed",

@@ -130,6 +130,7 @@ COMMAND_FN(cmd_getfd);
 COMMAND_FN(cmd_closefd);
 COMMAND_FN(cmd_add_client);
 COMMAND_FN(cmd_agent);
+COMMAND_FN(cmd_agent_will);
 COMMAND_FN(cmd_query_block);
 COMMAND_FN(cmd_query_nodes);
 COMMAND_FN(cmd_snapshot_sync);
