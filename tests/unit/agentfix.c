@@ -14,6 +14,8 @@ typedef struct Call {
     AgentFix *f;
     int fd;
     const char *request; /* of a will */
+    void (*fn)(void *opaque);
+    void *opaque;
     bool ok, done;
     GError *error;
     GMutex mutex;
@@ -48,6 +50,14 @@ static gboolean new_on_loop(gpointer opaque)
 {
     Call *call = opaque;
     call->f->port = agent_port_new(call->fd);
+    done(call);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean call_on_loop(gpointer opaque)
+{
+    Call *call = opaque;
+    call->fn(call->opaque);
     done(call);
     return G_SOURCE_REMOVE;
 }
@@ -122,6 +132,12 @@ void agent_fix_free_port(AgentFix *f)
 {
     Call call = {0};
     on_loop(f, free_on_loop, &call);
+}
+
+void agent_fix_call(AgentFix *f, void (*fn)(void *opaque), void *opaque)
+{
+    Call call = {.fn = fn, .opaque = opaque};
+    on_loop(f, call_on_loop, &call);
 }
 
 void agent_fix_close(AgentFix *f)

@@ -21,6 +21,8 @@ void agent_fix_open(AgentFix *f, int fd);
 void agent_fix_free_port(AgentFix *f);
 void agent_fix_add_port(AgentFix *f, int fd);
 void agent_fix_close(AgentFix *f);
+/* Call @fn where the port lives, and come back when it has. */
+void agent_fix_call(AgentFix *f, void (*fn)(void *opaque), void *opaque);
 /* A connection to the port, as AgentJoin has it; @opaque: the AgentFix. */
 int agent_fix_join(void *opaque, int64_t deadline, GError **error);
 /* As AgentWillFn has it, with the error; @opaque: the AgentFix. */

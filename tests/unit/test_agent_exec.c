@@ -23,6 +23,8 @@
 #include "agent_exec.h"
 #include "agent_file.h"
 #include "agentfix.h"
+#include "control.h"
+#include "machine_status.h"
 #include "ran.h"
 
 #define MEGABYTE (1024u * 1024u)
@@ -98,6 +100,8 @@ static void set_up_qemu(Fixture *f, gconstpointer data)
             break;
         g_usleep(10000);
     }
+    g_setenv("XDG_RUNTIME_DIR", f->dir, TRUE); /* of machines, where a test has one */
+    g_setenv("XDG_STATE_HOME", f->dir, TRUE);
     agent_fix_open(&f->port, fd);
 }
 
@@ -387,6 +391,64 @@ static void test_exec_vanishes(Fixture *f, gconstpointer data)
     close(pipe_fds[0]);
     g_thread_join(t);
     g_assert_false(c.ok); /* it is told so, if it is still there */
+}
+
+/* A machine of which there is nothing but its control socket and its agent. */
+typedef struct Host {
+    AgentPort *port; /* borrowed */
+    Registry *registry;
+    Control *control;
+} Host;
+
+static void open_host(void *opaque)
+{
+    Host *h = opaque;
+    g_autoptr(GError) error = NULL;
+    MachineStatus s = {.state = MACHINE_STATUS_RUNNING, .pid = getpid()};
+    h->registry = registry_claim("vm", REGISTRY_NOTHING, &error);
+    g_assert_no_error(error);
+    registry_set_status(h->registry, &s, &error);
+    g_assert_no_error(error);
+    h->control = control_open(&(ControlConfig){.name = "vm", .registry = h->registry, .agent = h->port}, &error);
+    g_assert_no_error(error);
+}
+
+static void close_host(void *opaque)
+{
+    Host *h = opaque;
+    control_close(h->control);
+    registry_release(h->registry);
+}
+
+/* The same by the program: one that is ended by SIGKILL, and one that ends. */
+static void test_exec_program(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    Host host = {.port = f->port.port};
+    int script = 0, out = -1, status = 0;
+    GPid pid;
+    if (no_qemu(f))
+        return;
+    agent_fix_call(&f->port, open_host, &host);
+    g_autofree char *told = g_build_filename(f->dir, "told", NULL), *said = NULL;
+    g_autofree char *line = telling(told, "cat /dev/zero");
+    const char *argv[] = {LODGE, "exec", "vm", "--", "sh", "-c", line, NULL};
+    g_spawn_async_with_pipes(NULL, (char **)argv, NULL, G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &pid, NULL,
+                             &out, NULL, &error);
+    g_assert_no_error(error);
+    g_autofree char *dir = await_backlog(told, &script);
+    g_assert_cmpint(kill(pid, SIGKILL), ==, 0);
+    g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
+    close(out);
+    await_end(script);
+    for (gint64 end = SECONDS(30); g_file_test(dir, G_FILE_TEST_EXISTS); g_usleep(10000))
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+    argv[6] = "echo x; exit 3";
+    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, &said, NULL, &status, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(said, ==, "x\n");
+    g_assert_cmpint(WEXITSTATUS(status), ==, 3);
+    agent_fix_call(&f->port, close_host, &host);
 }
 
 /* One that has heard the end leaves nothing to be done. */
@@ -791,6 +853,7 @@ int main(int argc, char **argv)
     TEST("backlog", test_exec_backlog);
     TEST("leaves", test_exec_leaves);
     TEST("vanishes", test_exec_vanishes);
+    TEST("program", test_exec_program);
     TEST("will-void", test_exec_will_void);
     TEST_IN("bare", &bare, test_exec_bare);
     TEST_IN("busybox/exec", &busybox, test_exec);
