@@ -149,10 +149,12 @@ static const char script[] =
     "  echo \"lodge $r at\"\n"
     "fi\n";
 
+/* /tmp is everybody's: where the script has ended, another may have made a folder of that name. */
+#define IS_OURS "[ -O \"$1\" ] && [ ! -L \"$1\" ]"
 /* A command without a session of its own is one process to us. Neither dash nor busybox takes "--"
  * between a signal and a group. */
 #define READ_PIDS                                                                                  \
-    BOOT_NAME "read -r was p others < \"$1/pid\" && [ \"$was\" = \"$b\" ]"
+    BOOT_NAME IS_OURS " && read -r was p others < \"$1/pid\" && [ \"$was\" = \"$b\" ]"
 /* $1 the folder, $2 a signal. */
 static const char kill_script[] = READ_PIDS " && { kill -$2 -$p 2> /dev/null || kill -$2 $p; }\n";
 
@@ -160,6 +162,7 @@ static const char kill_script[] = READ_PIDS " && { kill -$2 -$p 2> /dev/null || 
  * there still would keep its room. */
 static const char will_script[] =
     "[ -e \"$1/pid\" ] || sleep 2\n"
+    IS_OURS " || exit\n"
     "if " READ_PIDS "; then\n"
     "  kill -KILL $others\n"
     "  to=-$p; kill -TERM $to || { to=$p; kill -TERM $to; }\n"
