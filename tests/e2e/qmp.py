@@ -45,7 +45,8 @@ class Qmp:
         self.socket.connect(str(path))
         self.buffer = b""
         self.greeting = self.line()
-        ours = self.greeting["QMP"]["version"]["package"].startswith("lodge ")
+        hello = (self.greeting or {}).get("QMP")  # without one, there is no room for us
+        ours = hello and hello["version"]["package"].startswith("lodge ")
         self.schema = our_schema(path) if ours and negotiate and checks else None
         if negotiate:
             assert self.ask("qmp_capabilities") == ([], {"return": {}})
