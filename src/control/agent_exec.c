@@ -13,8 +13,8 @@
  * Output goes through named pipes to pumps of the script, one a stream, which cut it into files of
  * 4 MiB at most, out.0, out.1 and so on. Two of them may wait to be read: then a pump waits for our
  * word that the older one was, and the command for its pump, as it would for a slow terminal. So what
- * a guest keeps for us is bounded. Where we are killed by force, or give up, the machine has the agent
- * end the command and all that serves it, and remove the folder (agent_leave_will()).
+ * a guest keeps for us is bounded. Where we are killed by force, or give up, the machine has the
+ * agent end the command and all that serves it, and remove the folder (agent_leave_will()).
  * A command is over when it has ended itself: where a child of it keeps the pipe open, the pumps are
  * ended once nothing has come for a second, and what that child says later goes nowhere. A guest that
  * has no mkfifo or dd writes all of it into out.0.
@@ -52,7 +52,7 @@
 #define STATUS_SIGNAL 128
 #define SHELL "/bin/sh"
 
-/* What tells one boot of the guest from the next, in $b: process numbers of another mean nothing. */
+/* What tells one boot of the guest from the next, in $b: numbers of another mean nothing. */
 #define BOOT_NAME                                                                                  \
     "b=-; [ ! -r /proc/sys/kernel/random/boot_id ] || read -r b < /proc/sys/kernel/random/boot_id\n"
 

@@ -15,8 +15,8 @@
  * A client that is killed cannot end what it began in the guest, so it may leave a will, a request
  * for the agent, which is sent between turns once its connection has ended.
  *
- * Context: main thread, default main context. Invariants: (1) without a client, in.len is 0, and out
- * holds nothing but a will. (2) somebody waits only while there is a client or such a will.
+ * Context: main thread, default main context. Invariants: (1) without a client, in.len is 0, and
+ * out holds nothing but a will. (2) somebody waits only while there is a client or such a will.
  */
 #include "agent_port.h"
 

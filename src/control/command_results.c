@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * What commands answer, as query-qmp-schema tells it: of each object the members that are sent, with
- * the names and kinds of QEMU's (QAPI schema of 7.2) where a command of QEMU's is meant. A member
+ * What commands answer, as query-qmp-schema tells it: of each object the members that are sent,
+ * with the names and kinds of QEMU's (QAPI schema of 7.2) where a command of QEMU's is meant. A member
  * that is not sent each time is optional.
  */
 #include "command_results.h"

@@ -151,8 +151,8 @@ static void print_bar(GString *out, const ControlPciBar *bar)
     else
         g_string_append_printf(out, "      BAR%u: %u bit%s memory at 0x%08" PRIx64
                                     " [0x%08" PRIx64 "].\r\n",
-                               bar->number, bar->wide ? 64 : 32, bar->prefetch ? " prefetchable" : "",
-                               bar->at, end);
+                               bar->number, bar->wide ? 64 : 32,
+                               bar->prefetch ? " prefetchable" : "", bar->at, end);
 }
 
 static void print_function(void *opaque, const ControlPci *p)

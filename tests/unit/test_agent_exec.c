@@ -46,7 +46,8 @@ static void be_guest(gpointer opaque)
 {
     const char *shell = opaque;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (shell && (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+    if (shell && (unshare(CLONE_NEWNS) < 0 ||
+                  mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
                   mount(shell, "/bin/sh", NULL, MS_BIND, NULL) < 0))
         _exit(1);
 }
@@ -251,6 +252,17 @@ static bool runs(int pid)
            sscanf(stat, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z';
 }
 
+static bool is_there(const char *path)
+{
+    return g_file_test(path, G_FILE_TEST_EXISTS);
+}
+
+static void await_removal(const char *path)
+{
+    for (gint64 end = SECONDS(30); is_there(path); g_usleep(10000))
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+}
+
 static void await_end(int pid)
 {
     for (gint64 end = SECONDS(30); runs(pid); g_usleep(10000))
@@ -272,7 +284,7 @@ static char *await_backlog(const char *file, int *ret_script)
     g_autofree char *waits = NULL;
     char *dir = NULL;
 
-    for (gint64 end = SECONDS(30); !waits || !g_file_test(waits, G_FILE_TEST_EXISTS); g_usleep(10000)) {
+    for (gint64 end = SECONDS(30); !waits || !is_there(waits); g_usleep(10000)) {
         g_autofree char *told = NULL;
         g_assert_cmpint(g_get_monotonic_time(), <, end);
         if (waits || !g_file_get_contents(file, &told, NULL, NULL) || !strchr(told, '\n'))
@@ -310,7 +322,7 @@ static gpointer read_late(gpointer opaque)
         l->held += stat(piece, &st) == 0 ? (size_t)st.st_size : 0;
     }
     do {
-        for (gint64 end = SECONDS(30); runs(script) && !g_file_test(waits, G_FILE_TEST_EXISTS); g_usleep(1000))
+        for (gint64 end = SECONDS(30); runs(script) && !is_there(waits); g_usleep(1000))
             g_assert_cmpint(g_get_monotonic_time(), <, end);
         n = read(l->fd, data, sizeof data);
         g_checksum_update(l->heard, data, MAX(n, 0));
@@ -328,7 +340,8 @@ static void test_exec_backlog(Fixture *f, gconstpointer data)
         return;
     g_autofree char *told = g_build_filename(f->dir, "told", NULL);
     g_autofree char *numbers = g_strdup_printf("seq %u", NUMBERS), *line = telling(told, numbers);
-    g_autoptr(GChecksum) heard = g_checksum_new(G_CHECKSUM_MD5), said = g_checksum_new(G_CHECKSUM_MD5);
+    g_autoptr(GChecksum) heard = g_checksum_new(G_CHECKSUM_MD5);
+    g_autoptr(GChecksum) said = g_checksum_new(G_CHECKSUM_MD5);
     g_assert_cmpint(pipe2(pipe_fds, O_CLOEXEC), ==, 0);
     Late late = {.fd = pipe_fds[0], .told = told, .heard = heard};
     GThread *t = g_thread_new("late", read_late, &late);
@@ -384,8 +397,7 @@ static void test_exec_vanishes(Fixture *f, gconstpointer data)
     g_assert_true(runs(script));
     g_assert_cmpint(shutdown(f->port.will, SHUT_RDWR), ==, 0);
     await_end(script);
-    for (gint64 end = SECONDS(30); g_file_test(dir, G_FILE_TEST_EXISTS); g_usleep(10000))
-        g_assert_cmpint(g_get_monotonic_time(), <, end);
+    await_removal(dir);
     g_assert_true(g_file_get_contents(child_file, &child, NULL, NULL));
     await_end(atoi(child));
     close(pipe_fds[0]);
@@ -409,7 +421,8 @@ static void open_host(void *opaque)
     g_assert_no_error(error);
     registry_set_status(h->registry, &s, &error);
     g_assert_no_error(error);
-    h->control = control_open(&(ControlConfig){.name = "vm", .registry = h->registry, .agent = h->port}, &error);
+    ControlConfig c = {.name = "vm", .registry = h->registry, .agent = h->port};
+    h->control = control_open(&c, &error);
     g_assert_no_error(error);
 }
 
@@ -433,18 +446,18 @@ static void test_exec_program(Fixture *f, gconstpointer data)
     g_autofree char *told = g_build_filename(f->dir, "told", NULL), *said = NULL;
     g_autofree char *line = telling(told, "cat /dev/zero");
     const char *argv[] = {LODGE, "exec", "vm", "--", "sh", "-c", line, NULL};
-    g_spawn_async_with_pipes(NULL, (char **)argv, NULL, G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL, &pid, NULL,
-                             &out, NULL, &error);
+    g_spawn_async_with_pipes(NULL, (char **)argv, NULL, G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL,
+                             &pid, NULL, &out, NULL, &error);
     g_assert_no_error(error);
     g_autofree char *dir = await_backlog(told, &script);
     g_assert_cmpint(kill(pid, SIGKILL), ==, 0);
     g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
     close(out);
     await_end(script);
-    for (gint64 end = SECONDS(30); g_file_test(dir, G_FILE_TEST_EXISTS); g_usleep(10000))
-        g_assert_cmpint(g_get_monotonic_time(), <, end);
+    await_removal(dir);
     argv[6] = "echo x; exit 3";
-    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, &said, NULL, &status, &error);
+    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, &said, NULL, &status,
+                 &error);
     g_assert_no_error(error);
     g_assert_cmpstr(said, ==, "x\n");
     g_assert_cmpint(WEXITSTATUS(status), ==, 3);
