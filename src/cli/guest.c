@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Reaching a guest by its agent: a turn at the port is asked for on the machine's control socket,
- * which is closed again, so that those who wait for their turn hold none of its few places.
+ * which is closed again, so that those who wait for their turn hold none of its few places. A will
+ * is left there in the same way.
  */
 #include "guest.h"
 
@@ -61,9 +62,10 @@ int guest_input(void)
     return null ? -1 : STDIN_FILENO;
 }
 
-/* One attempt at a turn. */
-static bool ask_turn(const char *name, int fd, int64_t deadline, GError **error)
+/* Hand @fd to the machine and @command, which takes it. @request: of that; NULL: it has none. */
+static bool pass(const char *name, int fd, const char *command, const char *request, GError **error)
 {
+    int64_t deadline = machines_deadline(JOIN_SECONDS);
     g_autoptr(Client) c = machines_reach(name, deadline, error);
     if (!c)
         return false;
@@ -71,22 +73,23 @@ static bool ask_turn(const char *name, int fd, int64_t deadline, GError **error)
     json_string(call, "fdname", "agent");
     if (!client_call_fd(c, call, fd, deadline, error).node)
         return false;
-    call = client_begin("x-lodge-agent");
+    call = client_begin(command);
     json_string(call, "fdname", "agent");
+    if (request)
+        json_string(call, "request", request);
     return client_call(c, call, deadline, error).node;
 }
 
-/* See AgentJoinFn. */
-static int join(void *opaque, int64_t deadline, GError **error)
+/* A connection of which @command has the other end. -1 with the error. */
+static int connect_by(const char *name, const char *command, const char *request, GError **error)
 {
-    const char *name = opaque;
     int pair[2];
 
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0) {
         lodge_fail_errno(error, errno, "%s: cannot make a pair of sockets", name);
         return -1;
     }
-    bool ok = ask_turn(name, pair[1], machines_deadline(JOIN_SECONDS), error);
+    bool ok = pass(name, pair[1], command, request, error);
     close(pair[1]);
     if (ok)
         return pair[0];
@@ -94,11 +97,23 @@ static int join(void *opaque, int64_t deadline, GError **error)
     return -1;
 }
 
+/* See AgentJoinFn. */
+static int join(void *opaque, int64_t deadline, GError **error)
+{
+    return connect_by(opaque, "x-lodge-agent", NULL, error);
+}
+
+/* See AgentWillFn. A machine that an older Lodge has started knows no wills. */
+static int leave_will(void *opaque, const char *request)
+{
+    return connect_by(opaque, "x-lodge-agent-will", request, NULL);
+}
+
 Agent *guest_agent(const char *name, GError **error)
 {
     g_autoptr(MachineLook) l = machines_running(name, error);
 
-    return l ? agent_new(name, join, (void *)name, error) : NULL;
+    return l ? agent_new(name, join, leave_will, (void *)name, error) : NULL;
 }
 
 bool guest_paused(const char *name, GError **error)

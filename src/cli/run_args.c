@@ -19,6 +19,7 @@
 #include "guest_way.h"
 #include "run_compile.h"
 #include "verb_run.h"
+#include "wait.h"
 
 #define RUN_MEMORY_MIN MIB
 #define RUN_MEMORY_MAX (1024 * GIB)
@@ -460,7 +461,6 @@ static bool compile_qmp(const Options *o, RunOptions *r, GError **error)
 static bool compile_wait(const Options *o, RunOptions *r, GError **error)
 {
     const char *text = options_text(o, "wait");
-    g_autoptr(GError) why = NULL;
 
     if (!options_has(o, "wait"))
         return true;
@@ -471,9 +471,8 @@ static bool compile_wait(const Options *o, RunOptions *r, GError **error)
     if (r->ephemeral)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "--wait: an --ephemeral machine keeps no log that could be read");
-    r->wait = g_regex_new(text ? text + 4 : "login: *$", G_REGEX_OPTIMIZE, 0, &why);
-    return r->wait ||
-           lodge_fail(error, LODGE_ERROR_CONFIG, "--wait: \"%s\": %s", text, why->message);
+    r->wait = wait_regex("wait", text ? text + strlen("log:") : "login: *$", error);
+    return r->wait;
 }
 
 static bool compile_mconsole(const Options *o, RunOptions *r, GError **error)

@@ -146,3 +146,23 @@ bool compile_boot(Tree *t, const Options *o, GError **error)
     return true;
 }
 
+/* Whether somebody on network @id may offer a boot: on a user network only where we do. */
+static bool net_may_boot(const Tree *t, const char *id)
+{
+    g_autofree char *path = g_strdup_printf("/backends/net/%s", id);
+    const char *driver = tree_str(t, path, "driver");
+
+    return tree_str(t, path, "bootfile") || (strcmp(driver, "user") && strcmp(driver, "none"));
+}
+
+bool run_may_boot(const Tree *t)
+{
+    const char *firmware = tree_str(t, "/boot", "firmware"), *order = tree_str(t, "/boot", "order");
+    g_autoptr(GPtrArray) nets = tree_children(t, "/backends/net");
+    bool may = g_strcmp0(firmware, FIRMWARE_BIOS) || (order && strchr(order, 'n')) ||
+               tree_has(t, "/backends/block", NULL);
+
+    for (guint i = 0; i < nets->len; i++)
+        may |= net_may_boot(t, g_ptr_array_index(nets, i));
+    return may;
+}

@@ -63,6 +63,23 @@ bool define_store(const char *name, const Definition *d, GError **error)
                       why->message);
 }
 
+/* The definition that @name alone stands for. Who writes a file there means its disk. */
+static Definition *load_named(const char *name, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    Definition *d = definition_load(name, &why);
+    bool none = g_error_matches(why, LODGE_ERROR, LODGE_ERROR_NOT_FOUND) ||
+                g_error_matches(why, LODGE_ERROR, LODGE_ERROR_CONFIG);
+
+    if (none && g_file_test(name, G_FILE_TEST_IS_REGULAR))
+        lodge_fail(error, (LodgeError)why->code,
+                   "%s: is a file, not the name of a machine; lodge run --disk %s starts from it",
+                   name, name);
+    else if (why)
+        g_propagate_error(error, g_steal_pointer(&why));
+    return d;
+}
+
 Tree *run_resolve(int argc, char **argv, RunOptions *ret, GError **error)
 {
     g_autoptr(Options) o = options_parse(run_options_table, argc, argv, 1, error);
@@ -73,7 +90,7 @@ Tree *run_resolve(int argc, char **argv, RunOptions *ret, GError **error)
     for (unsigned i = 0; i < o->given->len; i++)
         defines |= !(((const OptValue *)g_ptr_array_index(o->given, i))->spec->flags & OPT_RUN);
     g_autoptr(Definition) d = NULL;
-    if (name && !defines && !(d = definition_load(name, error)))
+    if (name && !defines && !(d = load_named(name, error)))
         return NULL;
     g_autoptr(GPtrArray) words = joined(d, argc, argv);
     Tree *t = run_compile((int)words->len, (char **)words->pdata, ret, error);

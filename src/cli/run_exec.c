@@ -445,6 +445,14 @@ static void keep_definition(const Run *r)
         lodge_warn("%s: its definition is not kept: %s", o->name, why->message);
 }
 
+/* A person who started it is told what is missing; a script may put a medium in later. */
+static void tell_of_no_boot(const RunOptions *o, const Tree *tree)
+{
+    if (!o->quiet && isatty(STDERR_FILENO) && !run_may_boot(tree))
+        lodge_note("%s: only its firmware (SeaBIOS) starts, there is nothing to boot; add --disk "
+                   "FILE, --cdrom FILE or --kernel FILE", o->name);
+}
+
 static bool set_up(Run *r, const Tree *tree, GError **error)
 {
     const RunOptions *o = r->options;
@@ -480,6 +488,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
     r->consoles = consoles_new(c, r->log);
     Chan *agent = machine_chan(r->machine, RUN_AGENT_CHAN);
     r->agent = agent ? agent_port_new(chan_take_peer(agent)) : NULL;
+    tell_of_no_boot(o, tree);
     if (c && chan_is_terminal(c) && !o->uml) {
         lodge_note("%s: " CONSOLE_HINT, o->name);
         r->console = console_new(c, &console_ops, r);

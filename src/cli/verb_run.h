@@ -66,6 +66,10 @@ extern const SubSpec run_disk_subs[], run_cdrom_subs[], run_floppy_subs[];
  */
 Tree *run_compile(int argc, char **argv, RunOptions *ret, GError **error);
 
+/* Whether there is anything to start on a machine that run_compile() has described: a kernel, a
+ * medium, firmware of the user's own, a network that may offer a boot. */
+bool run_may_boot(const Tree *t);
+
 /**
  * run_execute() - Build the machine, run it to its end
  * @tree: the description, borrowed

@@ -78,8 +78,7 @@ static int hold_definition(const char *name, GError **error)
     if (fd >= 0)
         close(fd);
     if (err == ENOENT)
-        lodge_fail(error, LODGE_ERROR_NOT_FOUND,
-                   "%s: no machine of that name is defined; lodge list shows those that are", name);
+        (void)definition_not_found(name, error);
     else
         lodge_fail_errno(error, err, "%s: cannot open its folder '%s'", name, dir);
     return -1;

@@ -262,7 +262,9 @@ const Verb verb_table[] = {
      "What comes and goes lies in a folder of the guest's /tmp, some MiB of it at most: beyond that "
      "the command waits until its output is taken, as it would for a slow terminal. (A guest without "
      "mkfifo or dd keeps all output there until the command ends.) A child that outlives the command "
-     "does not hold it up; what that one says later goes nowhere.",
+     "does not hold it up; what that one says later goes nowhere. Where lodge exec is killed by "
+     "force, the machine has the agent end the command; behind the console nobody does, and the "
+     "command stands where its output is not taken. Input needs mkfifo in the guest.",
      exec_options_table, exec_examples, NULL, verb_exec},
     {"events", "[--json] NAME", "print what happens to a running machine",
      "One line for each event of its control socket, until it has ended.", events_options_table,

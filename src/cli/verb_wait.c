@@ -161,10 +161,40 @@ bool wait_for_line(const char *name, GRegex *regex, GError **error)
     return wait_log(&w, error);
 }
 
+/* What is wrong is in GLib's text alone: "... at char N: WHY", where N characters are before it. */
+static bool tell_bad_regex(const char *option, const char *text, const char *said, GError **error)
+{
+    const char *at = g_strrstr(said, " at char "), *why = at ? strstr(at, ": ") : NULL;
+    gint64 before = at ? g_ascii_strtoll(at + strlen(" at char "), NULL, 10) : 0;
+    g_autofree char *where = before < g_utf8_strlen(text, -1)
+                                 ? g_strdup_printf("at character %" PRIi64, before + 1)
+                                 : g_strdup("at its end");
+
+    return lodge_fail(error, LODGE_ERROR_CONFIG,
+                      "--%s: \"%s\": no regular expression as Perl has them: %s %s; mend it, and "
+                      "write \\ before a sign that is to stand for itself",
+                      option, text, why ? why + strlen(": ") : said, where);
+}
+
+GRegex *wait_regex(const char *option, const char *text, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+
+    if (!g_utf8_validate(text, -1, NULL)) {
+        lodge_fail(error, LODGE_ERROR_CONFIG,
+                   "--%s: the regular expression is no UTF-8; write it in UTF-8", option);
+        return NULL;
+    }
+    GRegex *regex = g_regex_new(text, G_REGEX_OPTIMIZE, 0, &why);
+    if (!regex)
+        tell_bad_regex(option, text, why->message, error);
+    return regex;
+}
+
 int verb_wait(const Verb *self, int argc, char **argv)
 {
     static const char *const conditions[] = {"exit", "running", "paused", "log", "agent", "ssh"};
-    g_autoptr(GError) error = NULL, why = NULL;
+    g_autoptr(GError) error = NULL;
     g_autoptr(Options) o = options_parse(self->opts, argc, argv, 1, &error);
     double seconds = 0;
     unsigned given = 0;
@@ -178,11 +208,8 @@ int verb_wait(const Verb *self, int argc, char **argv)
                    "two conditions; choose one of --exit, --running, --paused, --log, --agent and "
                    "--ssh");
     const char *regex = options_text(o, "log");
-    if (!error && regex) {
-        w.regex = g_regex_new(regex, G_REGEX_OPTIMIZE, 0, &why);
-        if (!w.regex)
-            lodge_fail(&error, LODGE_ERROR_CONFIG, "--log: \"%s\": %s", regex, why->message);
-    }
+    if (!error && regex)
+        w.regex = wait_regex("log", regex, &error);
     if (error)
         return cli_fail(self->name, error, false);
     w.deadline = machines_deadline(seconds);

@@ -31,8 +31,9 @@
 struct Agent {
     char *name; /* owned */
     AgentJoinFn join;
+    AgentWillFn will; /* NULL: there is none */
     const AgentOther *other; /* NULL: it is an agent, at a port */
-    void *opaque; /* of join; or other's, owned */
+    void *opaque; /* of join and will; or other's, owned */
     int fd;     /* owned; -1: it is not our turn */
     bool turn;  /* the last time that we asked for one, it came */
     bool heard; /* the agent has answered in this turn */
@@ -44,7 +45,8 @@ struct Agent {
     uint8_t input[READ_BYTES];
 };
 
-Agent *agent_new(const char *name, AgentJoinFn join, void *opaque, GError **error)
+Agent *agent_new(const char *name, AgentJoinFn join, AgentWillFn will, void *opaque,
+                 GError **error)
 {
     Json *json = json_load(error);
 
@@ -53,6 +55,7 @@ Agent *agent_new(const char *name, AgentJoinFn join, void *opaque, GError **erro
     Agent *a = g_new0(Agent, 1);
     a->name = g_strdup(name);
     a->join = join;
+    a->will = will;
     a->opaque = opaque;
     a->fd = -1;
     a->number = g_random_int_range(1, AGENT_NUMBERS);
@@ -62,7 +65,7 @@ Agent *agent_new(const char *name, AgentJoinFn join, void *opaque, GError **erro
 
 Agent *agent_new_other(const char *name, const AgentOther *other, void *opaque, GError **error)
 {
-    Agent *a = agent_new(name, NULL, opaque, error);
+    Agent *a = agent_new(name, NULL, NULL, opaque, error);
 
     if (a)
         a->other = other;
@@ -338,6 +341,22 @@ Jv agent_call(Agent *a, JsonOut *request, int64_t deadline, GError **error)
     const char *desc = jv_text(jv_get(fault, "desc"));
     lodge_fail(error, LODGE_ERROR_HOST, "%s: guest agent: %s", a->name, desc ? desc : "failed");
     return none;
+}
+
+int agent_leave_will(Agent *a, JsonOut *request)
+{
+    g_autoptr(JsonOut) out = request;
+    g_autofree char *line = g_strchomp(g_strdup(json_text(out)));
+
+    return a->will ? a->will(a->opaque, line) : -1;
+}
+
+void agent_void_will(int will)
+{
+    if (will < 0)
+        return;
+    (void)send(will, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL); /* the machine may be gone */
+    close(will);
 }
 
 int64_t agent_soon(void)

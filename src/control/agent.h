@@ -23,13 +23,19 @@ typedef struct Agent Agent;
  * full; -1 with the error. */
 typedef int (*AgentJoinFn)(void *opaque, int64_t deadline, GError **error);
 
+/* Have @request sent to the agent once the descriptor that is returned, transfer full, is closed
+ * before a byte was written there; -1: nobody does that. */
+typedef int (*AgentWillFn)(void *opaque, const char *request);
+
 /**
  * agent_new() - Speak with the guest agent of a machine
  * @name: of the machine, for messages; copied
  * @join: called for each turn
+ * @will: NULL: nobody carries one out
  * Return: transfer full; NULL with LODGE_ERROR_UNSUPPORTED: the JSON library is missing.
  */
-Agent *agent_new(const char *name, AgentJoinFn join, void *opaque, GError **error);
+Agent *agent_new(const char *name, AgentJoinFn join, AgentWillFn will, void *opaque,
+                 GError **error);
 
 /* Somebody else who does what an agent does, for agent_new_other(). */
 typedef struct AgentOther {
@@ -68,6 +74,11 @@ JsonOut *agent_begin(const char *command);
  *         agent_reach(), or LODGE_ERROR_HOST: the agent refuses, or its answer is none.
  */
 Jv agent_call(Agent *a, JsonOut *request, int64_t deadline, GError **error);
+
+/* Leave a request (see agent_begin(); taken over) for the agent, if we are killed before
+ * agent_void_will(). Return: the descriptor that holds it, owned; -1: it cannot be left. */
+int agent_leave_will(Agent *a, JsonOut *request);
+void agent_void_will(int will); /* closes it; -1 is fine */
 
 /* A deadline for a call that an agent answers at once. */
 int64_t agent_soon(void);

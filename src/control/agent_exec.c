@@ -13,7 +13,8 @@
  * Output goes through named pipes to pumps of the script, one a stream, which cut it into files of
  * 4 MiB at most, out.0, out.1 and so on. Two of them may wait to be read: then a pump waits for our
  * word that the older one was, and the command for its pump, as it would for a slow terminal. So what
- * a guest keeps for us is bounded; a client that is killed by force leaves the command standing there.
+ * a guest keeps for us is bounded. Where we are killed by force, or give up, the machine has the
+ * agent end the command and all that serves it, and remove the folder (agent_leave_will()).
  * A command is over when it has ended itself: where a child of it keeps the pipe open, the pumps are
  * ended once nothing has come for a second, and what that child says later goes nowhere. A guest that
  * has no mkfifo or dd writes all of it into out.0.
@@ -50,6 +51,10 @@
 #define REFUSED_US 2000000 /* what is refused because the command has ended is known to be so */
 #define STATUS_SIGNAL 128
 #define SHELL "/bin/sh"
+
+/* What tells one boot of the guest from the next, in $b: numbers of another mean nothing. */
+#define BOOT_NAME                                                                                  \
+    "b=-; [ ! -r /proc/sys/kernel/random/boot_id ] || read -r b < /proc/sys/kernel/random/boot_id\n"
 
 /* $1 its folder, $2 the user, $3 the folder of the command, $4 whether there is input, $5 how many
  * variables; these; the command. */
@@ -93,7 +98,7 @@ static const char script[] =
     "}\n"
     "settle() {\n" /* ends the pumps where no more comes */
     "  now=$(ls -l \"$d\")\n"
-    "  while sleep 1; do\n"
+    "  while sleep 1 && [ -d \"$d\" ]; do\n"
     "    was=$now now=$(ls -l \"$d\")\n"
     "    [ \"$now\" != \"$was\" ] || [ -e \"$d/out.w\" ] || [ -e \"$d/err.w\" ] || kill $o $e\n"
     "  done\n"
@@ -107,6 +112,8 @@ static const char script[] =
     "  ln -s out.0 \"$d/out\" && ln -s err.0 \"$d/err\" || no 'cannot make a file'\n"
     "fi\n"
     "if [ \"$i\" = 1 ]; then\n"
+    "  command -v mkfifo > /dev/null ||\n"
+    "    no 'it has no mkfifo, which input needs; give the command none (< /dev/null)'\n"
     "  mkfifo -m 600 \"$d/in\" \"$d/kick\" || no 'cannot make a pipe'\n"
     "  (\n"
     "    exec 9<> \"$d/kick\" > \"$d/in\" 2> /dev/null\n"
@@ -121,7 +128,8 @@ static const char script[] =
     "  \"$@\" < /dev/null > \"$d/out\" 2> \"$d/err\" &\n"
     "fi\n"
     "p=$!\n"
-    "echo $p > \"$d/pid\"\n"
+    BOOT_NAME
+    "echo \"$b\" $p $$ $o $e $f > \"$d/pid\"\n"
     "{ wait $p; } 2> /dev/null; r=$?\n" /* a shell may have its say about signals */
     "[ -z \"$f\" ] || kill $f 2> /dev/null\n"
     "if [ -n \"$o\" ]; then\n"
@@ -137,13 +145,34 @@ static const char script[] =
     "  cat \"$d/out.0\"; cat \"$d/err.0\" >&2\n"
     "  rm -rf \"$d\"\n"
     "else\n"
+    "  rm -f \"$d/pid\"\n" /* these numbers may be others' from now on */
     "  echo \"lodge $r at\"\n"
     "fi\n";
 
-/* $1 the folder, $2 a signal. A command without a session of its own is one process to us. Neither
- * dash nor busybox takes "--" between a signal and a group. */
-static const char kill_script[] =
-    "p=$(cat \"$1/pid\") && { kill -$2 -$p 2> /dev/null || kill -$2 $p; }\n";
+/* /tmp is everybody's: where the script has ended, another may have made a folder of that name. */
+#define IS_OURS "[ -O \"$1\" ] && [ ! -L \"$1\" ]"
+/* A command without a session of its own is one process to us. Neither dash nor busybox takes "--"
+ * between a signal and a group. */
+#define READ_PIDS                                                                                  \
+    BOOT_NAME IS_OURS " && read -r was p others < \"$1/pid\" && [ \"$was\" = \"$b\" ]"
+/* $1 the folder, $2 a signal. */
+static const char kill_script[] = READ_PIDS " && { kill -$2 -$p 2> /dev/null || kill -$2 $p; }\n";
+
+/* $1 the folder of one who is gone, perhaps before the command has begun. What the agent has open
+ * there still would keep its room. */
+static const char will_script[] =
+    "[ -e \"$1/pid\" ] || sleep 2\n"
+    IS_OURS " || exit\n"
+    "if " READ_PIDS "; then\n"
+    "  kill -KILL $others\n"
+    "  to=-$p; kill -TERM $to || { to=$p; kill -TERM $to; }\n"
+    "  sleep 2\n"
+    "  kill -KILL $to\n"
+    "fi\n"
+    "for f in \"$1\"/*.[0-9]*; do\n"
+    "  [ ! -e \"$f\" ] || : > \"$f\"\n"
+    "done\n"
+    "rm -rf \"$1\"\n";
 
 typedef struct Stream {
     const char *file; /* in the folder, without its number */
@@ -347,7 +376,7 @@ static bool push(Exec *x, GError **error)
 
 /* ---- the command ---- */
 
-static void add_args(JsonOut *call, const char *text, const char *const *args)
+static void add_args(JsonOut *call, const char *text, const char *const *args, bool capture)
 {
     json_string(call, "path", SHELL);
     json_array(call, "arg");
@@ -357,7 +386,7 @@ static void add_args(JsonOut *call, const char *text, const char *const *args)
     for (; args && *args; args++)
         json_string(call, NULL, *args);
     json_end(call);
-    json_bool(call, "capture-output", true);
+    json_bool(call, "capture-output", capture);
 }
 
 /* Return: its number at the agent, or -1. */
@@ -365,7 +394,7 @@ static int64_t start(Agent *a, const char *text, const char *const *args, int64_
                      GError **error)
 {
     JsonOut *call = agent_begin("guest-exec");
-    add_args(call, text, args);
+    add_args(call, text, args, true);
     Jv answer = agent_call(a, call, deadline, error);
     return answer.node ? jv_int(jv_get(answer, "pid")) : -1;
 }
@@ -475,6 +504,15 @@ bool agent_command_check(const AgentCommand *c, GError **error)
     return all <= WORDS_MAX ||
            lodge_fail(error, LODGE_ERROR_CONFIG,
                       "the command has more than %u bytes; give it as standard input", WORDS_MAX);
+}
+
+/* For the time that the command takes, where the machine does that. -1: it does not. */
+static int leave_will(Exec *x)
+{
+    const char *args[] = {x->folder, NULL};
+    JsonOut *call = agent_begin("guest-exec");
+    add_args(call, will_script, args, false);
+    return agent_leave_will(x->a, call);
 }
 
 static bool begin(Exec *x, GError **error)
@@ -645,13 +683,21 @@ bool agent_exec(Agent *a, const AgentCommand *c, AgentEnd *ret, GError **error)
         .input = c->in_fd >= 0,
         .end = ret,
     };
-    bool ok = agent_command_check(c, error) && begin(&x, error) && follow(&x, error);
+    int will = -1;
+    bool ok = agent_command_check(c, error) && agent_reach(a, agent_soon(), error);
     if (ok) {
+        will = leave_will(&x);
+        ok = begin(&x, error) && follow(&x, error);
+    }
+    if (ok) {
+        agent_void_will(will);
         stream_close(&x, &x.out);
         stream_close(&x, &x.err);
         file_close(&x, &x.kick);
     }
     agent_rest(a);
+    if (!ok && will >= 0)
+        close(will); /* it is carried out */
     g_free(x.folder);
     return ok;
 }

@@ -12,13 +12,17 @@
  * take what came before. A client that goes away is noticed even then. One that keeps others
  * waiting for TURN_MS is dropped.
  *
- * Context: main thread, default main context. Invariants: (1) without a client, out.len and in.len
- * are 0. (2) somebody waits only while there is a client.
+ * A client that is killed cannot end what it began in the guest, so it may leave a will, a request
+ * for the agent, which is sent between turns once its connection has ended.
+ *
+ * Context: main thread, default main context. Invariants: (1) without a client, in.len is 0, and
+ * out holds nothing but a will. (2) somebody waits only while there is a client or such a will.
  */
 #include "agent_port.h"
 
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -27,6 +31,8 @@
 #include "lodge/error.h"
 
 #define WAITING_MAX 64u
+#define WILLS_MAX 64u
+#define FORGET 0xff /* what an agent has half heard; it begins anew behind that */
 #define PIECE 65536u
 #define TURN_MS 60000u
 
@@ -36,10 +42,18 @@ typedef struct Piece {
     size_t len, at;
 } Piece;
 
+typedef struct Will {
+    AgentPort *port;
+    int fd;       /* owned; -1: the client is gone */
+    guint source; /* 0: the client is gone */
+    char *request;
+} Will;
+
 struct AgentPort {
     int fd;            /* owned; -1: the guest's end is gone */
     int client;        /* owned; whose turn it is; -1: nobody's */
     GArray *waiting;   /* int, owned: those whose turn comes */
+    GPtrArray *wills;  /* Will, owned; those of clients that are gone are to be sent */
     Piece out, in;     /* to the guest; to the client */
     guint port_in, port_out, client_in, client_out, turn; /* sources; 0: not there */
     GIOCondition client_for; /* what client_in looks for */
@@ -103,6 +117,8 @@ static void move(AgentPort *p)
 {
     if (p->fd >= 0 && p->out.len && !drain(&p->out, p->fd))
         port_gone(p);
+    if (p->client < 0 && !p->out.len)
+        next_turn(p);
     if (p->client >= 0 && p->in.len && !drain(&p->in, p->client)) {
         end_turn(p);
         next_turn(p);
@@ -180,12 +196,41 @@ static void update(AgentPort *p)
         g_clear_handle_id(&p->turn, g_source_remove);
 }
 
+static void will_free(void *opaque)
+{
+    Will *w = opaque;
+
+    g_clear_handle_id(&w->source, g_source_remove);
+    if (w->fd >= 0)
+        close(w->fd);
+    g_free(w->request);
+    g_free(w);
+}
+
+/* Begin to send the will of one who is gone; it goes on in move(). */
+static void take_will(AgentPort *p)
+{
+    for (unsigned i = 0; i < p->wills->len && p->fd >= 0; i++) {
+        const Will *w = g_ptr_array_index(p->wills, i);
+        if (w->fd >= 0)
+            continue;
+        if (!p->out.data)
+            p->out.data = g_malloc(PIECE);
+        p->out.at = 0;
+        p->out.len = (size_t)g_snprintf((char *)p->out.data, PIECE, "%c%s\n", FORGET, w->request);
+        g_ptr_array_remove_index(p->wills, i);
+        return;
+    }
+}
+
 /* Keeps (2). */
 static void next_turn(AgentPort *p)
 {
     static const char turn = AGENT_TURN;
 
-    while (p->waiting->len && p->client < 0) {
+    if (p->client < 0 && !p->out.len)
+        take_will(p);
+    while (p->waiting->len && p->client < 0 && !p->out.len) {
         int fd = g_array_index(p->waiting, int, 0);
         g_array_remove_index(p->waiting, 0);
         if (p->fd >= 0 && send(fd, &turn, 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1)
@@ -202,6 +247,7 @@ AgentPort *agent_port_new(int fd)
     p->fd = fd;
     p->client = -1;
     p->waiting = g_array_new(FALSE, FALSE, sizeof(int));
+    p->wills = g_ptr_array_new_with_free_func(will_free);
     update(p);
     return p;
 }
@@ -216,6 +262,7 @@ void agent_port_free(AgentPort *p)
     for (unsigned i = 0; i < p->waiting->len; i++)
         close(g_array_index(p->waiting, int, i));
     g_array_free(p->waiting, TRUE);
+    g_ptr_array_free(p->wills, TRUE);
     if (p->fd >= 0)
         close(p->fd);
     g_free(p->out.data);
@@ -235,14 +282,58 @@ static void forget_gone(AgentPort *p)
     }
 }
 
-bool agent_port_add(AgentPort *p, int fd, GError **error)
+static bool has_port(const AgentPort *p, GError **error)
 {
-    bool ok = p && p->fd >= 0;
+    return (p && p->fd >= 0) ||
+           lodge_fail(error, LODGE_ERROR_STATE,
+                      "the machine has no port for a guest agent; start it with --agent on");
+}
+
+/* A byte: all went well, and it is void. */
+static gboolean on_will(int fd, GIOCondition condition, gpointer opaque)
+{
+    Will *w = opaque;
+    AgentPort *p = w->port;
+    char byte;
+    ssize_t n = recv(fd, &byte, 1, MSG_DONTWAIT);
+
+    if (n < 0 && would_block())
+        return G_SOURCE_CONTINUE;
+    w->source = 0;
+    if (n > 0 || p->fd < 0) {
+        g_ptr_array_remove_fast(p->wills, w);
+    } else {
+        close(w->fd);
+        w->fd = -1;
+        move(p);
+    }
+    return G_SOURCE_REMOVE;
+}
+
+bool agent_port_add_will(AgentPort *p, int fd, const char *request, GError **error)
+{
+    bool ok = has_port(p, error) &&
+              ((p->wills->len < WILLS_MAX && strlen(request) <= AGENT_WILL_BYTES_MAX) ||
+               lodge_fail(error, LODGE_ERROR_LIMIT,
+                          "%u wills of at most %u bytes can be left for the guest agent", WILLS_MAX,
+                          AGENT_WILL_BYTES_MAX));
 
     if (!ok) {
-        lodge_fail(error, LODGE_ERROR_STATE,
-                   "the machine has no port for a guest agent; start it with --agent on");
-    } else if (p->waiting->len >= WAITING_MAX) {
+        close(fd);
+        return false;
+    }
+    Will *w = g_new0(Will, 1);
+    *w = (Will){.port = p, .fd = fd, .request = g_strdup(request)};
+    w->source = g_unix_fd_add(fd, G_IO_IN | G_IO_HUP | G_IO_ERR, on_will, w);
+    g_ptr_array_add(p->wills, w);
+    return true;
+}
+
+bool agent_port_add(AgentPort *p, int fd, GError **error)
+{
+    bool ok = has_port(p, error);
+
+    if (ok && p->waiting->len >= WAITING_MAX) {
         forget_gone(p);
         ok = p->waiting->len < WAITING_MAX ||
              lodge_fail(error, LODGE_ERROR_LIMIT, "%u clients wait for the guest agent already",

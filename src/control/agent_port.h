@@ -30,4 +30,16 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(AgentPort, agent_port_free)
  */
 bool agent_port_add(AgentPort *p, int fd, GError **error);
 
+#define AGENT_WILL_BYTES_MAX 4096u
+/**
+ * agent_port_add_will() - Have @request sent to the agent when a client is gone
+ * @p:       NULL: the machine has no such port
+ * @fd:      a connected stream socket, taken over, also on failure: the client holds the other end,
+ *           and is gone when that is closed before a byte came from it
+ * @request: to the agent, one line; nobody hears its answer
+ * It is sent when the port is nobody's.
+ * Return: false with LODGE_ERROR_STATE (no port), LODGE_ERROR_LIMIT (too long, or too many).
+ */
+bool agent_port_add_will(AgentPort *p, int fd, const char *request, GError **error);
+
 #endif

@@ -16,7 +16,8 @@
 #include "control.h"
 #include "json_in.h"
 
-typedef enum ArgKind { ARG_STRING, ARG_BOOL, ARG_INT, ARG_ARRAY } ArgKind;
+/* ARG_OBJECT and ARG_ANY are for results. */
+typedef enum ArgKind { ARG_STRING, ARG_BOOL, ARG_INT, ARG_ARRAY, ARG_OBJECT, ARG_ANY } ArgKind;
 
 #define ARG_OTHERS "*"
 
@@ -26,7 +27,11 @@ typedef struct CommandArg {
     bool optional;
     const char *const *values; /* ARG_STRING: what it may be, NULL-terminated; NULL: anything */
     const char *help;
+    /* ARG_OBJECT: its members; ARG_ARRAY: those of the objects in it, or command_strings; NULL:
+     * anything */
+    const struct CommandArg *of;
 } CommandArg;
+extern const CommandArg command_strings[]; /* stands for strings in an array */
 
 /*
  * The answer to one command. The transport owns it until the command says control_reply_later(),
@@ -61,6 +66,7 @@ typedef struct Command {
     /* @args: an object with every argument that the table calls for, of its kind, and no others.
      * Return: false with the error that is the answer. */
     bool (*run)(Control *c, Jv args, ControlReply *r, GError **error);
+    const CommandArg *result; /* what it answers, without a name; NULL: an empty object */
 } Command;
 
 extern const Command command_table[]; /* command_table.c */
@@ -130,6 +136,7 @@ COMMAND_FN(cmd_getfd);
 COMMAND_FN(cmd_closefd);
 COMMAND_FN(cmd_add_client);
 COMMAND_FN(cmd_agent);
+COMMAND_FN(cmd_agent_will);
 COMMAND_FN(cmd_query_block);
 COMMAND_FN(cmd_query_nodes);
 COMMAND_FN(cmd_snapshot_sync);

@@ -144,3 +144,11 @@ COMMAND_FN(cmd_agent)
 
     return fd >= 0 && agent_port_add(c->config.agent, fd, error);
 }
+
+COMMAND_FN(cmd_agent_will)
+{
+    int fd = control_fds_take_connection(r->fds, jv_text(jv_get(args, "fdname")), error);
+
+    return fd >= 0 && agent_port_add_will(c->config.agent, fd, jv_text(jv_get(args, "request")),
+                                          error);
+}

@@ -14,7 +14,6 @@
 #include "lodge/num.h"
 
 #include "control_internal.h"
-#include "pci.h"
 
 COMMAND_FN(cmd_query_cpus)
 {
@@ -214,7 +213,7 @@ COMMAND_FN(cmd_device_properties)
 /* ---- PCI ---- */
 
 /* Spec: PCI Code and ID Assignment 1.11, 1: base class and sub-class. */
-const char *control_pci_class(unsigned class)
+static const char *class_text(unsigned class)
 {
     static const struct {
         uint16_t class;
@@ -231,57 +230,94 @@ const char *control_pci_class(unsigned class)
     return NULL;
 }
 
-static void print_regions(JsonOut *out, PciDev *d, const uint8_t *cfg)
+static void look_at_bar(ControlPciBar *ret, const PciDev *d, unsigned i)
 {
-    json_array(out, "regions");
+    const PciBar *bar = &d->bar[i];
+    uint32_t low = load_le32(d->regs.cfg + 0x10 + 4 * i); /* PCI Local Bus 3.0, 6.2.5.1 */
+    bool io = bar->kind == PCI_BAR_IO;
+
+    *ret = (ControlPciBar){.number = i, .io = io, .prefetch = !io && low & 8,
+                           .wide = !io && (low & 6) == 4, .len = bar->len,
+                           .at = pci_bar_base(d, i)};
+}
+
+/* Spec: PCI Local Bus 3.0, 6.1. */
+static void look_at_function(ControlPci *ret, PciDev *d)
+{
+    const uint8_t *cfg = d->regs.cfg;
+
+    lodge_lock(&d->dev.lock);
+    *ret = (ControlPci){
+        .id = d->dev.id,
+        .slot = d->devfn >> 3,
+        .function = d->devfn & 7,
+        .class = load_le16(cfg + 0x0a),
+        .vendor = load_le16(cfg),
+        .device = load_le16(cfg + 2),
+        .sub_vendor = load_le16(cfg + 0x2c),
+        .sub_device = load_le16(cfg + 0x2e),
+        .irq_pin = d->intx_pin,
+        .irq = cfg[0x3c],
+    };
     for (unsigned i = 0; i < PCI_BARS; i++) {
-        const PciBar *bar = &d->bar[i];
-        if (bar->kind == PCI_BAR_NONE)
-            continue;
-        uint32_t low = load_le32(cfg + 0x10 + 4 * i); /* PCI Local Bus 3.0, 6.2.5.1 */
-        json_object(out, NULL);
-        if (bar->kind != PCI_BAR_IO) {
-            json_bool(out, "prefetch", low & 8);
-            json_bool(out, "mem_type_64", (low & 6) == 4);
-        }
-        json_number(out, "bar", i);
-        json_number(out, "size", (int64_t)bar->len);
-        json_number(out, "address", (int64_t)pci_bar_base(d, i));
-        json_string(out, "type", bar->kind == PCI_BAR_IO ? "io" : "memory");
-        json_end(out);
+        if (d->bar[i].kind != PCI_BAR_NONE)
+            look_at_bar(&ret->bar[ret->bars++], d, i);
     }
+    lodge_unlock(&d->dev.lock);
+    ret->class_text = class_text(ret->class);
+}
+
+void control_each_pci(PciBus *bus, ControlPciFn *fn, void *out)
+{
+    for (PciDev *d = pci_bus_next(bus, NULL); d; d = pci_bus_next(bus, d)) {
+        ControlPci p;
+        look_at_function(&p, d);
+        fn(out, &p);
+    }
+}
+
+static void print_region(JsonOut *out, const ControlPciBar *bar)
+{
+    json_object(out, NULL);
+    if (!bar->io) {
+        json_bool(out, "prefetch", bar->prefetch);
+        json_bool(out, "mem_type_64", bar->wide);
+    }
+    json_number(out, "bar", bar->number);
+    json_number(out, "size", (int64_t)bar->len);
+    json_number(out, "address", (int64_t)bar->at);
+    json_string(out, "type", bar->io ? "io" : "memory");
     json_end(out);
 }
 
-static void print_function(JsonOut *out, PciDev *d)
+static void print_function(void *opaque, const ControlPci *p)
 {
-    uint8_t cfg[64]; /* the header: PCI Local Bus 3.0, 6.1 */
-    lodge_lock(&d->dev.lock);
-    memcpy(cfg, d->regs.cfg, sizeof cfg);
-    unsigned class = load_le16(cfg + 0x0a);
-    const char *text = control_pci_class(class);
+    JsonOut *out = opaque;
+
     json_object(out, NULL);
-    json_number(out, "irq_pin", d->intx_pin);
+    json_number(out, "irq_pin", p->irq_pin);
     json_number(out, "bus", 0);
-    json_string(out, "qdev_id", d->dev.id);
-    if (d->intx_pin)
-        json_number(out, "irq", cfg[0x3c]);
-    json_number(out, "slot", d->devfn >> 3);
+    json_string(out, "qdev_id", p->id);
+    if (p->irq_pin)
+        json_number(out, "irq", p->irq);
+    json_number(out, "slot", p->slot);
     json_object(out, "class_info");
-    json_number(out, "class", class);
-    if (text)
-        json_string(out, "desc", text);
+    json_number(out, "class", p->class);
+    if (p->class_text)
+        json_string(out, "desc", p->class_text);
     json_end(out);
     json_object(out, "id");
-    json_number(out, "device", load_le16(cfg + 2));
-    json_number(out, "subsystem-vendor", load_le16(cfg + 0x2c));
-    json_number(out, "vendor", load_le16(cfg));
-    json_number(out, "subsystem", load_le16(cfg + 0x2e));
+    json_number(out, "device", p->device);
+    json_number(out, "subsystem-vendor", p->sub_vendor);
+    json_number(out, "vendor", p->vendor);
+    json_number(out, "subsystem", p->sub_device);
     json_end(out);
-    json_number(out, "function", d->devfn & 7);
-    print_regions(out, d, cfg);
+    json_number(out, "function", p->function);
+    json_array(out, "regions");
+    for (unsigned i = 0; i < p->bars; i++)
+        print_region(out, &p->bar[i]);
     json_end(out);
-    lodge_unlock(&d->dev.lock);
+    json_end(out);
 }
 
 COMMAND_FN(cmd_query_pci)
@@ -296,8 +332,7 @@ COMMAND_FN(cmd_query_pci)
         json_object(out, NULL);
         json_number(out, "bus", 0);
         json_array(out, "devices");
-        for (PciDev *d = pci_bus_next(bus, NULL); d; d = pci_bus_next(bus, d))
-            print_function(out, d);
+        control_each_pci(bus, print_function, out);
         json_end(out);
         json_end(out);
     }

@@ -3,87 +3,25 @@
  * query-qmp-schema: the commands, what they take, and the events, as QEMU 7.2 describes its own
  * (qapi/introspect.json: an array of SchemaInfo; types that are not built in go by numbers).
  *
- * It is printed from the rows that arguments are checked by, so it says what is taken, and from rows
- * of results and of events' data here. What is left out: results without a row, which are deep, are
- * "any"; elements of arrays in others are "any"; members that stand for others (ARG_OTHERS) are not
- * listed, as the back end or class decides what they are.
+ * It is printed from the rows of the commands, which arguments are checked by, so it says what is
+ * taken, and from rows of events' data here. What is left out: elements of arrays in arguments are
+ * "any"; members that stand for others (ARG_OTHERS) are not listed, as the back end or class decides
+ * what they are.
  */
 #include <string.h>
 
+#include "command_results.h"
 #include "control_internal.h"
-
-#define NO_MEMBERS "0" /* name of the object type without members */
 
 static const struct {
     const char *name, *json;
 } builtins[] = {{"any", "value"}, {"bool", "boolean"}, {"int", "int"}, {"str", "string"}};
 
-/* ---- what is answered and told ---- */
+/* ---- what events tell ---- */
 
-static const char *const states[] = {"running", "paused", "prelaunch", "io-error", "shutdown",
-                                     "guest-panicked", "watchdog", NULL};
 static const char *const directions[] = {"read", "write", NULL};
 static const char *const disk_actions[] = {"ignore", "report", "stop", NULL};
 static const char *const panic_actions[] = {"pause", "poweroff", "run", NULL};
-
-static const CommandArg status_result[] = {
-    {"status", ARG_STRING, .values = states},
-    {"singlestep", ARG_BOOL},
-    {"running", ARG_BOOL},
-    {NULL},
-};
-static const CommandArg kvm_result[] = {{"enabled", ARG_BOOL}, {"present", ARG_BOOL}, {NULL}};
-static const CommandArg name_result[] = {{"name", ARG_STRING, true}, {NULL}};
-static const CommandArg uuid_result[] = {{"UUID", ARG_STRING}, {NULL}};
-static const CommandArg balloon_result[] = {{"actual", ARG_INT}, {NULL}};
-static const CommandArg memory_result[] = {
-    {"base-memory", ARG_INT}, {"plugged-memory", ARG_INT, true}, {NULL}};
-static const CommandArg target_result[] = {{"arch", ARG_STRING}, {NULL}};
-static const CommandArg current_result[] = {{"wakeup-suspend-support", ARG_BOOL}, {NULL}};
-static const CommandArg command_result[] = {{"name", ARG_STRING}, {NULL}};
-static const CommandArg chardev_result[] = {
-    {"frontend-open", ARG_BOOL}, {"filename", ARG_STRING}, {"label", ARG_STRING}, {NULL}};
-static const CommandArg machine_result[] = {
-    {"hotpluggable-cpus", ARG_BOOL},
-    {"name", ARG_STRING},
-    {"numa-mem-supported", ARG_BOOL},
-    {"default-cpu-type", ARG_STRING, true},
-    {"cpu-max", ARG_INT},
-    {"is-default", ARG_BOOL, true},
-    {"deprecated", ARG_BOOL},
-    {NULL},
-};
-
-typedef struct Result {
-    const char *command;
-    const CommandArg *members;
-    bool list; /* of such objects */
-} Result;
-
-static const Result results[] = {
-    {"query-status", status_result},
-    {"query-kvm", kvm_result},
-    {"query-name", name_result},
-    {"query-uuid", uuid_result},
-    {"query-balloon", balloon_result},
-    {"query-memory-size-summary", memory_result},
-    {"query-target", target_result},
-    {"query-current-machine", current_result},
-    {"query-commands", command_result, true},
-    {"query-chardev", chardev_result, true},
-    {"query-machines", machine_result, true},
-};
-
-/* Commands that answer an empty object. */
-static const char *const silent[] = {
-    "qmp_capabilities", "add_client", "balloon", "block-commit", "block-job-cancel",
-    "block-job-complete", "block-job-set-speed", "block_resize", "block_set_io_throttle",
-    "blockdev-add", "blockdev-change-medium", "blockdev-del", "blockdev-snapshot-sync", "closefd",
-    "cont", "device_add", "device_del", "eject", "getfd", "input-send-event", "job-cancel",
-    "job-complete", "netdev_add", "netdev_del", "qom-set", "quit", "screendump", "send-key",
-    "set-action", "set_link", "stop", "system_powerdown", "system_reset", "watchdog-set-action",
-    NULL,
-};
 
 static const CommandArg cause_data[] = {{"guest", ARG_BOOL}, {"reason", ARG_STRING}, {NULL}};
 #define JOB_MEMBERS                                                                                \
@@ -134,10 +72,67 @@ static const CommandArg *const event_data[CONTROL_EVENTS_COUNT] = {
 
 /* ---- entries ---- */
 
+/* A type that is not built in. Its name is the number of its place, an array's "[ELEMENT]". */
+typedef struct Type {
+    const void *table;   /* of members, or of an enum's values */
+    const char *element; /* of an array, owned; else NULL */
+    bool is_enum;
+} Type;
+
 typedef struct Schema {
     JsonOut *out;
-    unsigned types; /* names of types that were given so far: 0 to types - 1 */
+    GArray *types; /* Type: what was spoken of, each once */
 } Schema;
+
+static void type_clear(void *t)
+{
+    g_free((char *)((Type *)t)->element);
+}
+
+/* The place of a type; it is told of once those who speak of it have been. */
+static unsigned type_place(Schema *s, Type t)
+{
+    for (unsigned i = 0; i < s->types->len; i++) {
+        const Type *known = &g_array_index(s->types, Type, i);
+        if (known->table == t.table && !g_strcmp0(known->element, t.element)) {
+            type_clear(&t);
+            return i;
+        }
+    }
+    g_array_append_val(s->types, t);
+    return s->types->len - 1;
+}
+
+static char *object_name(Schema *s, const CommandArg *members)
+{
+    return g_strdup_printf("%u", type_place(s, (Type){.table = members}));
+}
+
+static char *array_name(Schema *s, const CommandArg *of)
+{
+    char *element = !of                     ? g_strdup("any")
+                    : of == command_strings ? g_strdup("str")
+                                            : object_name(s, of);
+    char *name = g_strdup_printf("[%s]", element);
+
+    (void)type_place(s, (Type){.element = element});
+    return name;
+}
+
+/* The name of what a row describes; transfer full. */
+static char *type_name(Schema *s, const CommandArg *a)
+{
+    static const char *const kinds[] = {
+        [ARG_STRING] = "str", [ARG_BOOL] = "bool", [ARG_INT] = "int", [ARG_ANY] = "any"};
+
+    if (a->kind == ARG_OBJECT)
+        return object_name(s, a->of);
+    if (a->kind == ARG_ARRAY)
+        return array_name(s, a->of);
+    if (a->kind == ARG_STRING && a->values)
+        return g_strdup_printf("%u", type_place(s, (Type){.table = a->values, .is_enum = true}));
+    return g_strdup(kinds[a->kind]);
+}
 
 /* An entry, open, of that name. */
 static void begin(Schema *s, const char *name, const char *kind)
@@ -147,36 +142,8 @@ static void begin(Schema *s, const char *name, const char *kind)
     json_string(s->out, "meta-type", kind);
 }
 
-static char *type_name(unsigned n)
-{
-    return g_strdup_printf("%u", n);
-}
-
-static bool is_enum(const CommandArg *a)
-{
-    return a->kind == ARG_STRING && a->values;
-}
-
-/* One member of the type that is open. *@next_type: name of the type that comes next. */
-static void print_member(Schema *s, const CommandArg *a, unsigned *next_type)
-{
-    static const char *const kinds[] = {
-        [ARG_STRING] = "str", [ARG_BOOL] = "bool", [ARG_INT] = "int", [ARG_ARRAY] = "[any]"};
-    g_autofree char *own = is_enum(a) ? type_name((*next_type)++) : NULL;
-
-    json_object(s->out, NULL);
-    json_string(s->out, "name", a->name);
-    if (a->optional)
-        json_null(s->out, "default");
-    json_string(s->out, "type", own ? own : kinds[a->kind]);
-    json_end(s->out);
-}
-
 static void print_enum(Schema *s, const char *const *values)
 {
-    g_autofree char *name = type_name(s->types++);
-
-    begin(s, name, "enum");
     json_array(s->out, "members");
     for (const char *const *v = values; *v; v++) {
         json_object(s->out, NULL);
@@ -188,92 +155,86 @@ static void print_enum(Schema *s, const char *const *values)
     for (const char *const *v = values; *v; v++)
         json_string(s->out, NULL, *v);
     json_end(s->out);
-    json_end(s->out);
 }
 
-/* The object type @name, and the enums that it speaks of. */
-static void print_object(Schema *s, const char *name, const CommandArg *members)
+static void print_members(Schema *s, const CommandArg *members)
 {
-    unsigned next = s->types;
-
-    begin(s, name, "object");
     json_array(s->out, "members");
     for (const CommandArg *a = members; a->name; a++) {
-        if (strcmp(a->name, ARG_OTHERS))
-            print_member(s, a, &next);
+        if (!strcmp(a->name, ARG_OTHERS))
+            continue;
+        g_autofree char *type = type_name(s, a);
+        json_object(s->out, NULL);
+        json_string(s->out, "name", a->name);
+        if (a->optional)
+            json_null(s->out, "default");
+        json_string(s->out, "type", type);
+        json_end(s->out);
     }
-    json_end(s->out);
-    json_end(s->out);
-    for (const CommandArg *a = members; a->name; a++) {
-        if (is_enum(a))
-            print_enum(s, a->values);
-    }
-}
-
-static void print_array(Schema *s, const char *name, const char *element)
-{
-    begin(s, name, "array");
-    json_string(s->out, "element-type", element);
     json_end(s->out);
 }
 
-static const Result *result_of(const char *command)
+static void print_type(Schema *s, unsigned place)
 {
-    for (unsigned i = 0; i < G_N_ELEMENTS(results); i++) {
-        if (!strcmp(results[i].command, command))
-            return &results[i];
-    }
-    return NULL;
+    const Type t = g_array_index(s->types, Type, place); /* more may come meanwhile */
+    g_autofree char *name = t.element ? g_strdup_printf("[%s]", t.element)
+                                      : g_strdup_printf("%u", place);
+
+    begin(s, name, t.element ? "array" : t.is_enum ? "enum" : "object");
+    if (t.element)
+        json_string(s->out, "element-type", t.element);
+    else if (t.is_enum)
+        print_enum(s, t.table);
+    else
+        print_members(s, t.table);
+    json_end(s->out);
+}
+
+static const CommandArg no_members[] = {{NULL}};
+
+/* The members that @table says, ARG_OTHERS aside; NULL: there is no table. */
+static char *members_name(Schema *s, const CommandArg *table)
+{
+    bool any = table && table->name && strcmp(table->name, ARG_OTHERS);
+
+    return object_name(s, any ? table : no_members);
 }
 
 static void print_command(Schema *s, const Command *cmd)
 {
-    const Result *result = result_of(cmd->name);
-    bool takes = cmd->args && cmd->args->name && strcmp(cmd->args->name, ARG_OTHERS);
-    g_autofree char *takes_type = takes ? type_name(s->types++) : NULL;
-    g_autofree char *type = result ? type_name(s->types++) : NULL;
-    g_autofree char *list = result && result->list ? g_strdup_printf("[%s]", type) : NULL;
+    g_autofree char *takes = members_name(s, cmd->args);
+    g_autofree char *answers = cmd->result ? type_name(s, cmd->result) : members_name(s, NULL);
 
     begin(s, cmd->name, "command");
-    json_string(s->out, "arg-type", takes ? takes_type : NO_MEMBERS);
-    json_string(s->out, "ret-type",
-                list     ? list
-                : result ? type
-                         : g_strv_contains(silent, cmd->name) ? NO_MEMBERS : "any");
+    json_string(s->out, "arg-type", takes);
+    json_string(s->out, "ret-type", answers);
     json_bool(s->out, "allow-oob", false);
     json_end(s->out);
-    if (takes)
-        print_object(s, takes_type, cmd->args);
-    if (result)
-        print_object(s, type, result->members);
-    if (list)
-        print_array(s, list, type);
 }
 
 static void print_event(Schema *s, ControlEvent what)
 {
-    const CommandArg *data = event_data[what];
-    g_autofree char *type = data ? type_name(s->types++) : NULL;
+    g_autofree char *data = members_name(s, event_data[what]);
 
     begin(s, control_event_names[what], "event");
-    json_string(s->out, "arg-type", data ? type : NO_MEMBERS);
+    json_string(s->out, "arg-type", data);
     json_end(s->out);
-    if (data)
-        print_object(s, type, data);
 }
 
 COMMAND_FN(cmd_query_schema)
 {
-    Schema s = {control_return(r), 1};
+    g_autoptr(GArray) types = g_array_new(FALSE, FALSE, sizeof(Type));
+    Schema s = {control_return(r), types};
 
+    g_array_set_clear_func(types, type_clear);
     json_array(s.out, "return");
     print_command(&s, &command_negotiate);
     for (const Command *cmd = command_table; cmd->name; cmd++)
         print_command(&s, cmd);
     for (unsigned i = 0; i < CONTROL_EVENTS_COUNT; i++)
         print_event(&s, (ControlEvent)i);
-    print_object(&s, NO_MEMBERS, &(CommandArg){NULL});
-    print_array(&s, "[any]", "any");
+    for (unsigned i = 0; i < types->len; i++)
+        print_type(&s, i);
     for (unsigned i = 0; i < G_N_ELEMENTS(builtins); i++) {
         begin(&s, builtins[i].name, "builtin");
         json_string(s.out, "json-type", builtins[i].json);

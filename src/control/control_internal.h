@@ -8,6 +8,7 @@
 
 #include "command_table.h"
 #include "control.h"
+#include "pci.h"
 
 typedef struct KeyQueue KeyQueue;
 typedef struct Qmp Qmp;
@@ -132,8 +133,25 @@ GBytes *picture_png(Display *d, GError **error);
 
 /* ---- commands_query.c ---- */
 
-/* What a PCI function of that base class and sub-class is; NULL: not known. */
-const char *control_pci_class(unsigned class);
+/* A PCI function as monitors show it. */
+typedef struct ControlPciBar {
+    unsigned number;
+    bool io, prefetch, wide; /* the last two: of memory */
+    uint64_t len, at;        /* @at: UINT64_MAX: nowhere */
+} ControlPciBar;
+typedef struct ControlPci {
+    const char *id; /* borrowed from the device */
+    unsigned slot, function;
+    unsigned class;         /* base class and sub-class */
+    const char *class_text; /* NULL: not known */
+    uint16_t vendor, device, sub_vendor, sub_device;
+    unsigned irq_pin, irq; /* @irq_pin: 1 to 4; 0: none */
+    unsigned bars;
+    ControlPciBar bar[PCI_BARS];
+} ControlPci;
+/* Call @fn for each function on @bus. */
+typedef void ControlPciFn(void *out, const ControlPci *p);
+void control_each_pci(PciBus *bus, ControlPciFn *fn, void *out);
 
 /* ---- hmp_hardware.c: lines of the human monitor ---- */
 

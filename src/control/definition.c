@@ -191,6 +191,13 @@ static char *read_file(const char *path)
     return g_steal_pointer(&text);
 }
 
+bool definition_not_found(const char *name, GError **error)
+{
+    return lodge_fail(error, LODGE_ERROR_NOT_FOUND,
+                      "%s: no machine of that name is defined; lodge list shows those that are",
+                      name);
+}
+
 Definition *definition_load(const char *name, GError **error)
 {
     if (!registry_check_name(name, error))
@@ -198,13 +205,11 @@ Definition *definition_load(const char *name, GError **error)
     g_autofree char *dir = registry_state_dir(name);
     g_autofree char *path = g_build_filename(dir, DEFINITION_FILE, NULL);
     g_autofree char *text = read_file(path);
-    if (!text && errno == ENOENT) {
-        lodge_fail(error, LODGE_ERROR_NOT_FOUND,
-                   "%s: no machine of that name is defined; lodge list shows those that are", name);
-        return NULL;
-    }
     if (!text) {
-        lodge_fail_errno(error, errno, "%s: cannot read the definition '%s'", name, path);
+        if (errno == ENOENT)
+            (void)definition_not_found(name, error);
+        else
+            lodge_fail_errno(error, errno, "%s: cannot read the definition '%s'", name, path);
         return NULL;
     }
     Definition *d = definition_parse(text, error);

@@ -37,6 +37,8 @@ char *definition_format(const Definition *d);
  */
 Definition *definition_parse(const char *text, GError **error);
 
+/* LODGE_ERROR_NOT_FOUND: machine @name is not defined. Return: false. */
+bool definition_not_found(const char *name, GError **error);
 /* Of machine @name. LODGE_ERROR_NOT_FOUND: there is none. */
 Definition *definition_load(const char *name, GError **error);
 /* Replace that in @dir, the machine's lasting folder, as a whole: a reader, a crash and a full disk

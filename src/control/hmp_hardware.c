@@ -17,7 +17,6 @@
 
 #include "control_internal.h"
 #include "live.h"
-#include "pci.h"
 
 #define EFER_LMA 0x400u
 #define CR0_PE 1u
@@ -142,47 +141,37 @@ bool hmp_print_registers(Control *c, unsigned cpu, GString *out, GError **error)
 
 /* ---- PCI ---- */
 
-static void print_bar(GString *out, PciDev *d, unsigned i, const uint8_t *cfg)
+static void print_bar(GString *out, const ControlPciBar *bar)
 {
-    uint64_t at = pci_bar_base(d, i), end = at + d->bar[i].len - 1;
-    uint32_t low = load_le32(cfg + 0x10 + 4 * i); /* PCI Local Bus 3.0, 6.2.5.1 */
+    uint64_t end = bar->at + bar->len - 1;
 
-    if (d->bar[i].kind == PCI_BAR_IO)
-        g_string_append_printf(out, "      BAR%u: I/O at 0x%04" PRIx64 " [0x%04" PRIx64 "].\r\n", i,
-                               at, end);
+    if (bar->io)
+        g_string_append_printf(out, "      BAR%u: I/O at 0x%04" PRIx64 " [0x%04" PRIx64 "].\r\n",
+                               bar->number, bar->at, end);
     else
         g_string_append_printf(out, "      BAR%u: %u bit%s memory at 0x%08" PRIx64
                                     " [0x%08" PRIx64 "].\r\n",
-                               i, (low & 6) == 4 ? 64 : 32, low & 8 ? " prefetchable" : "", at,
-                               end);
+                               bar->number, bar->wide ? 64 : 32,
+                               bar->prefetch ? " prefetchable" : "", bar->at, end);
 }
 
-static void print_pci(GString *out, PciDev *d)
+static void print_function(void *opaque, const ControlPci *p)
 {
-    uint8_t cfg[64]; /* the header: PCI Local Bus 3.0, 6.1 */
+    GString *out = opaque;
 
-    lodge_lock(&d->dev.lock);
-    memcpy(cfg, d->regs.cfg, sizeof cfg);
-    unsigned class = load_le16(cfg + 0x0a);
-    const char *text = control_pci_class(class);
-    g_string_append_printf(out, "  Bus  0, device %3u, function %u:\r\n    ", d->devfn >> 3,
-                           d->devfn & 7u);
-    if (text)
-        g_string_append(out, text);
+    g_string_append_printf(out, "  Bus  0, device %3u, function %u:\r\n    ", p->slot, p->function);
+    if (p->class_text)
+        g_string_append(out, p->class_text);
     else
-        g_string_append_printf(out, "Class %04u", class);
+        g_string_append_printf(out, "Class %04u", p->class);
     g_string_append_printf(out, ": PCI device %04x:%04x\r\n      PCI subsystem %04x:%04x\r\n",
-                           load_le16(cfg), load_le16(cfg + 2), load_le16(cfg + 0x2c),
-                           load_le16(cfg + 0x2e));
-    if (d->intx_pin)
-        g_string_append_printf(out, "      IRQ %u, pin %c\r\n", cfg[0x3c],
-                               (char)('A' + d->intx_pin - 1));
-    for (unsigned i = 0; i < PCI_BARS; i++) {
-        if (d->bar[i].kind != PCI_BAR_NONE)
-            print_bar(out, d, i, cfg);
-    }
-    g_string_append_printf(out, "      id \"%s\"\r\n", d->dev.id);
-    lodge_unlock(&d->dev.lock);
+                           p->vendor, p->device, p->sub_vendor, p->sub_device);
+    if (p->irq_pin)
+        g_string_append_printf(out, "      IRQ %u, pin %c\r\n", p->irq,
+                               (char)('A' + p->irq_pin - 1));
+    for (unsigned i = 0; i < p->bars; i++)
+        print_bar(out, &p->bar[i]);
+    g_string_append_printf(out, "      id \"%s\"\r\n", p->id);
 }
 
 bool hmp_info_pci(Control *c, char **args, GString *out, GError **error)
@@ -190,9 +179,9 @@ bool hmp_info_pci(Control *c, char **args, GString *out, GError **error)
     Machine *m = control_machine(c, error);
     PciBus *bus = m ? machine_board(m)->pci : NULL;
 
-    for (PciDev *d = bus ? pci_bus_next(bus, NULL) : NULL; d; d = pci_bus_next(bus, d))
-        print_pci(out, d);
-    if (m && !bus)
+    if (bus)
+        control_each_pci(bus, print_function, out);
+    else if (m)
         g_string_append(out, "PCI not supported\r\n");
     return m != NULL;
 }

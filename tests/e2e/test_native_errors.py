@@ -11,6 +11,7 @@ import subprocess
 import termios
 import time
 
+import pexpect
 import pytest
 from conftest import BUILD, TOP
 
@@ -224,6 +225,27 @@ def test_screen_hint(lodge):
         r = lodge("run", *words, "--firmware", "--net", "none", "--timeout", "0.2", "--console", "none")
         assert r.status == 124, r.err
         assert ("lodge screen seen prints it" in r.err) is hint, r.err
+
+
+NOTHING_TO_BOOT = r"lodge: box: only its firmware \(SeaBIOS\) starts, there is nothing to boot; add --disk FILE, --cdrom FILE or --kernel FILE"
+
+
+@pytest.mark.parametrize("words,told", [([], True), (["--quiet"], False), (["--boot", "order=n"], False)], ids=["plain", "quiet", "network"])
+def test_nothing_to_boot(lodge, words, told):
+    """On a terminal it is said, once; to a script it is not."""
+    start = ["run", "box", "--ephemeral", "--memory", "16M", "--net", "none", "--console", "none", "--timeout", "0.3", *words]
+    p = lodge.spawn(*start)
+    p.expect(pexpect.EOF)
+    assert len(re.findall(NOTHING_TO_BOOT, p.before)) == told, p.before
+    r = lodge(*start)
+    assert r.status == 124 and "nothing to boot" not in r.out + r.err
+
+
+def test_file_for_a_name(lodge, tmp_path):
+    (tmp_path / "disk.qcow2").touch()
+    for word, status in (("disk.qcow2", 3), ("./disk.qcow2", 2)):
+        one_line(lodge("run", word, cwd=tmp_path), status, f"{word}: is a file, not the name of a machine; lodge run --disk {word} starts from it")
+    one_line(lodge("run", "disk.qcow2"), 3, "disk.qcow2: no machine of that name is defined; .*")
 
 
 # ---- values ----

@@ -300,7 +300,6 @@ def test_wait(lodge, echo):
     fails(lodge("wait", "web", "--timeout", "0.1"), 124, "wait: web: did not end in time")
     fails(lodge("wait", "web", "--paused", "--timeout", "0.1"), 124, "wait: web: was not paused in time")
     fails(lodge("wait", "nobody", "--running", "--timeout", "0.1"), 124, "wait: nobody: did not run in time")
-    fails(lodge("wait", "web", "--log", "("), 2, r'wait: --log: "\(": .*')
     fails(lodge("wait", "web", "--log", "x", "--exit"), 2, "wait: two conditions; .*")
     enders = [lodge.popen("wait", "web"), lodge.popen("wait", "web", "--log", "never"), lodge.popen("log", "-f", "web")]
     time.sleep(0.2)
@@ -308,6 +307,23 @@ def test_wait(lodge, echo):
     assert [p.wait(timeout=SECONDS) for p in enders] == [0, 7, 0]
     assert enders[1].stderr.read() == b"lodge: wait: web: ended, and no line matched\n"
     assert b"READY" in enders[2].stdout.read()
+
+
+@pytest.mark.parametrize("regex,why,where", [
+    ("(", r"missing (terminating \)|closing parenthesis)", "at its end"),
+    ("ä**x", "nothing to repeat|quantifier .*", "at character [34]"),
+    ("*", "nothing to repeat|quantifier .*", "at character [12]|at its end"),
+    (" at char 7: [x", r"missing terminating \] .*", "at its end"),
+])
+def test_bad_regex(lodge, regex, why, where):
+    """What is no regular expression is told with the place, and what to do, before the machine is asked for."""
+    rest = f'"%s": no regular expression as Perl has them: ({why}) ({where}); mend it, and write \\\\ before a sign that is to stand for itself'
+    fails(lodge("wait", "web", "--log", regex), 2, f"wait: --log: {rest % re.escape(regex)}")
+    fails(lodge("run", "web", "-d", "--net", "none", f"--wait=log:{regex}"), 2, f"run: --wait: {rest % re.escape(regex)}")
+
+
+def test_regex_bytes(lodge):
+    fails(lodge("wait", "web", "--log", os.fsdecode(b"\xff")), 2, "wait: --log: the regular expression is no UTF-8; write it in UTF-8")
 
 
 def test_log(lodge, echo, guests):

@@ -72,7 +72,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     g_random_set_seed(SEED); /* so that the agent's numbers are known */
     s.number = g_random_int_range(1, AGENT_NUMBERS);
     g_random_set_seed(SEED);
-    Agent *a = agent_new("vm", join, &s, NULL);
+    Agent *a = agent_new("vm", join, NULL, &s, NULL);
     g_assert_nonnull(a);
     switch (size ? data[0] & 3 : 0) {
     case 0:

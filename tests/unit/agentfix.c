@@ -13,6 +13,9 @@ static gpointer run_loop(gpointer opaque)
 typedef struct Call {
     AgentFix *f;
     int fd;
+    const char *request; /* of a will */
+    void (*fn)(void *opaque);
+    void *opaque;
     bool ok, done;
     GError *error;
     GMutex mutex;
@@ -35,10 +38,26 @@ static gboolean add_on_loop(gpointer opaque)
     return G_SOURCE_REMOVE;
 }
 
+static gboolean add_will_on_loop(gpointer opaque)
+{
+    Call *call = opaque;
+    call->ok = agent_port_add_will(call->f->port, call->fd, call->request, &call->error);
+    done(call);
+    return G_SOURCE_REMOVE;
+}
+
 static gboolean new_on_loop(gpointer opaque)
 {
     Call *call = opaque;
     call->f->port = agent_port_new(call->fd);
+    done(call);
+    return G_SOURCE_REMOVE;
+}
+
+static gboolean call_on_loop(gpointer opaque)
+{
+    Call *call = opaque;
+    call->fn(call->opaque);
     done(call);
     return G_SOURCE_REMOVE;
 }
@@ -65,17 +84,35 @@ static void on_loop(AgentFix *f, GSourceFunc fn, Call *call)
     g_cond_clear(&call->cond);
 }
 
-int agent_fix_join(void *opaque, int64_t deadline, GError **error)
+/* A connection that @fn gives to the port. */
+static int connect_by(AgentFix *f, GSourceFunc fn, const char *request, GError **error)
 {
     int pair[2];
     g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), ==, 0);
-    Call call = {.fd = pair[1]};
-    on_loop(opaque, add_on_loop, &call);
+    Call call = {.fd = pair[1], .request = request};
+    on_loop(f, fn, &call);
     if (call.ok)
         return pair[0];
     close(pair[0]);
     g_propagate_error(error, call.error);
     return -1;
+}
+
+int agent_fix_join(void *opaque, int64_t deadline, GError **error)
+{
+    return connect_by(opaque, add_on_loop, NULL, error);
+}
+
+int agent_fix_add_will(void *opaque, const char *request, GError **error)
+{
+    AgentFix *f = opaque;
+    f->will = connect_by(f, add_will_on_loop, request, error);
+    return f->will;
+}
+
+static int leave_will(void *opaque, const char *request)
+{
+    return agent_fix_add_will(opaque, request, NULL);
 }
 
 void agent_fix_add_port(AgentFix *f, int fd)
@@ -97,6 +134,12 @@ void agent_fix_free_port(AgentFix *f)
     on_loop(f, free_on_loop, &call);
 }
 
+void agent_fix_call(AgentFix *f, void (*fn)(void *opaque), void *opaque)
+{
+    Call call = {.fn = fn, .opaque = opaque};
+    on_loop(f, call_on_loop, &call);
+}
+
 void agent_fix_close(AgentFix *f)
 {
     agent_fix_free_port(f);
@@ -108,7 +151,7 @@ void agent_fix_close(AgentFix *f)
 Agent *agent_fix_client(AgentFix *f)
 {
     g_autoptr(GError) error = NULL;
-    Agent *a = agent_new("vm", agent_fix_join, f, &error);
+    Agent *a = agent_new("vm", agent_fix_join, leave_will, f, &error);
     g_assert_no_error(error);
     return a;
 }

@@ -12,6 +12,7 @@ typedef struct AgentFix {
     GThread *loop_thread;
     GMainLoop *loop;
     AgentPort *port;  /* the loop's thread */
+    int will; /* the client's end of the last one that was left; the client's */
 } AgentFix;
 
 /* @fd: the machine's end of the port, taken over. */
@@ -20,9 +21,13 @@ void agent_fix_open(AgentFix *f, int fd);
 void agent_fix_free_port(AgentFix *f);
 void agent_fix_add_port(AgentFix *f, int fd);
 void agent_fix_close(AgentFix *f);
+/* Call @fn where the port lives, and come back when it has. */
+void agent_fix_call(AgentFix *f, void (*fn)(void *opaque), void *opaque);
 /* A connection to the port, as AgentJoin has it; @opaque: the AgentFix. */
 int agent_fix_join(void *opaque, int64_t deadline, GError **error);
-/* A client of it; transfer full. */
+/* As AgentWillFn has it, with the error; @opaque: the AgentFix. */
+int agent_fix_add_will(void *opaque, const char *request, GError **error);
+/* A client of it, which leaves wills; transfer full. */
 Agent *agent_fix_client(AgentFix *f);
 
 #endif

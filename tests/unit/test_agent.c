@@ -33,7 +33,7 @@ typedef struct Fixture {
     int guest;        /* the guest's end of the port */
     Guest plays;
     GThread *thread;
-    unsigned pings;   /* that the guest saw whole; its thread */
+    int pings;        /* that the guest saw whole; atomic */
 } Fixture;
 
 /* ---- the guest ---- */
@@ -76,7 +76,7 @@ static void answer_ping(Fixture *f)
 {
     g_autofree char *junk = g_malloc(2 * MEGABYTE);
     memset(junk, 'x', 2 * MEGABYTE);
-    f->pings++;
+    g_atomic_int_inc(&f->pings);
     switch (f->plays) {
     case GUEST_HALF:
         say_text(f, "{\"return\": {\"a");
@@ -174,7 +174,7 @@ static void test_answers(Fixture *f, gconstpointer data)
     }
     agent_rest(a);
     assert_pings(f);
-    g_assert_cmpuint(f->pings, ==, 5);
+    g_assert_cmpint(f->pings, ==, 5);
 }
 
 /* A command is not sent to one that does not answer: it would be carried out when it starts. */
@@ -183,7 +183,7 @@ static void test_silent(Fixture *f, gconstpointer data)
     assert_fails(f, SECONDS(1), LODGE_ERROR_BUSY, "vm: no guest agent answers; the guest needs");
     f->plays = GUEST_GOOD;
     assert_pings(f);
-    g_assert_cmpuint(f->pings, ==, 1);
+    g_assert_cmpint(f->pings, ==, 1);
 }
 
 static void test_half(Fixture *f, gconstpointer data)
@@ -231,7 +231,7 @@ static void test_client_dies(Fixture *f, gconstpointer data)
     close(waiting);
     close(first);
     assert_pings(f);
-    g_assert_cmpuint(f->pings, ==, 1);
+    g_assert_cmpint(f->pings, ==, 1);
 }
 
 /* A guest that takes nothing does not keep a client's end from being seen. */
@@ -269,7 +269,7 @@ static void test_many(Fixture *f, gconstpointer data)
         threads[i] = g_thread_new("client", many, f);
     for (unsigned i = 0; i < G_N_ELEMENTS(threads); i++)
         g_thread_join(threads[i]);
-    g_assert_cmpuint(f->pings, ==, 50);
+    g_assert_cmpint(f->pings, ==, 50);
 }
 
 static void test_too_many(Fixture *f, gconstpointer data)
@@ -294,6 +294,92 @@ static void test_no_turn(Fixture *f, gconstpointer data)
     assert_fails(f, SECONDS(1), LODGE_ERROR_BUSY, "another client does not let go");
     close(turn);
     assert_pings(f);
+}
+
+/* ---- wills ---- */
+
+#define PING "{\"execute\": \"guest-ping\"}"
+
+static int leave_will(Fixture *f, const char *request)
+{
+    g_autoptr(GError) error = NULL;
+    int fd = agent_fix_add_will(&f->port, request, &error);
+    g_assert_no_error(error);
+    return fd;
+}
+
+static void await_pings(Fixture *f, int n)
+{
+    for (gint64 end = SECONDS(20); g_atomic_int_get(&f->pings) < n; g_usleep(1000))
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+}
+
+/* That of one who is gone is carried out once; that of one who is done is not. */
+static void test_wills(Fixture *f, gconstpointer data)
+{
+    int left[3];
+    for (unsigned i = 0; i < G_N_ELEMENTS(left); i++)
+        left[i] = leave_will(f, PING);
+    agent_void_will(left[1]);
+    assert_pings(f);
+    g_assert_cmpint(f->pings, ==, 1);
+    close(left[0]);
+    await_pings(f, 2);
+    close(left[2]);
+    await_pings(f, 3);
+    assert_pings(f);
+    g_assert_cmpint(f->pings, ==, 4);
+}
+
+/* It waits for its turn as everybody does, behind what a client has half said. */
+static void test_will_waits(Fixture *f, gconstpointer data)
+{
+    static const char half[] = "{\"execute\": \"guest-pi";
+    int turn = agent_fix_join(&f->port, SECONDS(5), NULL), will = leave_will(f, PING);
+    await_turn(turn);
+    g_assert_cmpint(send(turn, half, strlen(half), 0), ==, (ssize_t)strlen(half));
+    close(will);
+    int other = agent_fix_join(&f->port, SECONDS(5), NULL);
+    g_usleep(50000); /* in which it could come too early */
+    g_assert_cmpint(f->pings, ==, 0);
+    close(turn);
+    await_turn(other);
+    await_pings(f, 1);
+    close(other);
+    assert_pings(f);
+    g_assert_cmpint(f->pings, ==, 2);
+}
+
+/* Without the guest's end there is nobody to carry it out. */
+static void test_will_without_port(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    int will = leave_will(f, PING);
+    f->plays = GUEST_HANGS_UP;
+    assert_fails(f, SECONDS(20), LODGE_ERROR_STATE, "vm: the connection to its guest agent ended");
+    close(will);
+    g_assert_cmpint(agent_fix_add_will(&f->port, PING, &error), ==, -1);
+    g_assert_error(error, LODGE_ERROR, LODGE_ERROR_STATE);
+    g_assert_cmpint(f->pings, ==, 1);
+}
+
+static void test_too_many_wills(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) many = NULL, big = NULL;
+    g_autofree char *longest = g_strnfill(AGENT_WILL_BYTES_MAX, ' ');
+    g_autofree char *too_long = g_strconcat(longest, " ", NULL);
+    int fds[64];
+    g_assert_cmpint(agent_fix_add_will(&f->port, too_long, &big), ==, -1);
+    g_assert_error(big, LODGE_ERROR, LODGE_ERROR_LIMIT);
+    for (unsigned i = 0; i < G_N_ELEMENTS(fds); i++)
+        fds[i] = leave_will(f, i ? PING : longest);
+    g_assert_cmpint(agent_fix_add_will(&f->port, PING, &many), ==, -1);
+    g_assert_error(many, LODGE_ERROR, LODGE_ERROR_LIMIT);
+    for (unsigned i = 0; i < G_N_ELEMENTS(fds); i++)
+        close(fds[i]);
+    await_pings(f, 63);
+    assert_pings(f);
+    g_assert_cmpint(f->pings, ==, 64);
 }
 
 /* ---- what of a command's line is refused ---- */
@@ -349,6 +435,10 @@ int main(int argc, char **argv)
     TEST("many", GUEST_GOOD, test_many);
     TEST("too-many", GUEST_GOOD, test_too_many);
     TEST("no-turn", GUEST_GOOD, test_no_turn);
+    TEST("wills", GUEST_GOOD, test_wills);
+    TEST("will-waits", GUEST_GOOD, test_will_waits);
+    TEST("will-without-port", GUEST_GOOD, test_will_without_port);
+    TEST("too-many-wills", GUEST_GOOD, test_too_many_wills);
     g_test_add_func("/agent/check", test_check);
     return g_test_run();
 }

@@ -5,10 +5,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <glib/gstdio.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -21,6 +23,8 @@
 #include "agent_exec.h"
 #include "agent_file.h"
 #include "agentfix.h"
+#include "control.h"
+#include "machine_status.h"
 #include "ran.h"
 
 #define MEGABYTE (1024u * 1024u)
@@ -31,27 +35,64 @@ typedef struct Fixture {
     char *dir; /* owned */
 } Fixture;
 
-static void die_with_parent(gpointer opaque)
+/* What the guest of a test is. */
+typedef struct Guest {
+    const char *shell; /* its /bin/sh, which takes root to have; NULL: this host's */
+    bool bare;         /* it has neither mkfifo nor dd */
+} Guest;
+
+/* In the agent's process. */
+static void be_guest(gpointer opaque)
 {
+    const char *shell = opaque;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (shell && (unshare(CLONE_NEWNS) < 0 ||
+                  mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
+                  mount(shell, "/bin/sh", NULL, MS_BIND, NULL) < 0))
+        _exit(1);
+}
+
+/* A folder with what a guest may be trusted to have; transfer full. */
+static char *make_bare_path(const char *dir)
+{
+    static const char *const programs[] = {"cat", "head", "id", "kill", "ln", "ls", "mkdir", "rm",
+                                           "seq", "setsid", "sh", "sleep", "wc"};
+    char *bin = g_build_filename(dir, "bin", NULL);
+    g_assert_cmpint(g_mkdir(bin, 0755), ==, 0);
+    for (unsigned i = 0; i < G_N_ELEMENTS(programs); i++) {
+        g_autofree char *link = g_build_filename(bin, programs[i], NULL);
+        g_autofree char *program = g_find_program_in_path(programs[i]);
+        if (program)
+            g_assert_cmpint(symlink(program, link), ==, 0);
+    }
+    return bin;
 }
 
 static void set_up_qemu(Fixture *f, gconstpointer data)
 {
     g_autoptr(GError) error = NULL;
     struct sockaddr_un at = {.sun_family = AF_UNIX};
+    const Guest *guest = data;
+    g_autofree char *shell = guest && guest->shell ? g_find_program_in_path(guest->shell) : NULL;
+    g_auto(GStrv) env = g_get_environ();
     g_autofree char *program = g_find_program_in_path("qemu-ga");
     if (!program && g_file_test("/usr/sbin/qemu-ga", G_FILE_TEST_IS_EXECUTABLE))
         program = g_strdup("/usr/sbin/qemu-ga");
+    if (guest && guest->shell && (!shell || geteuid() != 0))
+        g_clear_pointer(&program, g_free);
     f->dir = g_dir_make_tmp("lodge-agent-XXXXXX", &error);
     g_assert_no_error(error);
     g_snprintf(at.sun_path, sizeof at.sun_path, "%s/s", f->dir);
     if (program) {
         const char *argv[] = {program, "-m", "unix-listen", "-p", at.sun_path, "-t", f->dir, NULL};
-        g_spawn_async(NULL, (char **)argv, NULL,
+        if (guest && guest->bare) {
+            g_autofree char *bin = make_bare_path(f->dir);
+            env = g_environ_setenv(env, "PATH", bin, TRUE);
+        }
+        g_spawn_async(NULL, (char **)argv, env,
                       G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_STDOUT_TO_DEV_NULL |
                           G_SPAWN_STDERR_TO_DEV_NULL,
-                      die_with_parent, NULL, &f->qemu, &error);
+                      be_guest, shell, &f->qemu, &error);
         g_assert_no_error(error);
     }
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -60,6 +101,8 @@ static void set_up_qemu(Fixture *f, gconstpointer data)
             break;
         g_usleep(10000);
     }
+    g_setenv("XDG_RUNTIME_DIR", f->dir, TRUE); /* of machines, where a test has one */
+    g_setenv("XDG_STATE_HOME", f->dir, TRUE);
     agent_fix_open(&f->port, fd);
 }
 
@@ -78,7 +121,7 @@ static void tear_down_qemu(Fixture *f, gconstpointer data)
 static bool no_qemu(const Fixture *f)
 {
     if (!f->qemu)
-        g_test_skip("qemu-ga is not installed");
+        g_test_skip("there is no qemu-ga, no such shell, or no root to have it");
     return !f->qemu;
 }
 
@@ -196,51 +239,111 @@ static void test_exec_streams(Fixture *f, gconstpointer data)
 }
 
 #define NUMBERS 3000000u
+#define PIECE_BYTES (4u * MEGABYTE)
 
-/* Who reads a command's output only once its pump waits for that. */
+/* Whether process @pid of the guest, which is this host's, is more than a word in its parent's
+ * ears. */
+static bool runs(int pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", pid), *stat = NULL;
+    char state;
+
+    return g_file_get_contents(path, &stat, NULL, NULL) &&
+           sscanf(stat, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z';
+}
+
+static bool is_there(const char *path)
+{
+    return g_file_test(path, G_FILE_TEST_EXISTS);
+}
+
+static void await_removal(const char *path)
+{
+    for (gint64 end = SECONDS(30); is_there(path); g_usleep(10000))
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+}
+
+static void await_end(int pid)
+{
+    for (gint64 end = SECONDS(30); runs(pid); g_usleep(10000))
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+}
+
+/* A line that tells into @file the pipe of its output and its parent, the script, and then goes
+ * on; transfer full. */
+static char *telling(const char *file, const char *line)
+{
+    return g_strdup_printf("exec 5>&1; echo $(readlink /proc/self/fd/5) $PPID > '%s'; %s", file,
+                           line);
+}
+
+/* The folder of the command that has told into @file, once its pump waits for a reader; transfer
+ * full. */
+static char *await_backlog(const char *file, int *ret_script)
+{
+    g_autofree char *waits = NULL;
+    char *dir = NULL;
+
+    for (gint64 end = SECONDS(30); !waits || !is_there(waits); g_usleep(10000)) {
+        g_autofree char *told = NULL;
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        if (waits || !g_file_get_contents(file, &told, NULL, NULL) || !strchr(told, '\n'))
+            continue;
+        g_auto(GStrv) words = g_strsplit(told, " ", 2);
+        dir = g_path_get_dirname(words[0]);
+        *ret_script = atoi(words[1]);
+        waits = g_build_filename(dir, "out.w", NULL);
+    }
+    return dir;
+}
+
+/* Who reads a command's output only while its pump waits for that, or the script is gone that runs
+ * the pump: so the last of it is read behind its end. */
 typedef struct Late {
     int fd;
-    const char *told; /* a file that tells of the pipe in the command's folder */
+    const char *told; /* see telling() */
     size_t held;      /* bytes of the backlog */
+    size_t late;      /* read behind the script's end */
     GChecksum *heard;
 } Late;
 
 static gpointer read_late(gpointer opaque)
 {
     Late *l = opaque;
-    g_autofree char *pipe = NULL, *dir = NULL, *waits = NULL;
+    int script = 0;
+    g_autofree char *dir = await_backlog(l->told, &script);
+    g_autofree char *waits = g_build_filename(dir, "out.w", NULL);
     uint8_t data[65536];
     ssize_t n;
 
-    for (gint64 end = SECONDS(30); !waits || !g_file_test(waits, G_FILE_TEST_EXISTS); g_usleep(10000)) {
-        g_assert_cmpint(g_get_monotonic_time(), <, end);
-        if (waits || !g_file_get_contents(l->told, &pipe, &l->held, NULL) || !l->held)
-            continue;
-        dir = g_path_get_dirname(pipe);
-        waits = g_build_filename(dir, "out.w", NULL);
-    }
-    l->held = 0;
     for (unsigned i = 0; i < 4; i++) {
         g_autofree char *piece = g_strdup_printf("%s/out.%u", dir, i);
         struct stat st;
         l->held += stat(piece, &st) == 0 ? (size_t)st.st_size : 0;
     }
-    while ((n = read(l->fd, data, sizeof data)) > 0)
-        g_checksum_update(l->heard, data, n);
+    do {
+        for (gint64 end = SECONDS(30); runs(script) && !is_there(waits); g_usleep(1000))
+            g_assert_cmpint(g_get_monotonic_time(), <, end);
+        n = read(l->fd, data, sizeof data);
+        g_checksum_update(l->heard, data, MAX(n, 0));
+        l->late += runs(script) ? 0 : (size_t)MAX(n, 0);
+    } while (n > 0);
     return NULL;
 }
 
-/* A command waits for its reader, and the guest keeps two pieces for that one, not all. */
+/* A command waits for its reader, the guest keeps two pieces for that one, not all, and what comes
+ * last is kept though the script has ended. */
 static void test_exec_backlog(Fixture *f, gconstpointer data)
 {
     int pipe_fds[2];
     if (no_qemu(f))
         return;
     g_autofree char *told = g_build_filename(f->dir, "told", NULL);
-    g_autofree char *line = g_strdup_printf("exec 5>&1; readlink /proc/self/fd/5 > '%s'; seq %u", told, NUMBERS);
-    g_autoptr(GChecksum) heard = g_checksum_new(G_CHECKSUM_MD5), said = g_checksum_new(G_CHECKSUM_MD5);
+    g_autofree char *numbers = g_strdup_printf("seq %u", NUMBERS), *line = telling(told, numbers);
+    g_autoptr(GChecksum) heard = g_checksum_new(G_CHECKSUM_MD5);
+    g_autoptr(GChecksum) said = g_checksum_new(G_CHECKSUM_MD5);
     g_assert_cmpint(pipe2(pipe_fds, O_CLOEXEC), ==, 0);
-    Late late = {pipe_fds[0], told, 0, heard};
+    Late late = {.fd = pipe_fds[0], .told = told, .heard = heard};
     GThread *t = g_thread_new("late", read_late, &late);
     g_auto(Ran) r = run(f, (AgentCommand){.out_fd = pipe_fds[1]}, line);
     g_thread_join(t);
@@ -248,12 +351,152 @@ static void test_exec_backlog(Fixture *f, gconstpointer data)
     g_assert_no_error(r.error);
     g_assert_cmpint(r.end.status, ==, 0);
     g_assert_cmpuint(late.held, >, 0);
-    g_assert_cmpuint(late.held, <=, 8 * MEGABYTE);
+    g_assert_cmpuint(late.held, <=, 2 * PIECE_BYTES);
+    g_assert_cmpuint(late.late, >, 0);
     for (unsigned i = 1; i <= NUMBERS; i++) {
         char number[16];
         g_checksum_update(said, (guchar *)number, g_snprintf(number, sizeof number, "%u\n", i));
     }
     g_assert_cmpstr(g_checksum_get_string(heard), ==, g_checksum_get_string(said));
+}
+
+/* ---- a client that is killed ---- */
+
+typedef struct Client {
+    Fixture *f;
+    const char *line;
+    int out_fd;
+    bool ok;
+} Client;
+
+static gpointer exec_client(gpointer opaque)
+{
+    Client *c = opaque;
+    g_auto(Ran) r = run(c->f, (AgentCommand){.out_fd = c->out_fd}, c->line);
+
+    c->ok = !r.error;
+    return NULL;
+}
+
+/* The machine sees a client's end, here that of its will's connection, while the command stands
+ * there with a backlog: all of it goes, and its folder. */
+static void test_exec_vanishes(Fixture *f, gconstpointer data)
+{
+    int pipe_fds[2], script = 0;
+    if (no_qemu(f))
+        return;
+    g_autofree char *told = g_build_filename(f->dir, "told", NULL);
+    g_autofree char *child_file = g_build_filename(f->dir, "child", NULL), *child = NULL;
+    g_autofree char *deaf = g_strdup_printf(
+        "trap '' TERM; sleep 1000 & echo $! > '%s'; cat /dev/zero", child_file);
+    g_autofree char *line = telling(told, deaf);
+    g_assert_cmpint(pipe2(pipe_fds, O_CLOEXEC), ==, 0);
+    Client c = {f, line, pipe_fds[1], false};
+    GThread *t = g_thread_new("client", exec_client, &c);
+    g_autofree char *dir = await_backlog(told, &script);
+    g_assert_true(runs(script));
+    g_assert_cmpint(shutdown(f->port.will, SHUT_RDWR), ==, 0);
+    await_end(script);
+    await_removal(dir);
+    g_assert_true(g_file_get_contents(child_file, &child, NULL, NULL));
+    await_end(atoi(child));
+    close(pipe_fds[0]);
+    g_thread_join(t);
+    g_assert_false(c.ok); /* it is told so, if it is still there */
+}
+
+/* A machine of which there is nothing but its control socket and its agent. */
+typedef struct Host {
+    AgentPort *port; /* borrowed */
+    Registry *registry;
+    Control *control;
+} Host;
+
+static void open_host(void *opaque)
+{
+    Host *h = opaque;
+    g_autoptr(GError) error = NULL;
+    MachineStatus s = {.state = MACHINE_STATUS_RUNNING, .pid = getpid()};
+    h->registry = registry_claim("vm", REGISTRY_NOTHING, &error);
+    g_assert_no_error(error);
+    registry_set_status(h->registry, &s, &error);
+    g_assert_no_error(error);
+    ControlConfig c = {.name = "vm", .registry = h->registry, .agent = h->port};
+    h->control = control_open(&c, &error);
+    g_assert_no_error(error);
+}
+
+static void close_host(void *opaque)
+{
+    Host *h = opaque;
+    control_close(h->control);
+    registry_release(h->registry);
+}
+
+/* The same by the program: one that is ended by SIGKILL, and one that ends. */
+static void test_exec_program(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    Host host = {.port = f->port.port};
+    int script = 0, out = -1, status = 0;
+    GPid pid;
+    if (no_qemu(f))
+        return;
+    agent_fix_call(&f->port, open_host, &host);
+    g_autofree char *told = g_build_filename(f->dir, "told", NULL), *said = NULL;
+    g_autofree char *line = telling(told, "cat /dev/zero");
+    const char *argv[] = {LODGE, "exec", "vm", "--", "sh", "-c", line, NULL};
+    g_spawn_async_with_pipes(NULL, (char **)argv, NULL, G_SPAWN_DO_NOT_REAP_CHILD, NULL, NULL,
+                             &pid, NULL, &out, NULL, &error);
+    g_assert_no_error(error);
+    g_autofree char *dir = await_backlog(told, &script);
+    g_assert_cmpint(kill(pid, SIGKILL), ==, 0);
+    g_assert_cmpint(waitpid(pid, NULL, 0), ==, pid);
+    close(out);
+    await_end(script);
+    await_removal(dir);
+    argv[6] = "echo x; exit 3";
+    g_spawn_sync(NULL, (char **)argv, NULL, G_SPAWN_DEFAULT, NULL, NULL, &said, NULL, &status,
+                 &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(said, ==, "x\n");
+    g_assert_cmpint(WEXITSTATUS(status), ==, 3);
+    agent_fix_call(&f->port, close_host, &host);
+}
+
+/* One that has heard the end leaves nothing to be done. */
+static void test_exec_will_void(Fixture *f, gconstpointer data)
+{
+    if (no_qemu(f))
+        return;
+    g_auto(Ran) r = run(f, (AgentCommand){0}, "echo x");
+    g_assert_no_error(r.error);
+    g_assert_cmpint(fcntl(f->port.will, F_GETFD), ==, -1);
+}
+
+/* ---- guests with little ---- */
+
+static void test_exec_bare(Fixture *f, gconstpointer data)
+{
+    if (no_qemu(f))
+        return;
+    g_auto(Ran) said = run(f, (AgentCommand){0}, "echo out; echo err >&2; exit 7");
+    g_assert_no_error(said.error);
+    g_assert_cmpstr(said.out, ==, "out\n");
+    g_assert_cmpstr(said.err, ==, "err\n");
+    g_assert_cmpint(said.end.status, ==, 7);
+    g_auto(Ran) much = run(f, (AgentCommand){0}, "seq 1000000; echo end >&2");
+    g_assert_no_error(much.error);
+    g_assert_cmpuint(much.out_len, ==, 6888896);
+    g_assert_true(g_str_has_suffix(much.out, "\n999999\n1000000\n"));
+    g_assert_cmpstr(much.err, ==, "end\n");
+    int fd = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+    g_auto(Ran) fed = run(f, (AgentCommand){.in_fd = fd}, "head -c 1");
+    close(fd);
+    g_assert_error(fed.error, LODGE_ERROR, LODGE_ERROR_HOST);
+    g_assert_cmpstr(fed.error->message, ==,
+                    "vm: cannot run a command in the guest: it has no mkfifo, which input needs; "
+                    "give the command none (< /dev/null)");
 }
 
 /* A child that outlives its command does not hold it up, and may go on speaking. */
@@ -276,17 +519,6 @@ static int stop_soon(void *opaque)
 {
     int64_t *at = opaque;
     return g_get_monotonic_time() > *at ? SIGINT : 0;
-}
-
-/* Whether process @pid of the guest, which is this host's, is more than a word in its parent's
- * ears. */
-static bool runs(int pid)
-{
-    g_autofree char *path = g_strdup_printf("/proc/%d/stat", pid), *stat = NULL;
-    char state;
-
-    return g_file_get_contents(path, &stat, NULL, NULL) &&
-           sscanf(stat, "%*d (%*[^)]) %c", &state) == 1 && state != 'Z';
 }
 
 static void test_exec_ends(Fixture *f, gconstpointer data)
@@ -319,10 +551,7 @@ static void test_exec_ends(Fixture *f, gconstpointer data)
     g_assert_true(parent.end.timed_out);
     int child = atoi(parent.out);
     g_assert_cmpint(child, >, 0);
-    for (gint64 end = SECONDS(5); runs(child);) {
-        g_assert_cmpint(g_get_monotonic_time(), <, end);
-        g_usleep(10000);
-    }
+    await_end(child);
 }
 
 static gpointer exec_other(gpointer opaque)
@@ -621,8 +850,11 @@ static void test_ends_played(void)
     }
 }
 
-#define TEST(name, fn) \
-    g_test_add("/agent-exec/" name, Fixture, NULL, set_up_qemu, fn, tear_down_qemu)
+#define TEST_IN(name, guest, fn) \
+    g_test_add("/agent-exec/" name, Fixture, guest, set_up_qemu, fn, tear_down_qemu)
+#define TEST(name, fn) TEST_IN(name, NULL, fn)
+
+static const Guest busybox = {"busybox", false}, bare = {NULL, true};
 
 int main(int argc, char **argv)
 {
@@ -633,6 +865,13 @@ int main(int argc, char **argv)
     TEST("streams", test_exec_streams);
     TEST("backlog", test_exec_backlog);
     TEST("leaves", test_exec_leaves);
+    TEST("vanishes", test_exec_vanishes);
+    TEST("program", test_exec_program);
+    TEST("will-void", test_exec_will_void);
+    TEST_IN("bare", &bare, test_exec_bare);
+    TEST_IN("busybox/exec", &busybox, test_exec);
+    TEST_IN("busybox/backlog", &busybox, test_exec_backlog);
+    TEST_IN("busybox/vanishes", &busybox, test_exec_vanishes);
     TEST("ends", test_exec_ends);
     TEST("many", test_exec_many);
     TEST("files", test_files);

@@ -327,12 +327,42 @@ static void test_refused(void)
         g_assert_true((s->flags & OPT_REFUSED) || s->help[0]);
 }
 
+/* Of what may start, each alone is enough. */
+static void test_may_boot(void)
+{
+    static const struct {
+        const char *line;
+        bool may;
+    } cases[] = {
+        {"", false},
+        {"--net none", false},
+        {"--net user,restrict=on --cdrom none --floppy none --boot order=dc", false},
+        {"--firmware", false},
+        {"--kernel k", true},
+        {"--disk d", true},
+        {"--cdrom c", true},
+        {"--floppy f", true},
+        {"--disk d,bus=none", true},
+        {"--firmware=own", true},
+        {"--boot order=cn", true},
+        {"--net user,tftp=/srv,bootfile=pxe", true},
+        {"--net tap=tap0", true},
+        {"--net user --net switch=lab", true},
+    };
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(Tree) t = compile_ok(cases[i].line);
+        g_test_message("%s", cases[i].line);
+        g_assert_true(run_may_boot(t) == cases[i].may);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/run/least", test_least);
     g_test_add_func("/run/full", test_full);
     g_test_add_func("/run/firmware", test_firmware);
+    g_test_add_func("/run/may-boot", test_may_boot);
     g_test_add_func("/run/macs", test_macs);
     g_test_add_func("/run/append", test_append);
     g_test_add_func("/run/wrong", test_wrong);
