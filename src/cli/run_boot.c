@@ -6,6 +6,7 @@
 #include "lodge/firmware_path.h"
 
 #include "run_compile.h"
+#include "verb_run.h"
 
 #define BOOT_MENU_MS_MAX 65535 /* the firmware keeps it in 16 bits */
 
