@@ -122,9 +122,8 @@ static void sent_add(Sent *s, const uint8_t *data, size_t n)
 /* Find what the card is offered; @take_it: it has it now, else it will be offered again. */
 static void sent_check(Sent *s, const uint8_t *data, size_t len, bool take_it)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&s->lock);
+    g_mutex_lock(&s->lock);
     unsigned i = s->given;
-
     for (; i < s->frames->len; i++) {
         gsize size;
         const void *f = g_bytes_get_data(s->frames->pdata[i], &size);
@@ -135,6 +134,7 @@ static void sent_check(Sent *s, const uint8_t *data, size_t len, bool take_it)
         abort(); /* nobody has sent it */
     if (take_it)
         s->given = i + 1;
+    g_mutex_unlock(&s->lock);
 }
 
 /* ---- a stream ---- */
@@ -206,11 +206,11 @@ static void cable_plug(Cable *c, const struct sockaddr_un *at)
 
 static void cable_peer_sends(Cable *c, const uint8_t *data, size_t len)
 {
-    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&c->sent.lock);
+    g_mutex_lock(&c->sent.lock);
     ssize_t n = send(c->peer, data, len, MSG_NOSIGNAL | MSG_DONTWAIT);
-
     if (n > 0) /* it may have been cut off */
         sent_add(&c->sent, data, (size_t)n);
+    g_mutex_unlock(&c->sent.lock);
 }
 
 static void cable_step(Cable *c, Input *in, const struct sockaddr_un *at)
