@@ -239,6 +239,7 @@ static void test_exec_streams(Fixture *f, gconstpointer data)
 }
 
 #define NUMBERS 3000000u
+#define NUMBERS_OF_A_PIECE 40000u /* 229 kB, or 56 pages: a piece has 64 reads at most */
 #define PIECE_BYTES (4u * MEGABYTE)
 
 /* Whether process @pid of the guest, which is this host's, is more than a word in its parent's
@@ -277,87 +278,121 @@ static char *telling(const char *file, const char *line)
                            line);
 }
 
-/* The folder of the command that has told into @file, once its pump waits for a reader; transfer
- * full. */
-static char *await_backlog(const char *file, int *ret_script)
+/* The folder of the command that has told into @file; transfer full. */
+static char *await_told(const char *file, int *ret_script)
 {
-    g_autofree char *waits = NULL;
-    char *dir = NULL;
-
-    for (gint64 end = SECONDS(30); !waits || !is_there(waits); g_usleep(10000)) {
+    for (gint64 end = SECONDS(30);; g_usleep(10000)) {
         g_autofree char *told = NULL;
         g_assert_cmpint(g_get_monotonic_time(), <, end);
-        if (waits || !g_file_get_contents(file, &told, NULL, NULL) || !strchr(told, '\n'))
+        if (!g_file_get_contents(file, &told, NULL, NULL) || !strchr(told, '\n'))
             continue;
         g_auto(GStrv) words = g_strsplit(told, " ", 2);
-        dir = g_path_get_dirname(words[0]);
         *ret_script = atoi(words[1]);
-        waits = g_build_filename(dir, "out.w", NULL);
+        return g_path_get_dirname(words[0]);
     }
+}
+
+/* The same, once the command's pump waits for a reader. */
+static char *await_backlog(const char *file, int *ret_script)
+{
+    char *dir = await_told(file, ret_script);
+    g_autofree char *waits = g_build_filename(dir, "out.w", NULL);
+
+    for (gint64 end = SECONDS(30); !is_there(waits); g_usleep(10000))
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
     return dir;
 }
 
-/* Who reads a command's output only while its pump waits for that, or the script is gone that runs
- * the pump: so the last of it is read behind its end. */
-typedef struct Late {
+/* Who reads a command's output at another time than it comes. */
+typedef struct Reader {
     int fd;
     const char *told; /* see telling() */
-    size_t held;      /* bytes of the backlog */
-    size_t late;      /* read behind the script's end */
+    size_t held;      /* bytes of the backlog that the first look found */
     GChecksum *heard;
-} Late;
+} Reader;
 
-static gpointer read_late(gpointer opaque)
+static bool read_some(Reader *r)
 {
-    Late *l = opaque;
-    int script = 0;
-    g_autofree char *dir = await_backlog(l->told, &script);
-    g_autofree char *waits = g_build_filename(dir, "out.w", NULL);
     uint8_t data[65536];
-    ssize_t n;
+    ssize_t n = read(r->fd, data, sizeof data);
+
+    g_checksum_update(r->heard, data, MAX(n, 0));
+    return n > 0;
+}
+
+/* Only while the pump waits for that, or the script is gone that runs the pump. */
+static gpointer read_slowly(gpointer opaque)
+{
+    Reader *r = opaque;
+    int script = 0;
+    g_autofree char *dir = await_backlog(r->told, &script);
+    g_autofree char *waits = g_build_filename(dir, "out.w", NULL);
 
     for (unsigned i = 0; i < 4; i++) {
         g_autofree char *piece = g_strdup_printf("%s/out.%u", dir, i);
         struct stat st;
-        l->held += stat(piece, &st) == 0 ? (size_t)st.st_size : 0;
+        r->held += stat(piece, &st) == 0 ? (size_t)st.st_size : 0;
     }
     do {
         for (gint64 end = SECONDS(30); runs(script) && !is_there(waits); g_usleep(1000))
             g_assert_cmpint(g_get_monotonic_time(), <, end);
-        n = read(l->fd, data, sizeof data);
-        g_checksum_update(l->heard, data, MAX(n, 0));
-        l->late += runs(script) ? 0 : (size_t)MAX(n, 0);
-    } while (n > 0);
+    } while (read_some(r));
     return NULL;
 }
 
-/* A command waits for its reader, the guest keeps two pieces for that one, not all, and what comes
- * last is kept though the script has ended. */
-static void test_exec_backlog(Fixture *f, gconstpointer data)
+/* Only behind the script's end. */
+static gpointer read_late(gpointer opaque)
+{
+    Reader *r = opaque;
+    int script = 0;
+    g_autofree char *dir = await_told(r->told, &script);
+
+    await_end(script);
+    while (read_some(r))
+        continue;
+    return NULL;
+}
+
+/* Run what prints the numbers up to @last, and hear all of them by @reader. Return: Reader.held. */
+static size_t hear_numbers(Fixture *f, unsigned last, GThreadFunc reader)
 {
     int pipe_fds[2];
-    if (no_qemu(f))
-        return;
     g_autofree char *told = g_build_filename(f->dir, "told", NULL);
-    g_autofree char *numbers = g_strdup_printf("seq %u", NUMBERS), *line = telling(told, numbers);
+    g_autofree char *numbers = g_strdup_printf("seq %u", last), *line = telling(told, numbers);
     g_autoptr(GChecksum) heard = g_checksum_new(G_CHECKSUM_MD5);
     g_autoptr(GChecksum) said = g_checksum_new(G_CHECKSUM_MD5);
     g_assert_cmpint(pipe2(pipe_fds, O_CLOEXEC), ==, 0);
-    Late late = {.fd = pipe_fds[0], .told = told, .heard = heard};
-    GThread *t = g_thread_new("late", read_late, &late);
-    g_auto(Ran) r = run(f, (AgentCommand){.out_fd = pipe_fds[1]}, line);
+    Reader r = {.fd = pipe_fds[0], .told = told, .heard = heard};
+    GThread *t = g_thread_new("reader", reader, &r);
+    g_auto(Ran) ran = run(f, (AgentCommand){.out_fd = pipe_fds[1]}, line);
     g_thread_join(t);
     close(pipe_fds[0]);
-    g_assert_no_error(r.error);
-    g_assert_cmpint(r.end.status, ==, 0);
-    g_assert_cmpuint(late.held, >, 0);
-    g_assert_cmpuint(late.held, <=, 2 * PIECE_BYTES);
-    g_assert_cmpuint(late.late, >, 0);
-    for (unsigned i = 1; i <= NUMBERS; i++) {
+    g_assert_no_error(ran.error);
+    g_assert_cmpint(ran.end.status, ==, 0);
+    for (unsigned i = 1; i <= last; i++) {
         char number[16];
         g_checksum_update(said, (guchar *)number, g_snprintf(number, sizeof number, "%u\n", i));
     }
     g_assert_cmpstr(g_checksum_get_string(heard), ==, g_checksum_get_string(said));
+    return r.held;
+}
+
+/* A command waits for its reader, and the guest keeps two pieces for that one, not all. */
+static void test_exec_backlog(Fixture *f, gconstpointer data)
+{
+    if (no_qemu(f))
+        return;
+    size_t held = hear_numbers(f, NUMBERS, read_slowly);
+    g_assert_cmpuint(held, >, 0);
+    g_assert_cmpuint(held, <=, 2 * PIECE_BYTES);
+}
+
+/* What is in the last piece is kept though the script has ended that made it. */
+static void test_exec_late(Fixture *f, gconstpointer data)
+{
+    if (no_qemu(f))
+        return;
+    hear_numbers(f, NUMBERS_OF_A_PIECE, read_late);
 }
 
 /* ---- a client that is killed ---- */
@@ -864,6 +899,7 @@ int main(int argc, char **argv)
     TEST("words", test_exec_words);
     TEST("streams", test_exec_streams);
     TEST("backlog", test_exec_backlog);
+    TEST("late", test_exec_late);
     TEST("leaves", test_exec_leaves);
     TEST("vanishes", test_exec_vanishes);
     TEST("program", test_exec_program);
@@ -871,6 +907,7 @@ int main(int argc, char **argv)
     TEST_IN("bare", &bare, test_exec_bare);
     TEST_IN("busybox/exec", &busybox, test_exec);
     TEST_IN("busybox/backlog", &busybox, test_exec_backlog);
+    TEST_IN("busybox/late", &busybox, test_exec_late);
     TEST_IN("busybox/vanishes", &busybox, test_exec_vanishes);
     TEST("ends", test_exec_ends);
     TEST("many", test_exec_many);
