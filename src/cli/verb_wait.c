@@ -162,7 +162,7 @@ bool wait_for_line(const char *name, GRegex *regex, GError **error)
 }
 
 /* What is wrong is in GLib's text alone: "... at char N: WHY", where N characters are before it. */
-static bool tell_bad_regex(const char *option, const char *text, const char *said, GError **error)
+static void tell_bad_regex(const char *option, const char *text, const char *said, GError **error)
 {
     const char *at = g_strrstr(said, " at char "), *why = at ? strstr(at, ": ") : NULL;
     gint64 before = at ? g_ascii_strtoll(at + strlen(" at char "), NULL, 10) : 0;
@@ -170,10 +170,10 @@ static bool tell_bad_regex(const char *option, const char *text, const char *sai
                                  ? g_strdup_printf("at character %" PRIi64, before + 1)
                                  : g_strdup("at its end");
 
-    return lodge_fail(error, LODGE_ERROR_CONFIG,
-                      "--%s: \"%s\": no regular expression as Perl has them: %s %s; mend it, and "
-                      "write \\ before a sign that is to stand for itself",
-                      option, text, why ? why + strlen(": ") : said, where);
+    lodge_fail(error, LODGE_ERROR_CONFIG,
+               "--%s: \"%s\": no regular expression as Perl has them: %s %s; mend it, and write \\ "
+               "before a sign that is to stand for itself",
+               option, text, why ? why + strlen(": ") : said, where);
 }
 
 GRegex *wait_regex(const char *option, const char *text, GError **error)

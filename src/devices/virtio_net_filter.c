@@ -3,8 +3,8 @@
  * Receive filter of the virtio network card.
  *
  * Models: Virtual I/O Device (VIRTIO) 1.2, 5.1.6.5.1 "Packet Receive Filtering", 5.1.6.5.2
- * "Setting MAC Address Filtering" and 5.1.6.5.3 "VLAN Filtering". The filter may let more through than asked for: where a table is
- * longer than NET_FILTER_MACS, all addresses of its kind pass.
+ * "Setting MAC Address Filtering" and 5.1.6.5.3 "VLAN Filtering". The filter may let more through
+ * than asked for: where a table is longer than NET_FILTER_MACS, all addresses of its kind pass.
  *
  * Threads: the device's loop thread.
  */
@@ -13,12 +13,12 @@
 #include <string.h>
 
 #include "lodge/num.h"
+#include "pkt.h"
 
 enum {
     COUNT_LEN = 4,
     TYPE_AT = 12,
     TAG_AT = 14,
-    TYPE_VLAN = 0x8100,
     VLAN_MASK = NET_FILTER_VLANS - 1,
     GROUP_BIT = 1, /* of an address's first byte: broadcast and multicast */
 };
@@ -54,7 +54,7 @@ static bool wants_vlan(const NetFilter *f, const uint8_t *head)
 {
     unsigned vlan = load_be16(head + TAG_AT) & VLAN_MASK;
 
-    return load_be16(head + TYPE_AT) != TYPE_VLAN || !vlan || f->vlans[vlan / 8] >> vlan % 8 & 1;
+    return load_be16(head + TYPE_AT) != PKT_TYPE_VLAN || !vlan || f->vlans[vlan / 8] >> vlan % 8 & 1;
 }
 
 bool net_filter_wants(const NetFilter *f, const uint8_t head[NET_FILTER_HEAD], bool by_vlan)

@@ -203,7 +203,8 @@ static int tap_fill(HostEnd *h)
             return HOST_FILL_LOST;
         }
     }
-    for (size_t bytes = h->rx_count ? h->frame[0].len : 0; h->rx_count < HOST_RX_BATCH && bytes < FILL_BYTES;) {
+    size_t bytes = h->rx_count ? h->frame[0].len : 0;
+    while (h->rx_count < HOST_RX_BATCH && bytes < FILL_BYTES) {
         uint8_t *slot = h->rx + (size_t)h->rx_count * HOST_RX_STRIDE;
         size_t skip = t->vnet ? HDR_LEN : 0;
         ssize_t n = read(h->fd, slot, HOST_RX_STRIDE);

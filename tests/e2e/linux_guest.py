@@ -84,6 +84,12 @@ class Cpio:
         self._padded(b"070701" + b"".join(b"%08X" % f for f in fields) + raw)
         self._padded(data)
 
+    def add_busybox(self, program, applets):
+        """Put @program, of this host, into /bin, under those names too."""
+        self.add("bin/busybox", 0o100755, pathlib.Path(program).read_bytes())
+        for name in applets:
+            self.add("bin/" + name, 0o120777, b"busybox")
+
     def _padded(self, data):
         self.data += data
         self.data += bytes(-len(data) % 4)
@@ -123,9 +129,7 @@ def initrd(path, script, modules=(), flavour="cloud"):
         a.add(folder, 0o040755)
     a.add("dev/console", 0o020600, rdev=(5, 1))
     a.add("etc/nsswitch.conf", 0o100644, b"hosts: files\nservices: files\nprotocols: files\n")
-    a.add("bin/busybox", 0o100755, pathlib.Path(k.busybox).read_bytes())
-    for name in _applets():
-        a.add("bin/" + name, 0o120777, b"busybox")
+    a.add_busybox(k.busybox, _applets())
     for n, p in enumerate(k.with_needs(modules)):
         a.add(f"modules/{n:02}-{k._name(p)}.ko", 0o100644, k.read(p))
     a.add("init", 0o100755, (INIT + script + "\n").encode())

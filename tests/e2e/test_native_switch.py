@@ -423,9 +423,7 @@ def test_user_mode_linux(lodge, guests, tmp_path, no_switch_left):
     for folder in ("bin", "dev"):
         a.add(folder, 0o040755)
     a.add("dev/console", 0o020600, rdev=(5, 1))
-    a.add("bin/busybox", 0o100755, pathlib.Path(shutil.which("busybox")).read_bytes())
-    for name in ("ip", "ping", "poweroff"):
-        a.add(f"bin/{name}", 0o120777, b"busybox")
+    a.add_busybox(shutil.which("busybox"), ("ip", "ping", "poweroff"))
     a.add("init", 0o100755, UML_INIT.encode())
     initrd, at = tmp_path / "initrd", lodge.home / "uml"
     initrd.write_bytes(a.finish())
