@@ -107,6 +107,24 @@ static void write_msrs(int fd, const struct kvm_msrs *all)
     }
 }
 
+/* On AMD's processors KVM clears the control block of a vCPU that has shut down, and with it what is
+ * added to the host's TSC: the guest would read the host's from then on, and its timers, which KVM
+ * counts by the right one, come late by all that the host has been up. Setting it once more mends
+ * that, and guest time goes on. */
+static void renew_tsc(int fd)
+{
+    uint64_t offset;
+    struct kvm_device_attr attr = {.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET,
+                                   .addr = (uintptr_t)&offset};
+    if (ioctl(fd, KVM_GET_DEVICE_ATTR, &attr) == 0 && ioctl(fd, KVM_SET_DEVICE_ATTR, &attr) == 0)
+        return;
+    g_autofree struct kvm_msrs *tsc = g_malloc0(sizeof *tsc + sizeof(struct kvm_msr_entry));
+    tsc->nmsrs = 1;
+    tsc->entries[0].index = MSR_TSC;
+    if (ioctl(fd, KVM_GET_MSRS, tsc) == 1)
+        (void)ioctl(fd, KVM_SET_MSRS, tsc); /* before Linux 5.16; refused, it is as it was */
+}
+
 bool vcpu_initial_write(int fd, const VcpuInitial *v, bool bsp, GError **error)
 {
     struct kvm_mp_state mp = {.mp_state = bsp ? KVM_MP_STATE_RUNNABLE : KVM_MP_STATE_UNINITIALIZED};
@@ -123,6 +141,7 @@ bool vcpu_initial_write(int fd, const VcpuInitial *v, bool bsp, GError **error)
         ioctl(fd, KVM_SET_FPU, &fpu) < 0 || (v->has_xcrs && ioctl(fd, KVM_SET_XCRS, &xcrs) < 0) ||
         (v->has_debug && ioctl(fd, KVM_SET_DEBUGREGS, &debug) < 0))
         return lodge_fail_errno(error, errno, "cannot reset a vCPU's registers");
+    renew_tsc(fd); /* what MSRs say of timers is counted by it */
     write_msrs(fd, v->msrs);
     if (ioctl(fd, KVM_SET_LAPIC, &lapic) < 0 || ioctl(fd, KVM_SET_VCPU_EVENTS, &events) < 0 ||
         ioctl(fd, KVM_SET_MP_STATE, &mp) < 0)

@@ -12,6 +12,7 @@ passt wants a network with a default route; where there is none, it is left out.
 hardware assist, run it inside tests/amdv/run: tests/bench/user_net does, with a route for passt.
 """
 import contextlib
+import os
 import pathlib
 import re
 import subprocess
@@ -50,7 +51,8 @@ def sides(args, archive, sock):
 @contextlib.contextmanager
 def passt(sock):
     """passt, with the addresses that libslirp's guests have, and the host's loopback as the gateway."""
-    argv = ["passt", "--foreground", "--quiet", "--socket", sock, "--address", "10.0.2.15", "--netmask", "24", "--gateway", "10.0.2.2", "--ipv4-only"]
+    argv = ["passt", "--foreground", "--quiet", "--socket", sock, "--address", "10.0.2.15", "--netmask", "24", "--gateway", "10.0.2.2", "--ipv4-only",
+            *(["--runas", "0"] if os.getuid() == 0 else [])]  # who else cannot make a socket in our folder
     with turns.running(argv):
         end = time.monotonic() + WAIT_SECONDS
         while not pathlib.Path(sock).exists() and time.monotonic() < end:

@@ -289,3 +289,18 @@ def test_starts_differ_and_no_reboot_ends(lodge, tmp_path):
     assert first.status == second.status == 0, (first, second)
     assert len(a["text"]) == len(b["text"]) == 1
     assert (a["text"], a["code"]) != (b["text"], b["code"])
+
+
+def test_timers_after_a_triple_fault(lodge, tmp_path):
+    """A guest that resets by a triple fault finds timers that tick, and a clock that goes on."""
+    (tmp_path / "disk").write_bytes(b"0".ljust(MIB, b"\0"))
+    script = COUNT + """
+say ticks $(sed -n 's/^LOC: *\\([0-9]*\\).*/\\1/p' /proc/interrupts)
+say offset $(dmesg | sed -n 's/.*sched offset of \\([0-9]*\\).*/\\1/p')
+[ $n = 2 ] && bye; sync; reboot -f; sleep 100"""
+    r, said = boot(lodge, tmp_path, script, f"--disk={tmp_path}/disk,format=raw", append="reboot=t", modules=DISK)
+    assert r.status == 0, r
+    assert said["boot"] == ["0", "1", "2"]
+    assert all(int(n) for n in said["ticks"]), said
+    starts = [int(n) / 1e9 for n in said["offset"]]  # seconds of the machine's clock
+    assert starts == sorted(starts) and starts[2] < BOOT_SECONDS, starts
