@@ -5,9 +5,9 @@
  * Models: Virtual I/O Device (VIRTIO) 1.2, section 5.1 "Network Device", queue pairs and a
  * control queue: mergeable receive buffers, offloads of checksums and segmentation (TCP; UDP, as
  * virtio 1.3 has it) both ways as far as the wire's other end has them, MAC, link status, MTU,
- * receive filter by MAC and VLAN, announcements when the link is back, several pairs where the back
- * end has as many streams. Left out: steering by hash (RSS) and hash reports, UFO, offloads changed
- * at run time.
+ * receive filter by MAC and VLAN, announcements when the link is back or the state was loaded,
+ * several pairs where the back end has as many streams. Left out: steering by hash (RSS) and hash
+ * reports, UFO, offloads changed at run time.
  *
  * Which pair a flow is received on is the host's choice (for a tap: the one that it was last sent
  * on).
@@ -495,7 +495,15 @@ static bool net_post_load(void *obj, unsigned version, GError **error)
     filter_changed(n);
     memcpy(n->v.config + offsetof(struct virtio_net_config, mac), n->saved.regs.filter.mac,
            NET_MAC_LEN);
+    /* The network may be another one, or has forgotten where we are (5.1.6.5.4). */
+    __atomic_store_n(&n->announce, virtio_net_may_ask(n), __ATOMIC_RELEASE);
     return true;
+}
+
+static void net_resume(Device *d)
+{
+    virtio_net_status((VirtioNet *)d);
+    virtio_resume(d);
 }
 
 static const StateField regs_fields[] = {
@@ -542,6 +550,6 @@ const DeviceClass virtio_net_pci_class = {
     .realize = net_realize,
     .reset = virtio_reset,
     .quiesce = virtio_quiesce,
-    .resume = virtio_resume,
+    .resume = net_resume,
     .unrealize = net_unrealize,
 };

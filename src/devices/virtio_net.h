@@ -101,6 +101,9 @@ void net_pair_tx(NetPair *p);
  * likewise. */
 void net_pair_stopped(NetPair *p);
 void net_pair_quieted(NetPair *p);
+/* Whether the driver can be asked to make itself known: what is at the other end may have forgotten
+ * where it is, or be another one. Any loop. */
+bool virtio_net_may_ask(const VirtioNet *n);
 /* Tell the driver of links_down and announce. Any loop. */
 void virtio_net_status(VirtioNet *n);
 /* The stream's link may have changed since it was joined; from here on it is told. @opaque is the

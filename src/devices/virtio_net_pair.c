@@ -430,9 +430,7 @@ void net_pair_rx(NetPair *p)
 
 /* ---- the link ---- */
 
-/* Whether the driver can be asked to make itself known: what is at the other end may have forgotten
- * where it is, or be another one. */
-static bool may_ask(const VirtioNet *n)
+bool virtio_net_may_ask(const VirtioNet *n)
 {
     return __atomic_load_n(&n->v.live, __ATOMIC_RELAXED) &&
            virtio_has(&n->v, VIRTIO_NET_F_GUEST_ANNOUNCE);
@@ -449,7 +447,8 @@ static void net_link(NetPort *port, bool up)
         return;
     if (!up)
         __atomic_fetch_or(&n->links_down, bit, __ATOMIC_ACQ_REL);
-    else if (__atomic_fetch_and(&n->links_down, ~bit, __ATOMIC_ACQ_REL) == bit && may_ask(n))
+    else if (__atomic_fetch_and(&n->links_down, ~bit, __ATOMIC_ACQ_REL) == bit &&
+             virtio_net_may_ask(n))
         __atomic_store_n(&n->announce, true, __ATOMIC_RELEASE);
     virtio_net_status(n);
 }

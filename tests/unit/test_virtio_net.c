@@ -684,7 +684,10 @@ static void test_state(Fix *f, gconstpointer unused)
     g_assert_true(
         state_load(f->d->dev->cls->state, f->d->dev, saved->data, saved->len, &used, &error));
     g_assert_no_error(error);
+    drv_msis(f->d, -1);
     device_resume(f->d->dev);
+    g_assert_cmpuint(status(f), ==, VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE);
+    g_assert_cmpuint(drv_msis(f->d, -1), ==, 1);
     g_assert_false(arrives(f, other));
     g_assert_true(arrives(f, own));
     g_assert_true(tagged_arrives(f, own, 0x8100, 7));
