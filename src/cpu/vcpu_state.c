@@ -107,13 +107,13 @@ static void write_msrs(int fd, const struct kvm_msrs *all)
     }
 }
 
-/* On AMD's processors KVM clears the control block of a vCPU that has shut down, and with it what is
- * added to the host's TSC: the guest would read the host's from then on, and its timers, which KVM
- * counts by the right one, come late by all that the host has been up. Setting it once more mends
- * that, and guest time goes on. */
+/* On AMD's processors KVM clears the control block of a vCPU that has shut down, and with it what
+ * is added to the host's TSC: the guest would read the host's from then on, and its timers, which
+ * KVM counts by the right one, come late by all that the host has been up. Setting it once more
+ * mends that, and guest time goes on. */
 static void renew_tsc(int fd)
 {
-    uint64_t offset;
+    uint64_t offset = 0;
     struct kvm_device_attr attr = {.group = KVM_VCPU_TSC_CTRL, .attr = KVM_VCPU_TSC_OFFSET,
                                    .addr = (uintptr_t)&offset};
     if (ioctl(fd, KVM_GET_DEVICE_ATTR, &attr) == 0 && ioctl(fd, KVM_SET_DEVICE_ATTR, &attr) == 0)

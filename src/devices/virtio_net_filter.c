@@ -54,7 +54,8 @@ static bool wants_vlan(const NetFilter *f, const uint8_t *head)
 {
     unsigned vlan = load_be16(head + TAG_AT) & VLAN_MASK;
 
-    return load_be16(head + TYPE_AT) != PKT_TYPE_VLAN || !vlan || f->vlans[vlan / 8] >> vlan % 8 & 1;
+    return load_be16(head + TYPE_AT) != PKT_TYPE_VLAN || !vlan ||
+           f->vlans[vlan / 8] >> vlan % 8 & 1;
 }
 
 bool net_filter_wants(const NetFilter *f, const uint8_t head[NET_FILTER_HEAD], bool by_vlan)
