@@ -23,13 +23,16 @@
 #include "lodge/error.h"
 #include "dgram.h"
 
-enum { TTL_MAX = 255 };
+enum {
+    TTL_MAX = 255,
+    MCAST_SOCKETS = 2, /* one to hear by, one to send by */
+};
 
 typedef struct DgramEnd {
     Dgram d;
     /* Constant: */
     NetAddr local, remote;
-    int given;             /* owned; a socket from outside, -1: none */
+    int given, given_tx;   /* owned; sockets from outside, -1: none, or taken into use */
     char *path;            /* owned; of our socket's file, to be removed */
     bool group;            /* "mcast" */
     int ifindex;           /* of a group; 0: as routes say */
@@ -47,19 +50,22 @@ static void end_close(NetBackend *be)
         close(e->tx_own);
     if (e->given >= 0)
         close(e->given);
+    if (e->given_tx >= 0)
+        close(e->given_tx);
     if (e->path)
         (void)unlink(e->path); /* somebody else may have been quicker */
     g_free(e->path);
     g_free(e);
 }
 
-static DgramEnd *end_new(int given)
+static DgramEnd *end_new(int given, int given_tx)
 {
     DgramEnd *e = g_new0(DgramEnd, 1);
 
     e->d.h.be.close = end_close;
     e->d.longest = NET_FRAME_MAX;
     e->given = given;
+    e->given_tx = given_tx;
     e->tx_own = -1;
     return e;
 }
@@ -69,24 +75,24 @@ static int udp_socket(int family)
     return socket(family, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 }
 
-/* ---- dgram ---- */
-
-static bool take_given(DgramEnd *e, GError **error)
+/* *@given, if it is a datagram socket, to *@ret_fd, which then owns it. */
+static bool take_given(int *given, int *ret_fd, const char *driver, GError **error)
 {
-    int type, flags = fcntl(e->given, F_GETFL);
+    int type, flags = fcntl(*given, F_GETFL);
     socklen_t len = sizeof type;
 
-    if (flags < 0 || getsockopt(e->given, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
+    if (flags < 0 || getsockopt(*given, SOL_SOCKET, SO_TYPE, &type, &len) < 0 ||
         type != SOCK_DGRAM)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "dgram: fd=%d is not a datagram socket",
-                          e->given);
-    if (fcntl(e->given, F_SETFL, flags | O_NONBLOCK) < 0)
-        return lodge_fail_errno(error, errno, "dgram: fd=%d", e->given);
-    e->d.h.fd = e->d.tx = e->given;
-    e->d.to.len = 0;
-    e->given = -1;
+        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: fd=%d is not a datagram socket", driver,
+                          *given);
+    if (fcntl(*given, F_SETFL, flags | O_NONBLOCK) < 0)
+        return lodge_fail_errno(error, errno, "%s: fd=%d", driver, *given);
+    *ret_fd = *given;
+    *given = -1;
     return true;
 }
+
+/* ---- dgram ---- */
 
 static bool dgram_connect(HostEnd *h, bool first, GError **error)
 {
@@ -94,8 +100,13 @@ static bool dgram_connect(HostEnd *h, bool first, GError **error)
     sa_family_t family = e->local.sa.ss_family;
     const char *path = ((struct sockaddr_un *)&e->local.sa)->sun_path;
 
-    if (e->given >= 0)
-        return take_given(e, error);
+    if (e->given >= 0) {
+        if (!take_given(&e->given, &h->fd, "dgram", error))
+            return false;
+        e->d.tx = h->fd;
+        e->d.to.len = 0;
+        return true;
+    }
     if (family == AF_UNIX && !net_unix_clear(path, SOCK_DGRAM, error))
         return false;
     h->fd = e->d.tx = udp_socket(family);
@@ -163,7 +174,7 @@ static NetBackend *dgram_open(const char *id, GHashTable *opts, LodgeClock *cloc
                    "dgram=udp:HOST:PORT,local=udp::PORT or dgram,fd=N");
         return NULL;
     }
-    DgramEnd *e = end_new(fd);
+    DgramEnd *e = end_new(fd, -1);
     if (remote)
         g_snprintf(e->d.h.detail, sizeof e->d.h.detail, "%s from %s", remote, local);
     else
@@ -240,24 +251,45 @@ static bool mcast_sender(DgramEnd *e, GError **error)
 {
     int fd = e->tx_own;
 
-    e->d.self.len = sizeof e->d.self.sa;
-    if (!mcast_aim(e, fd) || connect(fd, (struct sockaddr *)&e->remote.sa, e->remote.len) < 0 ||
-        getsockname(fd, (struct sockaddr *)&e->d.self.sa, &e->d.self.len) < 0)
+    if (!mcast_aim(e, fd) || connect(fd, (struct sockaddr *)&e->remote.sa, e->remote.len) < 0)
         return lodge_fail_errno(error, errno, "mcast: %s: cannot send to the group",
                                 e->d.h.detail);
     return true;
 }
 
+static bool mcast_sockets(DgramEnd *e, GError **error)
+{
+    e->d.h.fd = udp_socket(e->remote.sa.ss_family);
+    e->tx_own = udp_socket(e->remote.sa.ss_family);
+    if (e->d.h.fd < 0 || e->tx_own < 0)
+        return lodge_fail_errno(error, errno, "mcast: cannot make a socket");
+    return mcast_listen(e, error) && mcast_sender(e, error);
+}
+
+static bool mcast_given(DgramEnd *e, GError **error)
+{
+    NetAddr peer = {.len = sizeof peer.sa};
+
+    if (!take_given(&e->given, &e->d.h.fd, "mcast", error) ||
+        !take_given(&e->given_tx, &e->tx_own, "mcast", error))
+        return false;
+    return !getpeername(e->tx_own, (struct sockaddr *)&peer.sa, &peer.len) ||
+           lodge_fail(error, LODGE_ERROR_CONFIG,
+                      "mcast: fd=%d is not connected: the second descriptor is the one to send by",
+                      e->tx_own);
+}
+
 static bool mcast_connect(HostEnd *h, bool first, GError **error)
 {
     DgramEnd *e = (DgramEnd *)h;
+    bool ok = e->given >= 0 ? mcast_given(e, error) : mcast_sockets(e, error);
 
-    h->fd = udp_socket(e->remote.sa.ss_family);
-    e->tx_own = e->d.tx = udp_socket(e->remote.sa.ss_family);
-    if (h->fd < 0 || e->tx_own < 0)
-        lodge_fail_errno(error, errno, "mcast: cannot make a socket");
-    else if (mcast_listen(e, error) && mcast_sender(e, error))
+    e->d.tx = e->tx_own;
+    e->d.self.len = sizeof e->d.self.sa; /* by which one's own frames are known */
+    if (ok && !getsockname(e->tx_own, (struct sockaddr *)&e->d.self.sa, &e->d.self.len))
         return true;
+    if (ok)
+        lodge_fail_errno(error, errno, "mcast: %s", e->d.h.detail);
     if (h->fd >= 0)
         close(h->fd);
     h->fd = -1;
@@ -275,6 +307,8 @@ static const NetOptSpec mcast_opts[] = {
               "the same"},
     {"interface", "the host's interface to send and listen at (as routes say)"},
     {"ttl", "how many routers frames may pass, 0 to 255 (1)"},
+    {"fd", "number of a datagram socket that has joined the group, and once more: of one that is "
+           "connected to it, instead of the group", true},
     {NULL},
 };
 
@@ -328,10 +362,23 @@ static bool mcast_parse(DgramEnd *e, GHashTable *opts, GError **error)
 
 static NetBackend *mcast_open(const char *id, GHashTable *opts, LodgeClock *clock, GError **error)
 {
-    DgramEnd *e = end_new(-1);
+    int fds[MCAST_SOCKETS] = {-1, -1};
+    unsigned n;
 
+    if (!net_opt_fds(opts, fds, MCAST_SOCKETS, &n, error))
+        return NULL;
+    if (n && (n < MCAST_SOCKETS || net_opt(opts, "group") || net_opt(opts, "interface") ||
+              net_opt(opts, "ttl"))) {
+        lodge_fail(error, LODGE_ERROR_CONFIG,
+                   "mcast: descriptors come in twos and stand for the group: write "
+                   "mcast,fd=N,fd=N, the first to hear by, the second to send by");
+        return NULL;
+    }
+    DgramEnd *e = end_new(fds[0], fds[1]);
+    if (n)
+        g_snprintf(e->d.h.detail, sizeof e->d.h.detail, "mcast fd=%d fd=%d", fds[0], fds[1]);
     if (host_end_open(&e->d.h, &net_driver_mcast, &mcast_ops, id, clock, 0, error) &&
-        mcast_parse(e, opts, error) && host_end_start(&e->d.h, error))
+        (n || mcast_parse(e, opts, error)) && host_end_start(&e->d.h, error))
         return &e->d.h.be;
     end_close(&e->d.h.be);
     return NULL;

@@ -346,6 +346,23 @@ def test_mcast(host, vm):
     assert v.net()["rx-frames"] == 4
 
 
+def test_given_mcast(host, vm):
+    """Two sockets that somebody else opened: one that has joined the group, one to send to it."""
+    group, port, lo = "239.192.168.1", 1102, struct.pack("4sii", b"", 0, 1)
+    with inside(host):
+        hear, say = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    with hear, say:
+        hear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        hear.bind((group, port))
+        hear.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, socket.inet_aton(group) + lo[4:])
+        say.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, lo)
+        say.connect((group, port))
+        v = vm(f"mcast,fd={hear.fileno()},fd={say.fileno()}", pass_fds=[hear.fileno(), say.fileno()])
+    v.says("ready")
+    asker(vm, f"mcast={group}:{port},interface=lo").passes()
+    assert v.net()["rx-frames"] == 4
+
+
 @pytest.mark.parametrize("net", ["mcast=[ff02::114%d0]:1102", "mcast=[ff15::114]:1102,interface=d0"])
 def test_mcast6(net, host, vm):
     host("ip", "link", "add", "d0", "type", "bridge")

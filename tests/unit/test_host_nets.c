@@ -64,9 +64,12 @@ static GHashTable *options(const char *first, ...)
 
     va_start(ap, first);
     for (const char *name = first; name; name = va_arg(ap, const char *)) {
-        GPtrArray *values = g_ptr_array_new_with_free_func(g_free);
+        GPtrArray *values = g_hash_table_lookup(t, name);
+        if (!values) {
+            values = g_ptr_array_new_with_free_func(g_free);
+            g_hash_table_insert(t, g_strdup(name), values);
+        }
         g_ptr_array_add(values, g_strdup(va_arg(ap, const char *)));
-        g_hash_table_insert(t, g_strdup(name), values);
     }
     va_end(ap);
     return t;
@@ -455,6 +458,38 @@ static void test_dgram(void)
     card_stop(&c);
 }
 
+/* A multicast network by given sockets takes two that can do what they are for. */
+static void test_mcast_given(void)
+{
+    static const struct {
+        int hear_type, say_type; /* 0: not given */
+        const char *group, *says;
+    } bad[] = {
+        {SOCK_DGRAM, 0, NULL, "come in twos and stand for the group"},
+        {SOCK_DGRAM, SOCK_DGRAM, "239.0.0.1:5", "come in twos and stand for the group"},
+        {SOCK_STREAM, SOCK_DGRAM, NULL, "is not a datagram socket"},
+        {SOCK_DGRAM, SOCK_STREAM, NULL, "is not a datagram socket"},
+        {SOCK_DGRAM, SOCK_DGRAM, NULL, "is not connected"},
+    };
+    LodgeClock *clock = lodge_clock_new();
+
+    for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(GError) error = NULL;
+        int hear = socket(AF_INET, bad[i].hear_type, 0);
+        int say = bad[i].say_type ? socket(AF_INET, bad[i].say_type, 0) : -1;
+        g_autofree char *a = g_strdup_printf("%d", hear), *b = g_strdup_printf("%d", say);
+        g_autoptr(GHashTable) opts = options("fd", a, say < 0 ? NULL : "fd", b,
+                                             bad[i].group ? "group" : NULL, bad[i].group, NULL);
+        g_assert_null(net_backend_open("mcast", "net0", opts, clock, &error));
+        g_assert_error(error, LODGE_ERROR, LODGE_ERROR_CONFIG);
+        if (!strstr(error->message, bad[i].says))
+            g_error("%zu: %s", i, error->message);
+        (void)close(hear); /* where the back end has not */
+        (void)close(say);
+    }
+    lodge_clock_free(clock);
+}
+
 /* ---- switches of others ---- */
 
 static void test_plug_bytes(void)
@@ -634,6 +669,7 @@ int main(int argc, char **argv)
     g_test_add_func("/host-nets/stream/card-full", test_card_full);
     g_test_add_func("/host-nets/stream/server", test_stream_server);
     g_test_add_func("/host-nets/dgram", test_dgram);
+    g_test_add_func("/host-nets/mcast-given", test_mcast_given);
     g_test_add_func("/host-nets/plug/bytes", test_plug_bytes);
     g_test_add_data_func("/host-nets/plug/whole", GUINT_TO_POINTER(110), test_plug);
     g_test_add_data_func("/host-nets/plug/half", GUINT_TO_POINTER(50), test_plug);
