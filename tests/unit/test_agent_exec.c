@@ -345,8 +345,8 @@ static gpointer read_late(gpointer opaque)
 {
     Reader *r = opaque;
     int script = 0;
-    g_autofree char *dir = await_told(r->told, &script);
 
+    g_free(await_told(r->told, &script));
     await_end(script);
     while (read_some(r))
         continue;
