@@ -142,6 +142,12 @@ static void put_status(VirtioNet *n, bool tell)
     } while (status != status_of(n));
 }
 
+bool virtio_net_may_ask(const VirtioNet *n)
+{
+    return __atomic_load_n(&n->v.live, __ATOMIC_RELAXED) &&
+           virtio_has(&n->v, VIRTIO_NET_F_GUEST_ANNOUNCE);
+}
+
 void virtio_net_status(VirtioNet *n)
 {
     put_status(n, true);
@@ -502,7 +508,7 @@ static bool net_post_load(void *obj, unsigned version, GError **error)
 
 static void net_resume(Device *d)
 {
-    virtio_net_status((VirtioNet *)d);
+    virtio_net_status((VirtioNet *)d); /* that of a state that was loaded is not told yet */
     virtio_resume(d);
 }
 

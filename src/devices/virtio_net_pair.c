@@ -430,12 +430,6 @@ void net_pair_rx(NetPair *p)
 
 /* ---- the link ---- */
 
-bool virtio_net_may_ask(const VirtioNet *n)
-{
-    return __atomic_load_n(&n->v.live, __ATOMIC_RELAXED) &&
-           virtio_has(&n->v, VIRTIO_NET_F_GUEST_ANNOUNCE);
-}
-
 /* The card has one link: up where those of all its streams are. */
 static void net_link(NetPort *port, bool up)
 {
