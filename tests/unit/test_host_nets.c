@@ -16,6 +16,7 @@
 #include "lodge/iothread.h"
 #include "lodge/net.h"
 #include "lodge/num.h"
+#include "net_options.h"
 #include "opts.h"
 #include "pkt.h"
 #include "plug.h"
@@ -53,27 +54,6 @@ static void card_link(NetPort *self, bool up)
 }
 
 static const NetPortOps card_ops = {.deliver = card_deliver, .link = card_link};
-
-static GHashTable *options(const char *first, ...) G_GNUC_NULL_TERMINATED;
-
-static GHashTable *options(const char *first, ...)
-{
-    GHashTable *t = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
-                                          (GDestroyNotify)g_ptr_array_unref);
-    va_list ap;
-
-    va_start(ap, first);
-    for (const char *name = first; name; name = va_arg(ap, const char *)) {
-        GPtrArray *values = g_hash_table_lookup(t, name);
-        if (!values) {
-            values = g_ptr_array_new_with_free_func(g_free);
-            g_hash_table_insert(t, g_strdup(name), values);
-        }
-        g_ptr_array_add(values, g_strdup(va_arg(ap, const char *)));
-    }
-    va_end(ap);
-    return t;
-}
 
 /* @opts: transfer full. */
 static void card_start(Card *c, const char *driver, GHashTable *opts)

@@ -18,6 +18,7 @@
 #include "lodge/iothread.h"
 #include "lodge/net.h"
 #include "lodge/num.h"
+#include "net_options.h"
 #include "pkt.h"
 #include "user_guest.h"
 

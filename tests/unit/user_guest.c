@@ -47,25 +47,6 @@ static void guest_writable(NetPort *self)
 
 static const NetPortOps guest_ops = {.deliver = guest_deliver, .writable = guest_writable};
 
-GHashTable *options(const char *first, ...)
-{
-    GHashTable *t = g_hash_table_new_full(g_str_hash, g_str_equal, NULL,
-                                          (GDestroyNotify)g_ptr_array_unref);
-    va_list ap;
-
-    va_start(ap, first);
-    for (const char *name = first; name; name = va_arg(ap, const char *)) {
-        GPtrArray *values = g_hash_table_lookup(t, name);
-        if (!values) {
-            values = g_ptr_array_new();
-            g_hash_table_insert(t, (gpointer)name, values);
-        }
-        g_ptr_array_add(values, (gpointer)va_arg(ap, const char *));
-    }
-    va_end(ap);
-    return t;
-}
-
 void guest_start_at(Guest *g, GHashTable *opts, LodgeClock *clock)
 {
     g_autoptr(GError) error = NULL;

@@ -31,7 +31,6 @@ typedef struct Guest {
     uint16_t ip_id;
 } Guest;
 
-GHashTable *options(const char *first, ...) G_GNUC_NULL_TERMINATED;
 void guest_start(Guest *g, GHashTable *opts);
 /* @clock: transfer full. */
 void guest_start_at(Guest *g, GHashTable *opts, LodgeClock *clock);
