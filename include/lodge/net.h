@@ -77,7 +77,6 @@ struct NetPort {
     bool idle;             /* frames are to come by the other streams, not here; atomic */
     bool down;             /* its link at the moment of joining; its IoThread only */
     bool cut;              /* the operator has cut its cable; main thread only */
-    bool quick;            /* constant: its callbacks never take long, a card may share its loop */
     struct NetWatch *watch; /* constant while joined, borrowed: who looks at what passes here */
     struct NetGate *gate;   /* likewise: what may pass */
     uint8_t stream;         /* constant: its number among those of the back end */
@@ -97,11 +96,6 @@ bool net_join(NetPort *a, NetPort *b, GError **error);
 static inline IoThread *net_card_loop(const NetPort *backend, IoThread *otherwise)
 {
     return backend && backend->io ? backend->io : otherwise;
-}
-/* Likewise for a card with queues of its own, which leaves a slow back end alone. */
-static inline IoThread *net_queue_loop(const NetPort *backend, IoThread *otherwise)
-{
-    return backend && backend->quick ? net_card_loop(backend, otherwise) : otherwise;
 }
 /* The MTU that a card tells its guest: the one @chosen for it, else the back end's; 0: none, since
  * 1500 is what every guest assumes. */

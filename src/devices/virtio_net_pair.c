@@ -5,9 +5,9 @@
  * Models: Virtual I/O Device (VIRTIO) 1.2, 5.1.6 "Device Operation", but for the control queue:
  * frames from the transmit queue to the wire and from the wire to the receive queue.
  *
- * Threads: both queues and the port belong to one loop thread, the back end's own where that is
- * quick, so that a frame goes from the ring to the host in one call. What the device's pairs share
- * is read here by way of atomics, or copied under the device's lock when it has changed.
+ * Threads: both queues and the port belong to one loop thread, the back end's own where it has one,
+ * so that a frame goes from the ring to the host in one call. What the device's pairs share is read
+ * here by way of atomics, or copied under the device's lock when it has changed.
  *
  * Invariants:
  * (1) Frames popped for sending and not taken by the wire are tx[first..last), in ring order, the
@@ -494,7 +494,7 @@ void net_pair_init(NetPair *p, VirtioNet *n, unsigned index, NetPort *stream)
     p->port = (NetPort){.ops = &net_pair_ops,
                         .name = n->v.pci.dev.id,
                         .opaque = p,
-                        .io = net_queue_loop(stream, n->v.pci.dev.board->io),
+                        .io = net_card_loop(stream, n->v.pci.dev.board->io),
                         .mtu = (uint16_t)n->mtu,
                         .idle = index > 0};
     memcpy(p->port.mac, n->mac, NET_MAC_LEN);

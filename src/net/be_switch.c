@@ -426,7 +426,7 @@ static NetBackend *open_at(const NetDriver *driver, SwMake make, const char *id,
     }
     if (s->io && ask(s, &w, fds, error)) {
         s->port = (NetPort){.ops = &switch_port_ops, .name = s->id, .opaque = s, .io = s->io,
-                            .offloads = switch_port_ops.offloads, .quick = true};
+                            .offloads = switch_port_ops.offloads};
         io_thread_call(s->io, switch_start, &start);
     }
     if (start.ok)

@@ -15,11 +15,11 @@
  * (CVE-2026-9539). Fragments of TCP are dropped, since they could hide an urgent pointer and no
  * stack makes them. Protocol emulation (tcp_emu) stays off. What a guest repeats to the TFTP server
  * is answered here, see tftp.c.
- * Host to guest: send_packet copies into the wire's ring. When that is full the frame waits in a
- * backlog, as libslirp cannot be refused, and until that has gone libslirp is not told of anything
- * that its sockets have to read: a guest that does not read holds the host's senders up. So the
- * backlog has what libslirp had taken in already; only what is more than BACKLOG_BYTES_MAX is
- * dropped and counted.
+ * Host to guest: the card works on this thread too, so send_packet copies into the guest's buffers.
+ * When it has none the frame waits in the wire's ring or in a backlog, as libslirp cannot be
+ * refused, and until the backlog has gone libslirp is not told of anything that its sockets have to
+ * read: a guest that does not read holds the host's senders up. So the backlog has what libslirp had
+ * taken in already; only what is more than BACKLOG_BYTES_MAX is dropped and counted.
  *
  * Long frames: libslirp spends as much on a short segment as on a long one, so TCP between it and
  * the guest is in segments far longer than the MTU where the guest's card takes such. What the

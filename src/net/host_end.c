@@ -375,7 +375,7 @@ bool host_end_open(HostEnd *h, const NetDriver *driver, const HostEndOps *ops, c
     h->retry = timer_new(io_thread_timers(h->io), on_retry, h);
     h->room = timer_new(io_thread_timers(h->io), on_room_timer, h);
     h->port = (NetPort){.ops = &end_port_ops, .name = h->id, .opaque = h, .io = h->io,
-                        .quick = true, .offloads = offloads};
+                        .offloads = offloads};
     return true;
 }
 

@@ -269,8 +269,7 @@ NetShape *net_shape_new(NetPort *host, NetShape *first, LodgeClock *clock, const
         d->end = &d->head;
         d->out = &s->dir[1 - i].port;
         d->port = (NetPort){.ops = &shape_ops, .name = s->name, .opaque = d, .io = s->io,
-                            .mtu = host->mtu, .quick = host->quick, .stream = host->stream,
-                            .idle = host->stream > 0,
+                            .mtu = host->mtu, .stream = host->stream, .idle = host->stream > 0,
                             .offloads = NET_OFF_ALL};
     }
     if (net_join(&s->dir[1].port, host, error)) {

@@ -56,7 +56,7 @@ static void open_card(Fix *f, bool threads)
     for (unsigned i = 0; i < PAIRS; i++) {
         f->io[i] = threads ? io_thread_new("stream", f->clock, NULL) : NULL;
         f->stream[i] = (NetPort){.ops = &stream_ops, .name = "stream", .opaque = f,
-                                 .stream = (uint8_t)i, .quick = true, .io = f->io[i],
+                                 .stream = (uint8_t)i, .io = f->io[i],
                                  .next = i + 1 < PAIRS ? &f->stream[i + 1] : NULL,
                                  .offloads = NET_OFF_ALL};
     }
