@@ -190,6 +190,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(NetFilterInfo, net_filter_info_free)
 
 /* ---- host back ends: rows of net_driver_table[] ---- */
 typedef struct NetBackend NetBackend;
+struct HostFwd;
 typedef struct NetOptSpec {
     const char *name, *help;
     bool repeat; /* may come several times */
@@ -224,11 +225,14 @@ struct NetBackend {
     void (*close)(NetBackend *be); /* parts, stops its thread, frees */
     /* Fill @ret_info's detail, link and drops. Main thread. NULL: nothing to tell. */
     void (*info)(NetBackend *be, NetInfo *ret_info);
-    /* A port of the host into the guest comes, as the option hostfwd has it, and goes, by
-     * "tcp|udp:[ADDR]:HOSTPORT". add answers which it became, transfer full. Main thread. NULL:
-     * has none. LODGE_ERROR_NOT_FOUND: there is no such forward. */
+    /* A port of the host into the guest comes, as the option hostfwd has it, and goes, by that or
+     * by "tcp|udp:[ADDR]:HOSTPORT". add answers which it became, transfer full; remove, what it
+     * was. Main thread. NULL: has none. LODGE_ERROR_NOT_FOUND: there is no such forward. */
     char *(*hostfwd_add)(NetBackend *be, const char *text, GError **error);
-    bool (*hostfwd_remove)(NetBackend *be, const char *text, GError **error);
+    bool (*hostfwd_remove)(NetBackend *be, const char *text, struct HostFwd *ret_gone,
+                           GError **error);
+    /* All, as they became: HostFwd (hostfwd.h), borrowed until one comes or goes. Main thread. */
+    const GArray *(*hostfwds)(NetBackend *be);
     /* Of net_backend_open(), which owns them: */
     char *id;
     struct NetWatch *watch;

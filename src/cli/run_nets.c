@@ -180,33 +180,52 @@ static bool port_ok(const char *text, uint64_t least)
     return parse_u64(text, &port) && port >= least && port <= RUN_PORT_MAX;
 }
 
-char *publish_rule(const char *text, GError **error)
+/* "[ADDR:]PORT[:PORT][/udp]" with that many @ports, the first of two possibly 0, as hostfwd
+ * has it: "tcp:ADDR:PORT[-:PORT]"; transfer full. NULL: it is no such text. */
+static char *forward_rule(const char *text, guint ports)
 {
     g_autofree char *copy = g_strdup(text);
     g_auto(GStrv) part = NULL;
     const char *proto = "tcp", *addr = "127.0.0.1";
     char *slash = strchr(copy, '/');
     struct in_addr ip;
-    guint n;
 
     if (slash) {
         *slash = '\0';
         proto = slash + 1;
     }
     part = g_strsplit(copy, ":", -1);
-    n = g_strv_length(part);
-    if (n == 3)
+    guint n = g_strv_length(part);
+    if (n == ports + 1)
         addr = part[0];
-    if (n < 2 || n > 3 || (strcmp(proto, "tcp") && strcmp(proto, "udp")) ||
-        inet_pton(AF_INET, addr, &ip) != 1 || !port_ok(part[n - 2], 0) ||
-        !port_ok(part[n - 1], 1)) {
+    if (n < ports || n > ports + 1 || (strcmp(proto, "tcp") && strcmp(proto, "udp")) ||
+        inet_pton(AF_INET, addr, &ip) != 1 ||
+        !port_ok(part[n - ports], ports > 1 ? 0 : 1) || !port_ok(part[n - 1], 1))
+        return NULL;
+    return g_strdup_printf("%s:%s:%s%s%s", proto, addr, part[n - ports], ports > 1 ? "-:" : "",
+                           ports > 1 ? part[n - 1] : "");
+}
+
+char *publish_rule(const char *text, GError **error)
+{
+    char *rule = forward_rule(text, 2);
+
+    if (!rule)
         lodge_fail(error, LODGE_ERROR_CONFIG,
                    "--publish: \"%s\": write [ADDR:]HOST:GUEST[/udp], like 2222:22 or "
                    "0.0.0.0:8080:80",
                    text);
-        return NULL;
-    }
-    return g_strdup_printf("%s:%s:%s-:%s", proto, addr, part[n - 2], part[n - 1]);
+    return rule;
+}
+
+char *unpublish_rule(const char *text, GError **error)
+{
+    char *rule = forward_rule(text, 1);
+
+    if (!rule)
+        lodge_fail(error, LODGE_ERROR_CONFIG,
+                   "--unpublish: \"%s\": write [ADDR:]HOST[/udp], like 8080", text);
+    return rule;
 }
 
 static bool compile_publish(Tree *t, const Options *o, GError **error)

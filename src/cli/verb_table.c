@@ -402,8 +402,9 @@ const Verb verb_table[] = {
     {"net", "[OPTION]... [NAME]", "list what --net can name, or the networks of a machine",
      "Without NAME: the back ends of lodge run --net, each with its options.\n\n"
      "With the NAME of a running machine: for each of its networks the card, what it is joined to, whether the link is "
-     "up, what passed, what was dropped and why, and the addresses that the guest was seen to use "
-     "(by ARP, DHCP and neighbour discovery), and the rules of its filter with what each decided.\n\n"
+     "up, what passed, what was dropped and why, the addresses that the guest was seen to use "
+     "(by ARP, DHCP and neighbour discovery), the host's ports that lead to it, and the rules of its "
+     "filter with what each decided.\n\n"
      "With --publish and --unpublish, ports of the host that lead to the guest through its first "
      "user network come and go while it runs; see --publish of lodge run. --filter replaces the rules "
      "that filter= of lodge run --net gave, at once and as a whole.",

@@ -584,7 +584,7 @@ def test_live_forward(lodge, guests, tmp_path):
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((addr, int(port)), timeout=10)
     r = lodge("net", "web", "--unpublish", port)
-    assert r.status and "there is none" in r.err
+    assert (r.status, r.err) == (3, f"lodge: net: web: no port 127.0.0.1:{port} (tcp) leads into the guest\n")
     q = Qmp(lodge.home / "run" / "lodge" / "web" / "qmp.sock")
     say = lambda line: q.ask("human-monitor-command", **{"command-line": line})[1]["return"]
     assert say(f"hostfwd_add tcp:127.0.0.1:{port}-:7") == ""
@@ -593,3 +593,38 @@ def test_live_forward(lodge, guests, tmp_path):
     assert say(f"hostfwd_remove net0 tcp:127.0.0.1:{port}") == f"host forwarding rule for tcp:127.0.0.1:{port} removed\r\n"
     assert "not found" in say(f"hostfwd_remove tcp:127.0.0.1:{port}")
     p.send_signal(signal.SIGTERM)
+
+
+def test_any_port(lodge, guests):
+    """Where a free port was asked for it is told by its number, to people, programs and ssh, and goes by it."""
+    r = lodge("run", "web", "-d", "--kernel", guests / "hlt_wake", "--append", "n=100000000", "--memory", "16M", "-p", "0:22",
+              "--net", "user,hostfwd=udp::0-10.0.2.20:53,hostfwd=tcp:127.0.0.2:0-:80")
+    assert r.status == 0, r.err
+    udp, http, ssh = map(int, re.findall(r"forwarding 127\.0\.0\.[12]:(\d+) to guest port", r.err))
+
+    def ports():
+        (net,) = json.loads(lodge("net", "web", "--json").out)["networks"]
+        return [(f["protocol"], f["host"], f["host-port"], f.get("guest"), f["guest-port"]) for f in net["forwards"]]
+
+    def listed():
+        return json.loads(lodge("list", "--json").out)["machines"][0]["forwards"]
+    assert ports() == [("udp", "127.0.0.1", udp, "10.0.2.20", 53), ("tcp", "127.0.0.2", http, None, 80), ("tcp", "127.0.0.1", ssh, None, 22)]
+    assert listed() == [f"127.0.0.1:{udp}->53/udp", f"127.0.0.2:{http}->80/tcp", f"127.0.0.1:{ssh}->22/tcp"]
+    said = lodge("net", "web").out
+    assert f"    port 127.0.0.1:{udp} (udp) leads to 10.0.2.20:53\n    port 127.0.0.2:{http} (tcp) leads to port 80\n" in said, said
+    assert re.search(rf"Port {ssh}$", lodge("ssh-config", "web").out, re.M)
+    assert lodge("net", "web", "--unpublish", f"127.0.0.2:{http}").status == 0
+    assert listed() == [f"127.0.0.1:{udp}->53/udp", f"127.0.0.1:{ssh}->22/tcp"]
+    said = lodge("set", "web", "-p", "0:23", "-p", "0:24").out
+    assert said.splitlines() == [f"web: publish: now: tcp:127.0.0.{rule}" for rule in ("1:0-:22 is out", "2:0-:80 is in", "1:0-:23 is in", "1:0-:24 is in")]
+    assert lodge("set", "web", "-p", "0:24").out == "web: publish: now: tcp:127.0.0.1:0-:23 is out\n"
+    assert [guest for *_, guest in ports()] == [53, 80, 24]
+    lodge("kill", "web")
+
+
+@pytest.mark.parametrize("word,text", [("--publish", "2222"), ("--publish", "::1:2:3"), ("--unpublish", "ssh"), ("--unpublish", "0"), ("--unpublish", "1.2.3:4"), ("--unpublish", "1:2:3")])
+def test_no_port(word, text, lodge, guests):
+    lodge("run", "web", "-d", "--ephemeral", "--kernel", guests / "hlt_wake", "--append", "n=100000000", "--memory", "16M")
+    r = lodge("net", "web", word, text)
+    assert r.status == 2 and r.err.startswith(f'lodge: net: {word}: "{text}": write [ADDR:]HOST') and r.err.count("\n") == 1, r.err
+    lodge("kill", "web")
