@@ -270,6 +270,8 @@ char *net_filter_read(const char *path, size_t *ret_len, GError **error);
 
 /* The six bytes of the address that card @n of machine @name has where none was chosen. */
 void net_mac_of(const char *name, unsigned n, uint8_t *ret_mac);
+/* Whether a card @id can have it as its own; LODGE_ERROR_CONFIG. */
+bool net_mac_check(const uint8_t *mac, const char *id, GError **error);
 char *net_mac_text(const uint8_t *mac); /* "52:54:00:12:34:56"; transfer full */
 
 #endif

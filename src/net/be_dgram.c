@@ -113,13 +113,13 @@ static bool dgram_connect(HostEnd *h, bool first, GError **error)
     if (h->fd < 0)
         return lodge_fail_errno(error, errno, "dgram: cannot make a socket");
     if (bind(h->fd, (struct sockaddr *)&e->local.sa, e->local.len) < 0) {
-        lodge_fail_errno(error, errno, "dgram: local: cannot be had");
+        lodge_fail_errno(error, errno, "dgram: %s: cannot receive there", h->detail);
     } else if (family == AF_UNIX) {
         e->path = g_strdup(path);
         e->d.to = e->remote; /* it may come later, or go and come back */
         return true;
     } else if (connect(h->fd, (struct sockaddr *)&e->remote.sa, e->remote.len) < 0) {
-        lodge_fail_errno(error, errno, "dgram: cannot send there");
+        lodge_fail_errno(error, errno, "dgram: %s: cannot send there", h->detail);
     } else {
         return true;
     }

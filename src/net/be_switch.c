@@ -431,7 +431,6 @@ static NetBackend *open_at(const NetDriver *driver, SwMake make, const char *id,
     }
     if (start.ok)
         return &s->be;
-    g_prefix_error(error, "net '%s': ", id);
     switch_close(&s->be);
     return NULL;
 }

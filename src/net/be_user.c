@@ -499,7 +499,7 @@ static bool add_forward(UserNet *u, HostFwd f, HostFwd *ret_made, GError **error
 
 /* tcp:ADDR:PORT-unix:PATH or tcp:ADDR:PORT-cmd:COMMAND: an address in the guest's network that is
  * something of the host. libslirp refuses addresses outside, and those that are its own. */
-static bool add_guest_forward(UserNet *u, const char *text, GError **error)
+static bool add_guest_forward(UserNet *u, const char *text, const GPtrArray *all, GError **error)
 {
     const char *dash = strchr(text, '-');
     g_autofree char *there = g_strndup(text, dash ? (gsize)(dash - text) : 0);
@@ -515,6 +515,12 @@ static bool add_guest_forward(UserNet *u, const char *text, GError **error)
                           "guestfwd '%s' is not tcp:ADDR:PORT-unix:PATH or "
                           "tcp:ADDR:PORT-cmd:COMMAND",
                           text);
+    for (guint i = 0; g_ptr_array_index(all, i) != text; i++) {
+        if (!strncmp(g_ptr_array_index(all, i), text, (size_t)(dash - text) + 1))
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "guestfwd '%s': %s is given twice; choose another address or port",
+                              text, there);
+    }
     const char *target = strchr(dash, ':') + 1;
     if ((path ? slirp_add_unix(u->slirp, target, &addr, (int)port)
               : slirp_add_exec(u->slirp, target, &addr, (int)port)) < 0)
@@ -566,7 +572,8 @@ static void user_start(void *opaque)
         g_array_append_val(u->forwards, made); /* the main thread waits for us */
     }
     for (guint i = 0; o->guest_forwards && i < o->guest_forwards->len; i++) {
-        if (!add_guest_forward(u, g_ptr_array_index(o->guest_forwards, i), s->error))
+        if (!add_guest_forward(u, g_ptr_array_index(o->guest_forwards, i), o->guest_forwards,
+                               s->error))
             return;
     }
     u->watch = io_watch_new(u->io, u->set, EPOLLIN, user_ready, u, s->error);
@@ -709,10 +716,8 @@ static NetBackend *user_open(const char *id, GHashTable *opts, LodgeClock *clock
     g_autoptr(GArray) forwards = g_array_new(FALSE, FALSE, sizeof(HostFwd));
     UserOpts o = {.forwards = forwards};
 
-    if (!user_opts_parse(opts, &o, error)) {
-        g_prefix_error(error, "net '%s': ", id);
+    if (!user_opts_parse(opts, &o, error))
         return NULL;
-    }
     g_log_set_handler("Slirp", G_LOG_LEVEL_MASK | G_LOG_FLAG_RECURSION, quiet_log, NULL);
 
     UserNet *u = g_new0(UserNet, 1);
@@ -741,7 +746,6 @@ static NetBackend *user_open(const char *id, GHashTable *opts, LodgeClock *clock
         io_thread_call(u->io, user_start, &s);
     }
     if (!s.ok) {
-        g_prefix_error(error, "net '%s': ", id);
         user_close(&u->be);
         return NULL;
     }

@@ -193,8 +193,10 @@ NetBackend *net_backend_open(const char *driver, const char *id, GHashTable *opt
         return NULL;
     }
     NetBackend *be = d->open(id, opts, clock, error);
-    if (!be)
+    if (!be) {
+        g_prefix_error(error, "net '%s': ", id);
         return NULL;
+    }
     be->id = g_strdup(id);
     if (!be->port || common_apply(be, &c, clock, error))
         return be;

@@ -297,7 +297,7 @@ def test_stream(host, vm, lodge):
 
 
 @pytest.mark.parametrize("kind", ["stream", "dgram"])
-def test_given_sockets(kind, host, vm):
+def test_given_sockets(kind, host, vm, lodge, guests):
     """A pair that was made elsewhere is a cable; whose end goes is not sought."""
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM if kind == "stream" else socket.SOCK_DGRAM)
     with a, b:
@@ -305,6 +305,8 @@ def test_given_sockets(kind, host, vm):
         v = vm(f"{kind},fd={fd}", pass_fds=[fd])
         v.says("ready")
         w = asker(vm, f"{kind},fd={b.fileno()}", pass_fds=[b.fileno()])
+        r = lodge("run", "--kernel", guests / "hello", "--memory", "16M", "--net", f"{kind},fd={fd}", "--net", f"{kind},fd={fd}", pass_fds=[fd])
+        assert r.status == 2 and f"net 'net1': fd '{fd}' is not open, or in use already; pass one to lodge" in r.err, r.err
     w.passes()
     if kind == "stream":
         v.says(f"net0: stream fd={fd}: the other end has closed the connection; the link is down")
@@ -564,10 +566,30 @@ def test_shape(host, vm, lodge):
     ("user,pcap-limit=1", "pcap-limit '1' is not a size"),
     ("user,net=10.0.0.1/24", "has bits behind its 24"),
     ("user,guestfwd=tcp:1.2.3.4:5-unix:/x", "the address is not a free one"),
+    ("user,guestfwd=tcp:10.0.2.9:5-unix:/x,guestfwd=tcp:10.0.2.9:5-cmd:cat", "tcp:10.0.2.9:5 is given twice; choose another address or port"),
+    ("user=x", '--net: user: takes no value; leave out "=x"'),
+    ("none=x", '--net: none: takes no value; leave out "=x"'),
+    ("swich=lab", '--net: "swich": unknown back end; this version has user, tap, '),
+    ("dgram=unix:/x,local=unix:/nowhere/x", "net 'net0': dgram: unix:/x from unix:/nowhere/x: cannot receive there: No such file"),
+    ("user,mac=00:00:00:00:00:00", "net0: mac: 00:00:00:00:00:00 is no card's address"),
+    ("user,mac=03:00:00:00:00:00,model=pcnet", "net0: mac: 03:00:00:00:00:00 is a group address; make its first byte even"),
 ], ids=lambda v: v.split(",")[-1] if "=" in v or "," in v else None)
 def test_errors(net, why, lodge, guests):
     r = lodge("run", "--kernel", guests / "hello", "--memory", "16M", "--net", net)
     assert r.status in (1, 2, 3, 5) and why in r.err and r.err.count("\n") == 1, r.err
+
+
+def test_which(lodge, guests):
+    """Of several interfaces the error says which; two do not write to one capture."""
+    words = ["run", "--kernel", guests / "hello", "--memory", "16M"]
+    pcap = lodge.home / "p"
+    for nets, why in ((("user", "stream=unix:/nowhere/s"), "net 'net1': stream: unix:/nowhere/s: nobody listens there"),
+                      (("user", "user", "mcast,fd=3"), "net 'net2': fd '3' is not open"),
+                      (("user,restrict=x", "user"), "net 'net0': restrict 'x'"),
+                      ((f"user,pcap={pcap}", f"user,pcap={pcap}"), f"net 'net1': {pcap}: another capture is written there; name another file")):
+        r = lodge(*words, *(w for net in nets for w in ("--net", net)))
+        assert r.status in (1, 2) and r.err.startswith(f"lodge: run: {why}") and r.err.count("\n") == 1, r.err
+    assert pcap.stat().st_size == 24  # the first one's header
 
 
 def test_live_forward(lodge, guests, tmp_path):
