@@ -195,9 +195,17 @@ def test_tap_errors(host, lodge, guests):
     run = lodge.home / "nobody"
     run.mkdir(mode=0o700)
     os.chown(run, 65534, 65534)
-    r = subprocess.run([*nobody, program, "run", "--kernel", lodge.home / "hello", "--memory", "16M", "--net", "tap=lt1"], preexec_fn=host.enter, capture_output=True, text=True, timeout=60,
-                       env=dict(lodge.env, HOME=str(run), XDG_RUNTIME_DIR=str(run), XDG_CACHE_HOME=str(run)), stdin=subprocess.DEVNULL)
-    assert 'tap "lt1": no right to it; make one of your own: sudo ip tuntap add lt1 mode tap user $USER' in r.stderr, r.stderr
+    host("ip", "tuntap", "add", "lt7", "mode", "tap", "user", "65534")
+    for net, status, says in (("tap=lt1", 1, 'net \'net0\': tap "lt1": no right to it; make one of your own: sudo ip tuntap add lt1 mode tap user $USER && sudo ip link set lt1 up'),
+                              ("host-only=lt1", 1, 'net \'net0\': switch lt1: cannot be started: tap "lt1": no right to it; make one of your own: sudo ip tuntap add lt1 mode tap user $USER && sudo ip link set lt1 up'),
+                              ("tap=lt7", 33, "net0: lt7 is down; bring it up: sudo ip link set lt7 up"),
+                              ("host-only=lt7", 33, "switch lt7: tap lt7 is down; bring it up: sudo ip link set lt7 up")):
+        r = subprocess.run([*nobody, program, "run", "--kernel", lodge.home / "hello", "--memory", "16M", "--net", net, *(["--debug-exit"] if status == 33 else [])],
+                           preexec_fn=host.enter, capture_output=True, text=True, timeout=60,
+                           env=dict(lodge.env, HOME=str(run), XDG_RUNTIME_DIR=str(run), XDG_CACHE_HOME=str(run)), stdin=subprocess.DEVNULL)
+        assert r.returncode == status and says in r.stderr and len(re.findall("^lodge: ", r.stderr, re.M)) == 1, (net, r)
+    os.kill(int((run / "lodge" / ".switch" / ".lt7.lock").read_text()), signal.SIGTERM)
+    wait_for("the switch does not end", lambda: not (run / "lodge" / ".switch").exists())
 
 
 def test_tap_queues(host, vm, lodge, guests):
@@ -238,6 +246,9 @@ def test_tap_queues_errors(host, lodge, guests):
     for net, why in (("tap=lt3,queues=2", 'tap "lt3": is there and has one queue; leave out queues, or make it again: sudo ip link delete lt3 && '
                       "sudo ip tuntap add lt3 mode tap multi_queue user $USER && sudo ip link set lt3 up"),
                      ("tap=lt4", 'tap "lt4": is there and is no tap of one queue; take another name'),
+                     ("tap=lo", 'tap "lo": is there and is no tap; take another name'),
+                     ("tap=lt3,bridge=lo", 'bridge "lo": is an interface, and no bridge; name another one'),
+                     ("tap=a/b", 'tap "a/b": no name for an interface; it has 1 to 15 characters'),
                      ("tap=lo,queues=2", 'tap "lo": is there and is no tap; take another name'),
                      ("tap=lt4,queues=9", "queues '9' is not a number from 1 to 8"),
                      ("tap=lt4,queues=2,model=ne2k_pci", "this card has one pair of queues; leave out queues, or take model=virtio"),
