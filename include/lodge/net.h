@@ -204,6 +204,10 @@ typedef struct NetDriver {
     NetBackend *(*open)(const char *id, GHashTable *opts, LodgeClock *clock, GError **error);
 } NetDriver;
 extern const NetDriver *const net_driver_table[]; /* NULL-terminated */
+/* Whose networks these are, for people at the other end. Before any is opened; main thread. */
+void net_set_owner(const char *name);
+/* "NAME ID", or "pid N ID" where nobody has said a name; transfer full. */
+char *net_owner_text(const char *id);
 
 enum { NET_DROPS_MAX = 12 };
 

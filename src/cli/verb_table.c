@@ -322,8 +322,8 @@ const Verb verb_table[] = {
     {"switch", "[OPTION]... [NAME [ports|macs|stats|plug WHAT|unplug PORT]]",
      "run a network switch, look at one, or list them",
      "Without NAME, lists the switches that run, with their processes and how many ports are in use. "
-     "With NAME alone, is switch NAME until Ctrl-C or SIGTERM: machines plug in with --net "
-     "switch=NAME, other programs where --listen says. A machine makes a switch that does not run "
+     "With NAME alone, is switch NAME until Ctrl-C or SIGTERM (kill PID): machines plug in with "
+     "--net switch=NAME, other programs where --listen says. A machine makes a switch that does not run "
      "(as --detach --until-unused does); this verb is for one that has options, or stays.\n\n"
      "Of one that runs, ports lists what is plugged in, macs the addresses that it knows and where, "
      "stats all counters and what happened lately. plug adds tap:NAME, a tap of the host, or "

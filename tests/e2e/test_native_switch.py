@@ -245,11 +245,13 @@ def test_guest_reaches_slirpvde(card, lodge, guests, no_switch_left):
 
 def test_made_at_first_use(lodge, guests, no_switch_left):
     """A machine makes the switch, finds it killed, makes it again, and says so."""
-    p = lodge.popen("run", "--kernel", guests / "hlt_wake", "--append", "n=1000000", "--memory", "64M", "--net", "internal=made,vlan=7", "--console", "none")
+    p = lodge.popen("run", "first", "--kernel", guests / "hlt_wake", "--append", "n=1000000", "--memory", "64M", "--net", "internal=made,vlan=7", "--console", "none")
     stats = wait_for("there is no switch", lambda: (r := lodge("switch", "made", "stats", "--json")).status == 0 and json.loads(r.out))
     assert stats["internal"] and stats["until-unused"]
     port = wait_for("the machine is not plugged in", lambda: report(lodge, "made", "ports")["ports"])[0]
-    assert (port["kind"], port["vlan"], port["port"]) == ("lodge", "7", 1)
+    assert (port["kind"], port["name"], port["vlan"], port["port"]) == ("lodge", "first net0", "7", 1)
+    r = lodge("run", "second", "--kernel", guests / "hello", "--memory", "16M", "--net", "internal=made,port=1")
+    assert (r.status, r.err) == (1, "lodge: run: net 'net0': port 1: taken by first net0; choose another\n")
     os.kill(stats["pid"], signal.SIGKILL)
     again = wait_for("it is not made again", lambda: (r := lodge("switch", "made", "stats", "--json")).status == 0 and json.loads(r.out)["ports"] and json.loads(r.out))
     assert again["pid"] != stats["pid"] and again["ports"][0]["vlan"] == "7"
