@@ -307,6 +307,14 @@ def test_stream(host, vm, lodge):
     asker(vm, f"stream=unix:{path}", name="ask2").passes()
 
 
+@pytest.mark.parametrize("host_of", ["127.0.0.1", "[::1]"], ids=["ip4", "ip6"])
+def test_udp(host_of, host, vm):
+    """Where the local end names no host it is of the other end's family."""
+    v = vm(f"dgram=udp:{host_of}:7001,local=udp::7002")
+    v.says("ready")
+    asker(vm, f"dgram=udp:{host_of}:7002,local=udp:{host_of}:7001").passes()
+
+
 @pytest.mark.parametrize("kind", ["stream", "dgram"])
 def test_given_sockets(kind, host, vm, lodge, guests):
     """A pair that was made elsewhere is a cable; whose end goes is not sought."""
