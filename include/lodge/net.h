@@ -184,6 +184,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(NetFilterInfo, net_filter_info_free)
 
 /* ---- host back ends: rows of net_driver_table[] ---- */
 typedef struct NetBackend NetBackend;
+struct HostFwd;
 typedef struct NetOptSpec {
     const char *name, *help;
     bool repeat; /* may come several times */
@@ -197,6 +198,10 @@ typedef struct NetDriver {
     NetBackend *(*open)(const char *id, GHashTable *opts, LodgeClock *clock, GError **error);
 } NetDriver;
 extern const NetDriver *const net_driver_table[]; /* NULL-terminated */
+/* Whose networks these are, for people at the other end. Before any is opened; main thread. */
+void net_set_owner(const char *name);
+/* "NAME ID", or "pid N ID" where nobody has said a name; transfer full. */
+char *net_owner_text(const char *id);
 
 enum { NET_DROPS_MAX = 12 };
 
@@ -218,11 +223,14 @@ struct NetBackend {
     void (*close)(NetBackend *be); /* parts, stops its thread, frees */
     /* Fill @ret_info's detail, link and drops. Main thread. NULL: nothing to tell. */
     void (*info)(NetBackend *be, NetInfo *ret_info);
-    /* A port of the host into the guest comes, as the option hostfwd has it, and goes, by
-     * "tcp|udp:[ADDR]:HOSTPORT". add answers which it became, transfer full. Main thread. NULL:
-     * has none. LODGE_ERROR_NOT_FOUND: there is no such forward. */
+    /* A port of the host into the guest comes, as the option hostfwd has it, and goes, by that or
+     * by "tcp|udp:[ADDR]:HOSTPORT". add answers which it became, transfer full; remove, what it
+     * was. Main thread. NULL: has none. LODGE_ERROR_NOT_FOUND: there is no such forward. */
     char *(*hostfwd_add)(NetBackend *be, const char *text, GError **error);
-    bool (*hostfwd_remove)(NetBackend *be, const char *text, GError **error);
+    bool (*hostfwd_remove)(NetBackend *be, const char *text, struct HostFwd *ret_gone,
+                           GError **error);
+    /* All, as they became: HostFwd (hostfwd.h), borrowed until one comes or goes. Main thread. */
+    const GArray *(*hostfwds)(NetBackend *be);
     /* Of net_backend_open(), which owns them: */
     char *id;
     struct NetWatch *watch;
@@ -260,6 +268,8 @@ char *net_filter_read(const char *path, size_t *ret_len, GError **error);
 
 /* The six bytes of the address that card @n of machine @name has where none was chosen. */
 void net_mac_of(const char *name, unsigned n, uint8_t *ret_mac);
+/* Whether a card @id can have it as its own; LODGE_ERROR_CONFIG. */
+bool net_mac_check(const uint8_t *mac, const char *id, GError **error);
 char *net_mac_text(const uint8_t *mac); /* "52:54:00:12:34:56"; transfer full */
 
 #endif

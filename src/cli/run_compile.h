@@ -25,6 +25,8 @@ bool compile_floppies(Tree *t, const Options *o, GError **error);
 bool compile_nets(Tree *t, const Options *o, GError **error);
 /* [ADDR:]HOST:GUEST[/udp] in the user network's own form. Transfer full; NULL with the error. */
 char *publish_rule(const char *text, GError **error);
+/* Likewise of --unpublish, which names the host's end alone. */
+char *unpublish_rule(const char *text, GError **error);
 
 /* Rows of a class's table; NULL: none. Transfer none. */
 const PropSpec *prop_named(const DeviceClass *cls, const char *name);

@@ -25,6 +25,7 @@
 #include "lodge/console_log.h"
 #include "lodge/diag.h"
 #include "lodge/error.h"
+#include "lodge/net.h"
 #include "lodge/num.h"
 
 #include "agent_port.h"
@@ -473,6 +474,7 @@ static bool set_up(Run *r, const Tree *tree, GError **error)
     r->notify = notify_new();
     r->status_told = describe(tree, registry_console_log(r->registry));
     blk_set_holder_lookup(find_holder, NULL);
+    net_set_owner(o->name);
     r->machine = machine_build(tree, &config, error);
     if (!r->machine)
         return false;

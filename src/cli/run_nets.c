@@ -12,18 +12,24 @@
 #define RUN_NETS_MAX 16
 #define CLASS_NET "virtio-net-pci"
 
-static const NetDriver *net_driver_for(const char *name, GError **error)
+/* NULL: there is none of that name. */
+static const NetDriver *net_driver_find(const char *name)
 {
-    g_autoptr(GString) list = g_string_new(NULL);
-
     for (const NetDriver *const *d = net_driver_table; *d; d++) {
         if (!strcmp((*d)->name, name))
             return *d;
-        g_string_append_printf(list, "%s%s", list->len ? ", " : "", (*d)->name);
     }
-    lodge_fail(error, LODGE_ERROR_CONFIG, "--net: \"%s\": unknown back end; this version has %s",
-               name, list->str);
     return NULL;
+}
+
+static bool net_driver_unknown(const char *name, GError **error)
+{
+    g_autoptr(GString) list = g_string_new(NULL);
+
+    for (const NetDriver *const *d = net_driver_table; *d; d++)
+        g_string_append_printf(list, "%s%s", list->len ? ", " : "", (*d)->name);
+    return lodge_fail(error, LODGE_ERROR_CONFIG,
+                      "--net: \"%s\": unknown back end; this version has %s", name, list->str);
 }
 
 static const NetOptSpec *net_opt_named(const NetDriver *d, const char *name)
@@ -58,9 +64,10 @@ static const DeviceClass *net_model_for(const char *name, GError **error)
     return NULL;
 }
 
+/* @named: the back end was, or @pair is not where its name stands. */
 static bool compile_net_pair(Tree *t, const NetDriver *d, const DeviceClass *cls,
                              const char *backend, const char *device, const OptPair *pair,
-                             GError **error)
+                             bool named, GError **error)
 {
     const NetOptSpec *opt = net_opt_named(d, pair->key);
     const PropSpec *p = prop_named(cls, pair->key);
@@ -77,6 +84,8 @@ static bool compile_net_pair(Tree *t, const NetDriver *d, const DeviceClass *cls
                           "--net: queues: %s has one pair of queues; a tap has several, like "
                           "tap=NAME,queues=2",
                           d->name);
+    if (!p && !named)
+        return net_driver_unknown(pair->key, error);
     if (!p || p->kind == PROP_NET) {
         g_autoptr(GString) list = g_string_new(NULL);
 
@@ -121,23 +130,28 @@ static bool net_set_mac(Tree *t, const Options *o, const DeviceClass *cls, const
 }
 
 /* The back end that @v names: "NAME", or "NAME=VALUE" for one that has a target; *ret_target then
- * is its pair. NULL with the error. */
+ * is its pair. Without a name it is "user". NULL with the error. */
 static const NetDriver *net_driver_of(const OptValue *v, const OptPair **ret_target,
                                       GError **error)
 {
     const char *name = v ? opt_sub(v, "driver") : "user";
+    const OptPair *first = name ? NULL : g_ptr_array_index(v->pairs, 0);
+    const NetDriver *d = net_driver_find(name ? name : first->key);
 
     *ret_target = NULL;
-    if (!name) {
-        const OptPair *first = g_ptr_array_index(v->pairs, 0);
-        for (const NetDriver *const *d = net_driver_table; *d; d++) {
-            if ((*d)->target && !strcmp((*d)->name, first->key)) {
-                *ret_target = first;
-                return *d;
-            }
-        }
+    if (name && !d)
+        net_driver_unknown(name, error);
+    if (name)
+        return d;
+    if (!d)
+        return net_driver_find("user");
+    if (!d->target) {
+        lodge_fail(error, LODGE_ERROR_CONFIG, "--net: %s: takes no value; leave out \"=%s\"",
+                   d->name, first->value);
+        return NULL;
     }
-    return net_driver_for(name ? name : "user", error);
+    *ret_target = first;
+    return d;
 }
 
 static bool compile_net(Tree *t, const Options *o, const OptValue *v, unsigned n, GError **error)
@@ -164,7 +178,8 @@ static bool compile_net(Tree *t, const Options *o, const OptValue *v, unsigned n
             continue;
         }
         if (strcmp(pair->key, "driver") && strcmp(pair->key, "model") &&
-            !compile_net_pair(t, d, cls, backend, device, pair, error))
+            !compile_net_pair(t, d, cls, backend, device, pair, target || i || opt_sub(v, "driver"),
+                              error))
             return false;
     }
     if (net_boots(t, o) && prop_named(cls, "netboot") && !tree_has(t, device, "netboot") &&
@@ -180,33 +195,52 @@ static bool port_ok(const char *text, uint64_t least)
     return parse_u64(text, &port) && port >= least && port <= RUN_PORT_MAX;
 }
 
-char *publish_rule(const char *text, GError **error)
+/* "[ADDR:]PORT[:PORT][/udp]" with that many @ports, the first of two possibly 0, as hostfwd
+ * has it: "tcp:ADDR:PORT[-:PORT]"; transfer full. NULL: it is no such text. */
+static char *forward_rule(const char *text, guint ports)
 {
     g_autofree char *copy = g_strdup(text);
     g_auto(GStrv) part = NULL;
     const char *proto = "tcp", *addr = "127.0.0.1";
     char *slash = strchr(copy, '/');
     struct in_addr ip;
-    guint n;
 
     if (slash) {
         *slash = '\0';
         proto = slash + 1;
     }
     part = g_strsplit(copy, ":", -1);
-    n = g_strv_length(part);
-    if (n == 3)
+    guint n = g_strv_length(part);
+    if (n == ports + 1)
         addr = part[0];
-    if (n < 2 || n > 3 || (strcmp(proto, "tcp") && strcmp(proto, "udp")) ||
-        inet_pton(AF_INET, addr, &ip) != 1 || !port_ok(part[n - 2], 0) ||
-        !port_ok(part[n - 1], 1)) {
+    if (n < ports || n > ports + 1 || (strcmp(proto, "tcp") && strcmp(proto, "udp")) ||
+        inet_pton(AF_INET, addr, &ip) != 1 ||
+        !port_ok(part[n - ports], ports > 1 ? 0 : 1) || !port_ok(part[n - 1], 1))
+        return NULL;
+    return g_strdup_printf("%s:%s:%s%s%s", proto, addr, part[n - ports], ports > 1 ? "-:" : "",
+                           ports > 1 ? part[n - 1] : "");
+}
+
+char *publish_rule(const char *text, GError **error)
+{
+    char *rule = forward_rule(text, 2);
+
+    if (!rule)
         lodge_fail(error, LODGE_ERROR_CONFIG,
                    "--publish: \"%s\": write [ADDR:]HOST:GUEST[/udp], like 2222:22 or "
                    "0.0.0.0:8080:80",
                    text);
-        return NULL;
-    }
-    return g_strdup_printf("%s:%s:%s-:%s", proto, addr, part[n - 2], part[n - 1]);
+    return rule;
+}
+
+char *unpublish_rule(const char *text, GError **error)
+{
+    char *rule = forward_rule(text, 1);
+
+    if (!rule)
+        lodge_fail(error, LODGE_ERROR_CONFIG,
+                   "--unpublish: \"%s\": write [ADDR:]HOST[/udp], like 8080", text);
+    return rule;
 }
 
 static bool compile_publish(Tree *t, const Options *o, GError **error)

@@ -402,13 +402,12 @@ static bool has_rule(const GPtrArray *list, const char *rule)
 static void change_forward(Live *l, const char *option, const char *net, const char *rule)
 {
     g_autoptr(GError) error = NULL;
-    g_autofree char *host = g_strndup(rule, strcspn(rule, "-"));
     g_autofree char *detail = NULL;
     JsonOut *call = client_begin(net ? "x-lodge-hostfwd-remove" : "x-lodge-hostfwd-add");
 
     if (net)
         json_string(call, "netdev", net);
-    json_string(call, "rule", net ? host : rule);
+    json_string(call, "rule", rule);
     if (ask(l, call, &error))
         detail = g_strdup_printf("%s is %s", rule, net ? "out" : "in");
     else

@@ -77,6 +77,16 @@ static void print_filter(Jv f)
     }
 }
 
+static void print_forwards(Jv forwards)
+{
+    for (size_t i = 0; i < jv_length(forwards); i++) {
+        Jv f = jv_at(forwards, i);
+        printf("    port %s:%" PRId64 " (%s) leads to %s%s%" PRId64 "\n", text_of(f, "host"),
+               jv_int(jv_get(f, "host-port")), text_of(f, "protocol"), text_of(f, "guest"),
+               *text_of(f, "guest") ? ":" : "port ", jv_int(jv_get(f, "guest-port")));
+    }
+}
+
 static void print_net(Jv n)
 {
     Jv drops = jv_get(n, "drops"), seen = jv_get(n, "addresses"), filter = jv_get(n, "filter");
@@ -106,6 +116,7 @@ static void print_net(Jv n)
         printf("    address %s, %s (%s)\n", text_of(a, "address"), text_of(a, "mac"),
                text_of(a, "how"));
     }
+    print_forwards(jv_get(n, "forwards"));
     if (filter.node)
         print_filter(filter);
 }
@@ -139,16 +150,10 @@ static bool publish(Client *c, const char *text, GError **error)
 
 static bool unpublish(Client *c, const char *text, GError **error)
 {
-    g_autofree char *copy = g_strdup(text);
-    char *slash = strchr(copy, '/');
+    g_autofree char *rule = unpublish_rule(text, error);
 
-    if (slash)
-        *slash++ = '\0';
-    if (slash && strcmp(slash, "udp") && strcmp(slash, "tcp"))
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "--unpublish: \"%s\": write [ADDR:]HOST[/udp], like 8080", text);
-    g_autofree char *rule = g_strdup_printf("%s:%s%s", slash ? slash : "tcp",
-                                            strchr(copy, ':') ? "" : ":", copy);
+    if (!rule)
+        return false;
     JsonOut *call = client_begin("x-lodge-hostfwd-remove");
     json_string(call, "rule", rule);
     return client_call(c, call, soon(), error).node != NULL;

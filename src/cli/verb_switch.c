@@ -54,7 +54,7 @@ const OptSpec switch_options_table[] = {
      "version 0, at data socket DATA) or vde_switch's in folder DIR.", NULL, OPT_REPEAT},
     {"internal", 0, NULL, "Only machines and other switches: no taps, no --listen."},
     {"detach", 0, NULL, "Run in the background, from when it can be reached."},
-    {"until-unused", 0, NULL, "End when nothing has been plugged in for ten seconds."},
+    {"until-unused", 0, NULL, "End when nothing, or only taps, has been plugged in for ten seconds."},
     {"port", 0, "PORT", "With plug: the number of the new port."},
     OPT_JSON,
     {NULL},

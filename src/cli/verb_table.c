@@ -322,8 +322,8 @@ const Verb verb_table[] = {
     {"switch", "[OPTION]... [NAME [ports|macs|stats|plug WHAT|unplug PORT]]",
      "run a network switch, look at one, or list them",
      "Without NAME, lists the switches that run, with their processes and how many ports are in use. "
-     "With NAME alone, is switch NAME until Ctrl-C or SIGTERM: machines plug in with --net "
-     "switch=NAME, other programs where --listen says. A machine makes a switch that does not run "
+     "With NAME alone, is switch NAME until Ctrl-C or SIGTERM (kill PID): machines plug in with "
+     "--net switch=NAME, other programs where --listen says. A machine makes a switch that does not run "
      "(as --detach --until-unused does); this verb is for one that has options, or stays.\n\n"
      "Of one that runs, ports lists what is plugged in, macs the addresses that it knows and where, "
      "stats all counters and what happened lately. plug adds tap:NAME, a tap of the host, or "
@@ -402,8 +402,9 @@ const Verb verb_table[] = {
     {"net", "[OPTION]... [NAME]", "list what --net can name, or the networks of a machine",
      "Without NAME: the back ends of lodge run --net, each with its options.\n\n"
      "With the NAME of a running machine: for each of its networks the card, what it is joined to, whether the link is "
-     "up, what passed, what was dropped and why, and the addresses that the guest was seen to use "
-     "(by ARP, DHCP and neighbour discovery), and the rules of its filter with what each decided.\n\n"
+     "up, what passed, what was dropped and why, the addresses that the guest was seen to use "
+     "(by ARP, DHCP and neighbour discovery), the host's ports that lead to it, and the rules of its "
+     "filter with what each decided.\n\n"
      "With --publish and --unpublish, ports of the host that lead to the guest through its first "
      "user network come and go while it runs; see --publish of lodge run. --filter replaces the rules "
      "that filter= of lodge run --net gave, at once and as a whole.",

@@ -260,6 +260,15 @@ const CommandArg screen_text_result[] = {STRING("text"), END};
 static const char *const filter_actions[] = {"allow", "deny", NULL};
 static const CommandArg net_drop[] = {STRING("reason"), INT("frames"), END};
 static const CommandArg net_address[] = {STRING("address"), STRING("mac"), STRING("how"), END};
+static const char *const transports[] = {"tcp", "udp", NULL};
+static const CommandArg net_forward[] = {
+    ENUM("protocol", transports),
+    STRING("host"),
+    INT("host-port"),
+    {"guest", ARG_STRING, true},
+    INT("guest-port"),
+    END,
+};
 static const CommandArg net_queue[] = {BOOL("used"), COUNTERS, END};
 static const CommandArg net_rule[] = {
     {"line", ARG_INT, true},
@@ -282,6 +291,7 @@ const CommandArg net_result[] = {
     {"queues", ARG_ARRAY, true, .of = net_queue},
     LIST("drops", net_drop),
     LIST("addresses", net_address),
+    {"forwards", ARG_ARRAY, true, .of = net_forward},
     {"filter", ARG_OBJECT, true, .of = net_filter},
     END,
 };

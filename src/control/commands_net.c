@@ -9,6 +9,7 @@
 #include "lodge/net.h"
 
 #include "control_internal.h"
+#include "hostfwd.h"
 
 static const PropSpec *prop_of(const Device *d, PropKind kind)
 {
@@ -88,6 +89,30 @@ static void print_seen(JsonOut *out, NetBackend *be)
     json_end(out);
 }
 
+static void print_forwards(JsonOut *out, NetBackend *be)
+{
+    const GArray *all = be->hostfwds ? be->hostfwds(be) : NULL;
+
+    if (!all)
+        return;
+    json_array(out, "forwards");
+    for (unsigned i = 0; i < all->len; i++) {
+        const HostFwd *f = &g_array_index(all, HostFwd, i);
+        char host[INET_ADDRSTRLEN] = "", guest[INET_ADDRSTRLEN] = "";
+        (void)inet_ntop(AF_INET, &f->host_addr, host, sizeof host);
+        (void)inet_ntop(AF_INET, &f->guest_addr, guest, sizeof guest);
+        json_object(out, NULL);
+        json_string(out, "protocol", f->udp ? "udp" : "tcp");
+        json_string(out, "host", host);
+        json_number(out, "host-port", f->host_port);
+        if (f->guest_addr.s_addr)
+            json_string(out, "guest", guest);
+        json_number(out, "guest-port", f->guest_port);
+        json_end(out);
+    }
+    json_end(out);
+}
+
 static void print_filter(JsonOut *out, NetBackend *be)
 {
     g_autoptr(NetFilterInfo) f = net_backend_filter_info(be);
@@ -148,6 +173,7 @@ COMMAND_FN(cmd_net)
         }
         json_end(out);
         print_seen(out, be);
+        print_forwards(out, be);
         print_filter(out, be);
         json_end(out);
     }
@@ -214,28 +240,26 @@ static NetBackend *find_user(Control *c, const char *name, GError **error)
     return NULL;
 }
 
-static void note_forward(Control *c, const NetBackend *be, const char *rule, bool add)
-{
-    machine_note_forward(c->config.machine, be->id, rule, add);
-    control_tell_status(c);
-}
-
 char *control_hostfwd_add(Control *c, const char *netdev, const char *rule, GError **error)
 {
     NetBackend *be = find_user(c, netdev, error);
     char *made = be ? be->hostfwd_add(be, rule, error) : NULL;
-    if (made)
-        note_forward(c, be, rule, true);
+    if (!made)
+        return NULL;
+    machine_note_forward(c->config.machine, be->id, rule);
+    control_tell_status(c);
     return made;
 }
 
 bool control_hostfwd_remove(Control *c, const char *netdev, const char *rule, GError **error)
 {
     NetBackend *be = find_user(c, netdev, error);
-    bool ok = be && be->hostfwd_remove(be, rule, error);
-    if (ok)
-        note_forward(c, be, rule, false);
-    return ok;
+    HostFwd gone;
+    if (!be || !be->hostfwd_remove(be, rule, &gone, error))
+        return false;
+    machine_forget_forward(c->config.machine, be->id, &gone);
+    control_tell_status(c);
+    return true;
 }
 
 bool control_set_link(Control *c, const char *name, bool up, GError **error)

@@ -12,6 +12,7 @@
  */
 #include "control.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
@@ -24,6 +25,7 @@
 #include "lodge/error.h"
 
 #include "control_internal.h"
+#include "hostfwd.h"
 #include "mconsole_internal.h"
 
 #define BACKLOG 128
@@ -164,27 +166,21 @@ static void answer_resets(Control *c)
         control_reply_done(g_ptr_array_steal_index(c->resets, 0), NULL);
 }
 
-/* "tcp:ADDR:HOST-:GUEST" as "ADDR:HOST->GUEST/tcp"; transfer full. */
-static char *forward_text(const char *rule)
+/* As MachineStatus has them. */
+static GStrv list_forwards(Machine *m)
 {
-    const char *colon = strchr(rule, ':'), *arrow = strstr(rule, "-:");
-    if (!colon || !arrow || arrow < colon)
-        return g_strdup(rule);
-    return g_strdup_printf("%.*s->%s/%.*s", (int)(arrow - colon - 1), colon + 1, arrow + 2,
-                           (int)(colon - rule), rule);
-}
-
-static GStrv list_forwards(const Tree *t)
-{
-    g_autoptr(GPtrArray) nets = tree_children(t, "/backends/net");
+    const GPtrArray *nets = machine_nets(m);
     GPtrArray *list = g_ptr_array_new();
     for (unsigned i = 0; i < nets->len; i++) {
-        g_autofree char *path =
-            g_strdup_printf("/backends/net/%s", (char *)g_ptr_array_index(nets, i));
-        g_auto(GStrv) rules = NULL;
-        guint n = tree_strv(t, path, "hostfwd", &rules);
-        for (guint k = 0; k < n; k++)
-            g_ptr_array_add(list, forward_text(rules[k]));
+        NetBackend *be = g_ptr_array_index(nets, i);
+        const GArray *all = be->hostfwds ? be->hostfwds(be) : NULL;
+        for (unsigned k = 0; all && k < all->len; k++) {
+            const HostFwd *f = &g_array_index(all, HostFwd, k);
+            char addr[INET_ADDRSTRLEN] = "";
+            (void)inet_ntop(AF_INET, &f->host_addr, addr, sizeof addr);
+            g_ptr_array_add(list, g_strdup_printf("%s:%u->%u/%s", addr, f->host_port,
+                                                  f->guest_port, f->udp ? "udp" : "tcp"));
+        }
     }
     g_ptr_array_add(list, NULL);
     return (GStrv)g_ptr_array_free(list, FALSE);
@@ -203,7 +199,7 @@ void control_tell_status(Control *c)
     MachineStatus s = *c->config.status;
     s.state = machine_stalled(c->config.machine) ? MACHINE_STATUS_IO_ERROR
                                                  : states[machine_state(c->config.machine)];
-    g_auto(GStrv) forwards = list_forwards(machine_now(c->config.machine));
+    g_auto(GStrv) forwards = list_forwards(c->config.machine);
     g_autoptr(GError) error = NULL;
     s.forwards = forwards;
     if (!registry_set_status(c->config.registry, &s, &error))

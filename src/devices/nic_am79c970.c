@@ -355,8 +355,8 @@ static bool pcnet_realize(Device *d, GError **error)
                           "%s: this card has one pair of queues; leave out queues, or take "
                           "model=virtio",
                           d->id);
-    if (n->mac[0] & 1)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: mac: is a group address", d->id);
+    if (!net_mac_check(n->mac, d->id, error))
+        return false;
     n->link_up = true;
     n->tx = g_new0(PcnetTx, 1);
     n->port = (NetPort){.ops = &pcnet_port_ops, .name = d->id, .opaque = n,

@@ -593,8 +593,8 @@ bool dp8390_realize(Dp8390 *n, Device *card, void (*set_irq)(Device *card, bool 
                           "%s: this card has one pair of queues; leave out queues, or take "
                           "model=virtio",
                           card->id);
-    if (n->mac[0] & 1)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: mac: is a group address", card->id);
+    if (!net_mac_check(n->mac, card->id, error))
+        return false;
     memcpy(n->prom, n->mac, DP8390_MAC_LEN);
     n->prom[NE2000_PROM - 2] = n->prom[NE2000_PROM - 1] = 'W'; /* word-wide */
     return dp8390_join(n, error);

@@ -431,8 +431,8 @@ static bool net_realize(Device *d, GError **error)
     if (n->mtu && n->mtu < MTU_MIN)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: mtu=%u: must be %u to %u", d->id, n->mtu,
                           MTU_MIN, MTU_MAX);
-    if (n->mac[0] & 1)
-        return lodge_fail(error, LODGE_ERROR_CONFIG, "%s: mac: is a group address", d->id);
+    if (!net_mac_check(n->mac, d->id, error))
+        return false;
     if (make_pairs(n, error) &&
         virtio_realize(&n->v, &net_virtio, n->pair[0].port.io, net_configure(n), 2 * n->pairs + 1,
                        VIRTIO_QUEUE_SIZE, CONFIG_LEN, error)) {

@@ -27,6 +27,7 @@
 #include "tree.h"
 #include "vcpu.h"
 
+struct HostFwd;
 typedef struct Machine Machine;
 
 #define MACHINE_CPUS_MAX 255u /* xAPIC identifiers */
@@ -208,9 +209,11 @@ bool machine_drop_net(Machine *m, const char *id, GError **error);
  * Return: transfer none, until the machine changes.
  */
 const Tree *machine_now(const Machine *m);
-/* A port of the host that leads into the guest by way of network @id came (@add), or went; @rule:
- * as the back end's option hostfwd has it, or its host's end. */
-void machine_note_forward(Machine *m, const char *id, const char *rule, bool add);
+/* A port of the host that leads into the guest by way of network @id came; @rule: as the back end's
+ * option hostfwd has it. */
+void machine_note_forward(Machine *m, const char *id, const char *rule);
+/* One went. */
+void machine_forget_forward(Machine *m, const char *id, const struct HostFwd *gone);
 
 /* Files of disk image @id and, where it is an overlay, of its base (NULL: none), borrowed; false:
  * no such image. */

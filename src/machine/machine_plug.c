@@ -158,24 +158,24 @@ const Tree *machine_now(const Machine *m)
     return m->now;
 }
 
-void machine_note_forward(Machine *m, const char *id, const char *rule, bool add)
+void machine_note_forward(Machine *m, const char *id, const char *rule)
+{
+    g_autofree char *path = g_strdup_printf("/backends/net/%s", id);
+    (void)tree_add_str(m->now, path, "hostfwd", rule);
+}
+
+void machine_forget_forward(Machine *m, const char *id, const HostFwd *gone)
 {
     g_autofree char *path = g_strdup_printf("/backends/net/%s", id);
     g_auto(GStrv) rules = NULL;
     guint n = tree_strv(m->now, path, "hostfwd", &rules);
-    HostFwd host = {0}, f;
-    if (add) {
-        (void)tree_add_str(m->now, path, "hostfwd", rule);
-        return;
-    }
-    if (!hostfwd_parse_host(rule, &host, NULL))
-        return;
+    bool found = false;
     tree_remove(m->now, path, "hostfwd");
     for (guint i = 0; i < n; i++) {
-        bool same = hostfwd_parse(rules[i], &f, NULL) && f.udp == host.udp &&
-                    f.host_port == host.host_port &&
-                    f.host_addr.s_addr == host.host_addr.s_addr;
-        if (!same)
+        HostFwd f;
+        if (!found && hostfwd_parse(rules[i], &f, NULL) && hostfwd_same_rule(&f, gone))
+            found = true;
+        else
             (void)tree_add_str(m->now, path, "hostfwd", rules[i]);
     }
 }

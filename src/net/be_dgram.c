@@ -113,13 +113,13 @@ static bool dgram_connect(HostEnd *h, bool first, GError **error)
     if (h->fd < 0)
         return lodge_fail_errno(error, errno, "dgram: cannot make a socket");
     if (bind(h->fd, (struct sockaddr *)&e->local.sa, e->local.len) < 0) {
-        lodge_fail_errno(error, errno, "dgram: local: cannot be had");
+        lodge_fail_errno(error, errno, "dgram: %s: cannot receive there", h->detail);
     } else if (family == AF_UNIX) {
         e->path = g_strdup(path);
         e->d.to = e->remote; /* it may come later, or go and come back */
         return true;
     } else if (connect(h->fd, (struct sockaddr *)&e->remote.sa, e->remote.len) < 0) {
-        lodge_fail_errno(error, errno, "dgram: cannot send there");
+        lodge_fail_errno(error, errno, "dgram: %s: cannot send there", h->detail);
     } else {
         return true;
     }
@@ -141,20 +141,30 @@ static const NetOptSpec dgram_opts[] = {
     {NULL},
 };
 
+/* An empty host of ours is any address of the other end's family. */
+static void match_family(NetAddr *local, sa_family_t family)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET};
+    struct sockaddr_in6 in6 = {.sin6_family = AF_INET6};
+
+    if (local->sa.ss_family == AF_INET6 && family == AF_INET) {
+        in.sin_port = ((struct sockaddr_in6 *)&local->sa)->sin6_port;
+        memset(local, 0, sizeof *local);
+        memcpy(&local->sa, &in, local->len = sizeof in);
+    } else if (local->sa.ss_family == AF_INET && family == AF_INET6) {
+        in6.sin6_port = ((struct sockaddr_in *)&local->sa)->sin_port;
+        memset(local, 0, sizeof *local);
+        memcpy(&local->sa, &in6, local->len = sizeof in6);
+    }
+}
+
 static bool dgram_addresses(DgramEnd *e, const char *remote, const char *local, GError **error)
 {
     if (!net_addr_parse(remote, "udp", SOCK_DGRAM, false, &e->remote, error) ||
         !net_addr_parse(local, "udp", SOCK_DGRAM, true, &e->local, error))
         return false;
-    if (e->local.sa.ss_family == AF_INET6 && e->remote.sa.ss_family == AF_INET &&
-        IN6_IS_ADDR_UNSPECIFIED(&((struct sockaddr_in6 *)&e->local.sa)->sin6_addr)) {
-        /* An empty host is any address of the other end's family. */
-        struct sockaddr_in any = {.sin_family = AF_INET};
-        any.sin_port = ((struct sockaddr_in6 *)&e->local.sa)->sin6_port;
-        memset(&e->local, 0, sizeof e->local);
-        memcpy(&e->local.sa, &any, sizeof any);
-        e->local.len = sizeof any;
-    }
+    if (g_str_has_prefix(local, "udp::"))
+        match_family(&e->local, e->remote.sa.ss_family);
     if (e->local.sa.ss_family != e->remote.sa.ss_family)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "dgram: \"%s\" and local \"%s\" are of different kinds", remote, local);

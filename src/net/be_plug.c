@@ -119,7 +119,7 @@ static bool plug_in(Plug *p, int ms, GError **error)
     HostEnd *h = &p->d.h;
     struct sockaddr_un own, there;
     uint8_t request[PLUG_REQUEST_MAX];
-    g_autofree char *text = g_strdup_printf("lodge %s", h->id);
+    g_autofree char *who = net_owner_text(h->id), *text = g_strconcat("lodge ", who, NULL);
 
     if (connect(h->ctl, (struct sockaddr *)&p->ctl.sa, p->ctl.len) < 0) {
         if (errno == ENOENT || errno == ECONNREFUSED)

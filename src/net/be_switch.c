@@ -387,7 +387,7 @@ static bool read_opts(SwitchNet *s, GHashTable *opts, const NetDriver *driver,
         return lodge_fail(error, LODGE_ERROR_CONFIG, "vlan: longer than %d characters",
                           (int)sizeof s->hello.vlan - 1);
     s->name = g_strdup(name);
-    g_autofree char *who = g_strdup_printf("pid %d %s", (int)getpid(), s->id);
+    g_autofree char *who = net_owner_text(s->id);
     s->hello = sw_hello(SW_OP_ATTACH, who);
     s->hello.port = (uint32_t)number;
     if (vlan)
@@ -431,7 +431,6 @@ static NetBackend *open_at(const NetDriver *driver, SwMake make, const char *id,
     }
     if (start.ok)
         return &s->be;
-    g_prefix_error(error, "net '%s': ", id);
     switch_close(&s->be);
     return NULL;
 }

@@ -39,9 +39,8 @@
 #include "host_end.h"
 #include "opts.h"
 #include "pkt.h"
+#include "tap_if.h"
 #include "vnet_hdr.h"
-
-#define TUN_PATH "/dev/net/tun"
 
 enum {
     HDR_LEN = sizeof(struct virtio_net_hdr),
@@ -282,59 +281,10 @@ static void set_name(struct ifreq *r, const char *name)
     g_strlcpy(r->ifr_name, name, sizeof r->ifr_name);
 }
 
-/* Whether it is a tap that has several queues where we want one, or the other way round. */
-static bool is_other_kind(const Tap *t, const char *name)
-{
-    int fd = open(TUN_PATH, O_RDWR | O_CLOEXEC);
-    struct ifreq r;
-
-    set_name(&r, name);
-    r.ifr_flags = IFF_TAP | IFF_NO_PI | (t->lead->queues > 1 ? 0 : IFF_MULTI_QUEUE);
-    bool is = fd >= 0 && (ioctl(fd, TUNSETIFF, &r) == 0 || errno == EBUSY);
-    if (fd >= 0)
-        close(fd);
-    return is;
-}
-
-static bool tap_refused(const Tap *t, int err, GError **error)
-{
-    const char *name = t->lead->name ? t->lead->name : "tap0";
-    const char *many = t->lead->queues > 1 ? " multi_queue" : "";
-
-    if (err == EPERM || err == EACCES)
-        return lodge_fail(error, LODGE_ERROR_HOST,
-                          "tap \"%s\": no right to it; make one of your own: sudo ip tuntap add "
-                          "%s mode tap%s user $USER && sudo ip link set %s up",
-                          name, name, many, name);
-    if (err == EBUSY)
-        return lodge_fail(error, LODGE_ERROR_BUSY,
-                          "tap \"%s\": another program has it; take another one", name);
-    if (err == EINVAL && *many && is_other_kind(t, name))
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "tap \"%s\": is there and has one queue; leave out queues, or make it "
-                          "again: sudo ip link delete %s && sudo ip tuntap add %s mode tap "
-                          "multi_queue user $USER && sudo ip link set %s up",
-                          name, name, name, name);
-    if (err == EINVAL && *many)
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "tap \"%s\": is there and is no tap; take another name", name);
-    if (err == EINVAL)
-        return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "tap \"%s\": is there and is no tap of one queue; take another name%s",
-                          name, is_other_kind(t, name) ? ", or queues=2" : "");
-    return lodge_fail_errno(error, err, "tap \"%s\": cannot attach", name);
-}
-
-/* A socket for ioctls on interfaces; -1 with errno. */
-static int if_socket(void)
-{
-    return socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-}
-
 static bool join_bridge(Tap *t, const char *ifname, GError **error)
 {
     struct ifreq r;
-    int s = if_socket(), err = 0;
+    int s = tap_if_socket(), err = 0;
 
     set_name(&r, t->bridge);
     r.ifr_ifindex = (int)if_nametoindex(ifname);
@@ -349,6 +299,10 @@ static bool join_bridge(Tap *t, const char *ifname, GError **error)
                           "tap: bridge \"%s\": no right to it; put the interface on it first: sudo "
                           "ip link set %s master %s",
                           t->bridge, ifname, t->bridge);
+    if ((err == ENODEV || err == EOPNOTSUPP) && if_nametoindex(t->bridge))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "tap: bridge \"%s\": is an interface, and no bridge; name another one",
+                          t->bridge);
     if (err == ENODEV || err == EOPNOTSUPP)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "tap: bridge \"%s\": there is no bridge of that name; make it: sudo ip "
@@ -361,18 +315,8 @@ static bool join_bridge(Tap *t, const char *ifname, GError **error)
 /* Bring the interface up, as far as we may; say so where it is down and stays it. */
 static void bring_up(Tap *t, const char *ifname)
 {
-    struct ifreq r;
-    int s = if_socket();
-
-    set_name(&r, ifname);
-    if (s >= 0 && ioctl(s, SIOCGIFFLAGS, &r) == 0 && !(r.ifr_flags & IFF_UP)) {
-        r.ifr_flags |= IFF_UP;
-        if (ioctl(s, SIOCSIFFLAGS, &r) < 0)
-            lodge_warn("%s: %s is down; bring it up: sudo ip link set %s up", t->h.id, ifname,
-                       ifname);
-    }
-    if (s >= 0)
-        close(s);
+    if (!tap_if_up(ifname))
+        lodge_warn("%s: %s is down; bring it up: sudo ip link set %s up", t->h.id, ifname, ifname);
 }
 
 /* Give the host's side an address, with the netmask of 256 neighbours. */
@@ -380,7 +324,7 @@ static bool set_address(const Tap *t, const char *ifname, GError **error)
 {
     static const unsigned long wants[] = {SIOCSIFADDR, SIOCSIFNETMASK};
     const in_addr_t values[] = {t->address.s_addr, htonl(IN_CLASSC_NET)};
-    int s = if_socket(), err = s < 0 ? errno : 0;
+    int s = tap_if_socket(), err = s < 0 ? errno : 0;
 
     for (unsigned i = 0; !err && i < G_N_ELEMENTS(wants); i++) {
         struct ifreq r;
@@ -453,30 +397,16 @@ static bool take_given(Tap *t, int *ret_fd, char *ret_name, GError **error)
 
 static bool attach(Tap *t, bool first, int *ret_fd, char *ret_name, GError **error)
 {
-    struct ifreq r;
-
     /* Only at the start is a missing one made: later it would be another one of that name. */
     if (!first && !if_nametoindex(name_of(t)))
         return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "not there");
-    int fd = open(TUN_PATH, O_RDWR | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 && (errno == ENOENT || errno == ENODEV || errno == ENXIO))
-        return lodge_fail(error, LODGE_ERROR_HOST,
-                          "tap: this host has no " TUN_PATH "; load it: sudo modprobe tun");
-    if (fd < 0)
-        return lodge_fail_errno(error, errno, "tap: cannot open " TUN_PATH);
-    set_name(&r, t->name ? t->name : "tap%d");
+    const char *name = t->name ? t->name : "tap%d";
     if (!first || t->lead != t)
-        set_name(&r, name_of(first ? t->lead : t));
-    r.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-    if (t->lead->queues > 1)
-        r.ifr_flags |= IFF_MULTI_QUEUE;
-    if (ioctl(fd, TUNSETIFF, &r) < 0) {
-        int err = errno;
-        close(fd);
-        return tap_refused(t, err, error);
-    }
+        name = name_of(first ? t->lead : t);
+    int fd = tap_if_open(name, t->lead->queues, ret_name, error);
+    if (fd < 0)
+        return false;
     t->vnet = true;
-    g_strlcpy(ret_name, r.ifr_name, IFNAMSIZ);
     *ret_fd = fd;
     return true;
 }
@@ -612,12 +542,9 @@ static NetBackend *tap_open(const char *id, GHashTable *opts, LodgeClock *clock,
                    (unsigned)queues, given);
         return NULL;
     }
-    if ((name && (!*name || strlen(name) >= IFNAMSIZ || strpbrk(name, "/% "))) ||
-        (bridge && (!*bridge || strlen(bridge) >= IFNAMSIZ))) {
-        lodge_fail(error, LODGE_ERROR_CONFIG, "tap: an interface's name has 1 to %d characters",
-                   IFNAMSIZ - 1);
+    if ((name && !tap_if_name_check(name, error)) ||
+        (bridge && !tap_if_name_check(bridge, error)))
         return NULL;
-    }
     if (name && given) {
         lodge_fail(error, LODGE_ERROR_CONFIG, "tap: ifname and fd exclude each other");
         return NULL;

@@ -76,6 +76,7 @@ typedef struct UserNet {
     char *id;          /* owned */
     LodgeClock *clock; /* borrowed, outlives us */
     IoThread *io;      /* owned */
+    GArray *forwards;  /* HostFwd, as they became; main thread */
 
     /* "net" thread only */
     Slirp *slirp;
@@ -498,7 +499,7 @@ static bool add_forward(UserNet *u, HostFwd f, HostFwd *ret_made, GError **error
 
 /* tcp:ADDR:PORT-unix:PATH or tcp:ADDR:PORT-cmd:COMMAND: an address in the guest's network that is
  * something of the host. libslirp refuses addresses outside, and those that are its own. */
-static bool add_guest_forward(UserNet *u, const char *text, GError **error)
+static bool add_guest_forward(UserNet *u, const char *text, const GPtrArray *all, GError **error)
 {
     const char *dash = strchr(text, '-');
     g_autofree char *there = g_strndup(text, dash ? (gsize)(dash - text) : 0);
@@ -514,6 +515,12 @@ static bool add_guest_forward(UserNet *u, const char *text, GError **error)
                           "guestfwd '%s' is not tcp:ADDR:PORT-unix:PATH or "
                           "tcp:ADDR:PORT-cmd:COMMAND",
                           text);
+    for (guint i = 0; g_ptr_array_index(all, i) != text; i++) {
+        if (!strncmp(g_ptr_array_index(all, i), text, (size_t)(dash - text) + 1))
+            return lodge_fail(error, LODGE_ERROR_CONFIG,
+                              "guestfwd '%s': %s is given twice; choose another address or port",
+                              text, there);
+    }
     const char *target = strchr(dash, ':') + 1;
     if ((path ? slirp_add_unix(u->slirp, target, &addr, (int)port)
               : slirp_add_exec(u->slirp, target, &addr, (int)port)) < 0)
@@ -562,9 +569,11 @@ static void user_start(void *opaque)
         HostFwd made;
         if (!add_forward(u, g_array_index(o->forwards, HostFwd, i), &made, s->error))
             return;
+        g_array_append_val(u->forwards, made); /* the main thread waits for us */
     }
     for (guint i = 0; o->guest_forwards && i < o->guest_forwards->len; i++) {
-        if (!add_guest_forward(u, g_ptr_array_index(o->guest_forwards, i), s->error))
+        if (!add_guest_forward(u, g_ptr_array_index(o->guest_forwards, i), o->guest_forwards,
+                               s->error))
             return;
     }
     u->watch = io_watch_new(u->io, u->set, EPOLLIN, user_ready, u, s->error);
@@ -592,7 +601,7 @@ static void remove_on_loop(void *opaque)
 {
     ForwardCall *c = opaque;
 
-    c->ok = slirp_remove_hostfwd(c->u->slirp, c->fwd.udp, c->fwd.host_addr, c->fwd.host_port) == 0;
+    (void)slirp_remove_hostfwd(c->u->slirp, c->fwd.udp, c->fwd.host_addr, c->fwd.host_port);
 }
 
 static char *user_hostfwd_add(NetBackend *be, const char *text, GError **error)
@@ -602,17 +611,45 @@ static char *user_hostfwd_add(NetBackend *be, const char *text, GError **error)
     if (!hostfwd_parse(text, &c.fwd, error))
         return NULL;
     io_thread_call(c.u->io, add_on_loop, &c);
-    return c.ok ? hostfwd_name(&c.fwd) : NULL;
+    if (!c.ok)
+        return NULL;
+    g_array_append_val(c.u->forwards, c.fwd);
+    return hostfwd_name(&c.fwd);
 }
 
-static bool user_hostfwd_remove(NetBackend *be, const char *text, GError **error)
+/* @whole: @want is a rule, not the host's end alone. -1: there is none. */
+static int find_forward(const UserNet *u, const HostFwd *want, bool whole)
+{
+    for (guint i = 0; i < u->forwards->len; i++) {
+        const HostFwd *f = &g_array_index(u->forwards, HostFwd, i);
+        if (whole ? hostfwd_same_rule(f, want) : hostfwd_same_host(f, want))
+            return (int)i;
+    }
+    return -1;
+}
+
+static bool user_hostfwd_remove(NetBackend *be, const char *text, HostFwd *ret_gone, GError **error)
 {
     ForwardCall c = {.u = (UserNet *)be, .error = error};
+    bool whole = strchr(text, '-');
+    HostFwd want;
 
-    if (!hostfwd_parse_host(text, &c.fwd, error))
+    if (!(whole ? hostfwd_parse : hostfwd_parse_host)(text, &want, error))
         return false;
+    g_autofree char *name = hostfwd_name(&want);
+    int at = find_forward(c.u, &want, whole);
+    if (at < 0)
+        return lodge_fail(error, LODGE_ERROR_NOT_FOUND, "no port %s leads into the guest", name);
+    c.fwd = g_array_index(c.u->forwards, HostFwd, at);
     io_thread_call(c.u->io, remove_on_loop, &c);
-    return c.ok || lodge_fail(error, LODGE_ERROR_NOT_FOUND, "hostfwd '%s': there is none", text);
+    g_array_remove_index(c.u->forwards, (guint)at);
+    *ret_gone = c.fwd;
+    return true;
+}
+
+static const GArray *user_hostfwds(NetBackend *be)
+{
+    return ((UserNet *)be)->forwards;
 }
 
 static void user_stop(void *opaque)
@@ -662,6 +699,7 @@ static void user_close(NetBackend *be)
         close(u->set);
     backlog_clear(&u->backlog);
     g_array_free(u->fds, TRUE);
+    g_array_free(u->forwards, TRUE);
     g_free(u->frame);
     g_free(u->id);
     g_free(u);
@@ -678,10 +716,8 @@ static NetBackend *user_open(const char *id, GHashTable *opts, LodgeClock *clock
     g_autoptr(GArray) forwards = g_array_new(FALSE, FALSE, sizeof(HostFwd));
     UserOpts o = {.forwards = forwards};
 
-    if (!user_opts_parse(opts, &o, error)) {
-        g_prefix_error(error, "net '%s': ", id);
+    if (!user_opts_parse(opts, &o, error))
         return NULL;
-    }
     g_log_set_handler("Slirp", G_LOG_LEVEL_MASK | G_LOG_FLAG_RECURSION, quiet_log, NULL);
 
     UserNet *u = g_new0(UserNet, 1);
@@ -690,10 +726,12 @@ static NetBackend *user_open(const char *id, GHashTable *opts, LodgeClock *clock
     u->be.info = user_info;
     u->be.hostfwd_add = user_hostfwd_add;
     u->be.hostfwd_remove = user_hostfwd_remove;
+    u->be.hostfwds = user_hostfwds;
     u->be.port = &u->port;
     u->id = g_strdup(id);
     u->clock = clock;
     u->fds = g_array_new(FALSE, TRUE, sizeof(UserFd));
+    u->forwards = g_array_new(FALSE, FALSE, sizeof(HostFwd));
     backlog_init(&u->backlog);
     u->frame = g_malloc(NET_FRAME_MAX);
     u->set = epoll_create1(EPOLL_CLOEXEC);
@@ -708,7 +746,6 @@ static NetBackend *user_open(const char *id, GHashTable *opts, LodgeClock *clock
         io_thread_call(u->io, user_start, &s);
     }
     if (!s.ok) {
-        g_prefix_error(error, "net '%s': ", id);
         user_close(&u->be);
         return NULL;
     }

@@ -67,8 +67,22 @@ bool hostfwd_parse(const char *text, HostFwd *ret_fwd, GError **error)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
                           "hostfwd '%s' is not tcp|udp:[ADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT",
                           text);
+    f.asked_port = f.host_port;
     *ret_fwd = f;
     return true;
+}
+
+bool hostfwd_same_rule(const HostFwd *a, const HostFwd *b)
+{
+    return a->udp == b->udp && a->host_addr.s_addr == b->host_addr.s_addr &&
+           a->asked_port == b->asked_port && a->guest_addr.s_addr == b->guest_addr.s_addr &&
+           a->guest_port == b->guest_port;
+}
+
+bool hostfwd_same_host(const HostFwd *a, const HostFwd *b)
+{
+    return a->udp == b->udp && a->host_addr.s_addr == b->host_addr.s_addr &&
+           a->host_port == b->host_port;
 }
 
 /**
@@ -121,8 +135,7 @@ bool hostfwd_probe(HostFwd *fwd, GError **error)
     close(fd);
     if (err == EADDRINUSE)
         return lodge_fail(error, LODGE_ERROR_BUSY,
-                          "hostfwd: port %s is in use by another program; choose another, or 0 "
-                          "for a free one", name);
+                          "hostfwd: port %s is in use; choose another, or 0 for a free one", name);
     if (err)
         return lodge_fail_errno(error, err, "hostfwd: cannot listen on %s", name);
     fwd->host_port = ntohs(sa.sin_port);

@@ -10,6 +10,7 @@
  */
 #include <string.h>
 
+#include "lodge/error.h"
 #include "lodge/net.h"
 
 void net_mac_of(const char *name, unsigned n, uint8_t *ret_mac)
@@ -26,6 +27,22 @@ void net_mac_of(const char *name, unsigned n, uint8_t *ret_mac)
     ret_mac[3] = (uint8_t)(low >> 16);
     ret_mac[4] = (uint8_t)(low >> 8);
     ret_mac[5] = (uint8_t)low;
+}
+
+bool net_mac_check(const uint8_t *mac, const char *id, GError **error)
+{
+    static const uint8_t none[6];
+    g_autofree char *text = net_mac_text(mac);
+
+    if (mac[0] & 1)
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "%s: mac: %s is a group address; make its first byte even", id, text);
+    if (!memcmp(mac, none, sizeof none))
+        return lodge_fail(error, LODGE_ERROR_CONFIG,
+                          "%s: mac: %s is no card's address; leave it out, or write one like "
+                          "52:54:00:12:34:56",
+                          id, text);
+    return true;
 }
 
 char *net_mac_text(const uint8_t *mac)

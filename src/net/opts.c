@@ -58,10 +58,12 @@ static bool fd_of(const char *text, int *ret_fd, GError **error)
         return lodge_fail(error, LODGE_ERROR_CONFIG, "fd '%s' is not a number from 3 to %d", text,
                           FD_MAX);
     int flags = fcntl((int)v, F_GETFD);
-    if (flags < 0 || fcntl((int)v, F_SETFD, flags | FD_CLOEXEC) < 0)
+    /* What came through exec() has no such flag: that number is one of our own, or taken. */
+    if (flags < 0 || (flags & FD_CLOEXEC) || fcntl((int)v, F_SETFD, flags | FD_CLOEXEC) < 0)
         return lodge_fail(error, LODGE_ERROR_CONFIG,
-                          "fd '%s' is not open; pass it to lodge, as with %s<>/dev/net/tun", text,
-                          text);
+                          "fd '%s' is not open, or in use already; pass one to lodge, as with "
+                          "%s<>/dev/net/tun",
+                          text, text);
     *ret_fd = (int)v;
     return true;
 }
@@ -84,12 +86,12 @@ bool net_opt_fds(GHashTable *opts, int *ret_fds, unsigned max, unsigned *ret_n, 
 
         if (i == max)
             return lodge_fail(error, LODGE_ERROR_CONFIG, "fd is given more than %u times", max);
-        if (!fd_of(text, &ret_fds[i], error))
-            return false;
         for (unsigned k = 0; k < i; k++) {
-            if (ret_fds[k] == ret_fds[i])
+            if (!strcmp(g_ptr_array_index(values, k), text))
                 return lodge_fail(error, LODGE_ERROR_CONFIG, "fd '%s' is given twice", text);
         }
+        if (!fd_of(text, &ret_fds[i], error))
+            return false;
         ++*ret_n;
     }
     return true;
@@ -268,7 +270,8 @@ bool net_unix_clear(const char *path, int type, GError **error)
     if (lstat(path, &st) < 0)
         return true; /* not there; anything else the caller's bind() says better */
     if (!S_ISSOCK(st.st_mode))
-        return lodge_fail(error, LODGE_ERROR_EXISTS, "\"%s\" is there and is no socket", path);
+        return lodge_fail(error, LODGE_ERROR_EXISTS,
+                          "\"%s\" is there and is no socket; name another path", path);
     int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return lodge_fail_errno(error, errno, "cannot make a socket");

@@ -22,6 +22,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -148,9 +149,19 @@ static bool write_all(Pcap *p, const uint8_t *data, size_t len)
     return true;
 }
 
+/* -1 with errno: EWOULDBLOCK where another capture is written there, which stays as it is. */
 static int create_file(const char *path)
 {
-    return open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    bool busy = fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+
+    if (fd >= 0 && !busy && (ftruncate(fd, 0) == 0 || errno == EINVAL)) /* EINVAL: no file */
+        return fd;
+    int err = errno;
+    if (fd >= 0)
+        close(fd);
+    errno = busy ? EWOULDBLOCK : err;
+    return -1;
 }
 
 /* The file is full: it becomes FILE.1 and a new one is begun. */
@@ -296,16 +307,20 @@ Pcap *pcap_open_fd(int fd, GError **error)
 /**
  * pcap_open_file() - Capture into a new file at @path; what was there is gone
  * @limit: bytes, at least PCAP_LIMIT_MIN, after which the file becomes @path.1
- * Context: main thread. Return: transfer full, or NULL with LODGE_ERROR_HOST.
+ * Context: main thread. Return: transfer full, or NULL with LODGE_ERROR_HOST, or LODGE_ERROR_BUSY
+ *          where another capture is written there.
  */
 Pcap *pcap_open_file(const char *path, uint64_t limit, GError **error)
 {
     int fd = create_file(path);
 
-    if (fd < 0) {
+    if (fd < 0 && errno == EWOULDBLOCK)
+        lodge_fail(error, LODGE_ERROR_BUSY,
+                   "%s: another capture is written there; name another file", path);
+    else if (fd < 0)
         lodge_fail_errno(error, errno, "%s: cannot create the capture", path);
+    if (fd < 0)
         return NULL;
-    }
     return pcap_start(fd, path, MAX(limit, (uint64_t)PCAP_LIMIT_MIN), error);
 }
 

@@ -9,6 +9,7 @@
 #include "lodge/net.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #include "lodge/error.h"
 #include "filter.h"
@@ -75,6 +76,19 @@ static const NetOptSpec *option_find(const NetDriver *driver, const char *name)
     const NetOptSpec *o = option_in(driver->opts, name);
 
     return o || !driver->opts->name ? o : option_in(net_common_opts, name);
+}
+
+static char owner[64];
+
+void net_set_owner(const char *name)
+{
+    g_strlcpy(owner, name, sizeof owner);
+}
+
+char *net_owner_text(const char *id)
+{
+    return *owner ? g_strdup_printf("%s %s", owner, id)
+                  : g_strdup_printf("pid %d %s", (int)getpid(), id);
 }
 
 static bool options_check(const NetDriver *driver, const char *id, GHashTable *opts,
@@ -193,8 +207,10 @@ NetBackend *net_backend_open(const char *driver, const char *id, GHashTable *opt
         return NULL;
     }
     NetBackend *be = d->open(id, opts, clock, error);
-    if (!be)
+    if (!be) {
+        g_prefix_error(error, "net '%s': ", id);
         return NULL;
+    }
     be->id = g_strdup(id);
     if (!be->port || common_apply(be, &c, clock, error))
         return be;

@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lodge/diag.h"
 #include "lodge/error.h"
 #include "lodge/run_root.h"
 #include "link_ring.h"
@@ -237,6 +238,17 @@ static void hear_signals(void *unused)
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+/* What another "lodge switch" has said, without what it began the line with. */
+static const char *without_prefix(char *said)
+{
+    static const char *const begin[] = {"lodge: ", "switch: "};
+    const char *text = g_strchomp(said);
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(begin); i++)
+        text += g_str_has_prefix(text, begin[i]) ? strlen(begin[i]) : 0;
+    return text;
+}
+
 bool sw_spawn(const char *name, SwMake make, bool wait, GError **error)
 {
     static const char *const option[] = {
@@ -258,10 +270,12 @@ bool sw_spawn(const char *name, SwMake make, bool wait, GError **error)
                            NULL, &why);
     if (!ok)
         return lodge_fail(error, LODGE_ERROR_HOST, "switch %s: %s", name, why->message);
+    if (!status && said && *said)
+        lodge_warn("switch %s: %s", name, without_prefix(said));
     if (!status)
         return true;
     return lodge_fail(error, LODGE_ERROR_HOST, "switch %s: cannot be started: %s", name,
-                      said && *said ? g_strchomp(said) : "no reason was given");
+                      said && *said ? without_prefix(said) : "no reason was given");
 }
 
 /* ---- talk ---- */

@@ -29,7 +29,7 @@
 enum {
     TICK_MS = 10000,
     EVENTS_KEPT = 32,
-    UNUSED_MS = 10000, /* without a port */
+    UNUSED_MS = 10000, /* without a port that somebody uses it by */
     MANY_STUCK = 4,
 };
 #define NS_PER_MS INT64_C(1000000)
@@ -67,6 +67,15 @@ static void arm_tick(SwHost *host, int64_t ms)
     host->ticking = true;
 }
 
+static bool in_use(const SwHost *host)
+{
+    for (guint i = 0; i < host->ports->len; i++) {
+        if (!((const SwHostPort *)g_ptr_array_index(host->ports, i))->of_host)
+            return true;
+    }
+    return false;
+}
+
 static void on_tick(void *opaque)
 {
     SwHost *host = opaque;
@@ -80,7 +89,7 @@ static void on_tick(void *opaque)
             h->trim(h);
     }
     sw_link_tick(host);
-    if (host->ports->len) {
+    if (in_use(host) || (host->ports->len && !host->unused)) {
         arm_tick(host, TICK_MS);
         return;
     }
@@ -228,7 +237,7 @@ static void reap(SwHost *host)
         port_free(h);
     }
     host->doomed = 0;
-    if (!host->ports->len) {
+    if (!in_use(host)) {
         host->unused_ms = sw_host_now_ms(host);
         arm_tick(host, UNUSED_MS);
     }

@@ -43,6 +43,7 @@ struct SwHostPort {
     IoWatch *ctl_watch;           /* the connection that lives as long as the port; owned */
     int ctl_fd;                   /* owned; -1: none */
     bool dirty, held, doomed, stuck;
+    bool of_host;         /* a tap: nobody uses the switch by that alone */
     bool full;            /* its reader has no room, and it will be told when there is */
     uint64_t full_round;  /* of the loop, since when */
     int64_t hold_end_ms;  /* senders wait for this reader until then; 0: they do not */
@@ -65,8 +66,8 @@ struct SwHost {
     bool ticking;
     uint64_t rounds; /* of the loop */
     GQueue events;       /* char *, owned: the last things that happened, newest last */
-    int64_t unused_ms;   /* since when there is no port */
-    void (*unused)(void *opaque); /* it has had no port for a while; NULL: nobody asks */
+    int64_t unused_ms;   /* since when there is no port, or only taps of the host */
+    void (*unused)(void *opaque); /* so it has been for a while; NULL: nobody asks */
     void *opaque;
     uint8_t *buf; /* owned: frames that are being received */
 };
@@ -130,7 +131,7 @@ extern const SwPortOps sw_uml_ops, sw_vde_ops;
 /* @fd: a tap with vnet headers; taken over. */
 bool sw_tap_add(SwHost *host, int fd, unsigned number, const char *name, const SwVlan *vlan,
                 GError **error);
-/* Open tap @name (any thread); -1 with the error. */
+/* Open tap @name and bring it up, or say how (any thread); -1 with the error. */
 int sw_tap_open(const char *name, GError **error);
 
 /* ---- doors ---- */

@@ -7,19 +7,19 @@
 #include "switch_host.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include <linux/if.h>
 #include <linux/if_tun.h>
 
+#include "lodge/diag.h"
 #include "lodge/error.h"
 
 #include "pkt.h"
+#include "tap_if.h"
 #include "vnet_hdr.h"
 
 typedef struct TapPort {
@@ -33,39 +33,18 @@ enum { TAP_PIECES = 8, TAP_OFFLOADS = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 };
 
 int sw_tap_open(const char *name, GError **error)
 {
-    struct ifreq r = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-    int fd;
+    char made[IFNAMSIZ];
 
-    if (!*name || strlen(name) >= sizeof r.ifr_name) {
-        lodge_fail(error, LODGE_ERROR_CONFIG, "tap '%s': a name has 1 to %d characters", name,
-                   (int)sizeof r.ifr_name - 1);
+    if (!tap_if_name_check(name, error))
         return -1;
-    }
-    g_strlcpy(r.ifr_name, name, sizeof r.ifr_name);
-    fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        lodge_fail_errno(error, errno, "tap %s: /dev/net/tun", name);
-        return -1;
-    }
-    if (ioctl(fd, TUNSETIFF, &r) < 0) {
-        int err = errno;
-
-        close(fd);
-        if (err == EPERM)
-            lodge_fail(error, LODGE_ERROR_HOST,
-                       "tap %s: no permission; as root: ip tuntap add %s mode tap user $USER", name,
-                       name);
-        else if (err == EBUSY)
-            lodge_fail(error, LODGE_ERROR_BUSY, "tap %s: another program uses it", name);
-        else
-            lodge_fail_errno(error, err, "tap %s", name);
-        return -1;
-    }
-    if (ioctl(fd, TUNSETOFFLOAD, (unsigned long)TAP_OFFLOADS) < 0) {
-        lodge_fail_errno(error, errno, "tap %s: cannot set offloads", name);
+    int fd = tap_if_open(name, 0, made, error);
+    if (fd >= 0 && ioctl(fd, TUNSETOFFLOAD, (unsigned long)TAP_OFFLOADS) < 0) {
+        lodge_fail_errno(error, errno, "tap \"%s\": cannot set offloads", name);
         close(fd);
         return -1;
     }
+    if (fd >= 0 && !tap_if_up(name))
+        lodge_warn("tap %s is down; bring it up: sudo ip link set %s up", name, name);
     return fd;
 }
 
@@ -155,6 +134,7 @@ bool sw_tap_add(SwHost *host, int fd, unsigned number, const char *name, const S
 
     t->h.p.ops = &tap_ops;
     t->h.free = tap_free;
+    t->h.of_host = true;
     t->h.ctl_fd = -1;
     t->fd = fd;
     t->buf = g_malloc(NET_FRAME_MAX);

@@ -195,9 +195,17 @@ def test_tap_errors(host, lodge, guests):
     run = lodge.home / "nobody"
     run.mkdir(mode=0o700)
     os.chown(run, 65534, 65534)
-    r = subprocess.run([*nobody, program, "run", "--kernel", lodge.home / "hello", "--memory", "16M", "--net", "tap=lt1"], preexec_fn=host.enter, capture_output=True, text=True, timeout=60,
-                       env=dict(lodge.env, HOME=str(run), XDG_RUNTIME_DIR=str(run), XDG_CACHE_HOME=str(run)), stdin=subprocess.DEVNULL)
-    assert 'tap "lt1": no right to it; make one of your own: sudo ip tuntap add lt1 mode tap user $USER' in r.stderr, r.stderr
+    host("ip", "tuntap", "add", "lt7", "mode", "tap", "user", "65534")
+    for net, status, says in (("tap=lt1", 1, 'net \'net0\': tap "lt1": no right to it; make one of your own: sudo ip tuntap add lt1 mode tap user $USER && sudo ip link set lt1 up'),
+                              ("host-only=lt1", 1, 'net \'net0\': switch lt1: cannot be started: tap "lt1": no right to it; make one of your own: sudo ip tuntap add lt1 mode tap user $USER && sudo ip link set lt1 up'),
+                              ("tap=lt7", 33, "net0: lt7 is down; bring it up: sudo ip link set lt7 up"),
+                              ("host-only=lt7", 33, "switch lt7: tap lt7 is down; bring it up: sudo ip link set lt7 up")):
+        r = subprocess.run([*nobody, program, "run", "--kernel", lodge.home / "hello", "--memory", "16M", "--net", net, *(["--debug-exit"] if status == 33 else [])],
+                           preexec_fn=host.enter, capture_output=True, text=True, timeout=60,
+                           env=dict(lodge.env, HOME=str(run), XDG_RUNTIME_DIR=str(run), XDG_CACHE_HOME=str(run)), stdin=subprocess.DEVNULL)
+        assert r.returncode == status and says in r.stderr and len(re.findall("^lodge: ", r.stderr, re.M)) == 1, (net, r)
+    os.kill(int((run / "lodge" / ".switch" / ".lt7.lock").read_text()), signal.SIGTERM)
+    wait_for("the switch does not end", lambda: not (run / "lodge" / ".switch").exists())
 
 
 def test_tap_queues(host, vm, lodge, guests):
@@ -238,6 +246,9 @@ def test_tap_queues_errors(host, lodge, guests):
     for net, why in (("tap=lt3,queues=2", 'tap "lt3": is there and has one queue; leave out queues, or make it again: sudo ip link delete lt3 && '
                       "sudo ip tuntap add lt3 mode tap multi_queue user $USER && sudo ip link set lt3 up"),
                      ("tap=lt4", 'tap "lt4": is there and is no tap of one queue; take another name'),
+                     ("tap=lo", 'tap "lo": is there and is no tap; take another name'),
+                     ("tap=lt3,bridge=lo", 'bridge "lo": is an interface, and no bridge; name another one'),
+                     ("tap=a/b", 'tap "a/b": no name for an interface; it has 1 to 15 characters'),
                      ("tap=lo,queues=2", 'tap "lo": is there and is no tap; take another name'),
                      ("tap=lt4,queues=9", "queues '9' is not a number from 1 to 8"),
                      ("tap=lt4,queues=2,model=ne2k_pci", "this card has one pair of queues; leave out queues, or take model=virtio"),
@@ -296,8 +307,16 @@ def test_stream(host, vm, lodge):
     asker(vm, f"stream=unix:{path}", name="ask2").passes()
 
 
+@pytest.mark.parametrize("host_of", ["127.0.0.1", "[::1]"], ids=["ip4", "ip6"])
+def test_udp(host_of, host, vm):
+    """Where the local end names no host it is of the other end's family."""
+    v = vm(f"dgram=udp:{host_of}:7001,local=udp::7002")
+    v.says("ready")
+    asker(vm, f"dgram=udp:{host_of}:7002,local=udp:{host_of}:7001").passes()
+
+
 @pytest.mark.parametrize("kind", ["stream", "dgram"])
-def test_given_sockets(kind, host, vm):
+def test_given_sockets(kind, host, vm, lodge, guests):
     """A pair that was made elsewhere is a cable; whose end goes is not sought."""
     a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM if kind == "stream" else socket.SOCK_DGRAM)
     with a, b:
@@ -305,6 +324,8 @@ def test_given_sockets(kind, host, vm):
         v = vm(f"{kind},fd={fd}", pass_fds=[fd])
         v.says("ready")
         w = asker(vm, f"{kind},fd={b.fileno()}", pass_fds=[b.fileno()])
+        r = lodge("run", "--kernel", guests / "hello", "--memory", "16M", "--net", f"{kind},fd={fd}", "--net", f"{kind},fd={fd}", pass_fds=[fd])
+        assert r.status == 2 and f"net 'net1': fd '{fd}' is not open, or in use already; pass one to lodge" in r.err, r.err
     w.passes()
     if kind == "stream":
         v.says(f"net0: stream fd={fd}: the other end has closed the connection; the link is down")
@@ -564,10 +585,30 @@ def test_shape(host, vm, lodge):
     ("user,pcap-limit=1", "pcap-limit '1' is not a size"),
     ("user,net=10.0.0.1/24", "has bits behind its 24"),
     ("user,guestfwd=tcp:1.2.3.4:5-unix:/x", "the address is not a free one"),
+    ("user,guestfwd=tcp:10.0.2.9:5-unix:/x,guestfwd=tcp:10.0.2.9:5-cmd:cat", "tcp:10.0.2.9:5 is given twice; choose another address or port"),
+    ("user=x", '--net: user: takes no value; leave out "=x"'),
+    ("none=x", '--net: none: takes no value; leave out "=x"'),
+    ("swich=lab", '--net: "swich": unknown back end; this version has user, tap, '),
+    ("dgram=unix:/x,local=unix:/nowhere/x", "net 'net0': dgram: unix:/x from unix:/nowhere/x: cannot receive there: No such file"),
+    ("user,mac=00:00:00:00:00:00", "net0: mac: 00:00:00:00:00:00 is no card's address"),
+    ("user,mac=03:00:00:00:00:00,model=pcnet", "net0: mac: 03:00:00:00:00:00 is a group address; make its first byte even"),
 ], ids=lambda v: v.split(",")[-1] if "=" in v or "," in v else None)
 def test_errors(net, why, lodge, guests):
     r = lodge("run", "--kernel", guests / "hello", "--memory", "16M", "--net", net)
     assert r.status in (1, 2, 3, 5) and why in r.err and r.err.count("\n") == 1, r.err
+
+
+def test_which(lodge, guests):
+    """Of several interfaces the error says which; two do not write to one capture."""
+    words = ["run", "--kernel", guests / "hello", "--memory", "16M"]
+    pcap = lodge.home / "p"
+    for nets, why in ((("user", "stream=unix:/nowhere/s"), "net 'net1': stream: unix:/nowhere/s: nobody listens there"),
+                      (("user", "user", "mcast,fd=3"), "net 'net2': fd '3' is not open"),
+                      (("user,restrict=x", "user"), "net 'net0': restrict 'x'"),
+                      ((f"user,pcap={pcap}", f"user,pcap={pcap}"), f"net 'net1': {pcap}: another capture is written there; name another file")):
+        r = lodge(*words, *(w for net in nets for w in ("--net", net)))
+        assert r.status in (1, 2) and r.err.startswith(f"lodge: run: {why}") and r.err.count("\n") == 1, r.err
+    assert pcap.stat().st_size == 24  # the first one's header
 
 
 def test_live_forward(lodge, guests, tmp_path):
@@ -584,7 +625,7 @@ def test_live_forward(lodge, guests, tmp_path):
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((addr, int(port)), timeout=10)
     r = lodge("net", "web", "--unpublish", port)
-    assert r.status and "there is none" in r.err
+    assert (r.status, r.err) == (3, f"lodge: net: web: no port 127.0.0.1:{port} (tcp) leads into the guest\n")
     q = Qmp(lodge.home / "run" / "lodge" / "web" / "qmp.sock")
     say = lambda line: q.ask("human-monitor-command", **{"command-line": line})[1]["return"]
     assert say(f"hostfwd_add tcp:127.0.0.1:{port}-:7") == ""
@@ -593,3 +634,38 @@ def test_live_forward(lodge, guests, tmp_path):
     assert say(f"hostfwd_remove net0 tcp:127.0.0.1:{port}") == f"host forwarding rule for tcp:127.0.0.1:{port} removed\r\n"
     assert "not found" in say(f"hostfwd_remove tcp:127.0.0.1:{port}")
     p.send_signal(signal.SIGTERM)
+
+
+def test_any_port(lodge, guests):
+    """Where a free port was asked for it is told by its number, to people, programs and ssh, and goes by it."""
+    r = lodge("run", "web", "-d", "--kernel", guests / "hlt_wake", "--append", "n=100000000", "--memory", "16M", "-p", "0:22",
+              "--net", "user,hostfwd=udp::0-10.0.2.20:53,hostfwd=tcp:127.0.0.2:0-:80")
+    assert r.status == 0, r.err
+    udp, http, ssh = map(int, re.findall(r"forwarding 127\.0\.0\.[12]:(\d+) to guest port", r.err))
+
+    def ports():
+        (net,) = json.loads(lodge("net", "web", "--json").out)["networks"]
+        return [(f["protocol"], f["host"], f["host-port"], f.get("guest"), f["guest-port"]) for f in net["forwards"]]
+
+    def listed():
+        return json.loads(lodge("list", "--json").out)["machines"][0]["forwards"]
+    assert ports() == [("udp", "127.0.0.1", udp, "10.0.2.20", 53), ("tcp", "127.0.0.2", http, None, 80), ("tcp", "127.0.0.1", ssh, None, 22)]
+    assert listed() == [f"127.0.0.1:{udp}->53/udp", f"127.0.0.2:{http}->80/tcp", f"127.0.0.1:{ssh}->22/tcp"]
+    said = lodge("net", "web").out
+    assert f"    port 127.0.0.1:{udp} (udp) leads to 10.0.2.20:53\n    port 127.0.0.2:{http} (tcp) leads to port 80\n" in said, said
+    assert re.search(rf"Port {ssh}$", lodge("ssh-config", "web").out, re.M)
+    assert lodge("net", "web", "--unpublish", f"127.0.0.2:{http}").status == 0
+    assert listed() == [f"127.0.0.1:{udp}->53/udp", f"127.0.0.1:{ssh}->22/tcp"]
+    said = lodge("set", "web", "-p", "0:23", "-p", "0:24").out
+    assert said.splitlines() == [f"web: publish: now: tcp:127.0.0.{rule}" for rule in ("1:0-:22 is out", "2:0-:80 is in", "1:0-:23 is in", "1:0-:24 is in")]
+    assert lodge("set", "web", "-p", "0:24").out == "web: publish: now: tcp:127.0.0.1:0-:23 is out\n"
+    assert [guest for *_, guest in ports()] == [53, 80, 24]
+    lodge("kill", "web")
+
+
+@pytest.mark.parametrize("word,text", [("--publish", "2222"), ("--publish", "::1:2:3"), ("--unpublish", "ssh"), ("--unpublish", "0"), ("--unpublish", "1.2.3:4"), ("--unpublish", "1:2:3")])
+def test_no_port(word, text, lodge, guests):
+    lodge("run", "web", "-d", "--ephemeral", "--kernel", guests / "hlt_wake", "--append", "n=100000000", "--memory", "16M")
+    r = lodge("net", "web", word, text)
+    assert r.status == 2 and r.err.startswith(f'lodge: net: {word}: "{text}": write [ADDR:]HOST') and r.err.count("\n") == 1, r.err
+    lodge("kill", "web")

@@ -245,11 +245,13 @@ def test_guest_reaches_slirpvde(card, lodge, guests, no_switch_left):
 
 def test_made_at_first_use(lodge, guests, no_switch_left):
     """A machine makes the switch, finds it killed, makes it again, and says so."""
-    p = lodge.popen("run", "--kernel", guests / "hlt_wake", "--append", "n=1000000", "--memory", "64M", "--net", "internal=made,vlan=7", "--console", "none")
+    p = lodge.popen("run", "first", "--kernel", guests / "hlt_wake", "--append", "n=1000000", "--memory", "64M", "--net", "internal=made,vlan=7", "--console", "none")
     stats = wait_for("there is no switch", lambda: (r := lodge("switch", "made", "stats", "--json")).status == 0 and json.loads(r.out))
     assert stats["internal"] and stats["until-unused"]
     port = wait_for("the machine is not plugged in", lambda: report(lodge, "made", "ports")["ports"])[0]
-    assert (port["kind"], port["vlan"], port["port"]) == ("lodge", "7", 1)
+    assert (port["kind"], port["name"], port["vlan"], port["port"]) == ("lodge", "first net0", "7", 1)
+    r = lodge("run", "second", "--kernel", guests / "hello", "--memory", "16M", "--net", "internal=made,port=1")
+    assert (r.status, r.err) == (1, "lodge: run: net 'net0': port 1: taken by first net0; choose another\n")
     os.kill(stats["pid"], signal.SIGKILL)
     again = wait_for("it is not made again", lambda: (r := lodge("switch", "made", "stats", "--json")).status == 0 and json.loads(r.out)["ports"] and json.loads(r.out))
     assert again["pid"] != stats["pid"] and again["ports"][0]["vlan"] == "7"
@@ -454,9 +456,15 @@ def test_qemu_vde(lodge, guests, no_switch_left):
 
 
 def test_tap_goes(host, lodge, no_switch_left):
-    """A tap that is deleted is unplugged, and said; the switch stays."""
+    """A tap is brought up, one that is deleted is unplugged, and said; the switch stays. What is no tap is told."""
     host("ip", "tuntap", "add", "lt6", "mode", "tap")
+    host("ip", "tuntap", "add", "lt8", "mode", "tap", "multi_queue")
     with switch(lodge, "tg", "--tap", "lt6", preexec_fn=host.enter):
+        assert host("ip", "link", "show", "lt6", "up").stdout
+        for tap, why in (("lt6", "another program has it; take another one"), ("lo", "is there and is no tap; take another name"), ("lt8", "is there and is no tap of one queue; take another name"),
+                         ("a/b", "no name for an interface; it has 1 to 15 characters, none of them / : % or a blank")):
+            r = lodge("switch", "tg", "plug", f"tap:{tap}", preexec_fn=host.enter)
+            assert r.status in (1, 2) and r.err == f'lodge: switch: tap "{tap}": {why}\n', r.err
         assert [p["kind"] for p in report(lodge, "tg", "ports")["ports"]] == ["tap"]
         host("ip", "link", "del", "lt6")
         wait_for("it is not unplugged", lambda: not report(lodge, "tg", "ports")["ports"])
@@ -464,7 +472,7 @@ def test_tap_goes(host, lodge, no_switch_left):
 
 
 def test_host_only(lodge, guests, no_switch_left):
-    """The host pings a guest over the switch's tap; without rights the error says what to do."""
+    """The host pings a guest over the switch's tap, which is up by then; the switch ends after the last guest."""
     if os.geteuid() or not os.path.exists("/dev/net/tun"):
         pytest.skip("needs root and /dev/net/tun, for a tap in a network name space")
     script = """set -e
@@ -472,13 +480,11 @@ def test_host_only(lodge, guests, no_switch_left):
 vm=$!
 for i in $(seq 300); do [ -e /sys/class/net/hx ] || ip link show hx >/dev/null 2>&1 && break; sleep 0.1; done
 ip addr add 10.9.0.1/24 dev hx
-ip link set hx up
 ping -c 5 -i 0.2 -W 10 10.9.0.2
 ping -c 1 -W 10 -s 1400 10.9.0.2
 wait $vm || status=$?
 cat "$OUT" >&2
 "$LODGE" switch hx ports
-kill "$("$LODGE" switch hx stats --json | sed -n 's/.*"pid": \\([0-9]*\\).*/\\1/p')"
 exit $status
 """
     args = netecho(guests, "host-only=hx", 2, "ip=10.9.0.2", "n=6")
@@ -488,5 +494,5 @@ exit $status
     assert "5 received" in p.stdout and "1 received" in p.stdout and re.search(r" tap +- ", p.stdout), p.stdout
     os.unlink(env["OUT"])
     r = lodge("run", "--kernel", guests / "netecho", "--net", "host-only=0123456789abcdef")
-    assert r.status == 1 and "tap '0123456789abcdef': a name has 1 to 15 characters" in r.err
+    assert r.status == 1 and "net 'net0': switch 0123456789abcdef: cannot be started: tap \"0123456789abcdef\": no name for an interface; it has 1 to 15 characters" in r.err
     wait_for("the switch does not end", lambda: not os.path.exists(lodge.home / "run" / "lodge" / ".switch" / "hx"))
