@@ -65,12 +65,30 @@ static uint64_t memory_of(const Port *port, unsigned n)
     return bytes;
 }
 
-/* From each port to its neighbour, and back where @both: EACH frames and more, in little memory. */
+/* From each port to its neighbour, and back where @both, until @each frames came to everybody. */
+static void exchange(Port *port, bool both, unsigned each)
+{
+    gint64 end = g_get_monotonic_time() + DEADLINE_S * G_TIME_SPAN_SECOND;
+    unsigned left = both ? PORTS : PORTS / 2;
+
+    while (left) {
+        left = 0;
+        for (unsigned i = 0; i < PORTS; i++) {
+            bool sends = both || i % 2 == 0, takes = both || i % 2;
+            if (sends)
+                send_some(&port[i], i);
+            take_some(&port[i], i);
+            left += takes && port[i].got < each;
+        }
+        g_assert_cmpint(g_get_monotonic_time(), <, end);
+        g_thread_yield();
+    }
+}
+
+/* EACH frames and more, in little memory. */
 static void flood(bool both)
 {
     g_autofree Port *port = g_new0(Port, PORTS);
-    gint64 end = g_get_monotonic_time() + DEADLINE_S * G_TIME_SPAN_SECOND;
-    unsigned left = both ? PORTS : PORTS / 2;
     g_autoptr(GError) error = NULL;
     Fix x;
 
@@ -79,23 +97,11 @@ static void flood(bool both)
         if (!link_client_open(&port[i].link, "t", "test", DEADLINE_S * 1000, &error))
             g_error("%s", error->message);
     }
-    while (left) {
-        left = 0;
-        for (unsigned i = 0; i < PORTS; i++) {
-            bool sends = both || i % 2 == 0, takes = both || i % 2;
-            if (sends)
-                send_some(&port[i], i);
-            take_some(&port[i], i);
-            left += takes && port[i].got < EACH;
-        }
-        g_assert_cmpint(g_get_monotonic_time(), <, end);
-        g_thread_yield();
-    }
-    /* What goes to a port that never sent goes to all: one way fills the rings of 32 ports to the
-     * switch and those of 64 from it. */
-    unsigned busy = both ? 2 * PORTS : PORTS / 2 + PORTS;
+    exchange(port, true, 1); /* what goes to a port that never sent goes to all */
+    exchange(port, both, EACH);
+    /* Both rings of each port have been busy. */
     g_assert_cmpuint(memory_of(port, PORTS), <=,
-                     MAX((unsigned)RINGS_BYTES, busy * LINK_LIMIT_MIN) + PORTS * 2 * BESIDE);
+                     MAX((unsigned)RINGS_BYTES, 2 * PORTS * LINK_LIMIT_MIN) + PORTS * 2 * BESIDE);
     for (unsigned i = 0; i < PORTS; i++)
         link_client_close(&port[i].link);
     fix_close(&x);
