@@ -215,14 +215,14 @@ static void user_idle(void *opaque)
 
 /* ---- libslirp's callbacks ---- */
 
-/* One frame of @head, then @body; what is too short for Ethernet is filled up. */
+/* One frame of @head, then @body, which may be empty; what is too short for Ethernet is filled up. */
 static void send_to_guest(UserNet *u, NetFrame f, struct iovec head, struct iovec body)
 {
     static const uint8_t pad[FRAME_MIN];
     struct iovec iov[3] = {head, body};
 
     f.iov = iov;
-    f.niov = 2;
+    f.niov = body.iov_len ? 2 : 1;
     f.len = (uint32_t)(head.iov_len + body.iov_len);
     if (f.len < FRAME_MIN) {
         iov[f.niov++] = (struct iovec){(void *)pad, FRAME_MIN - f.len};
